@@ -1,0 +1,14 @@
+"""How gunicorn serves the web process; it reads $PORT, $WEB_CONCURRENCY and $GUNICORN_CMD_ARGS itself."""
+
+import os
+
+worker_class = "gthread"
+threads = 8
+# Requests that run when the process is told to stop may finish; under the platform's grace of 30 s.
+graceful_timeout = 25
+timeout = 60
+# Heartbeats in memory: on a disk that stalls, healthy workers would be killed.
+worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
+# gunicorn 27 would open one in the home folder.
+control_socket_disable = True
+accesslog = None

@@ -1,0 +1,102 @@
+"""create_app(): settings, rooms, error pages."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, Response
+from flask_wtf import CSRFProtect
+
+from webapp import api, errors, health, history, joins, presentation, results, status
+from worker_tasks.settings import SettingsError, settings
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+YEAR_SECONDS = 365 * 24 * 3600
+#: Largest request that is read: a form with all the metadata that is allowed, twice over.
+MAX_REQUEST_BYTES = 64 * 1024
+
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "connect-src 'self'",
+        "form-action 'self'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+
+
+def create_app() -> Flask:
+    """The web application.
+
+    Raises:
+        SettingsError: the environment lacks something.
+    """
+    app = Flask(
+        __name__, root_path=str(REPOSITORY), template_folder="templates", static_folder="static"
+    )
+    _configure(app)
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    CSRFProtect(app).exempt(api.blueprint)
+    for room in (joins, status, results, history, api, health):
+        app.register_blueprint(room.blueprint)
+    errors.register(app)
+    _teach_templates(app)
+    _version_static_files(app)
+    app.after_request(_protect)
+    return app
+
+
+def _configure(app: Flask) -> None:
+    secret_key = settings().secret_key
+    if secret_key is None:
+        raise SettingsError(
+            "SECRET_KEY is not set: give all web processes the same long random text, "
+            "such as `python -c 'import secrets; print(secrets.token_hex())'` prints."
+        )
+    app.config.update(
+        SECRET_KEY=secret_key.get_secret_value(),
+        MAX_CONTENT_LENGTH=MAX_REQUEST_BYTES,
+        SESSION_COOKIE_SECURE=settings().cookies_secure,
+        SESSION_COOKIE_SAMESITE="Lax",
+        # A form left open over night is still good: its token lives as long as the browser's session.
+        WTF_CSRF_TIME_LIMIT=None,
+        # The Referer check would refuse plain HTTP behind a TLS-ending proxy; the token is what protects.
+        WTF_CSRF_SSL_STRICT=False,
+    )
+
+
+def _teach_templates(app: Flask) -> None:
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    for word in ("ago", "exactly", "duration", "size", "bson_value", "columns_of", "percent"):
+        app.add_template_filter(getattr(presentation, word), word)
+    for word in ("sentence", "state_words", "status_line", "metadata_rows", "timeline", "is_final", "join_outcome"):
+        app.add_template_global(getattr(presentation, word), word)
+
+
+def _version_static_files(app: Flask) -> None:
+    """Static files may be kept for a year, because their address changes with their content."""
+    app.config["SEND_FILE_MAX_AGE_DEFAULT"] = YEAR_SECONDS
+    folder = Path(app.static_folder or "")
+    versions = {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+    @app.url_defaults
+    def add_version(endpoint: str, values: dict[str, Any]) -> None:
+        if endpoint == "static" and values.get("filename") in versions:
+            values["v"] = versions[values["filename"]]
+
+
+def _protect(response: Response) -> Response:
+    response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "same-origin"
+    if "Cache-Control" not in response.headers:
+        response.headers["Cache-Control"] = "no-store"
+    return response

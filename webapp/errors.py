@@ -1,0 +1,97 @@
+"""A named failure becomes a page or an ``application/problem+json`` (RFC 9457), in this one place."""
+
+import logging
+from http import HTTPStatus
+
+from flask import Flask, Response, current_app, json, render_template, request
+from flask_wtf.csrf import CSRFError
+from werkzeug.exceptions import HTTPException
+
+from worker_tasks.errors import (
+    MONGODB_FAILURES,
+    REDIS_FAILURES,
+    InvalidInput,
+    ServiceUnavailable,
+    TaskNotFound,
+    unavailable,
+)
+
+RETRY_AFTER_SECONDS = "5"
+
+logger = logging.getLogger(__name__)
+
+
+def register(app: Flask) -> None:
+    """Every way of failing gets its answer."""
+    app.register_error_handler(InvalidInput, _invalid_input)
+    app.register_error_handler(TaskNotFound, _task_not_found)
+    app.register_error_handler(ServiceUnavailable, _service_unavailable)
+    for failure in (*MONGODB_FAILURES, *REDIS_FAILURES):
+        app.register_error_handler(failure, lambda error: _service_unavailable(unavailable(error)))
+    app.register_error_handler(CSRFError, _form_too_old)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _own_fault)
+
+
+def prefers_json() -> bool:
+    """Programs get JSON: the API's own addresses, and whoever does not ask for HTML first."""
+    if request.blueprint == "api" or request.path.startswith("/api/"):
+        return True
+    best = request.accept_mimetypes.best_match(["application/json", "text/html"])
+    return best == "application/json"
+
+
+def answer(status: int, title: str, detail: str, errors: dict[str, str] | None = None) -> Response:
+    """The failure as the asker reads it."""
+    if not prefers_json():
+        return Response(render_template("error.html", status=status, title=title, detail=detail), status)
+    problem = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    if errors:
+        problem["errors"] = [{"field": field, "message": message} for field, message in errors.items()]
+    return Response(json.dumps(problem), status, content_type="application/problem+json")
+
+
+def _invalid_input(error: InvalidInput) -> Response:
+    return answer(HTTPStatus.UNPROCESSABLE_ENTITY, "This can not be done as asked", str(error), error.errors)
+
+
+def _task_not_found(error: TaskNotFound) -> Response:
+    return answer(HTTPStatus.NOT_FOUND, "No such task", str(error))
+
+
+def _service_unavailable(error: ServiceUnavailable) -> Response:
+    logger.warning("%s %s: %s", request.method, request.path, error)
+    response = answer(HTTPStatus.SERVICE_UNAVAILABLE, f"{error.service} is away", str(error))
+    response.headers["Retry-After"] = RETRY_AFTER_SECONDS
+    return response
+
+
+def _form_too_old(error: CSRFError) -> Response:
+    return answer(
+        HTTPStatus.BAD_REQUEST,
+        "The form could not be taken",
+        "Its protection against forged requests does not fit this browser any more. "
+        "Go back, reload the page and send it again. Cookies must be allowed.",
+    )
+
+
+def _http_error(error: HTTPException) -> Response:
+    if error.code is None or error.response is not None:
+        return Response(error.get_body(), error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
+    if error.code == HTTPStatus.NOT_FOUND:
+        return answer(error.code, "Nothing here", "There is no page at this address.")
+    response = answer(error.code, error.name, error.description or error.name)
+    if error.code == HTTPStatus.METHOD_NOT_ALLOWED:
+        response.headers["Allow"] = dict(error.get_headers()).get("Allow", "")
+    return response
+
+
+def _own_fault(error: Exception) -> Response:
+    if current_app.config["PROPAGATE_EXCEPTIONS"]:
+        raise error
+    logger.exception("%s %s", request.method, request.path, exc_info=error)
+    return answer(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "Something broke on our side",
+        "The request was not finished. The reason is in the server's log.",
+    )

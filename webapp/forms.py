@@ -1,0 +1,84 @@
+"""The forms: what a person may fill in, checked by the same rules as the API."""
+
+from typing import Any
+
+from flask_wtf import FlaskForm
+from wtforms import FieldList, Form, FormField, StringField, ValidationError
+from wtforms.validators import StopValidation
+
+from worker_tasks import metadata as metadata_rules
+from worker_tasks.joins import user_orders
+
+#: The note's key among the metadata.
+NOTE = "note"
+FIRST_METADATA_KEYS = ("metadata_1", "metadata_2", "")
+MAX_INPUT_LENGTH = 1000
+
+
+class MetadataRow(Form):
+    """One key and its value; a row without a value is left out."""
+
+    key = StringField("Key")
+    value = StringField("Value")
+
+    def validate_key(self, field: StringField) -> None:
+        if self.value.data and (complaint := metadata_rules.key_complaint(field.data or "")):
+            raise ValidationError(f"Here {complaint}")
+
+
+class TaskForm(FlaskForm):
+    """What every request carries: a note why, and free metadata."""
+
+    note = StringField("Note", description="Why you ask. It stays with the task, and is how others find it again.")
+    metadata = FieldList(FormField(MetadataRow), max_entries=metadata_rules.MAX_KEYS)
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if not self.metadata.entries:
+            for key in FIRST_METADATA_KEYS:
+                self.metadata.append_entry({"key": key})
+
+    def collected_metadata(self) -> dict[str, str]:
+        """The note and every row that has a value."""
+        note = {NOTE: self.note.data} if self.note.data else {}
+        return note | {row["key"]: row["value"] for row in self.metadata.data if row["value"]}
+
+    def validate_note(self, field: StringField) -> None:
+        if complaint := metadata_rules.errors_in(self.collected_metadata()):
+            raise ValidationError(f"With the metadata, it {' '.join(complaint.values())}")
+
+    def validate_metadata(self, field: FieldList) -> None:
+        seen = {NOTE} if self.note.data else set()
+        for row in field.entries:
+            key = row.form.key.data
+            if row.form.value.data and key in seen:
+                row.form.key.errors = [*row.form.key.errors, f"The key “{key}” is there twice."]
+                raise StopValidation()
+            seen.add(key)
+
+    def add_metadata_row(self) -> None:
+        if len(self.metadata.entries) < metadata_rules.MAX_KEYS:
+            self.metadata.append_entry({"key": ""})
+
+
+class UserOrdersForm(TaskForm):
+    """The original join."""
+
+    user_id = StringField("User id", description="The _id of a user in the collection users, such as u1.")
+
+    def validate_user_id(self, field: StringField) -> None:
+        if complaint := user_orders.user_id_complaint(field.data):
+            raise ValidationError(f"The user id {complaint}")
+
+
+class PracticeForm(TaskForm):
+    """The practice task."""
+
+    task_input = StringField("Task input", description="Any text; it comes back when the task is done.")
+
+    def validate_task_input(self, field: StringField) -> None:
+        if not (field.data or "").strip():
+            raise ValidationError("Give some text.")
+        if len(field.data) > MAX_INPUT_LENGTH:
+            raise ValidationError(f"At most {MAX_INPUT_LENGTH:,} characters.")
+

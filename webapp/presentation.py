@@ -1,0 +1,180 @@
+"""From task document to words, percent and times. Pure: no I/O."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import humanize
+from celery import states
+
+from worker_tasks.ledger import FINAL_STATES
+from worker_tasks.live import Progress
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StateWords:
+    """How a state is shown: its ``name`` to programs, its ``label`` and ``sentence`` to people."""
+
+    name: str
+    label: str
+    sentence: str
+
+
+#: The one place where a stored state becomes a shown one. A task that waits is stored as PENDING, because
+#: Celery's revoke knows only its own states, and shown as QUEUED, because PENDING also means "never heard of".
+STATE_WORDS = {
+    states.PENDING: StateWords("QUEUED", "Queued", "Waiting for a worker to take it."),
+    states.RECEIVED: StateWords("RECEIVED", "Received", "A worker has it and will begin soon."),
+    states.STARTED: StateWords("STARTED", "Running", "A worker is on it."),
+    states.RETRY: StateWords("RETRY", "Trying again", "It met trouble and will be tried again by itself."),
+    states.SUCCESS: StateWords("SUCCESS", "Done", "It came to its end."),
+    states.FAILURE: StateWords("FAILURE", "Failed", "It ended with an error."),
+    states.REVOKED: StateWords("REVOKED", "Cancelled", "It was cancelled; nothing of it runs."),
+}
+
+#: Seconds between two polls, by the seconds that a task has been seen in its state.
+POLL_SECONDS = ((30, 1), (120, 2), (600, 5))
+SLOWEST_POLL_SECONDS = 15
+
+
+def state_words(status: str) -> StateWords:
+    return STATE_WORDS.get(status, StateWords(status, status.capitalize(), ""))
+
+
+def sentence(task: Document) -> str:
+    """What was asked, in a few words."""
+    asked = next(iter(task["args"]), None) or next(iter(task["kwargs"].values()), "")
+    if task["name"] == "worker_tasks.tasks.join_users_orders":
+        return f"Orders of user {asked}"
+    if task["name"] == "worker_tasks.tasks.long_running_task":
+        return f"Practice task: {asked}"
+    return task["name"] or "A task of unknown name"
+
+
+def returned(task: Document) -> Any:
+    """What the task returned, or ``{"type", "message"}`` of what it failed with, or None."""
+    stored = json.loads(task["result"])
+    if task["status"] in {states.FAILURE, states.RETRY} and isinstance(stored, dict):
+        return {"type": stored.get("exc_type"), "message": _message(stored.get("exc_message"))}
+    return stored if task["status"] == states.SUCCESS else None
+
+
+def _message(exc_message: Any) -> str:
+    """Celery stores an exception's arguments, most often one text."""
+    parts = exc_message if isinstance(exc_message, list | tuple) else [exc_message]
+    return " ".join(str(part) for part in parts)[:300]
+
+
+def join_outcome(task: Document) -> tuple[str, int] | None:
+    """The Redis key and the number of documents of a finished join; None for any other task."""
+    outcome = returned(task)
+    if task["status"] == states.SUCCESS and isinstance(outcome, dict) and "redis_key" in outcome:
+        return outcome["redis_key"], outcome["count"]
+    return None
+
+
+def status_line(task: Document) -> str:
+    """The state and what it means for the person, in one sentence."""
+    words = state_words(task["status"])
+    if (outcome := join_outcome(task)) is not None:
+        count = outcome[1]
+        if count == 0:
+            return "Done. Nothing was found: 0 rows."
+        return f"Done. {humanize.intcomma(count)} {'row' if count == 1 else 'rows'} joined."
+    if task["status"] == states.FAILURE:
+        return f"Failed. {returned(task)['message']}"
+    return f"{words.label}. {words.sentence}"
+
+
+def poll_seconds(task: Document, now: datetime) -> int:
+    """How long the page should wait before it asks again: the longer nothing happened, the longer."""
+    quiet = (now - task["timeline"][-1]["at"]).total_seconds()
+    return next((wait for limit, wait in POLL_SECONDS if quiet < limit), SLOWEST_POLL_SECONDS)
+
+
+def is_final(task: Document) -> bool:
+    return task["status"] in FINAL_STATES
+
+
+def percent(progress: Progress) -> int:
+    return min(100, progress.done * 100 // max(1, progress.total))
+
+
+def metadata_rows(task: Document) -> list[tuple[str, str]]:
+    """The metadata as keys and readable values."""
+    return [
+        (key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+        for key, value in task["metadata"].items()
+    ]
+
+
+def timeline(task: Document) -> list[Document]:
+    """What happened, oldest first: label, note, instant, and the time since the entry before."""
+    entries = []
+    before: datetime | None = None
+    for event in task["timeline"]:
+        entries.append(
+            {
+                "label": state_words(event["status"]).label,
+                "note": event["note"],
+                "at": event["at"],
+                "after": None if before is None else event["at"] - before,
+            }
+        )
+        before = event["at"]
+    return entries
+
+
+def as_json(task: Document) -> Document:
+    """The task document for programs: instants as ISO 8601, the state as shown, the result decoded."""
+    shown = {field: value.isoformat() if isinstance(value, datetime) else value for field, value in task.items()}
+    shown["status"] = state_words(task["status"]).name
+    shown["result"] = returned(task)
+    shown["timeline"] = [
+        {**event, "at": event["at"].isoformat(), "status": state_words(event["status"]).name}
+        for event in task["timeline"]
+    ]
+    return shown
+
+
+def ago(instant: datetime) -> str:
+    """``2 minutes ago`` or ``in 4 minutes``."""
+    return humanize.naturaltime(datetime.now(UTC) - instant)
+
+
+def exactly(instant: datetime) -> str:
+    """``2026-11-20 22:15:03 UTC``."""
+    return instant.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def duration(span: timedelta) -> str:
+    """``42 ms``, ``3.2 s``, ``1 minute and 5 seconds``."""
+    seconds = span.total_seconds()
+    if seconds < 1:
+        return f"{round(seconds * 1000)} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return humanize.precisedelta(span, minimum_unit="seconds", format="%d")
+
+
+def size(number_of_bytes: int) -> str:
+    return humanize.naturalsize(number_of_bytes, binary=True)
+
+
+def bson_value(value: Any) -> Any:
+    """A value of relaxed Extended JSON as a person reads it: ``{"$date": …}`` is an instant, and so on."""
+    if isinstance(value, dict) and len(value) == 1:
+        (kind, inner), *_ = value.items()
+        if kind == "$date" and isinstance(inner, str):
+            return inner.replace("T", " ").replace("Z", " UTC")
+        if kind in {"$oid", "$numberDecimal", "$numberDouble", "$numberLong"}:
+            return inner
+    return value
+
+
+def columns_of(documents: list[Document]) -> list[str]:
+    """Every field of these documents, in the order in which they are first seen."""
+    return list(dict.fromkeys(field for document in documents for field in document))

@@ -1,0 +1,92 @@
+"""MetadataBackend: Celery's MongoDB result backend, on task documents that keep their metadata."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from celery import states
+from celery.backends.mongodb import MongoBackend
+from kombu.utils.url import maybe_sanitize_url
+from pymongo import MongoClient
+from pymongo.collection import Collection
+
+from worker_tasks import ledger
+from worker_tasks.connections import Document, connections
+from worker_tasks.errors import MONGODB_FAILURES, TaskNotFound
+from worker_tasks.settings import settings
+
+GROUPS_COLLECTION = "task_groups"
+
+
+class MetadataBackend(MongoBackend):
+    """Stores every state through the ledger, which keeps the rest of the document as it is.
+
+    Where the documents are is said by the settings alone, not by a URL of the backend: without one the
+    inherited class would silently talk to a server on this machine.
+    """
+
+    def __init__(self, app: Any = None, **options: Any):
+        options.pop("url", None)
+        super().__init__(app, **options)
+
+    def _get_connection(self) -> MongoClient[Document]:
+        # The inherited one parses the URI and feeds the result back, which divides time-outs by 1000 twice.
+        return connections().mongodb
+
+    @property
+    def collection(self) -> Collection[Document]:
+        # The inherited one is cached across forks and makes an index that collides with any TTL on date_done.
+        return connections().tasks
+
+    @property
+    def group_collection(self) -> Collection[Document]:
+        return connections().tasks.database[GROUPS_COLLECTION]
+
+    def exception_safe_to_retry(self, error: Exception) -> bool:
+        """Without this, an outcome that meets a MongoDB fail-over is lost and its message acknowledged."""
+        return isinstance(error, MONGODB_FAILURES)
+
+    def _store_result(
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: str | None = None,
+        request: Any = None,
+        **_: Any,
+    ) -> Any:
+        meta = self._get_result_meta(
+            result=self.encode(result), state=state, traceback=traceback, request=request, format_date=False
+        )
+        # Only a claimed attempt knows its number; what Celery's main process reports of a lost child does
+        # not, and is taken for the attempt that its count of retries suggests.
+        attempt = getattr(request, "attempt", None) or (request.retries or 0) + 1 if request else None
+        outcome: Document = getattr(request, "outcome", None) or {}
+        fields = {field: meta[field] for field in ("result", "traceback", "children", "date_done")}
+        ledger.transition(task_id, state, attempt=attempt, fields=fields | outcome)
+        return result
+
+    def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
+        try:
+            task = ledger.find(task_id)
+        except TaskNotFound:
+            return {"status": states.PENDING, "result": None}
+        return self.meta_from_decoded(
+            {
+                "task_id": task["_id"],
+                "status": task["status"],
+                "result": self.decode(task["result"]),
+                "date_done": task["date_done"],
+                "traceback": task["traceback"],
+                "children": task["children"],
+            }
+        )
+
+    def cleanup(self) -> None:
+        """Deletes groups past ``result_expires``; task documents are history, and end by ``expires_at`` alone."""
+        if self.expires:
+            oldest = datetime.now(UTC) - timedelta(seconds=self.expires)
+            self.group_collection.delete_many({"date_done": {"$lt": oldest}})
+
+    def as_uri(self, include_password: bool = False) -> str:
+        uri = settings().mongodb_uri
+        return uri if include_password else maybe_sanitize_url(uri)

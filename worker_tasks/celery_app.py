@@ -1,0 +1,136 @@
+"""The Celery application and its settings, each unusual one with its reason."""
+
+from typing import Any
+
+from celery import Celery, states
+from celery.signals import celeryd_init
+from celery.utils import uuid
+from celery.utils.log import get_task_logger
+from pymongo.errors import PyMongoError
+
+from worker_tasks import ledger
+from worker_tasks.claim import ClaimedTask
+from worker_tasks.errors import NotPublished
+from worker_tasks.lease import Lease
+from worker_tasks.settings import settings
+
+#: Seconds that a publisher waits for the broker before it gives up, and once more for its one retry.
+PUBLISH_TIMEOUT = 1.0
+#: Seconds without a byte after which a worker drops its broker connection and makes a new one.
+WORKER_SOCKET_TIMEOUT = 10.0
+
+logger = get_task_logger(__name__)
+
+
+class RecordingCelery(Celery):
+    """Records every task before it is published: no message without a task document.
+
+    Every way of publishing ends in :meth:`send_task`. Signals such as ``before_task_publish`` can not do
+    this, because Celery swallows what they raise.
+    """
+
+    def send_task(  # type: ignore[override]
+        self,
+        name: str,
+        args: Any = None,
+        kwargs: Any = None,
+        *,
+        task_id: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        requested_by: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """Takes two options more than Celery's: ``metadata`` and ``requested_by``, kept with the task.
+
+        Raises:
+            pymongo.errors.PyMongoError: MongoDB is away; neither recorded nor published.
+            kombu.exceptions.OperationalError: Redis is away; not published, and the document says so.
+            kombu.exceptions.EncodeError: MongoDB can not store the arguments; neither recorded nor published.
+        """
+        task_id = task_id or uuid()
+        of_celery_itself = name.startswith("celery.")
+        again = bool(options.get("retries"))
+        if not of_celery_itself and not again:
+            ledger.record(
+                ledger.new_document(task_id, name, list(args or ()), dict(kwargs or {}), metadata or {}, requested_by)
+            )
+        try:
+            return super().send_task(name, args, kwargs, task_id=task_id, **options)
+        except Exception as error:
+            if not of_celery_itself:
+                self._record_unpublished(task_id, error)
+            raise
+
+    def _record_unpublished(self, task_id: str, cause: Exception) -> None:
+        failure = NotPublished(f"The queue did not take the task ({type(cause).__name__}); it will not run.")
+        try:
+            ledger.transition(
+                task_id,
+                states.FAILURE,
+                fields={
+                    "result": self.backend.encode(self.backend.prepare_exception(failure)),
+                    "date_done": ledger.now(),
+                },
+                note="not published",
+            )
+        except PyMongoError as error:
+            logger.error("task %s waits unpublished, and MongoDB does not answer: %s", task_id, error)
+
+
+def celery_settings() -> dict[str, Any]:
+    """Celery's settings, from the environment's; read when the application is first used, not at import."""
+    ours = settings()
+    return {
+        "broker_url": ours.kombu_broker_url,
+        "broker_connection_retry_on_startup": True,
+        # For ever: the default gives up after 100 tries.
+        "broker_connection_max_retries": None,
+        # In the URL these raise TypeError; without them a frozen broker hangs a publisher for ever.
+        "broker_transport_options": {
+            "socket_timeout": PUBLISH_TIMEOUT,
+            "socket_connect_timeout": PUBLISH_TIMEOUT,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+            # Short, because the lease renews what is being worked on: see lease.py.
+            "visibility_timeout": ours.visibility_timeout_seconds,
+            "unacked_restore_interval": 5,
+            "unacked_restore_throttle": 1,
+        },
+        "task_publish_retry_policy": {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0},
+        "result_backend": "worker_tasks.backend:MetadataBackend",
+        # One backend, and so one connection pool, for all threads of a process.
+        "result_backend_thread_safe": True,
+        # An outcome that meets a fail-over is stored by the next try, about ten seconds of them at most:
+        # the default would block the worker without limit.
+        "result_backend_always_retry": True,
+        "result_backend_max_retries": 8,
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "accept_content": ["json"],
+        # Acknowledged when done: a killed worker's tasks go to another one.
+        "task_acks_late": True,
+        # Rejecting what took its worker down redelivers it for ever; retrying is counted.
+        "task_reject_on_worker_lost": False,
+        "task_retry_on_worker_lost": True,
+        # The claim stores STARTED itself, in the write that asks whether the task may begin.
+        "task_track_started": False,
+        "worker_prefetch_multiplier": 1,
+        # Stopping a task because the broker blinked would strand it until its visibility expires.
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_soft_shutdown_timeout": ours.worker_soft_shutdown_seconds,
+        # Raw arguments are kept by the ledger, which checks that they can be.
+        "result_extended": False,
+        "worker_hijack_root_logger": False,
+        "timezone": "UTC",
+    }
+
+
+app = RecordingCelery("dovetail", task_cls=ClaimedTask, include=["worker_tasks.tasks"])
+app.add_defaults(celery_settings)
+app.steps["consumer"].add(Lease)
+
+
+@celeryd_init.connect
+def _wait_longer_for_the_broker(conf: Any, **_: Any) -> None:
+    """A publisher must answer a person within seconds; a worker blocks on its queue and may wait longer."""
+    conf.broker_transport_options = conf.broker_transport_options | {"socket_timeout": WORKER_SOCKET_TIMEOUT}

@@ -1,0 +1,108 @@
+"""One client per process for each server, a ping for each, one place to close."""
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import redis
+from pymongo import MongoClient
+from pymongo.collection import Collection
+from pymongo.database import Database
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from worker_tasks.errors import MONGODB_FAILURES, REDIS_FAILURES
+from worker_tasks.settings import Settings, settings
+
+#: Limit of one MongoDB operation, in milliseconds. Without it the driver waits for ever on a frozen server.
+MONGODB_TIMEOUT_MS = 2_000
+#: Limit of one Redis reply, in seconds; with the one retry a frozen server is given up after twice this.
+REDIS_TIMEOUT = 1.0
+TASKS_COLLECTION = "task_results"
+
+Document = dict[str, Any]
+
+
+class Connections:
+    """The clients of one process. Nothing connects before it is used."""
+
+    def __init__(self, settings: Settings):
+        self.mongodb: MongoClient[Document] = MongoClient(
+            settings.mongodb_uri, tz_aware=True, timeoutMS=MONGODB_TIMEOUT_MS, connect=False, appname="dovetail"
+        )
+        self.results = _redis_client(settings.results_url)
+        self.queue = _redis_client(settings.queue_url)
+        self._settings = settings
+
+    @property
+    def tasks(self) -> Collection[Document]:
+        """The task documents."""
+        return self.mongodb[self._settings.tasks_database][TASKS_COLLECTION]
+
+    @property
+    def join_database(self) -> Database[Document]:
+        """The collections to join."""
+        return self.mongodb[self._settings.join_database]
+
+    def ping(self) -> Mapping[str, str]:
+        """Asks every server for a sign of life.
+
+        Returns:
+            ``{name of the server: "ok" or why it is away}``.
+        """
+        pings: list[tuple[str, Callable[[], Any]]] = [
+            ("MongoDB", lambda: self.mongodb.admin.command("ping")),
+            ("Redis (queue)", self.queue.ping),
+            ("Redis (results)", self.results.ping),
+        ]
+        # Side by side, so that several servers that hang take no longer to find out than one.
+        with ThreadPoolExecutor(len(pings)) as pool:
+            return dict(pool.map(_sign_of_life, pings))
+
+    def close(self) -> None:
+        self.mongodb.close()
+        self.results.close()
+        self.queue.close()
+
+
+def _redis_client(url: str) -> redis.Redis:
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=REDIS_TIMEOUT,
+        socket_connect_timeout=REDIS_TIMEOUT,
+        # redis-py alone would try ten times, which is a minute on a frozen server. One more try mends
+        # a pooled connection that a restart has cut.
+        retry=Retry(NoBackoff(), 1),
+        health_check_interval=25,
+    )
+
+
+def _sign_of_life(named_ping: tuple[str, Callable[[], Any]]) -> tuple[str, str]:
+    name, ping = named_ping
+    try:
+        ping()
+    except (*MONGODB_FAILURES, *REDIS_FAILURES) as error:
+        return name, type(error).__name__
+    return name, "ok"
+
+
+_by_process: dict[int, Connections] = {}
+
+
+def connections() -> Connections:
+    """The clients of this process.
+
+    They are kept by process id because workers fork while their parent holds open clients, and a client
+    must not be used on both sides of a fork.
+    """
+    process = os.getpid()
+    if process not in _by_process:
+        _by_process.setdefault(process, Connections(settings()))
+    return _by_process[process]
+
+
+def close_connections() -> None:
+    """Closes the clients of this process; the next use makes new ones."""
+    if (current := _by_process.pop(os.getpid(), None)) is not None:
+        current.close()

@@ -1,0 +1,62 @@
+"""The named failures: whose fault, and a sentence for the person who meets it."""
+
+from collections.abc import Mapping
+
+import kombu.exceptions
+import pymongo.errors
+import redis.exceptions
+
+
+class DovetailError(Exception):
+    """Base of all; the message is a sentence that can be shown."""
+
+
+class InvalidInput(DovetailError):
+    """The asker's fault. ``errors`` maps the name of each field to what is wrong with it."""
+
+    def __init__(self, errors: Mapping[str, str]):
+        self.errors = dict(errors)
+        super().__init__("; ".join(f"{field}: {message}" for field, message in self.errors.items()))
+
+
+class TaskNotFound(DovetailError):
+    """No task document has this id."""
+
+    def __init__(self, task_id: str):
+        self.task_id = task_id
+        super().__init__("There is no task with this id.")
+
+
+class ServiceUnavailable(DovetailError):
+    """Nobody's fault here: a server that is needed does not answer. Trying again later is right."""
+
+    def __init__(self, service: str):
+        self.service = service
+        super().__init__(f"{service} does not answer. Nothing is lost; try again in a moment.")
+
+
+class NotPublished(DovetailError):
+    """The queue did not take a task whose document was already there."""
+
+
+class TaskTakesWorkerDown(DovetailError):
+    """The task's fault: it was begun again and again and never came to an end."""
+
+
+#: What a driver raises when its server does not answer: reasons to try again, never the data's fault.
+MONGODB_FAILURES: tuple[type[Exception], ...] = (
+    pymongo.errors.ConnectionFailure,
+    pymongo.errors.NetworkTimeout,
+    pymongo.errors.WTimeoutError,
+    pymongo.errors.ExecutionTimeout,
+)
+REDIS_FAILURES: tuple[type[Exception], ...] = (
+    redis.exceptions.ConnectionError,
+    redis.exceptions.TimeoutError,
+    kombu.exceptions.OperationalError,
+)
+
+
+def unavailable(error: Exception) -> ServiceUnavailable:
+    """The driver's error as the failure that people are told."""
+    return ServiceUnavailable("MongoDB" if isinstance(error, MONGODB_FAILURES) else "Redis")

@@ -1,0 +1,1 @@
+"""Joins as native MongoDB aggregations."""

@@ -1,0 +1,296 @@
+"""The task documents in MongoDB: their fields, their legal transitions, their queries.
+
+Every change of a task's state goes through :func:`transition`. The rule of what may follow what stands in
+its filter, so that checking and writing are one step and no late write lands on a final state.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import pymongo
+from bson.errors import InvalidDocument
+from celery import states
+from kombu.exceptions import EncodeError
+from pymongo.errors import DuplicateKeyError
+
+from worker_tasks import live
+from worker_tasks.connections import Document, connections
+from worker_tasks.errors import TaskNotFound
+from worker_tasks.settings import settings
+
+FINAL_STATES = frozenset({states.SUCCESS, states.FAILURE, states.REVOKED})
+#: A failure may still be mended by a repeated run that succeeds; these two are never overwritten.
+IMMUTABLE_STATES = frozenset({states.SUCCESS, states.REVOKED})
+#: Entries of a timeline that are kept, newest last.
+TIMELINE_LENGTH = 50
+
+
+class Cursor(NamedTuple):
+    """The place of a task document in the order newest first."""
+
+    queued_at: datetime
+    task_id: str
+
+
+class Claimed(NamedTuple):
+    """A claim that was granted: this is the ``attempt``-th time that the task is begun."""
+
+    attempt: int
+
+
+class Refused(NamedTuple):
+    """A claim that was not granted, because the task is already in the final state ``status``."""
+
+    status: str
+
+
+def now() -> datetime:
+    """This instant, in UTC, to the millisecond that MongoDB keeps."""
+    instant = datetime.now(UTC)
+    return instant.replace(microsecond=instant.microsecond // 1000 * 1000)
+
+
+def new_document(
+    task_id: str,
+    name: str | None,
+    args: list[Any],
+    kwargs: dict[str, Any],
+    metadata: dict[str, Any],
+    requested_by: str | None,
+) -> Document:
+    """A waiting task's document with every field it will ever have, as Celery's own readers expect."""
+    queued_at = now()
+    return {
+        "_id": task_id,
+        "name": name,
+        "args": args,
+        "kwargs": kwargs,
+        "metadata": metadata,
+        "requested_by": requested_by,
+        "status": states.PENDING,
+        "queued_at": queued_at,
+        "started_at": None,
+        "date_done": None,
+        "attempt": 0,
+        "worker": None,
+        # As Celery's result serializer writes it, so that a stock MongoDB result backend reads it too.
+        "result": "null",
+        "traceback": None,
+        "children": [],
+        "timeline": [_event(states.PENDING, at=queued_at)],
+        "cancel_requested": False,
+        "result_expires_at": None,
+        "expires_at": queued_at + timedelta(days=settings().task_retention_days),
+        "version": 1,
+    }
+
+
+def record(document: Document) -> bool:
+    """Stores a waiting task's document, unless there is one of this id already.
+
+    A finished task that is submitted again under its own id waits again, and keeps its metadata.
+
+    Returns:
+        Whether the task waits because of this call.
+
+    Raises:
+        pymongo.errors.PyMongoError: nothing was recorded, or it is not known to be.
+        kombu.exceptions.EncodeError: MongoDB can not store these arguments or this metadata.
+    """
+    try:
+        outcome = connections().tasks.update_one({"_id": document["_id"]}, {"$setOnInsert": document}, upsert=True)
+    except (OverflowError, UnicodeError, InvalidDocument) as error:
+        raise EncodeError(f"MongoDB can not store the task: {error}") from error
+    if outcome.upserted_id is not None:
+        live.announce(document["_id"], document["version"])
+        return True
+    finished = {"_id": document["_id"], "status": {"$in": sorted(FINAL_STATES)}}
+    anew = {
+        "status": states.PENDING,
+        **{
+            field: document[field]
+            for field in ("queued_at", "date_done", "result", "traceback", "cancel_requested", "expires_at")
+        },
+    }
+    return _write(finished, {"$set": anew}, _event(states.PENDING, "submitted again")) is not None
+
+
+def transition(
+    task_id: str,
+    status: str,
+    *,
+    attempt: int | None = None,
+    fields: Document | None = None,
+    note: str | None = None,
+) -> bool:
+    """Moves a task to another state, if that may follow the state it is in.
+
+    Args:
+        attempt: which beginning of the task reports this; one older than the newest is not heard.
+        fields: what else to set, in the same write.
+        note: a few words for the timeline.
+
+    Returns:
+        False where the state may not be left, or belongs to a newer attempt; nothing was written then.
+
+    Raises:
+        pymongo.errors.PyMongoError: not known to be written.
+    """
+    return (
+        _write(
+            may_become(task_id, status, attempt),
+            {"$set": {"status": status, **(fields or {})}},
+            _event(status, note),
+            born=new_document(task_id, None, [], {}, {}, None),
+        )
+        is not None
+    )
+
+
+def claim(task_id: str, name: str, args: list[Any], kwargs: dict[str, Any], worker: str) -> Claimed | Refused:
+    """Begins a task: one conditional write, which no final and no cancelled task passes.
+
+    A task that nobody recorded, because a foreign client published it, gets its document here.
+
+    Raises:
+        pymongo.errors.PyMongoError: not known to be claimed.
+    """
+    begun = _write(
+        may_become(task_id, states.STARTED) | {"cancel_requested": {"$ne": True}},
+        {
+            "$set": {"status": states.STARTED, "name": name, "worker": worker, "started_at": now()},
+            "$inc": {"attempt": 1},
+        },
+        _event(states.STARTED, worker),
+        born=new_document(task_id, name, args, kwargs, {}, None),
+    )
+    if begun is not None:
+        return Claimed(begun["attempt"])
+    task = find(task_id)
+    if task["status"] in FINAL_STATES:
+        return Refused(task["status"])
+    transition(task_id, states.REVOKED, fields={"date_done": now()}, note="cancelled before it began")
+    return Refused(states.REVOKED)
+
+
+def request_cancellation(task_id: str) -> bool:
+    """Notes that a task is no longer wanted; one that still waits is revoked at once.
+
+    Returns:
+        False where the task had come to its end already.
+
+    Raises:
+        TaskNotFound: no task document has this id.
+        pymongo.errors.PyMongoError: not known to be noted.
+    """
+    waiting = {"_id": task_id, "status": states.PENDING}
+    revoked = {"cancel_requested": True, "status": states.REVOKED, "date_done": now()}
+    if _write(waiting, {"$set": revoked}, _event(states.REVOKED, "cancelled while it waited")):
+        return True
+    begun = {"_id": task_id, "status": {"$nin": sorted(FINAL_STATES)}}
+    task = find(task_id)
+    return _write(begun, {"$set": {"cancel_requested": True}}, _event(task["status"], "cancel requested")) is not None
+
+
+def may_become(task_id: str, status: str, attempt: int | None = None) -> Document:
+    """The filter that the task document passes exactly if it may take this state."""
+    if status in FINAL_STATES:
+        return {"_id": task_id, "status": {"$nin": sorted(IMMUTABLE_STATES)}}
+    unfinished: Document = {"_id": task_id, "status": {"$nin": sorted(FINAL_STATES)}}
+    if attempt is not None:
+        unfinished["attempt"] = {"$not": {"$gt": attempt}}
+    return unfinished
+
+
+def _write(allowed: Document, update: Document, event: Document, born: Document | None = None) -> Document | None:
+    """The one place where a task document changes; None where ``allowed`` does not match.
+
+    ``born`` holds the fields of a document that has to be made first.
+    """
+    update = {
+        **update,
+        "$inc": {"version": 1, **update.get("$inc", {})},
+        "$push": {"timeline": {"$each": [event], "$slice": -TIMELINE_LENGTH}},
+    }
+    if born is not None:
+        changed = {"_id", "timeline", *update["$set"], *update["$inc"]}
+        update["$setOnInsert"] = {field: value for field, value in born.items() if field not in changed}
+    # An upsert whose filter does not match tries to insert and meets the document that is there. The
+    # second try tells that case from another process having inserted it in this very moment.
+    for _ in range(2):
+        try:
+            written = connections().tasks.find_one_and_update(
+                allowed,
+                update,
+                projection={"version": True, "attempt": True},
+                upsert=born is not None,
+                return_document=pymongo.ReturnDocument.AFTER,
+            )
+        except DuplicateKeyError:
+            continue
+        except (OverflowError, UnicodeError, InvalidDocument) as error:
+            raise EncodeError(f"MongoDB can not store this: {error}") from error
+        if written is not None:
+            live.announce(written["_id"], written["version"])
+        return written
+    return None
+
+
+def _event(status: str, note: str | None = None, at: datetime | None = None) -> Document:
+    return {"at": at or now(), "status": status, "note": note}
+
+
+def find(task_id: str) -> Document:
+    """The task document of this id.
+
+    Raises:
+        TaskNotFound: no task document has this id.
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    task = connections().tasks.find_one({"_id": task_id})
+    if task is None:
+        raise TaskNotFound(task_id)
+    return task
+
+
+def newest(limit: int, after: Cursor | None = None) -> list[Document]:
+    """At most ``limit`` task documents, newest first, from behind the cursor on.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    older: Document = {}
+    if after is not None:
+        older = {
+            "$or": [
+                {"queued_at": {"$lt": after.queued_at}},
+                {"queued_at": after.queued_at, "_id": {"$lt": after.task_id}},
+            ]
+        }
+    return list(connections().tasks.find(older).sort([("queued_at", -1), ("_id", -1)]).limit(limit))
+
+
+def waiting_since(before: datetime, limit: int) -> list[Document]:
+    """At most ``limit`` tasks that have waited since before this instant, the longest first.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    waiting = {"status": states.PENDING, "queued_at": {"$lt": before}}
+    return list(connections().tasks.find(waiting).sort("queued_at", 1).limit(limit))
+
+
+def ensure_indexes() -> None:
+    """Makes the indexes that the queries here use, and the one that ends a document's retention.
+
+    Raises:
+        pymongo.errors.PyMongoError: not all of them are there.
+    """
+    connections().tasks.create_indexes(
+        [
+            pymongo.IndexModel([("queued_at", -1), ("_id", -1)]),
+            pymongo.IndexModel([("status", 1), ("queued_at", 1)]),
+            # Not on date_done: Celery's own backend makes a plain index there, and the two would collide.
+            pymongo.IndexModel("expires_at", expireAfterSeconds=0),
+        ]
+    )

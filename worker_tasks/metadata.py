@@ -1,0 +1,69 @@
+"""What metadata may be: one MongoDB subdocument of bounded size, whose keys can be queried later."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import bson
+from bson.errors import InvalidDocument
+
+MAX_KEYS = 50
+MAX_KEY_LENGTH = 100
+MAX_BYTES = 16 * 1024
+MAX_DEPTH = 10
+
+
+def errors_in(metadata: Any, field: str = "metadata") -> dict[str, str]:
+    """What keeps this metadata from being recorded.
+
+    Args:
+        field: what the asker calls it; begins the path of each complaint.
+
+    Returns:
+        ``{path: what is wrong and what to do}``, empty for good metadata.
+    """
+    if not isinstance(metadata, dict):
+        return {field: "must be an object of keys and values."}
+    if len(metadata) > MAX_KEYS:
+        return {field: f"has {len(metadata)} keys; at most {MAX_KEYS} are kept."}
+    try:
+        for path, key in _keys(metadata, field, MAX_DEPTH):
+            if complaint := key_complaint(key):
+                return {path: complaint}
+    except RecursionError as error:
+        return {field: str(error)}
+    try:
+        size = len(bson.encode(metadata))
+    except (OverflowError, UnicodeError, InvalidDocument):
+        return {field: "holds a value that MongoDB can not store: numbers have 64 bits, text is valid Unicode."}
+    if size > MAX_BYTES:
+        return {field: f"takes {size:,} bytes; at most {MAX_BYTES:,} are kept."}
+    return {}
+
+
+def key_complaint(key: str) -> str | None:
+    """What is wrong with this key of metadata, if anything."""
+    if not key.strip():
+        return "a key must not be empty."
+    if len(key) > MAX_KEY_LENGTH:
+        return f"a key has at most {MAX_KEY_LENGTH} characters."
+    if any(forbidden in key for forbidden in "$.\0"):
+        return "a key must not contain “$”, “.” or NUL, which MongoDB reads as something else."
+    return None
+
+
+def _keys(value: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
+    """Every key in a nested value, with its path.
+
+    Raises:
+        RecursionError: nested more than ``depth`` times.
+    """
+    inner: Iterable[tuple[str | int, Any]] = ()
+    if isinstance(value, dict):
+        yield from ((f"{path}.{key}", key) for key in value)
+        inner = value.items()
+    elif isinstance(value, list):
+        inner = enumerate(value)
+    for name, nested in inner:
+        if depth == 0:
+            raise RecursionError(f"is nested more than {MAX_DEPTH} times.")
+        yield from _keys(nested, f"{path}.{name}", depth - 1)

@@ -1,0 +1,183 @@
+"""Everything read from the environment, once, as one frozen object."""
+
+from functools import cache
+from typing import Annotated
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+BROKER_DATABASE = 0
+RESULTS_DATABASE = 2
+
+
+class SettingsError(Exception):
+    """The environment lacks something or holds something unusable; the message names each variable."""
+
+
+def _redis_scheme(url: str) -> str:
+    if urlsplit(url).scheme not in {"redis", "rediss"}:
+        raise ValueError("must begin with redis:// or rediss://")
+    return url
+
+
+def _mongodb_scheme(uri: str) -> str:
+    """A bare host is understood too, because MONGODB_HOST is often just that."""
+    if "://" not in uri:
+        uri = f"mongodb://{uri}"
+    if urlsplit(uri).scheme not in {"mongodb", "mongodb+srv"}:
+        raise ValueError("must begin with mongodb:// or mongodb+srv://")
+    return uri
+
+
+RedisUrl = Annotated[str, AfterValidator(_redis_scheme)]
+MongodbUri = Annotated[str, AfterValidator(_mongodb_scheme)]
+
+
+class Settings(BaseSettings):
+    """One field for each environment variable; the descriptions are the settings table of the README."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    redis_url: RedisUrl = Field(
+        validation_alias=AliasChoices("REDIS_URL", "CELERY_BROKER_URL"),
+        description="The Redis server, as `redis://` or `rediss://`. Queue in database 0, results in database 2.",
+    )
+    mongodb_uri: MongodbUri = Field(
+        validation_alias=AliasChoices("MONGODB_URI", "MONGODB_HOST"),
+        description="The MongoDB server or replica set that holds the task documents and the collections to join.",
+    )
+    broker_url: RedisUrl | None = Field(
+        default=None,
+        validation_alias="CELERY_BROKER_URL",
+        description="The queue's Redis, where it is another than `REDIS_URL`.",
+    )
+    results_redis_url: RedisUrl | None = Field(
+        default=None,
+        validation_alias="RESULTS_REDIS_URL",
+        description="The results' Redis, where it is another than `REDIS_URL`: full results then never stop the queue.",
+    )
+    redis_tls_verify: bool = Field(
+        default=True,
+        validation_alias="REDIS_TLS_VERIFY",
+        description="`false` accepts a `rediss://` server with a self-signed certificate, as some platforms have.",
+    )
+    tasks_database: str = Field(
+        default="tasks",
+        validation_alias="TASKS_DATABASE",
+        description="The MongoDB database that holds the task documents, in the collection `task_results`.",
+    )
+    join_database: str = Field(
+        default="shop",
+        validation_alias="JOIN_DATABASE",
+        description="The MongoDB database that holds `users` and `orders`.",
+    )
+    result_ttl_seconds: int = Field(
+        default=300,
+        ge=1,
+        validation_alias="RESULT_TTL_SECONDS",
+        description="How long joined documents stay in Redis, in seconds.",
+    )
+    task_retention_days: int = Field(
+        default=365,
+        ge=1,
+        validation_alias="TASK_RETENTION_DAYS",
+        description="How long task documents stay in MongoDB, in days.",
+    )
+    long_task_seconds: float = Field(
+        default=30,
+        ge=0,
+        validation_alias="LONG_TASK_SECONDS",
+        description="How long the practice task takes, in seconds.",
+    )
+    join_seconds: float = Field(
+        default=60,
+        gt=0,
+        validation_alias="JOIN_SECONDS",
+        description="How long one join may take in MongoDB, in seconds.",
+    )
+    max_attempts: int = Field(
+        default=10,
+        ge=1,
+        validation_alias="MAX_ATTEMPTS",
+        description="How often a task is begun before it fails as one that takes its worker down with it.",
+    )
+    visibility_timeout_seconds: int = Field(
+        default=60,
+        ge=6,
+        validation_alias="VISIBILITY_TIMEOUT_SECONDS",
+        description="How long after a worker's death its tasks go to another one, in seconds.",
+    )
+    reconcile_seconds: int = Field(
+        default=30,
+        ge=1,
+        validation_alias="RECONCILE_SECONDS",
+        description="How often a worker looks for waiting tasks whose message was lost, in seconds.",
+    )
+    worker_soft_shutdown_seconds: float = Field(
+        default=20,
+        ge=0,
+        validation_alias="WORKER_SOFT_SHUTDOWN_SECONDS",
+        description="How long a stopping worker lets its tasks finish, in seconds: keep it under the platform's grace.",
+    )
+    secret_key: SecretStr | None = Field(
+        default=None,
+        validation_alias="SECRET_KEY",
+        description="Signs the forms. The web process needs it, the same for all of them; any long random text.",
+    )
+    cookies_secure: bool = Field(
+        default=True,
+        validation_alias="COOKIES_SECURE",
+        description="`false` lets the form cookie travel over plain HTTP.",
+    )
+
+    @property
+    def kombu_broker_url(self) -> str:
+        """The queue's URL as Celery takes it."""
+        verify = "CERT_REQUIRED" if self.redis_tls_verify else "CERT_NONE"
+        return _redis_url_with(self.broker_url or self.redis_url, BROKER_DATABASE, verify)
+
+    @property
+    def queue_url(self) -> str:
+        """The queue's URL as redis-py takes it."""
+        verify = "required" if self.redis_tls_verify else "none"
+        return _redis_url_with(self.broker_url or self.redis_url, BROKER_DATABASE, verify)
+
+    @property
+    def results_url(self) -> str:
+        """The results' URL as redis-py takes it."""
+        verify = "required" if self.redis_tls_verify else "none"
+        return _redis_url_with(self.results_redis_url or self.redis_url, RESULTS_DATABASE, verify)
+
+
+def _redis_url_with(url: str, database: int, tls_verify: str) -> str:
+    """The URL with its database set, and with its certificate check said aloud if it is TLS.
+
+    Without the parameter neither kombu nor redis-py can be relied on to check anything, and each takes
+    only its own spelling of the value.
+    """
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query))
+    if parts.scheme == "rediss":
+        query["ssl_cert_reqs"] = tls_verify
+    return urlunsplit(parts._replace(path=f"/{database}", query=urlencode(query)))
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process.
+
+    Raises:
+        SettingsError: names every variable that is missing or wrong.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError("; ".join(_complaint(dict(detail)) for detail in error.errors())) from None
+
+
+def _complaint(detail: dict) -> str:
+    variable = str(detail["loc"][0])
+    if detail["type"] == "missing":
+        return f"{variable} is not set; `bin/dev env` prints it for a running bin/dev"
+    return f"{variable}: {detail['msg']}"
