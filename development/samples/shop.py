@@ -1,0 +1,59 @@
+"""The shop: users and their orders, made up, and the same on every machine."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from random import Random
+
+from bson import Decimal128
+from pymongo import IndexModel
+
+from development.samples.table import Document, Table
+
+USERS = 400
+ORDERS = 900
+BUYERS = 320  # the users after this one never ordered
+UNKNOWN_BUYERS = 12  # orders may name users who are not there any more
+OPENED = datetime(2024, 1, 1, tzinfo=UTC)
+
+FIRST_NAMES = "Ada Bola Chen Dana Emeka Fatima Goran Hana Ines Jonas Kofi Lena Mei Noor Omar Priya Rosa Sven Tariq Yuki"
+LAST_NAMES = (
+    "Adeyemi Bauer Costa Dubois Eriksen Fischer Garcia Haddad Ivanov Kim Lopez Mensah Nakamura Okafor Patel Rossi"
+)
+CITIES = "Accra Berlin Lagos Lima Lisbon Madrid Osaka Oslo Pune Seoul Toronto Tunis"
+STATUSES = ["PAID", "PAID", "PAID", "PENDING", "SHIPPED", "REFUNDED", "CANCELLED"]
+
+
+def users() -> Iterator[Document]:
+    yield {"_id": "u1", "name": "Alice", "email": "alice@example.com"}
+    random = Random("users")
+    for number in range(2, USERS + 1):
+        first, last = random.choice(FIRST_NAMES.split()), random.choice(LAST_NAMES.split())
+        yield {
+            "_id": f"u{number}",
+            "name": f"{first} {last}",
+            "email": f"{first}.{last}.{number}@example.com".lower(),
+            "city": random.choice(CITIES.split()),
+            "joinedAt": OPENED + timedelta(minutes=random.randrange(365 * 24 * 60)),
+        }
+
+
+def orders() -> Iterator[Document]:
+    yield {"_id": "o101", "userId": "u1", "amount": 1200, "status": "PAID"}
+    random = Random("orders")
+    for number in range(102, 101 + ORDERS):
+        buyer = random.randrange(2, BUYERS + 1)
+        if random.random() < 0.03:
+            buyer = USERS + random.randrange(1, UNKNOWN_BUYERS + 1)
+        yield {
+            "_id": f"o{number}",
+            "userId": f"u{buyer}",
+            "amount": Decimal128(f"{random.randrange(5, 900)}.{random.randrange(100):02}"),
+            "status": random.choice(STATUSES),
+            "orderedAt": OPENED + timedelta(days=365, minutes=random.randrange(180 * 24 * 60)),
+        }
+
+
+TABLES = [
+    Table("users", users),
+    Table("orders", orders, [IndexModel("userId"), IndexModel("status")]),
+]
