@@ -73,7 +73,7 @@ def _teach_templates(app: Flask) -> None:
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     for word in ("ago", "exactly", "duration", "size", "bson_value", "columns_of", "percent"):
         app.add_template_filter(getattr(presentation, word), word)
-    for word in ("sentence", "state_words", "status_line", "metadata_rows", "timeline", "is_final", "join_outcome"):
+    for word in ("sentence", "state_words", "status_line", "metadata_rows", "timeline", "is_final", "join_outcome", "returned"):
         app.add_template_global(getattr(presentation, word), word)
 
 

@@ -77,16 +77,15 @@ def join_outcome(task: Document) -> tuple[str, int] | None:
 
 
 def status_line(task: Document) -> str:
-    """The state and what it means for the person, in one sentence."""
-    words = state_words(task["status"])
+    """What the state means for the person, in one sentence beside its label."""
     if (outcome := join_outcome(task)) is not None:
         count = outcome[1]
         if count == 0:
-            return "Done. Nothing was found: 0 rows."
-        return f"Done. {humanize.intcomma(count)} {'row' if count == 1 else 'rows'} joined."
+            return "Nothing was found: 0 rows."
+        return f"{humanize.intcomma(count)} {'row' if count == 1 else 'rows'} joined."
     if task["status"] == states.FAILURE:
-        return f"Failed. {returned(task)['message']}"
-    return f"{words.label}. {words.sentence}"
+        return returned(task)["message"]
+    return state_words(task["status"]).sentence
 
 
 def poll_seconds(task: Document, now: datetime) -> int:
@@ -142,7 +141,11 @@ def as_json(task: Document) -> Document:
 
 def ago(instant: datetime) -> str:
     """``2 minutes ago`` or ``in 4 minutes``."""
-    return humanize.naturaltime(datetime.now(UTC) - instant)
+    span = datetime.now(UTC) - instant
+    words = humanize.naturaldelta(span)
+    if words == "a moment":
+        return "now"
+    return f"{words} ago" if span > timedelta() else f"in {words}"
 
 
 def exactly(instant: datetime) -> str:

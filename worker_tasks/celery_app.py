@@ -12,6 +12,7 @@ from worker_tasks import ledger
 from worker_tasks.claim import ClaimedTask
 from worker_tasks.errors import NotPublished
 from worker_tasks.lease import Lease
+from worker_tasks.reconciler import Reconciler
 from worker_tasks.settings import settings
 
 #: Seconds that a publisher waits for the broker before it gives up, and once more for its one retry.
@@ -51,8 +52,17 @@ class RecordingCelery(Celery):
         of_celery_itself = name.startswith("celery.")
         again = bool(options.get("retries"))
         if not of_celery_itself and not again:
+            queue = options.get("queue")
             ledger.record(
-                ledger.new_document(task_id, name, list(args or ()), dict(kwargs or {}), metadata or {}, requested_by)
+                ledger.new_document(
+                    task_id,
+                    name,
+                    args or (),
+                    kwargs,
+                    queue=getattr(queue, "name", queue),
+                    metadata=metadata,
+                    requested_by=requested_by,
+                )
             )
         try:
             return super().send_task(name, args, kwargs, task_id=task_id, **options)
@@ -128,6 +138,7 @@ def celery_settings() -> dict[str, Any]:
 app = RecordingCelery("dovetail", task_cls=ClaimedTask, include=["worker_tasks.tasks"])
 app.add_defaults(celery_settings)
 app.steps["consumer"].add(Lease)
+app.steps["worker"].add(Reconciler)
 
 
 @celeryd_init.connect

@@ -17,9 +17,11 @@ class ClaimedTask(Task):
     and nothing runs.
     """
 
+    Request = "worker_tasks.lease:LeasedRequest"
+
     def before_start(self, task_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         try:
-            answer = ledger.claim(task_id, self.name, list(args), kwargs, self.request.hostname)
+            answer = ledger.claim(task_id, self.name, args, kwargs, self.request.hostname)
         except MONGODB_FAILURES as error:
             # Without its document no task runs: back into the queue with it. The driver's own time-out
             # keeps this from becoming a busy loop.

@@ -8,9 +8,12 @@ Renewed here, the timeout can be short, and a killed worker's tasks move on soon
 import time
 from typing import Any
 
-from celery import bootsteps
+from celery import bootsteps, states
 from celery.utils.log import get_logger
+from celery.worker.request import Request
+from pymongo.errors import PyMongoError
 
+from worker_tasks import ledger
 from worker_tasks.errors import REDIS_FAILURES
 
 logger = get_logger(__name__)
@@ -46,3 +49,14 @@ class Lease(bootsteps.StartStopStep):
                 client.zadd(channel.unacked_index_key, dict.fromkeys(tags, time.time()), xx=True)
         except REDIS_FAILURES as error:
             logger.warning("visibility of %d messages not renewed: %s", len(tags), error)
+
+
+class LeasedRequest(Request):
+    """A task in the worker's main process. A stopping worker cancels it, and Celery puts its message back."""
+
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+        super().cancel(pool, signal, emit_retry)
+        try:
+            ledger.transition(self.id, states.PENDING, note="its worker stopped; back in the queue")
+        except PyMongoError as error:
+            logger.error("task %s is back in the queue, and its document does not say so: %s", self.id, error)

@@ -4,6 +4,7 @@ Every change of a task's state goes through :func:`transition`. The rule of what
 its filter, so that checking and writing are one step and no late write lands on a final state.
 """
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from worker_tasks.errors import TaskNotFound
 from worker_tasks.settings import settings
 
 FINAL_STATES = frozenset({states.SUCCESS, states.FAILURE, states.REVOKED})
+UNFINISHED_STATES = frozenset({states.PENDING, states.RECEIVED, states.STARTED, states.RETRY})
 #: A failure may still be mended by a repeated run that succeeds; these two are never overwritten.
 IMMUTABLE_STATES = frozenset({states.SUCCESS, states.REVOKED})
 #: Entries of a timeline that are kept, newest last.
@@ -52,25 +54,32 @@ def now() -> datetime:
 
 def new_document(
     task_id: str,
-    name: str | None,
-    args: list[Any],
-    kwargs: dict[str, Any],
-    metadata: dict[str, Any],
-    requested_by: str | None,
+    name: str | None = None,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    queue: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    requested_by: str | None = None,
 ) -> Document:
-    """A waiting task's document with every field it will ever have, as Celery's own readers expect."""
+    """A waiting task's document with every field it will ever have, as Celery's own readers expect.
+
+    ``queue`` is None for the default one.
+    """
     queued_at = now()
     return {
         "_id": task_id,
         "name": name,
-        "args": args,
-        "kwargs": kwargs,
-        "metadata": metadata,
+        "args": list(args),
+        "kwargs": dict(kwargs or {}),
+        "queue": queue,
+        "metadata": dict(metadata or {}),
         "requested_by": requested_by,
         "status": states.PENDING,
         "queued_at": queued_at,
         "started_at": None,
         "date_done": None,
+        "changed_at": queued_at,
         "attempt": 0,
         "worker": None,
         # As Celery's result serializer writes it, so that a stock MongoDB result backend reads it too.
@@ -141,13 +150,13 @@ def transition(
             may_become(task_id, status, attempt),
             {"$set": {"status": status, **(fields or {})}},
             _event(status, note),
-            born=new_document(task_id, None, [], {}, {}, None),
+            born=new_document(task_id),
         )
         is not None
     )
 
 
-def claim(task_id: str, name: str, args: list[Any], kwargs: dict[str, Any], worker: str) -> Claimed | Refused:
+def claim(task_id: str, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], worker: str) -> Claimed | Refused:
     """Begins a task: one conditional write, which no final and no cancelled task passes.
 
     A task that nobody recorded, because a foreign client published it, gets its document here.
@@ -162,7 +171,7 @@ def claim(task_id: str, name: str, args: list[Any], kwargs: dict[str, Any], work
             "$inc": {"attempt": 1},
         },
         _event(states.STARTED, worker),
-        born=new_document(task_id, name, args, kwargs, {}, None),
+        born=new_document(task_id, name, args, kwargs),
     )
     if begun is not None:
         return Claimed(begun["attempt"])
@@ -209,6 +218,7 @@ def _write(allowed: Document, update: Document, event: Document, born: Document 
     """
     update = {
         **update,
+        "$set": {"changed_at": event["at"], **update["$set"]},
         "$inc": {"version": 1, **update.get("$inc", {})},
         "$push": {"timeline": {"$each": [event], "$slice": -TIMELINE_LENGTH}},
     }
@@ -270,14 +280,25 @@ def newest(limit: int, after: Cursor | None = None) -> list[Document]:
     return list(connections().tasks.find(older).sort([("queued_at", -1), ("_id", -1)]).limit(limit))
 
 
-def waiting_since(before: datetime, limit: int) -> list[Document]:
-    """At most ``limit`` tasks that have waited since before this instant, the longest first.
+def unchanged_since(before: datetime, limit: int) -> list[Document]:
+    """At most ``limit`` unfinished tasks that nothing happened to since this instant, the longest first.
 
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
-    waiting = {"status": states.PENDING, "queued_at": {"$lt": before}}
-    return list(connections().tasks.find(waiting).sort("queued_at", 1).limit(limit))
+    quiet = {"status": {"$in": sorted(UNFINISHED_STATES)}, "changed_at": {"$lt": before}}
+    return list(connections().tasks.find(quiet).sort("changed_at", 1).limit(limit))
+
+
+def still_the_same(tasks: list[Document]) -> list[Document]:
+    """Those of these tasks that have not changed since they were read.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    versions = {task["_id"]: task["version"] for task in tasks}
+    found = connections().tasks.find({"_id": {"$in": list(versions)}})
+    return [task for task in found if task["version"] == versions[task["_id"]]]
 
 
 def ensure_indexes() -> None:
@@ -289,7 +310,7 @@ def ensure_indexes() -> None:
     connections().tasks.create_indexes(
         [
             pymongo.IndexModel([("queued_at", -1), ("_id", -1)]),
-            pymongo.IndexModel([("status", 1), ("queued_at", 1)]),
+            pymongo.IndexModel([("status", 1), ("changed_at", 1)]),
             # Not on date_done: Celery's own backend makes a plain index there, and the two would collide.
             pymongo.IndexModel("expires_at", expireAfterSeconds=0),
         ]

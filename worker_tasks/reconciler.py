@@ -1,0 +1,144 @@
+"""What repairs: a task that has not ended, but whose message is nowhere.
+
+A message can vanish between the queue and the worker's own notes, with a Redis that lost its memory, or
+acknowledged while MongoDB could not store the outcome. Such a task would wait for ever. It is finished from
+its result if there is one, and published again under its own id if not; the claim keeps that harmless.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from typing import Any
+
+from celery import bootsteps, states
+from redis.exceptions import LockError
+
+from worker_tasks import ledger, results
+from worker_tasks.connections import connections
+from worker_tasks.errors import MONGODB_FAILURES, REDIS_FAILURES
+from worker_tasks.settings import settings
+
+#: Tasks looked at in one pass.
+BATCH = 500
+#: Seconds between the two looks: a message on its way from the queue to a worker is in neither for a moment.
+SECOND_LOOK_SECONDS = 2.0
+#: Seconds after which the lock of a worker that died in a pass is free again.
+LOCK_SECONDS = 60
+#: Messages read from the queue at once.
+PAGE = 500
+
+logger = logging.getLogger(__name__)
+
+
+def reconcile(app: Any, quiet_for: timedelta) -> list[str]:
+    """Repairs every task that has not changed for a while and whose message is nowhere.
+
+    Returns:
+        The ids of the tasks that were finished or published again.
+
+    Raises:
+        pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server is away; the next pass goes on.
+    """
+    suspects = _without_message(app, ledger.unchanged_since(ledger.now() - quiet_for, BATCH))
+    if not suspects:
+        return []
+    time.sleep(SECOND_LOOK_SECONDS)
+    lost = _without_message(app, ledger.still_the_same(suspects))
+    for task in lost:
+        _repair(app, task)
+    return [task["_id"] for task in lost]
+
+
+def _repair(app: Any, task: ledger.Document) -> None:
+    outcome = results.outcome_of(task["_id"])
+    if outcome is not None:
+        logger.warning("task %s: outcome found in Redis, recorded", task["_id"])
+        ledger.transition(
+            task["_id"],
+            states.SUCCESS,
+            fields={"result": json.dumps(outcome), "date_done": ledger.now()},
+            note="outcome found in Redis",
+        )
+        return
+    logger.warning("task %s: its message is lost, published again", task["_id"])
+    ledger.transition(task["_id"], states.PENDING, note="message lost, published again")
+    app.send_task(task["name"], task["args"], task["kwargs"], task_id=task["_id"], queue=task["queue"])
+
+
+def _without_message(app: Any, tasks: list[ledger.Document]) -> list[ledger.Document]:
+    if not tasks:
+        return []
+    known = set(_message_ids(app))
+    return [task for task in tasks if task["_id"] not in known]
+
+
+def _message_ids(app: Any) -> Iterator[str]:
+    """The task id of every message that is queued, or delivered and not acknowledged."""
+    queue = connections().queue
+    with app.connection_for_read() as connection:
+        channel = connection.default_channel
+        # Every queue that the broker knows, not only those of this worker.
+        bindings = queue.scan_iter(match=channel.keyprefix_queue % "*")
+        names = {binding.decode().split(channel.sep)[-1] for key in bindings for binding in queue.smembers(key)}
+        keys = [channel._q_for_pri(name, step) for name in names for step in channel.priority_steps]
+        unacked_key = channel.unacked_key
+    for key in keys:
+        yield from _ids(_pages(queue, key))
+    yield from _ids(json.loads(entry)[0] for _, entry in queue.hscan_iter(unacked_key, count=PAGE))
+
+
+def _pages(queue: Any, key: str) -> Iterator[Any]:
+    start = 0
+    while page := queue.lrange(key, start, start + PAGE - 1):
+        yield from (json.loads(message) for message in page)
+        start += PAGE
+
+
+def _ids(messages: Iterable[Any]) -> Iterator[str]:
+    return (message["headers"]["id"] for message in messages if "id" in message.get("headers", {}))
+
+
+class Reconciler(bootsteps.StartStopStep):
+    """A thread in the worker's main process; of all workers one reconciles at a time."""
+
+    requires = {"celery.worker.components:Pool"}
+
+    def __init__(self, worker: Any, **options: Any):
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        super().__init__(worker, **options)
+
+    def start(self, worker: Any) -> None:
+        self._thread = threading.Thread(target=self._run, args=(worker.app,), name="reconciler", daemon=True)
+        self._thread.start()
+
+    def stop(self, worker: Any) -> None:
+        self._stopped.set()
+
+    terminate = stop
+
+    def _run(self, app: Any) -> None:
+        interval = settings().reconcile_seconds
+        while not self._stopped.wait(interval):
+            try:
+                self._pass(app, timedelta(seconds=interval))
+            except (*MONGODB_FAILURES, *REDIS_FAILURES) as error:
+                logger.warning("not reconciled, a server is away: %s", error)
+            except Exception:
+                # A task that can not be repaired must not keep the others from it for ever.
+                logger.exception("not reconciled")
+
+    def _pass(self, app: Any, quiet_for: timedelta) -> None:
+        lock = connections().results.lock("reconciler", timeout=LOCK_SECONDS, blocking=False)
+        if not lock.acquire():
+            return
+        try:
+            reconcile(app, quiet_for)
+        finally:
+            try:
+                lock.release()
+            except LockError:
+                logger.warning("a pass took longer than %d s", LOCK_SECONDS)
