@@ -1,6 +1,6 @@
 """How gunicorn serves the web process; it reads $PORT, $WEB_CONCURRENCY and $GUNICORN_CMD_ARGS itself."""
 
-import os
+from pathlib import Path
 
 worker_class = "gthread"
 threads = 8
@@ -8,7 +8,7 @@ threads = 8
 graceful_timeout = 25
 timeout = 60
 # Heartbeats in memory: on a disk that stalls, healthy workers would be killed.
-worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - gunicorn names its files itself
 # gunicorn 27 would open one in the home folder.
 control_socket_disable = True
 accesslog = None

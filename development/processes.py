@@ -40,7 +40,7 @@ class Processes:
 
     def start(self, name: str, command: str) -> None:
         self._printer.width = max(self._printer.width, len(name))
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S602 - the commands are the repository's own
             command,
             shell=True,  # as every runner of Procfiles does
             cwd=self._folder,
@@ -49,7 +49,7 @@ class Processes:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches us alone; we stop everything in order
-            preexec_fn=end_with_parent(signal.SIGKILL),  # the servers end too: there is nothing to wait for
+            preexec_fn=end_with_parent(signal.SIGKILL),  # noqa: PLW1509 - takes no lock; the servers end too
         )
         self._running[name] = process
         reader = threading.Thread(target=self._show, args=(name, process.stdout, next(self._colours)), daemon=True)
@@ -81,7 +81,7 @@ class Processes:
     def _show(self, name: str, lines: IO[bytes], colour: str) -> None:
         for line in lines:
             with self._one_line_at_a_time:
-                self._printer.write(Message("line", line, datetime.now(), name, colour))
+                self._printer.write(Message("line", line, datetime.now().astimezone(), name, colour))
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

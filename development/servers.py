@@ -122,7 +122,7 @@ def _prepare(name: str, folder: Path) -> None:
     try:
         (folder / "data").mkdir(parents=True, exist_ok=True)
         os.close(os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600))
-        os.listdir(folder / "data")
+        next((folder / "data").iterdir(), None)
     except OSError as error:
         raise ServerError(f"{name} cannot use {folder} ({error.strerror}). Make it yours, or remove it.") from error
 
@@ -161,7 +161,7 @@ def _spawn(
                 env=environment,
                 pass_fds=[lock],
                 start_new_session=True,  # Ctrl-C is for whoever started it, who then stops it in order
-                preexec_fn=end_with_parent(signal.SIGTERM),
+                preexec_fn=end_with_parent(signal.SIGTERM),  # noqa: PLW1509 - takes no lock
             )
 
 

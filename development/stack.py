@@ -19,6 +19,7 @@ from development.samples.loading import SamplesError, load
 from development.servers import Server, ServerError, is_free, start_mongodb, start_redis
 
 ROOT = Path(__file__).resolve().parent.parent
+LAST_PORT = 65535
 RELEASE_WITHIN = 120.0  # seconds
 SOFT_SHUTDOWN = 3.0  # seconds that running tasks get to finish; after that they go back to the queue
 STOP_WITHIN = 15.0  # seconds for web and worker, all told
@@ -88,7 +89,7 @@ def interrupt_once(_number: int, _frame: FrameType | None) -> None:
 
 def web_port() -> int:
     text = os.environ.get("PORT") or "8000"
-    if not (text.isdigit() and 0 < int(text) < 65536):
+    if not (text.isdigit() and 0 < int(text) <= LAST_PORT):
         raise StackError(f"PORT is {text!r}, which is no port. Try PORT=8001 bin/dev.")
     try:
         free = is_free(int(text))
@@ -96,7 +97,7 @@ def web_port() -> int:
         raise StackError(f"Port {text} is reserved for root. Choose another: PORT=8000 bin/dev.") from error
     if not free:
         raise StackError(
-            f"Port {text} is taken. Stop what uses it, or choose another: PORT={int(text) % 65535 + 1} bin/dev."
+            f"Port {text} is taken. Stop what uses it, or choose another: PORT={int(text) % LAST_PORT + 1} bin/dev."
         )
     return int(text)
 
@@ -117,7 +118,8 @@ def environment(clone: Clone, port: int, servers: Mapping[str, str]) -> dict[str
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
         "PORT": str(port),
-        "WEB_BIND": f"127.0.0.1:{port}",
+        # Nobody else on the network; what the developer says in the same variable comes later and wins.
+        "GUNICORN_CMD_ARGS": f"--bind 127.0.0.1:{port} {os.environ.get('GUNICORN_CMD_ARGS', '')}",
         "WORKER_SOFT_SHUTDOWN_SECONDS": f"{SOFT_SHUTDOWN:.0f}",
         "COOKIES_SECURE": "false",  # plain HTTP on this machine
         "SECRET_KEY": os.environ.get("SECRET_KEY") or clone.secret_key(),
@@ -149,7 +151,14 @@ def run_procfile(clone: Clone, address: str, environment: Mapping[str, str]) -> 
 
 def release(command: str, folder: Path, environment: Mapping[str, str]) -> None:
     try:
-        done = subprocess.run(command, shell=True, cwd=folder, env=environment, timeout=RELEASE_WITHIN, check=False)
+        done = subprocess.run(  # noqa: S602 - the command is the repository's own
+            command,
+            shell=True,  # as every runner of Procfiles does
+            cwd=folder,
+            env=environment,
+            timeout=RELEASE_WITHIN,
+            check=False,
+        )
     except subprocess.TimeoutExpired as error:
         raise StackError(f"The release command took more than {RELEASE_WITHIN:.0f} s: {command}") from error
     if done.returncode != 0:

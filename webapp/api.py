@@ -47,9 +47,7 @@ def create_task() -> ResponseReturnValue:
 @blueprint.get("/task/<task_id>")
 def task(task_id: str) -> ResponseReturnValue:
     found = ledger.find(task_id)
-    return jsonify(
-        {"status": presentation.state_words(found["status"]).name, "result": presentation.returned(found)}
-    )
+    return jsonify({"status": presentation.state_words(found["status"]).name, "result": presentation.returned(found)})
 
 
 @blueprint.post("/api/v1/joins/user-orders")

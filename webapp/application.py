@@ -15,17 +15,9 @@ YEAR_SECONDS = 365 * 24 * 3600
 #: Largest request that is read: a form with all the metadata that is allowed, twice over.
 MAX_REQUEST_BYTES = 64 * 1024
 
-CONTENT_SECURITY_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self'",
-        "connect-src 'self'",
-        "form-action 'self'",
-        "base-uri 'none'",
-        "frame-ancestors 'none'",
-    )
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
 
@@ -35,9 +27,7 @@ def create_app() -> Flask:
     Raises:
         SettingsError: the environment lacks something.
     """
-    app = Flask(
-        __name__, root_path=str(REPOSITORY), template_folder="templates", static_folder="static"
-    )
+    app = Flask(__name__, root_path=str(REPOSITORY), template_folder="templates", static_folder="static")
     _configure(app)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     CSRFProtect(app).exempt(api.blueprint)
@@ -73,7 +63,16 @@ def _teach_templates(app: Flask) -> None:
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     for word in ("ago", "exactly", "duration", "size", "bson_value", "columns_of", "percent"):
         app.add_template_filter(getattr(presentation, word), word)
-    for word in ("sentence", "state_words", "status_line", "metadata_rows", "timeline", "is_final", "join_outcome", "returned"):
+    for word in (
+        "sentence",
+        "state_words",
+        "status_line",
+        "metadata_rows",
+        "timeline",
+        "is_final",
+        "join_outcome",
+        "returned",
+    ):
         app.add_template_global(getattr(presentation, word), word)
 
 

@@ -89,7 +89,7 @@ def _http_error(error: HTTPException) -> Response:
 def _own_fault(error: Exception) -> Response:
     if current_app.config["PROPAGATE_EXCEPTIONS"]:
         raise error
-    logger.exception("%s %s", request.method, request.path, exc_info=error)
+    logger.error("%s %s", request.method, request.path, exc_info=error)
     return answer(
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "Something broke on our side",

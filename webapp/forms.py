@@ -53,7 +53,7 @@ class TaskForm(FlaskForm):
             key = row.form.key.data
             if row.form.value.data and key in seen:
                 row.form.key.errors = [*row.form.key.errors, f"The key “{key}” is there twice."]
-                raise StopValidation()
+                raise StopValidation
             seen.add(key)
 
     def add_metadata_row(self) -> None:
@@ -81,4 +81,3 @@ class PracticeForm(TaskForm):
             raise ValidationError("Give some text.")
         if len(field.data) > MAX_INPUT_LENGTH:
             raise ValidationError(f"At most {MAX_INPUT_LENGTH:,} characters.")
-

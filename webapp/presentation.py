@@ -35,6 +35,7 @@ STATE_WORDS = {
     states.REVOKED: StateWords("REVOKED", "Cancelled", "It was cancelled; nothing of it runs."),
 }
 
+MINUTE_SECONDS = 60
 #: Seconds between two polls, by the seconds that a task has been seen in its state.
 POLL_SECONDS = ((30, 1), (120, 2), (600, 5))
 SLOWEST_POLL_SECONDS = 15
@@ -158,7 +159,7 @@ def duration(span: timedelta) -> str:
     seconds = span.total_seconds()
     if seconds < 1:
         return f"{round(seconds * 1000)} ms"
-    if seconds < 60:
+    if seconds < MINUTE_SECONDS:
         return f"{seconds:.1f} s"
     return humanize.precisedelta(span, minimum_unit="seconds", format="%d")
 

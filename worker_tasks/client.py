@@ -3,6 +3,8 @@
 import argparse
 import sys
 
+from kombu.utils.encoding import bytes_to_str
+
 from worker_tasks.connections import connections
 from worker_tasks.errors import REDIS_FAILURES, DovetailError, InvalidInput, unavailable
 from worker_tasks.joins import user_orders
@@ -36,7 +38,7 @@ def _fetch(chosen: argparse.Namespace) -> int:
     if joined is None:
         print(f"There is no result for {chosen.user_id}: never joined, or expired.", file=sys.stderr)
         return 1
-    print(joined.decode())
+    print(bytes_to_str(joined))
     return 0
 
 

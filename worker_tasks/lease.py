@@ -22,7 +22,7 @@ logger = get_logger(__name__)
 class Lease(bootsteps.StartStopStep):
     """A step of the consumer that renews the delivered, unacknowledged messages of this worker."""
 
-    requires = {"celery.worker.consumer:Tasks"}
+    requires = ("celery.worker.consumer:Tasks",)
 
     def __init__(self, consumer: Any, **options: Any):
         self._timer: Any = None
@@ -41,7 +41,7 @@ class Lease(bootsteps.StartStopStep):
 
     def _renew(self, consumer: Any) -> None:
         channel = consumer.task_consumer.channel
-        if not (tags := list(channel.qos._delivered)):
+        if not (tags := list(channel.qos._delivered)):  # noqa: SLF001 - kombu has no public way
             return
         try:
             with channel.conn_or_acquire() as client:

@@ -7,6 +7,8 @@ query. They live briefly, so that an announcement lost in a Redis outage is made
 import logging
 from dataclasses import dataclass
 
+from kombu.utils.encoding import bytes_to_str
+
 from worker_tasks.connections import connections
 from worker_tasks.errors import REDIS_FAILURES
 
@@ -72,7 +74,7 @@ def read(task_id: str) -> Live | None:
     fields = connections().results.hgetall(_key(task_id))
     if b"version" not in fields:
         return None
-    text = {name.decode(): value.decode() for name, value in fields.items()}
+    text = {bytes_to_str(name): bytes_to_str(value) for name, value in fields.items()}
     progress = None
     if "done" in text:
         progress = Progress(int(text["done"]), int(text["total"]), text["unit"])

@@ -14,10 +14,11 @@ from datetime import timedelta
 from typing import Any
 
 from celery import bootsteps, states
+from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import LockError
 
 from worker_tasks import ledger, results
-from worker_tasks.connections import connections
+from worker_tasks.connections import Document, connections
 from worker_tasks.errors import MONGODB_FAILURES, REDIS_FAILURES
 from worker_tasks.settings import settings
 
@@ -52,7 +53,7 @@ def reconcile(app: Any, quiet_for: timedelta) -> list[str]:
     return [task["_id"] for task in lost]
 
 
-def _repair(app: Any, task: ledger.Document) -> None:
+def _repair(app: Any, task: Document) -> None:
     outcome = results.outcome_of(task["_id"])
     if outcome is not None:
         logger.warning("task %s: outcome found in Redis, recorded", task["_id"])
@@ -68,7 +69,7 @@ def _repair(app: Any, task: ledger.Document) -> None:
     app.send_task(task["name"], task["args"], task["kwargs"], task_id=task["_id"], queue=task["queue"])
 
 
-def _without_message(app: Any, tasks: list[ledger.Document]) -> list[ledger.Document]:
+def _without_message(app: Any, tasks: list[Document]) -> list[Document]:
     if not tasks:
         return []
     known = set(_message_ids(app))
@@ -82,8 +83,12 @@ def _message_ids(app: Any) -> Iterator[str]:
         channel = connection.default_channel
         # Every queue that the broker knows, not only those of this worker.
         bindings = queue.scan_iter(match=channel.keyprefix_queue % "*")
-        names = {binding.decode().split(channel.sep)[-1] for key in bindings for binding in queue.smembers(key)}
-        keys = [channel._q_for_pri(name, step) for name in names for step in channel.priority_steps]
+        names = {bytes_to_str(binding).split(channel.sep)[-1] for key in bindings for binding in queue.smembers(key)}
+        keys = [
+            channel._q_for_pri(name, step)  # noqa: SLF001 - kombu has no public way
+            for name in names
+            for step in channel.priority_steps
+        ]
         unacked_key = channel.unacked_key
     for key in keys:
         yield from _ids(_pages(queue, key))
@@ -104,7 +109,7 @@ def _ids(messages: Iterable[Any]) -> Iterator[str]:
 class Reconciler(bootsteps.StartStopStep):
     """A thread in the worker's main process; of all workers one reconciles at a time."""
 
-    requires = {"celery.worker.components:Pool"}
+    requires = ("celery.worker.components:Pool",)
 
     def __init__(self, worker: Any, **options: Any):
         self._stopped = threading.Event()

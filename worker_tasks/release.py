@@ -23,7 +23,7 @@ def release() -> str | None:
 
 def eviction_warning() -> str | None:
     """Redis may be set to delete queued tasks when it is full, in silence."""
-    policy = connections().queue.config_get("maxmemory-policy").get("maxmemory-policy", "noeviction")
+    policy = str(connections().queue.config_get("maxmemory-policy").get("maxmemory-policy"))
     if policy.startswith("allkeys-"):
         return (
             f"Redis is set to {policy}: when it is full it deletes queued tasks. "

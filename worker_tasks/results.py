@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from bson import json_util
+from kombu.utils.encoding import ensure_bytes
 
 from worker_tasks import ledger
 from worker_tasks.connections import connections
@@ -179,16 +180,20 @@ def page(summary: Summary, number: int) -> list[dict[str, Any]] | None:
         redis.exceptions.RedisError: Redis does not answer.
     """
     first = (number - 1) * _OFFSET.size
-    bounds = connections().results.getrange(_index_key(summary.key), first, first + 2 * _OFFSET.size - 1)
+    bounds = _range(_index_key(summary.key), first, first + 2 * _OFFSET.size)
     offsets = [offset for (offset,) in _OFFSET.iter_unpack(bounds)]
     if not offsets:
         return [] if find(summary.key) == summary else None
     end = offsets[1] - len(b",\n") if len(offsets) > 1 else summary.bytes - len(b"]")
-    rows = connections().results.getrange(summary.key, offsets[0], end - 1)
+    rows = _range(summary.key, offsets[0], end)
     # Asked last, so that what was read above belongs to this run and not to one that came in between.
     if find(summary.key) != summary:
         return None
     return json.loads(b"[" + rows + b"]")
+
+
+def _range(key: str, start: int, end: int) -> bytes:
+    return ensure_bytes(connections().results.getrange(key, start, end - 1))
 
 
 def outcome_of(task_id: str) -> dict[str, Any] | None:

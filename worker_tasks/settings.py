@@ -1,7 +1,7 @@
 """Everything read from the environment, once, as one frozen object."""
 
 from functools import cache
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError
@@ -176,7 +176,7 @@ def settings() -> Settings:
         raise SettingsError("; ".join(_complaint(dict(detail)) for detail in error.errors())) from None
 
 
-def _complaint(detail: dict) -> str:
+def _complaint(detail: dict[str, Any]) -> str:
     variable = str(detail["loc"][0])
     if detail["type"] == "missing":
         return f"{variable} is not set; `bin/dev env` prints it for a running bin/dev"

@@ -41,6 +41,8 @@ def submit_again(task_id: str) -> str:
     """
     try:
         asked = ledger.find(task_id)
-        return app.send_task(asked["name"], asked["args"], asked["kwargs"], queue=asked["queue"], metadata=asked["metadata"]).id
+        return app.send_task(
+            asked["name"], asked["args"], asked["kwargs"], queue=asked["queue"], metadata=asked["metadata"]
+        ).id
     except (*MONGODB_FAILURES, *REDIS_FAILURES) as error:
         raise unavailable(error) from error

@@ -13,6 +13,7 @@ USERS = 400
 ORDERS = 900
 BUYERS = 320  # the users after this one never ordered
 UNKNOWN_BUYERS = 12  # orders may name users who are not there any more
+UNKNOWN_BUYER_SHARE = 0.03
 OPENED = datetime(2024, 1, 1, tzinfo=UTC)
 
 FIRST_NAMES = "Ada Bola Chen Dana Emeka Fatima Goran Hana Ines Jonas Kofi Lena Mei Noor Omar Priya Rosa Sven Tariq Yuki"
@@ -42,7 +43,7 @@ def orders() -> Iterator[Document]:
     random = Random("orders")
     for number in range(102, 101 + ORDERS):
         buyer = random.randrange(2, BUYERS + 1)
-        if random.random() < 0.03:
+        if random.random() < UNKNOWN_BUYER_SHARE:
             buyer = USERS + random.randrange(1, UNKNOWN_BUYERS + 1)
         yield {
             "_id": f"o{number}",
