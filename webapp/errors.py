@@ -37,8 +37,7 @@ def prefers_json() -> bool:
     """Programs get JSON: the API's own addresses, and whoever does not ask for HTML first."""
     if request.blueprint == "api" or request.path.startswith("/api/"):
         return True
-    best = request.accept_mimetypes.best_match(["application/json", "text/html"])
-    return best == "application/json"
+    return request.accept_mimetypes.best_match(["application/json", "text/html"]) != "text/html"
 
 
 def answer(status: int, title: str, detail: str, errors: dict[str, str] | None = None) -> Response:

@@ -1,0 +1,103 @@
+"""What tests do again and again: wait for something, pause a server, run a process of the Procfile."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from development.processes import read_procfile
+from development.servers import Server
+from worker_tasks import ledger
+
+ROOT = Path(__file__).resolve().parents[1]
+Seen = TypeVar("Seen")
+
+WAIT_SECONDS = 20.0
+STOP_SECONDS = 20.0
+
+
+def eventually(look: Callable[[], Seen], within: float = WAIT_SECONDS) -> Seen:
+    """What ``look`` returns as soon as that is truthy; fails if it never is."""
+    give_up = time.monotonic() + within
+    while not (seen := look()):
+        assert time.monotonic() < give_up, f"still {seen!r} after {within} s"
+        time.sleep(0.05)
+    return seen
+
+
+def wait_for_state(task_id: str, *states: str, within: float = WAIT_SECONDS) -> dict[str, Any]:
+    """The task document, as soon as it is in one of these states."""
+    return eventually(lambda: (task := ledger.find(task_id))["status"] in states and task, within)
+
+
+@contextmanager
+def paused(server: Server) -> Iterator[None]:
+    """The server is there and answers nothing: worse than one that is gone."""
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+class Process:
+    """One process of the Procfile, in a process group of its own, its output in a file."""
+
+    def __init__(self, name: str, log: Path, *arguments: str, **environment: str):
+        self.log = log
+        command = " ".join([read_procfile(ROOT / "Procfile")[name], *arguments])
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(  # noqa: S602 - the command is the repository's own
+                command,
+                shell=True,
+                cwd=ROOT,
+                env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def wait_for_line(self, text: str) -> None:
+        def look() -> bool:
+            assert self.is_running, self.log.read_text()
+            return text in self.log.read_text()
+
+        eventually(look, within=30)
+
+    def signal_group(self, number: signal.Signals) -> None:
+        os.killpg(self.pid, number)
+
+    def kill(self) -> None:
+        """As the kernel does when memory runs out: at once, main process and children alike."""
+        self.signal_group(signal.SIGKILL)
+        self._process.wait(STOP_SECONDS)
+
+    def stop(self) -> int:
+        """As a platform does: SIGTERM to all of them; returns the exit code."""
+        if self.is_running:
+            self.signal_group(signal.SIGTERM)
+        return self._process.wait(STOP_SECONDS)
+
+
+def submit_form(client: FlaskClient, page: str, fields: Mapping[str, str], **options: Any) -> TestResponse:
+    """Opens the page and sends its form, with the token that stands in it."""
+    token = re.search(r'name="csrf_token"[^>]* value="([^"]+)"', client.get(page).text)
+    assert token, f"{page} has no form"
+    return client.post(page, data={"csrf_token": token[1], **fields}, **options)
