@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from pydantic import AliasChoices
 from pymongo.database import Database
 
 from development.samples.shop import TABLES
@@ -53,12 +54,12 @@ def servers(redis_server: Server, mongodb_server: Server) -> Iterator[None]:
     settings.cache_clear()
 
 
-def environment_variables() -> list[str]:
+def environment_variables() -> list[Any]:
     """Every name that the settings read, so that none leaks in from where the tests run."""
-    names: list[str] = []
+    names: list[Any] = []
     for field in Settings.model_fields.values():
         alias = field.validation_alias
-        names += [alias] if isinstance(alias, str) else [str(choice) for choice in alias.choices] if alias else []
+        names += alias.choices if isinstance(alias, AliasChoices) else [alias]
     return names
 
 

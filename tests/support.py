@@ -16,6 +16,7 @@ from werkzeug.test import TestResponse
 from development.processes import read_procfile
 from development.servers import Server
 from worker_tasks import ledger
+from worker_tasks.connections import Document
 
 ROOT = Path(__file__).resolve().parents[1]
 Seen = TypeVar("Seen")
@@ -24,7 +25,7 @@ WAIT_SECONDS = 20.0
 STOP_SECONDS = 20.0
 
 
-def eventually(look: Callable[[], Seen], within: float = WAIT_SECONDS) -> Seen:
+def eventually(look: Callable[[], Seen | None], within: float = WAIT_SECONDS) -> Seen:
     """What ``look`` returns as soon as that is truthy; fails if it never is."""
     give_up = time.monotonic() + within
     while not (seen := look()):
@@ -33,9 +34,14 @@ def eventually(look: Callable[[], Seen], within: float = WAIT_SECONDS) -> Seen:
     return seen
 
 
-def wait_for_state(task_id: str, *states: str, within: float = WAIT_SECONDS) -> dict[str, Any]:
+def wait_for_state(task_id: str, *states: str, within: float = WAIT_SECONDS) -> Document:
     """The task document, as soon as it is in one of these states."""
-    return eventually(lambda: (task := ledger.find(task_id))["status"] in states and task, within)
+
+    def look() -> Document | None:
+        task = ledger.find(task_id)
+        return task if task["status"] in states else None
+
+    return eventually(look, within)
 
 
 @contextmanager

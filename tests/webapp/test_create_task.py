@@ -1,6 +1,5 @@
 """The calls of the origin: POST /create-task, GET /task/<id>, GET /tasks."""
 
-
 from flask.testing import FlaskClient
 
 from tests.support import Process, wait_for_state
