@@ -1,6 +1,7 @@
 """The servers, the worker and the web process that the tests share: real ones, started once for all of them."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from flask import Flask
