@@ -26,7 +26,7 @@ from development.lifetime import end_with_parent
 from development.locks import take_lock
 from development.programs import ServerError, find_mongod, find_redis, mongod_environment
 
-__all__ = ["Server", "ServerError", "free_port", "is_free", "start_mongodb", "start_redis"]
+__all__ = ["REPLICA_SET", "Server", "ServerError", "free_port", "is_free", "start_mongodb", "start_redis"]
 
 READY_WITHIN = 60.0  # seconds; a start after a crash replays the journal first
 GONE_WITHIN = 2.0  # seconds that a server just killed may still hold its lock and port

@@ -1,5 +1,6 @@
 """The servers, the worker and the web process that the tests share: real ones, started once for all of them."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,58 +11,61 @@ from pydantic import AliasChoices
 from pymongo.database import Database
 
 from development.samples.shop import TABLES
-from development.servers import Server, free_port, start_mongodb, start_redis
+from development.servers import REPLICA_SET, Server, free_port, start_mongodb, start_redis
 from tests.support import Process
 from webapp.application import create_app
 from worker_tasks import ledger
 from worker_tasks.connections import Document, close_connections, connections
-from worker_tasks.settings import Settings, settings
-
-
-@pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with start_redis(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def mongodb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with start_mongodb(tmp_path_factory.mktemp("mongodb")) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def servers(redis_server: Server, mongodb_server: Server) -> Iterator[None]:
-    """Settings of this process, and of those it starts, that name servers of the tests' own."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in environment_variables():
-            patch.delenv(name, raising=False)
-        for name, value in {
-            "REDIS_URL": redis_server.url,
-            "MONGODB_URI": mongodb_server.url,
-            "SECRET_KEY": "only for tests",
-            "COOKIES_SECURE": "false",
-            "LONG_TASK_SECONDS": "1",
-            "VISIBILITY_TIMEOUT_SECONDS": "6",
-            # The tests of the reconciler ask for it themselves; in all others it would mend what they break.
-            "RECONCILE_SECONDS": "3600",
-            "WORKER_SOFT_SHUTDOWN_SECONDS": "1",
-        }.items():
-            patch.setenv(name, value)
-        settings.cache_clear()
-        ledger.ensure_indexes()
-        yield
-        close_connections()
-    settings.cache_clear()
+from worker_tasks.settings import Settings
 
 
 def environment_variables() -> list[Any]:
-    """Every name that the settings read, so that none leaks in from where the tests run."""
+    """Every name that the settings read."""
     names: list[Any] = []
     for field in Settings.model_fields.values():
         alias = field.validation_alias
         names += alias.choices if isinstance(alias, AliasChoices) else [alias]
     return names
+
+
+REDIS_PORT = free_port()
+MONGODB_PORT = free_port()
+
+# Here and not in a fixture: pytest looks at the attributes of what test modules import, and the first look
+# at a Celery task makes its application read the settings, which it then keeps.
+for name in environment_variables():
+    os.environ.pop(name, None)
+os.environ |= {
+    "REDIS_URL": f"redis://127.0.0.1:{REDIS_PORT}",
+    "MONGODB_URI": f"mongodb://127.0.0.1:{MONGODB_PORT}/?replicaSet={REPLICA_SET}",
+    "SECRET_KEY": "only for tests",
+    "COOKIES_SECURE": "false",
+    "LONG_TASK_SECONDS": "1",
+    "VISIBILITY_TIMEOUT_SECONDS": "6",
+    # The tests of the reconciler call it themselves; in all others it would mend what they break.
+    "RECONCILE_SECONDS": "3600",
+    "WORKER_SOFT_SHUTDOWN_SECONDS": "1",
+}
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with start_redis(tmp_path_factory.mktemp("redis"), REDIS_PORT) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mongodb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with start_mongodb(tmp_path_factory.mktemp("mongodb"), MONGODB_PORT) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def servers(redis_server: Server, mongodb_server: Server) -> Iterator[None]:
+    """Redis and MongoDB, as the settings of this process name them, with the indexes of the release phase."""
+    ledger.ensure_indexes()
+    yield
+    close_connections()
 
 
 @pytest.fixture(scope="session")
