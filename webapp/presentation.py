@@ -8,6 +8,7 @@ from typing import Any
 import humanize
 from celery import states
 
+from worker_tasks.errors import InvalidInput
 from worker_tasks.ledger import FINAL_STATES
 from worker_tasks.live import Progress
 
@@ -36,6 +37,8 @@ STATE_WORDS = {
 }
 
 MINUTE_SECONDS = 60
+#: Characters of an error that are shown; its traceback has the rest.
+MESSAGE_LENGTH = 300
 #: Seconds between two polls, by the seconds that a task has been seen in its state.
 POLL_SECONDS = ((30, 1), (120, 2), (600, 5))
 SLOWEST_POLL_SECONDS = 15
@@ -64,9 +67,10 @@ def returned(task: Document) -> Any:
 
 
 def _message(exc_message: Any) -> str:
-    """Celery stores an exception's arguments, most often one text."""
+    """Celery stores an exception's arguments: most often one text, or what is wrong with each field."""
     parts = exc_message if isinstance(exc_message, list | tuple) else [exc_message]
-    return " ".join(str(part) for part in parts)[:300]
+    words = [str(InvalidInput(part)) if isinstance(part, dict) else str(part) for part in parts]
+    return " ".join(words)[:MESSAGE_LENGTH]
 
 
 def join_outcome(task: Document) -> tuple[str, int] | None:

@@ -49,11 +49,11 @@ class RecordingCelery(Celery):
             kombu.exceptions.EncodeError: MongoDB can not store the arguments; neither recorded nor published.
         """
         task_id = task_id or uuid()
-        of_celery_itself = name.startswith("celery.")
-        again = bool(options.get("retries"))
-        if not of_celery_itself and not again:
+        waits_by_this = False
+        # A retry is of a task that was recorded when it was first asked for.
+        if not (name.startswith("celery.") or options.get("retries")):
             queue = options.get("queue")
-            ledger.record(
+            waits_by_this = ledger.record(
                 ledger.new_document(
                     task_id,
                     name,
@@ -67,24 +67,26 @@ class RecordingCelery(Celery):
         try:
             return super().send_task(name, args, kwargs, task_id=task_id, **options)
         except Exception as error:
-            if not of_celery_itself:
+            # A task that was there before may still have its message, so nothing is said of that one.
+            if waits_by_this:
                 self._record_unpublished(task_id, error)
             raise
 
     def _record_unpublished(self, task_id: str, cause: Exception) -> None:
         failure = NotPublished(f"The queue did not take the task ({type(cause).__name__}); it will not run.")
         try:
-            ledger.transition(
-                task_id,
-                states.FAILURE,
-                fields={
-                    "result": self.backend.encode(self.backend.prepare_exception(failure)),
-                    "date_done": ledger.now(),
-                },
-                note="not published",
-            )
+            self.record_failure(task_id, failure, note="not published")
         except PyMongoError as error:
             logger.error("task %s waits unpublished, and MongoDB does not answer: %s", task_id, error)
+
+    def record_failure(self, task_id: str, failure: Exception, note: str) -> None:
+        """Ends a task that no worker will end.
+
+        Raises:
+            pymongo.errors.PyMongoError: not known to be recorded.
+        """
+        result = self.backend.encode(self.backend.prepare_exception(failure))
+        ledger.transition(task_id, states.FAILURE, fields={"result": result, "date_done": ledger.now()}, note=note)
 
 
 def celery_settings() -> dict[str, Any]:

@@ -16,7 +16,11 @@ class InvalidInput(DovetailError):
 
     def __init__(self, errors: Mapping[str, str]):
         self.errors = dict(errors)
-        super().__init__("; ".join(f"{field}: {message}" for field, message in self.errors.items()))
+        # The arguments are what Celery stores and makes the exception from again.
+        super().__init__(self.errors)
+
+    def __str__(self) -> str:
+        return "; ".join(f"{field}: {message}" for field, message in self.errors.items())
 
 
 class TaskNotFound(DovetailError):
@@ -37,6 +41,10 @@ class ServiceUnavailable(DovetailError):
 
 class NotPublished(DovetailError):
     """The queue did not take a task whose document was already there."""
+
+
+class TaskLost(DovetailError):
+    """The message of a task is gone, and nothing says what it was to do."""
 
 
 class TaskTakesWorkerDown(DovetailError):

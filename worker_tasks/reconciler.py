@@ -19,7 +19,7 @@ from redis.exceptions import LockError
 
 from worker_tasks import ledger, results
 from worker_tasks.connections import Document, connections
-from worker_tasks.errors import MONGODB_FAILURES, REDIS_FAILURES
+from worker_tasks.errors import MONGODB_FAILURES, REDIS_FAILURES, TaskLost
 from worker_tasks.settings import settings
 
 #: Tasks looked at in one pass.
@@ -62,6 +62,11 @@ def _repair(app: Any, task: Document) -> None:
             states.SUCCESS,
             fields={"result": json.dumps(outcome), "date_done": ledger.now()},
             note="outcome found in Redis",
+        )
+        return
+    if task["name"] is None:
+        app.record_failure(
+            task["_id"], TaskLost("Its message is lost, and nothing says what it was to do."), note="lost"
         )
         return
     logger.warning("task %s: its message is lost, published again", task["_id"])

@@ -21,10 +21,11 @@ def submit(task: Task, *args: Any, metadata: dict[str, Any] | None = None, reque
         ServiceUnavailable: MongoDB is away and nothing was recorded; or Redis is away, and the record says
             that the task was not published.
     """
-    if errors := metadata_rules.errors_in(metadata or {}):
+    metadata = {} if metadata is None else metadata
+    if errors := metadata_rules.errors_in(metadata):
         raise InvalidInput(errors)
     try:
-        return task.apply_async(args, metadata=metadata or {}, requested_by=requested_by).id
+        return task.apply_async(args, metadata=metadata, requested_by=requested_by).id
     except (*MONGODB_FAILURES, *REDIS_FAILURES) as error:
         raise unavailable(error) from error
 
