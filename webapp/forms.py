@@ -4,7 +4,6 @@ from typing import Any
 
 from flask_wtf import FlaskForm
 from wtforms import FieldList, Form, FormField, StringField, ValidationError
-from wtforms.validators import StopValidation
 
 from worker_tasks import metadata as metadata_rules
 from worker_tasks.joins import user_orders
@@ -30,7 +29,8 @@ class TaskForm(FlaskForm):
     """What every request carries: a note why, and free metadata."""
 
     note = StringField("Note", description="Why you ask. It stays with the task, and is how others find it again.")
-    metadata = FieldList(FormField(MetadataRow), max_entries=metadata_rules.MAX_KEYS)
+    # Without max_entries, which would drop the rows beyond it in silence.
+    metadata = FieldList(FormField(MetadataRow))
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -52,8 +52,10 @@ class TaskForm(FlaskForm):
         for row in field.entries:
             key = row.form.key.data
             if row.form.value.data and key in seen:
-                row.form.key.errors = [*row.form.key.errors, f"The key “{key}” is there twice."]
-                raise StopValidation
+                complaint = f"The key “{key}” is there twice."
+                # Shown beside its row; raised, so that the form as a whole does not pass.
+                row.form.key.errors = [*row.form.key.errors, complaint]
+                raise ValidationError(complaint)
             seen.add(key)
 
     def add_metadata_row(self) -> None:

@@ -58,7 +58,7 @@ def _read_cursor(text: str | None) -> ledger.Cursor | None:
     if text is None:
         return None
     try:
-        queued_at, _, task_id = base64.urlsafe_b64decode(text).decode().partition(" ")
+        queued_at, task_id = base64.urlsafe_b64decode(text).decode().split(" ", 1)
         return ledger.Cursor(datetime.fromisoformat(queued_at), task_id)
     except (binascii.Error, ValueError) as error:
         raise InvalidInput({"cursor": "is not one that a list of tasks gave."}) from error
