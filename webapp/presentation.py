@@ -62,7 +62,8 @@ def returned(task: Document) -> Any:
     """What the task returned, or ``{"type", "message"}`` of what it failed with, or None."""
     stored = json.loads(task["result"])
     if task["status"] in {states.FAILURE, states.RETRY} and isinstance(stored, dict):
-        return {"type": stored.get("exc_type"), "message": _message(stored.get("exc_message"))}
+        message = _message(stored.get("exc_message"))
+        return {"type": stored.get("exc_type"), "message": message or stored.get("exc_type")}
     return stored if task["status"] == states.SUCCESS else None
 
 

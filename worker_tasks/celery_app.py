@@ -15,8 +15,9 @@ from worker_tasks.lease import Lease
 from worker_tasks.reconciler import Reconciler
 from worker_tasks.settings import settings
 
-#: Seconds that a publisher waits for the broker before it gives up, and once more for its one retry.
-PUBLISH_TIMEOUT = 1.0
+#: Seconds that a publisher waits for the broker. On one that is frozen it waits three times: for the connection it
+#: has, for a new one, and for another new one in its one retry.
+PUBLISH_TIMEOUT = 0.6
 #: Seconds without a byte after which a worker drops its broker connection and makes a new one.
 WORKER_SOCKET_TIMEOUT = 10.0
 

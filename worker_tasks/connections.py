@@ -17,8 +17,11 @@ from worker_tasks.settings import Settings, settings
 
 #: Limit of one MongoDB operation, in milliseconds. Without it the driver waits for ever on a frozen server.
 MONGODB_TIMEOUT_MS = 2_000
-#: Limit of one Redis reply, in seconds; with the one retry a frozen server is given up after twice this.
+#: Limit of one Redis reply, in seconds.
 REDIS_TIMEOUT = 1.0
+#: The same for hints, which must not hold up what they are about. Asking, publishing and two hints on a frozen
+#: Redis stay under 3 s.
+HINT_TIMEOUT = 0.3
 TASKS_COLLECTION = "task_results"
 
 Document = dict[str, Any]
@@ -32,6 +35,7 @@ class Connections:
             settings.mongodb_uri, tz_aware=True, timeoutMS=MONGODB_TIMEOUT_MS, connect=False, appname="dovetail"
         )
         self.results = _redis_client(settings.results_url)
+        self.hints = _redis_client(settings.results_url, HINT_TIMEOUT)
         self.queue = _redis_client(settings.queue_url)
         self._settings = settings
 
@@ -63,17 +67,18 @@ class Connections:
     def close(self) -> None:
         self.mongodb.close()
         self.results.close()
+        self.hints.close()
         self.queue.close()
 
 
-def _redis_client(url: str) -> redis.Redis:
+def _redis_client(url: str, timeout: float = REDIS_TIMEOUT) -> redis.Redis:
     return redis.Redis.from_url(
         url,
-        socket_timeout=REDIS_TIMEOUT,
-        socket_connect_timeout=REDIS_TIMEOUT,
-        # redis-py alone would try ten times, which is a minute on a frozen server. One more try mends
-        # a pooled connection that a restart has cut.
-        retry=Retry(NoBackoff(), 1),
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        # redis-py alone would try ten times, which is a minute on a frozen server. One more try mends a pooled
+        # connection that a restart has cut; after a time-out there is none.
+        retry=Retry(NoBackoff(), 1, supported_errors=(redis.exceptions.ConnectionError,)),
         health_check_interval=25,
     )
 

@@ -42,7 +42,7 @@ def _key(task_id: str) -> str:
 def announce(task_id: str, version: int) -> None:
     """Tells polls that the task document has this version now. A missing Redis is logged, never raised."""
     try:
-        with connections().results.pipeline() as pipe:
+        with connections().hints.pipeline() as pipe:
             pipe.hset(_key(task_id), "version", str(version))
             pipe.expire(_key(task_id), LIVE_SECONDS)
             pipe.execute()
@@ -53,7 +53,7 @@ def announce(task_id: str, version: int) -> None:
 def report(task_id: str, progress: Progress) -> None:
     """Tells polls how far the task is. A missing Redis is logged, never raised."""
     try:
-        with connections().results.pipeline() as pipe:
+        with connections().hints.pipeline() as pipe:
             pipe.hset(
                 _key(task_id),
                 mapping={"done": str(progress.done), "total": str(progress.total), "unit": progress.unit},

@@ -1,0 +1,120 @@
+"""Every way of failing has its answer: a page for people, problem+json for programs, both in time."""
+
+import time
+from http import HTTPStatus
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from development.servers import Server
+from tests.support import paused
+from webapp.application import create_app
+
+HTML = {"Accept": "text/html"}
+ANSWER_SECONDS = 3.0
+
+
+def test_nothing_at_an_address_is_a_page_for_people(client: FlaskClient, servers: None) -> None:
+    page = client.get("/nothing/here", headers=HTML)
+    assert (page.status_code, page.content_type) == (404, "text/html; charset=utf-8")
+    assert "There is no page at this address." in page.text
+
+
+def test_nothing_at_an_address_is_a_problem_for_programs(client: FlaskClient, servers: None) -> None:
+    answer = client.get("/api/v1/nothing")
+    assert (answer.status_code, answer.content_type) == (404, "application/problem+json")
+    assert answer.get_json() == {
+        "type": "about:blank",
+        "title": "Nothing here",
+        "status": 404,
+        "detail": "There is no page at this address.",
+    }
+
+
+def test_a_wrong_method_says_which_are_right(client: FlaskClient, servers: None) -> None:
+    answer = client.get("/create-task")
+    assert answer.status_code == 405
+    assert set(answer.headers["Allow"].split(", ")) == {"OPTIONS", "POST"}
+
+
+@pytest.fixture
+def broken(servers: None) -> Flask:
+    """The application with a page that fails for a reason of our own."""
+    app = create_app()
+
+    @app.get("/broken")
+    def fail() -> str:
+        raise KeyError("a secret")
+
+    return app
+
+
+def test_a_fault_of_our_own_is_a_page_that_tells_no_secrets(broken: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    page = broken.test_client().get("/broken", headers=HTML)
+    assert page.status_code == 500
+    assert "Something broke on our side" in page.text
+    assert "secret" not in page.text
+    assert "a secret" in caplog.text
+
+
+def test_a_fault_of_our_own_is_a_problem_for_programs(broken: Flask) -> None:
+    answer = broken.test_client().get("/broken")
+    assert (answer.status_code, answer.content_type) == (500, "application/problem+json")
+    assert "secret" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("server", "path"),
+    [
+        ("mongodb_server", "/tasks"),
+        ("mongodb_server", "/tasks/{task}"),
+        ("mongodb_server", "/tasks/{task}/result"),
+        ("mongodb_server", "/task/{task}"),
+        ("redis_server", "/tasks/{task}"),
+        ("redis_server", "/tasks/{task}/status"),
+    ],
+)
+def test_while_a_server_is_away_the_answer_comes_in_time(
+    client: FlaskClient, waiting_task: str, server: str, path: str, request: pytest.FixtureRequest
+) -> None:
+    away: Server = request.getfixturevalue(server)
+    with paused(away):
+        started = time.monotonic()
+        answer = client.get(path.format(task=waiting_task), headers=HTML)
+        took = time.monotonic() - started
+    assert answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE
+    assert answer.headers["Retry-After"] == "5"
+    assert took < ANSWER_SECONDS
+    if not path.startswith("/task/"):
+        assert f"{away.name} is away" in answer.text
+
+
+@pytest.mark.parametrize("server", ["mongodb_server", "redis_server"])
+def test_while_a_server_is_away_a_program_is_told_so_in_time(
+    client: FlaskClient, servers: None, server: str, request: pytest.FixtureRequest
+) -> None:
+    away: Server = request.getfixturevalue(server)
+    with paused(away):
+        started = time.monotonic()
+        answer = client.post("/create-task", json={"task_input": "x"})
+        took = time.monotonic() - started
+    assert (answer.status_code, answer.content_type) == (503, "application/problem+json")
+    assert answer.get_json()["title"] == f"{away.name} is away"
+    assert took < ANSWER_SECONDS
+
+
+def test_health_is_about_this_process_alone(client: FlaskClient, redis_server: Server, mongodb_server: Server) -> None:
+    with paused(redis_server), paused(mongodb_server):
+        assert client.get("/healthz").get_json() == {"status": "alive"}
+
+
+def test_readiness_names_what_is_away(client: FlaskClient, servers: None, mongodb_server: Server) -> None:
+    assert client.get("/readyz").get_json()["away"] == []
+    with paused(mongodb_server):
+        started = time.monotonic()
+        answer = client.get("/readyz")
+        took = time.monotonic() - started
+    assert answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE
+    assert answer.get_json()["away"] == ["MongoDB"]
+    assert took < ANSWER_SECONDS
