@@ -61,7 +61,7 @@ def _configure(app: Flask) -> None:
 
 def _teach_templates(app: Flask) -> None:
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    for word in ("ago", "exactly", "duration", "size", "bson_value", "columns_of", "percent"):
+    for word in ("ago", "is_past", "exactly", "duration", "size", "bson_value", "columns_of", "percent"):
         app.add_template_filter(getattr(presentation, word), word)
     for word in (
         "sentence",

@@ -50,7 +50,8 @@ def state_words(status: str) -> StateWords:
 
 def sentence(task: Document) -> str:
     """What was asked, in a few words."""
-    asked = next(iter(task["args"]), None) or next(iter(task["kwargs"].values()), "")
+    asked = next(iter([*task["args"], *task["kwargs"].values()]), "")
+    asked = asked if isinstance(asked, str) else json.dumps(asked, default=str)
     if task["name"] == "worker_tasks.tasks.join_users_orders":
         return f"Orders of user {asked}"
     if task["name"] == "worker_tasks.tasks.long_running_task":
@@ -152,6 +153,10 @@ def ago(instant: datetime) -> str:
     if words == "a moment":
         return "now"
     return f"{words} ago" if span > timedelta() else f"in {words}"
+
+
+def is_past(instant: datetime) -> bool:
+    return instant < datetime.now(UTC)
 
 
 def exactly(instant: datetime) -> str:

@@ -13,7 +13,7 @@ from worker_tasks.submission import submit_again
 
 blueprint = Blueprint("status", __name__, url_prefix="/tasks/<task_id>")
 
-#: How long an unchanged fragment is left standing before its words of time are rendered again.
+#: How long an unchanged fragment is left standing before it is rendered again, with a longer pause between its polls.
 FRESH = timedelta(seconds=30)
 
 
@@ -68,7 +68,7 @@ def _tag(version: str) -> str:
 
 
 def _is_current(task_id: str, tag: str) -> bool:
-    """Whether the asker's fragment shows what Redis says, and is not so old that its times are wrong."""
+    """Whether the asker's fragment shows what Redis says, and is not so old that it should poll less often."""
     version, _, rendered = tag.partition("@")
     if not rendered.isdecimal():
         return False

@@ -69,7 +69,9 @@ def test_a_task_that_redis_forgot_is_read_from_mongodb_and_known_again(poll: Pol
     assert poll(waiting_task, tag)[0] == 304
 
 
-def test_old_words_of_time_are_rendered_again(poll: Poll, waiting_task: str) -> None:
+def test_a_fragment_that_stood_for_long_is_rendered_again_to_be_polled_less_often(
+    poll: Poll, waiting_task: str
+) -> None:
     version, _, rendered = poll(waiting_task)[1].partition("@")
     assert poll(waiting_task, f"{version}@{int(rendered) - 31}")[0] == 200
 
