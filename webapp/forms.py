@@ -44,8 +44,9 @@ class TaskForm(FlaskForm):
         return note | {row["key"]: row["value"] for row in self.metadata.data if row["value"]}
 
     def validate_note(self, field: StringField) -> None:
-        if complaint := metadata_rules.errors_in(self.collected_metadata()):
-            raise ValidationError(f"With the metadata, it {' '.join(complaint.values())}")
+        # Only what is wrong with all of it together: what is wrong with one key stands beside that one.
+        if complaint := metadata_rules.errors_in(self.collected_metadata(), "metadata").get("metadata"):
+            raise ValidationError(f"With the metadata, it {complaint}")
 
     def validate_metadata(self, field: FieldList) -> None:
         seen = {NOTE} if self.note.data else set()
