@@ -40,7 +40,8 @@ os.environ |= {
     "MONGODB_URI": f"mongodb://127.0.0.1:{MONGODB_PORT}/?replicaSet={REPLICA_SET}",
     "SECRET_KEY": "only for tests",
     "COOKIES_SECURE": "false",
-    "LONG_TASK_SECONDS": "1",
+    # Long enough to be seen running by a page that asks every second.
+    "LONG_TASK_SECONDS": "3",
     "VISIBILITY_TIMEOUT_SECONDS": "6",
     # The tests of the reconciler call it themselves; in all others it would mend what they break.
     "RECONCILE_SECONDS": "3600",

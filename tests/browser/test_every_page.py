@@ -1,0 +1,128 @@
+"""What holds on every page, in every state of it: accessible, and as wide as the window."""
+
+from collections.abc import Callable
+
+import pytest
+from celery import states
+from playwright.sync_api import BrowserContext, Page, expect
+
+from development.servers import Server
+from tests.browser.conftest import Watched, violations
+from tests.support import Process, paused, wait_for_state
+from worker_tasks import ledger, live
+from worker_tasks.connections import connections
+from worker_tasks.joins.user_orders import result_key
+from worker_tasks.submission import submit
+from worker_tasks.tasks import join_users_orders, long_running_task
+
+Visit = Callable[..., Page]
+
+METADATA = {"note": "for the audit on Friday", "k" * 100: "v" * 1000}
+
+
+def joined(user_id: str) -> str:
+    task_id = submit(join_users_orders, user_id, metadata=METADATA)
+    wait_for_state(task_id, states.SUCCESS, states.FAILURE)
+    return task_id
+
+
+def waiting() -> str:
+    return long_running_task.apply_async(["some input"], queue="unattended", metadata=METADATA).id
+
+
+def running() -> str:
+    task_id = waiting()
+    ledger.transition(task_id, states.STARTED, note="celery@a-rather-long-name-of-a-host.example.com")
+    live.report(task_id, live.Progress(7, 20, "steps"))
+    return task_id
+
+
+def cancelled() -> str:
+    task_id = waiting()
+    ledger.request_cancellation(task_id)
+    return task_id
+
+
+def expired() -> str:
+    task_id = joined("u3")
+    for key in connections().results.scan_iter(f"*{result_key('u3')}"):
+        connections().results.delete(key)
+    return task_id
+
+
+def replaced() -> str:
+    task_id = joined("u4")
+    joined("u4")
+    return task_id
+
+
+#: Each page by what a person would call it: where it is, and the status it answers with.
+PAGES: dict[str, tuple[Callable[[], str], int]] = {
+    "form": (lambda: "/", 200),
+    "practice": (lambda: "/practice", 200),
+    "waiting": (lambda: f"/tasks/{waiting()}", 200),
+    "running": (lambda: f"/tasks/{running()}", 200),
+    "done": (lambda: f"/tasks/{joined('u1')}", 200),
+    "failed": (lambda: f"/tasks/{joined('')}", 200),
+    "cancelled": (lambda: f"/tasks/{cancelled()}", 200),
+    "long words": (lambda: f"/tasks/{joined('u' * 200)}", 200),
+    "result": (lambda: f"/tasks/{joined('u17')}/result", 200),
+    "empty result": (lambda: f"/tasks/{joined('nobody')}/result", 200),
+    "expired result": (lambda: f"/tasks/{expired()}/result", 410),
+    "replaced result": (lambda: f"/tasks/{replaced()}/result", 410),
+    "tasks": (lambda: "/tasks", 200),
+    "unknown task": (lambda: "/tasks/no-such-task", 404),
+    "nothing there": (lambda: "/nothing", 404),
+    "wrong page": (lambda: "/tasks?limit=0", 422),
+}
+
+
+@pytest.fixture(params=["light", "dark"])
+def visit(
+    request: pytest.FixtureRequest, watched_contexts: Callable[..., tuple[BrowserContext, Watched]], worker: Process
+) -> Visit:
+    context, watched = watched_contexts(color_scheme=request.param, viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+
+    def go(path: str, status: int, also_expected: int = 200) -> Page:
+        watched.expected_statuses |= {status, also_expected}
+        answer = page.goto(path)
+        assert answer
+        assert answer.status == status
+        return page
+
+    return go
+
+
+def assert_good(page: Page) -> None:
+    """Nothing for axe-core to find, and nothing to scroll sideways, in a wide and in a narrow window."""
+    for width in (1280, 360):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert violations(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_accessible_and_as_wide_as_its_window(visit: Visit, name: str) -> None:
+    where, status = PAGES[name]
+    assert_good(visit(where(), status))
+
+
+def test_an_empty_list_is_so_too(visit: Visit, no_tasks: None) -> None:
+    assert_good(visit("/tasks", 200))
+
+
+def test_a_form_with_mistakes_is_so_too(visit: Visit) -> None:
+    page = visit("/", 200, also_expected=422)
+    page.get_by_label("Key 3").fill("a.b")
+    page.get_by_label("Value 3").fill("x" * 500)
+    page.get_by_role("button", name="Join", exact=True).click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    assert_good(page)
+
+
+def test_a_page_about_a_server_that_is_away_is_so_too(visit: Visit, mongodb_server: Server) -> None:
+    with paused(mongodb_server):
+        page = visit("/tasks", 503)
+    expect(page.get_by_role("heading", level=1)).to_have_text("MongoDB is away")
+    assert_good(page)

@@ -1,0 +1,113 @@
+"""The task page while something happens, and when it does not."""
+
+import re
+
+import pytest
+from celery import states
+from playwright.sync_api import Page, Route, expect
+
+from tests.browser.conftest import Watched
+from worker_tasks import ledger, live
+from worker_tasks.submission import submit
+from worker_tasks.tasks import join_users_orders, long_running_task
+
+#: Long enough for two polls of a young task, which come every second.
+TWO_POLLS_MS = 2_500
+
+
+@pytest.fixture
+def waiting_task(servers: None) -> str:
+    return long_running_task.apply_async(["some input"], queue="unattended", metadata={"note": "it waits"}).id
+
+
+def polls_of(page: Page) -> list[int]:
+    """The status of each poll, as it comes in."""
+    statuses: list[int] = []
+    page.on(
+        "response",
+        lambda response: statuses.append(response.status) if response.url.endswith("/status") else None,
+    )
+    return statuses
+
+
+def test_a_practice_task_shows_its_progress_and_then_asks_no_more(page: Page) -> None:
+    polls = polls_of(page)
+    page.goto("/practice")
+    page.get_by_label("Task input").fill("some input")
+    page.get_by_role("button", name="Start").click()
+    expect(page.get_by_role("progressbar")).to_be_visible()
+    expect(page.get_by_role("status")).to_contain_text("Done")
+    expect(page.get_by_text("Processed: some input")).to_be_visible()
+    at_the_end = len(polls)
+    assert at_the_end > 0
+    page.wait_for_timeout(TWO_POLLS_MS)
+    assert len(polls) == at_the_end
+
+
+def test_nothing_is_swapped_while_nothing_changes(page: Page, waiting_task: str) -> None:
+    polls = polls_of(page)
+    page.goto(f"/tasks/{waiting_task}")
+    page.evaluate("document.getElementById('status').dataset.mark = 'the same'")
+    page.wait_for_timeout(TWO_POLLS_MS)
+    assert len(polls) >= 2
+    assert set(polls) == {304}
+    expect(page.locator("#status")).to_have_attribute("data-mark", "the same")
+
+
+def test_a_change_moves_nothing_that_is_read_meanwhile(page: Page, waiting_task: str) -> None:
+    page.goto(f"/tasks/{waiting_task}")
+    heading, metadata = page.get_by_role("heading", level=1), page.get_by_role("heading", name="Metadata")
+    before = heading.bounding_box(), metadata.bounding_box()
+    ledger.transition(waiting_task, states.STARTED, note="a worker")
+    live.report(waiting_task, live.Progress(1, 4, "steps"))
+    expect(page.get_by_text("1 of 4 steps, 25 %")).to_be_visible()
+    assert (heading.bounding_box(), metadata.bounding_box()) == before
+
+
+def test_a_lost_connection_is_said_and_mends_by_itself(watched: tuple[Page, Watched], waiting_task: str) -> None:
+    page, heard = watched
+    heard.expected_statuses.add(503)
+    page.goto(f"/tasks/{waiting_task}")
+
+    def refuse(route: Route) -> None:
+        route.fulfill(status=503, body="away")
+
+    page.route("**/status", refuse)
+    expect(page.get_by_role("alert")).to_contain_text("The connection is lost; trying again.")
+    expect(page.get_by_role("status")).to_contain_text("Queued")
+    page.unroute("**/status", refuse)
+    expect(page.get_by_role("alert")).to_be_hidden()
+    ledger.transition(waiting_task, states.SUCCESS, fields={"result": '"done"'})
+    expect(page.get_by_role("status")).to_contain_text("Done")
+
+
+def test_a_hidden_tab_asks_for_nothing_and_catches_up_when_it_is_seen(page: Page, waiting_task: str) -> None:
+    polls = polls_of(page)
+    page.goto(f"/tasks/{waiting_task}")
+    page.evaluate("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")
+    page.wait_for_timeout(200)
+    hidden_at = len(polls)
+    page.wait_for_timeout(TWO_POLLS_MS)
+    assert len(polls) == hidden_at
+    ledger.transition(waiting_task, states.SUCCESS, fields={"result": '"done"'})
+    page.evaluate("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page.get_by_role("status")).to_contain_text("Done", timeout=900)
+
+
+def test_a_waiting_task_is_cancelled_and_run_again(page: Page, waiting_task: str) -> None:
+    page.goto(f"/tasks/{waiting_task}")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("status")).to_contain_text("Cancelled")
+    page.get_by_role("button", name="Run again").click()
+    expect(page).not_to_have_url(re.compile(waiting_task))
+    expect(page.get_by_role("status")).to_contain_text("Queued")
+    expect(page.get_by_text("it waits")).to_be_visible()
+
+
+def test_a_failure_says_why(page: Page) -> None:
+    task_id = submit(join_users_orders, "")
+    page.goto(f"/tasks/{task_id}")
+    expect(page.get_by_role("status")).to_contain_text("Failed")
+    expect(page.get_by_role("status")).to_contain_text("must not be empty")
+    page.get_by_text("Traceback, for the one who mends it").click()
+    expect(page.locator("pre")).to_contain_text("InvalidInput")

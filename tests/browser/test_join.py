@@ -1,0 +1,104 @@
+"""From the form to the result, as a person does it."""
+
+import re
+
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Watched
+from worker_tasks.connections import connections
+
+
+def fill_form(page: Page, user_id: str, note: str) -> None:
+    page.goto("/")
+    page.get_by_label("User id").fill(user_id)
+    page.get_by_label("Note").fill(note)
+    page.get_by_label("Value 1").fill("important info")
+
+
+def see_the_result(page: Page, note: str) -> None:
+    page.get_by_role("link", name="Read the result").click()
+    for text in ("Alice", "alice@example.com", "o101", "1200", "PAID"):
+        expect(page.get_by_role("region", name="Joined documents")).to_contain_text(text)
+    page.get_by_role("link", name="Tasks", exact=True).click()
+    row = page.get_by_role("row").filter(has_text=note)
+    expect(row).to_contain_text("Done")
+    expect(row).to_contain_text("metadata_1 important info")
+    row.get_by_role("link", name="Orders of user u1").click()
+    expect(page.get_by_role("heading", name="Orders of user u1")).to_be_visible()
+
+
+def test_a_join_is_asked_followed_read_and_found_again_without_reloading(page: Page) -> None:
+    fill_form(page, "u1", "with JavaScript")
+    page.get_by_role("button", name="Add a row").click()
+    expect(page.get_by_label("User id")).to_have_value("u1")
+    expect(page.get_by_label("Value 1")).to_have_value("important info")
+    page.get_by_label("Key 4").fill("ticket")
+    page.get_by_label("Value 4").fill("OPS-1")
+    page.get_by_role("button", name="Join", exact=True).click()
+    page.evaluate("window.notReloaded = true")
+    expect(page.get_by_role("status")).to_contain_text("1 row joined.")
+    assert page.evaluate("window.notReloaded")
+    expect(page.get_by_text("OPS-1")).to_be_visible()
+    see_the_result(page, "with JavaScript")
+
+
+def test_the_same_works_without_javascript(page_without_javascript: Page) -> None:
+    page = page_without_javascript
+    fill_form(page, "u1", "without JavaScript")
+    page.get_by_role("button", name="Join", exact=True).click()
+    expect(page.get_by_text("1 row joined.")).to_be_visible()
+    see_the_result(page, "without JavaScript")
+
+
+def test_enter_in_a_field_asks_for_the_join(page: Page) -> None:
+    fill_form(page, "u1", "by Enter")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(r"/tasks/[0-9a-f-]{36}$"))
+
+
+def test_what_is_wrong_stands_at_its_field_and_what_was_typed_stays(
+    watched: tuple[Page, Watched], no_tasks: None
+) -> None:
+    page, heard = watched
+    heard.expected_statuses.add(422)
+    fill_form(page, "", "not lost")
+    page.get_by_role("button", name="Join", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("Not submitted. Nothing was recorded.")
+    expect(page.get_by_label("User id")).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_label("User id")).to_have_accessible_description(re.compile("must not be empty"))
+    expect(page.get_by_label("Note")).to_have_value("not lost")
+    assert connections().tasks.count_documents({}) == 0
+
+
+def test_the_keyboard_is_enough(page: Page) -> None:
+    page.goto("/")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_in_viewport()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("User id")).to_be_focused()
+    page.keyboard.type("u1")
+    page.keyboard.press("Tab")
+    page.keyboard.type("typed")
+    for _ in range(8):
+        page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Join", exact=True)).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_contain_text("1 row joined.")
+
+
+def test_an_expired_result_is_run_again(watched: tuple[Page, Watched]) -> None:
+    page, heard = watched
+    heard.expected_statuses.add(410)
+    fill_form(page, "u5", "too late")
+    page.get_by_role("button", name="Join", exact=True).click()
+    link = page.get_by_role("link", name="Read the result")
+    expect(link).to_be_visible()
+    for key in connections().results.scan_iter("*user_order_result:u5"):
+        connections().results.delete(key)
+    link.click()
+    expect(page.get_by_text("This result is no longer there.")).to_be_visible()
+    page.get_by_role("button", name="Run again").click()
+    page.get_by_role("link", name="Read the result").click()
+    expect(page.get_by_role("region", name="Joined documents")).to_contain_text("u5")
