@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 from development.browser import BrowserError, find_browser
 
@@ -18,6 +19,8 @@ def main() -> None:
         sys.exit(str(error))
     if browser:
         os.environ["CHROMIUM"] = browser
+    # The Procfile's commands name their programs as they do on a platform: by PATH.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     os.execv(sys.executable, [sys.executable, "-m", "pytest", *sys.argv[1:]])
 
 

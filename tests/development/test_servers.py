@@ -18,29 +18,38 @@ from development.servers import Server, ServerError, free_port, is_free, start_m
 Starter = Callable[..., Server]
 
 
+def connect_redis(server: Server) -> redis.Redis:
+    return redis.Redis.from_url(server.url, socket_timeout=5)
+
+
+def connect_mongodb(server: Server) -> pymongo.MongoClient[dict[str, Any]]:
+    return pymongo.MongoClient(server.url, timeoutMS=5000)
+
+
 def write(server: Server) -> None:
     if server.name == "Redis":
-        redis.Redis.from_url(server.url, socket_timeout=5).set("kept", "yes")
+        with connect_redis(server) as client:
+            client.set("kept", "yes")
     else:
-        documents(server).insert_one({"_id": "kept"})
+        with connect_mongodb(server) as client:
+            client.trial.documents.insert_one({"_id": "kept"})
 
 
 def remove(server: Server) -> None:
     if server.name == "Redis":
-        redis.Redis.from_url(server.url, socket_timeout=5).delete("kept")
+        with connect_redis(server) as client:
+            client.delete("kept")
     else:
-        documents(server).delete_one({"_id": "kept"})
+        with connect_mongodb(server) as client:
+            client.trial.documents.delete_one({"_id": "kept"})
 
 
 def has_kept(server: Server) -> bool:
     if server.name == "Redis":
-        return bool(redis.Redis.from_url(server.url, socket_timeout=5).get("kept") == b"yes")
-    return documents(server).find_one("kept") is not None
-
-
-def documents(server: Server) -> Any:
-    client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(server.url, timeoutMS=5000)
-    return client.trial.documents
+        with connect_redis(server) as client:
+            return bool(client.get("kept") == b"yes")
+    with connect_mongodb(server) as client:
+        return client.trial.documents.find_one("kept") is not None
 
 
 @pytest.mark.parametrize("start", [start_redis, start_mongodb])
@@ -106,19 +115,18 @@ def test_data_that_the_server_rejects_is_said_with_its_own_last_words(tmp_path: 
 
 
 def test_mongodb_listens_on_this_machine_only_and_is_its_replica_set_s_primary(mongodb: Server) -> None:
-    client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(mongodb.url, timeoutMS=5000)
-    hello = client.admin.command("hello")
-    assert hello["setName"] == "rs0"
-    assert hello["hosts"] == [f"127.0.0.1:{mongodb.port}"]
-    assert hello["isWritablePrimary"]
-    assert client.admin.command("getCmdLineOpts")["parsed"]["net"]["bindIp"] == "127.0.0.1"
-    with client.start_session() as session, session.start_transaction():
-        client.trial.documents.insert_one({"in": "a transaction"}, session=session)
+    with connect_mongodb(mongodb) as client:
+        hello = client.admin.command("hello")
+        assert hello["setName"] == "rs0"
+        assert hello["hosts"] == [f"127.0.0.1:{mongodb.port}"]
+        assert hello["isWritablePrimary"]
+        assert client.admin.command("getCmdLineOpts")["parsed"]["net"]["bindIp"] == "127.0.0.1"
+        with client.start_session() as session, session.start_transaction():
+            client.trial.documents.insert_one({"in": "a transaction"}, session=session)
 
 
 def test_redis_saves_every_write_and_evicts_nothing(tmp_path: Path) -> None:
-    with start_redis(tmp_path) as server:
-        client = redis.Redis.from_url(server.url, socket_timeout=5)
+    with start_redis(tmp_path) as server, connect_redis(server) as client:
         settings = client.config_get("*")
     assert settings["appendonly"] == "yes"
     assert settings["save"] == ""

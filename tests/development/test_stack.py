@@ -97,9 +97,8 @@ def stack(clone: Path) -> Iterator[Stack]:
         stack.stop(signal.SIGTERM)
 
 
-def documents(stack: Stack) -> Any:
-    client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(stack.servers()["MONGODB_URI"], timeoutMS=5000)
-    return client.trial.documents
+def connect_mongodb(stack: Stack) -> pymongo.MongoClient[dict[str, Any]]:
+    return pymongo.MongoClient(stack.servers()["MONGODB_URI"], timeoutMS=5000)
 
 
 def processes_in(clone: Path) -> dict[int, str]:
@@ -123,7 +122,8 @@ def test_everything_runs_is_reachable_and_stops_without_a_trace(stack: Stack) ->
     assert second.stderr.startswith(
         f"bin/dev already runs in this clone (process {stack.process.pid}, {stack.address})"
     )
-    documents(stack).insert_one({"_id": "kept"})
+    with connect_mongodb(stack) as client:
+        client.trial.documents.insert_one({"_id": "kept"})
     assert stack.stop(signal.SIGTERM) == 0
     assert processes_in(stack.clone) == {}
     stopped = stack.run("env")
@@ -134,7 +134,8 @@ def test_everything_runs_is_reachable_and_stops_without_a_trace(stack: Stack) ->
 def test_the_next_run_finds_everything_and_loads_nothing(stack: Stack) -> None:
     stack.wait_until_ready()
     assert "Loading" not in stack.log.read_text()
-    assert documents(stack).find_one("kept")
+    with connect_mongodb(stack) as client:
+        assert client.trial.documents.find_one("kept")
     stack.process.send_signal(signal.SIGINT)
     time.sleep(0.2)
     assert stack.stop(signal.SIGINT) == 0  # impatience does no harm
