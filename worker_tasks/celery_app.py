@@ -10,6 +10,7 @@ from pymongo.errors import PyMongoError
 
 from worker_tasks import ledger
 from worker_tasks.claim import ClaimedTask
+from worker_tasks.connections import Document
 from worker_tasks.errors import NotPublished
 from worker_tasks.lease import Lease
 from worker_tasks.reconciler import Reconciler
@@ -18,8 +19,9 @@ from worker_tasks.settings import settings
 #: Seconds that a publisher waits for the broker. On one that is frozen it waits three times: for the connection it
 #: has, for a new one, and for another new one in its one retry.
 PUBLISH_TIMEOUT = 0.6
-#: Seconds without a byte after which a worker drops its broker connection and makes a new one.
-WORKER_SOCKET_TIMEOUT = 10.0
+#: Seconds without a byte after which a worker drops its broker connection and makes a new one: above the one
+#: second that kombu's BRPOP blocks, and short, because a worker that stops while Redis is frozen waits for it.
+WORKER_SOCKET_TIMEOUT = 3.0
 
 logger = get_task_logger(__name__)
 
@@ -73,6 +75,14 @@ class RecordingCelery(Celery):
                 self._record_unpublished(task_id, error)
             raise
 
+    def publish_again(self, task: Document) -> None:
+        """Publishes a recorded task once more, under its own id; its document stays as it is.
+
+        Raises:
+            kombu.exceptions.OperationalError: Redis is away; not published.
+        """
+        super().send_task(task["name"], task["args"], task["kwargs"], task_id=task["_id"], queue=task["queue"])
+
     def _record_unpublished(self, task_id: str, cause: Exception) -> None:
         failure = NotPublished(f"The queue did not take the task ({type(cause).__name__}); it will not run.")
         try:
@@ -108,6 +118,9 @@ def celery_settings() -> dict[str, Any]:
             "visibility_timeout": ours.visibility_timeout_seconds,
             "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,
+            # A worker killed in a sweep leaves its lock behind; the default would keep all others from restoring
+            # anything for five minutes.
+            "unacked_mutex_expire": 10,
         },
         "task_publish_retry_policy": {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0},
         "result_backend": "worker_tasks.backend:MetadataBackend",

@@ -18,6 +18,8 @@ class ClaimedTask(Task):
     """
 
     Request = "worker_tasks.lease:LeasedRequest"
+    #: Seconds until what took its worker's child down is tried again; Celery's own value is three minutes.
+    default_retry_delay = 1
 
     def before_start(self, task_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         try:

@@ -4,7 +4,8 @@ Every change of a task's state goes through :func:`transition`. The rule of what
 its filter, so that checking and writing are one step and no late write lands on a final state.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -23,6 +24,10 @@ FINAL_STATES = frozenset({states.SUCCESS, states.FAILURE, states.REVOKED})
 UNFINISHED_STATES = frozenset({states.PENDING, states.RECEIVED, states.STARTED, states.RETRY})
 #: A failure may still be mended by a repeated run that succeeds; these two are never overwritten.
 IMMUTABLE_STATES = frozenset({states.SUCCESS, states.REVOKED})
+#: The result of a cancelled task, as Celery writes an exception: ``get()`` raises what is stored here.
+CANCELLED = json.dumps(
+    {"exc_type": "TaskRevokedError", "exc_message": ["cancelled"], "exc_module": "celery.exceptions"}
+)
 #: Entries of a timeline that are kept, newest last.
 TIMELINE_LENGTH = 50
 
@@ -106,6 +111,7 @@ def record(document: Document) -> bool:
         pymongo.errors.PyMongoError: nothing was recorded, or it is not known to be.
         kombu.exceptions.EncodeError: MongoDB can not store these arguments or this metadata.
     """
+    _ask_first()
     try:
         outcome = connections().tasks.update_one({"_id": document["_id"]}, {"$setOnInsert": document}, upsert=True)
     except (OverflowError, UnicodeError, InvalidDocument) as error:
@@ -129,6 +135,7 @@ def transition(
     status: str,
     *,
     attempt: int | None = None,
+    version: int | None = None,
     fields: Document | None = None,
     note: str | None = None,
 ) -> bool:
@@ -136,6 +143,7 @@ def transition(
 
     Args:
         attempt: which beginning of the task reports this; one older than the newest is not heard.
+        version: the version that this was decided on; if the task changed since, nothing happens.
         fields: what else to set, in the same write.
         note: a few words for the timeline.
 
@@ -145,9 +153,12 @@ def transition(
     Raises:
         pymongo.errors.PyMongoError: not known to be written.
     """
+    allowed = may_become(task_id, status, attempt)
+    if version is not None:
+        allowed["version"] = version
     return (
         _write(
-            may_become(task_id, status, attempt),
+            allowed,
             {"$set": {"status": status, **(fields or {})}},
             _event(status, note),
             born=new_document(task_id),
@@ -164,6 +175,7 @@ def claim(task_id: str, name: str, args: Sequence[Any], kwargs: Mapping[str, Any
     Raises:
         pymongo.errors.PyMongoError: not known to be claimed.
     """
+    _ask_first()
     begun = _write(
         may_become(task_id, states.STARTED) | {"cancel_requested": {"$ne": True}},
         {
@@ -178,8 +190,18 @@ def claim(task_id: str, name: str, args: Sequence[Any], kwargs: Mapping[str, Any
     task = find(task_id)
     if task["status"] in FINAL_STATES:
         return Refused(task["status"])
-    transition(task_id, states.REVOKED, fields={"date_done": now()}, note="cancelled before it began")
+    cancelled = {"date_done": now(), "result": CANCELLED}
+    transition(task_id, states.REVOKED, fields=cancelled, note="cancelled before it began")
     return Refused(states.REVOKED)
+
+
+def _ask_first() -> None:
+    """Sends a question before a write that must not happen once it was reported as failed.
+
+    A server that is frozen carries out what it was sent when it wakes up: a task that was refused would be there
+    after all, and a beginning would be counted that was none.
+    """
+    connections().mongodb.admin.command("ping")
 
 
 def request_cancellation(task_id: str) -> bool:
@@ -193,7 +215,7 @@ def request_cancellation(task_id: str) -> bool:
         pymongo.errors.PyMongoError: not known to be noted.
     """
     waiting = {"_id": task_id, "status": states.PENDING}
-    revoked = {"cancel_requested": True, "status": states.REVOKED, "date_done": now()}
+    revoked = {"cancel_requested": True, "status": states.REVOKED, "date_done": now(), "result": CANCELLED}
     if _write(waiting, {"$set": revoked}, _event(states.REVOKED, "cancelled while it waited")):
         return True
     begun = {"_id": task_id, "status": {"$nin": sorted(FINAL_STATES)}}
@@ -280,14 +302,23 @@ def newest(limit: int, after: Cursor | None = None) -> list[Document]:
     return list(connections().tasks.find(older).sort([("queued_at", -1), ("_id", -1)]).limit(limit))
 
 
-def unchanged_since(before: datetime, limit: int) -> list[Document]:
-    """At most ``limit`` unfinished tasks that nothing happened to since this instant, the longest first.
+def unchanged_since(before: datetime) -> Iterator[Document]:
+    """The unfinished tasks that nothing happened to since this instant, the longest first.
 
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
     quiet = {"status": {"$in": sorted(UNFINISHED_STATES)}, "changed_at": {"$lt": before}}
-    return list(connections().tasks.find(quiet).sort("changed_at", 1).limit(limit))
+    yield from connections().tasks.find(quiet).sort("changed_at", 1)
+
+
+def queues_waited_in() -> list[str | None]:
+    """The queues of all unfinished tasks; None is the default one.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    return connections().tasks.distinct("queue", {"status": {"$in": sorted(UNFINISHED_STATES)}})
 
 
 def still_the_same(tasks: list[Document]) -> list[Document]:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 
 from celery import bootsteps, states
@@ -22,7 +23,7 @@ from worker_tasks.connections import Document, connections
 from worker_tasks.errors import MONGODB_FAILURES, REDIS_FAILURES, TaskLost
 from worker_tasks.settings import settings
 
-#: Tasks looked at in one pass.
+#: Tasks repaired in one pass.
 BATCH = 500
 #: Seconds between the two looks: a message on its way from the queue to a worker is in neither for a moment.
 SECOND_LOOK_SECONDS = 2.0
@@ -43,42 +44,41 @@ def reconcile(app: Any, quiet_for: timedelta) -> list[str]:
     Raises:
         pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server is away; the next pass goes on.
     """
-    suspects = _without_message(app, ledger.unchanged_since(ledger.now() - quiet_for, BATCH))
+    suspects = _without_message(app, ledger.unchanged_since(ledger.now() - quiet_for))
     if not suspects:
         return []
     time.sleep(SECOND_LOOK_SECONDS)
     lost = _without_message(app, ledger.still_the_same(suspects))
-    for task in lost:
-        _repair(app, task)
-    return [task["_id"] for task in lost]
+    return [task["_id"] for task in lost if _repair(app, task)]
 
 
-def _repair(app: Any, task: Document) -> None:
-    outcome = results.outcome_of(task["_id"])
+def _repair(app: Any, task: Document) -> bool:
+    """False where the task changed since it was found to be lost; nothing is done then."""
+    task_id, version = task["_id"], task["version"]
+    outcome = results.outcome_of(task_id)
     if outcome is not None:
-        logger.warning("task %s: outcome found in Redis, recorded", task["_id"])
-        ledger.transition(
-            task["_id"],
-            states.SUCCESS,
-            fields={"result": json.dumps(outcome), "date_done": ledger.now()},
-            note="outcome found in Redis",
-        )
-        return
+        logger.warning("task %s: outcome found in Redis, recorded", task_id)
+        summary = results.find(outcome["redis_key"])
+        fields = {
+            "result": json.dumps(outcome),
+            "date_done": ledger.now(),
+            "result_expires_at": summary.expires_at if summary and summary.task_id == task_id else None,
+        }
+        return ledger.transition(task_id, states.SUCCESS, version=version, fields=fields, note="outcome found in Redis")
     if task["name"] is None:
-        app.record_failure(
-            task["_id"], TaskLost("Its message is lost, and nothing says what it was to do."), note="lost"
-        )
-        return
-    logger.warning("task %s: its message is lost, published again", task["_id"])
-    ledger.transition(task["_id"], states.PENDING, note="message lost, published again")
-    app.send_task(task["name"], task["args"], task["kwargs"], task_id=task["_id"], queue=task["queue"])
+        app.record_failure(task_id, TaskLost("Its message is lost, and nothing says what it was to do."), note="lost")
+        return True
+    if not ledger.transition(task_id, states.PENDING, version=version, note="message lost, published again"):
+        return False
+    logger.warning("task %s: its message is lost, published again", task_id)
+    app.publish_again(task)
+    return True
 
 
-def _without_message(app: Any, tasks: list[Document]) -> list[Document]:
-    if not tasks:
-        return []
+def _without_message(app: Any, tasks: Iterable[Document]) -> list[Document]:
+    """The first of these tasks that no message is known of."""
     known = set(_message_ids(app))
-    return [task for task in tasks if task["_id"] not in known]
+    return list(islice((task for task in tasks if task["_id"] not in known), BATCH))
 
 
 def _message_ids(app: Any) -> Iterator[str]:
@@ -86,9 +86,11 @@ def _message_ids(app: Any) -> Iterator[str]:
     queue = connections().queue
     with app.connection_for_read() as connection:
         channel = connection.default_channel
-        # Every queue that the broker knows, not only those of this worker.
+        # Every queue that the broker knows, not only those of this worker; and those that tasks were submitted to,
+        # because a broker that lost its memory learns of a queue only from the next process that connects anew.
         bindings = queue.scan_iter(match=channel.keyprefix_queue % "*")
         names = {bytes_to_str(binding).split(channel.sep)[-1] for key in bindings for binding in queue.smembers(key)}
+        names |= {name or app.conf.task_default_queue for name in ledger.queues_waited_in()}
         keys = [
             channel._q_for_pri(name, step)  # noqa: SLF001 - kombu has no public way
             for name in names

@@ -1,0 +1,67 @@
+"""Workers that a test may kill, on a queue that no other test knows."""
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+import pytest
+from pymongo.database import Database
+
+from tests.faults.support import METADATA
+from tests.support import Process
+from worker_tasks.connections import Document
+from worker_tasks.tasks import join_users_orders, long_running_task
+
+
+class StartWorker(Protocol):
+    def __call__(self, name: str = "first", *options: str, until: str = "ready.", **environment: str) -> Process: ...
+
+
+Submit = Callable[[str], str]
+
+
+@pytest.fixture
+def queue() -> str:
+    return f"faults-{uuid4().hex}"
+
+
+@pytest.fixture
+def start_worker(shop: Database[Document], queue: str, tmp_path: Path) -> Iterator[StartWorker]:
+    """Starts workers named ``<name>@test`` on the queue of the test; none of them outlives it."""
+    started: list[Process] = []
+
+    def start(name: str = "first", *options: str, until: str = "ready.", **environment: str) -> Process:
+        line = ("--concurrency 2", f"--queues {queue}", f"--hostname {name}@test", *options)
+        worker = Process("worker", tmp_path / f"{name}.log", *line, **environment)
+        started.append(worker)
+        worker.wait_for_line(until)
+        return worker
+
+    yield start
+    for worker in started:
+        with contextlib.suppress(ProcessLookupError):
+            worker.signal_group(signal.SIGKILL)
+        worker._process.wait()
+
+
+@pytest.fixture
+def submit_practice(servers: None, queue: str) -> Submit:
+    """Submits the practice task, which takes ``LONG_TASK_SECONDS`` of the worker that gets it."""
+
+    def submit(task_input: str) -> str:
+        return long_running_task.apply_async([task_input], queue=queue, metadata=METADATA).id
+
+    return submit
+
+
+@pytest.fixture
+def submit_join(servers: None, queue: str) -> Submit:
+    """Submits the join of a user with their orders."""
+
+    def submit(user_id: str) -> str:
+        return join_users_orders.apply_async([user_id], queue=queue, metadata=METADATA).id
+
+    return submit

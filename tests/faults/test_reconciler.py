@@ -1,0 +1,155 @@
+"""A task whose message is nowhere is finished or published again; one whose message is somewhere is left alone."""
+
+from datetime import timedelta
+
+import pytest
+from celery import states
+
+from tests.faults.conftest import StartWorker, Submit
+from tests.faults.support import METADATA, beginnings, failure, messages, notes, unacknowledged
+from tests.support import eventually, wait_for_state
+from worker_tasks import ledger, reconciler, results
+from worker_tasks.celery_app import app
+from worker_tasks.connections import connections
+from worker_tasks.joins import user_orders
+
+pytestmark = pytest.mark.usefixtures("no_tasks")
+
+
+def reconcile() -> list[str]:
+    return reconciler.reconcile(app, timedelta(0))
+
+
+def lose_messages(queue: str) -> None:
+    assert connections().queue.delete(queue)
+
+
+def test_a_waiting_task_whose_message_is_lost_is_published_again_under_its_id(
+    start_worker: StartWorker, submit_practice: Submit, queue: str
+) -> None:
+    task_id = submit_practice("lost")
+    lose_messages(queue)
+    assert reconcile() == [task_id]
+    assert messages(queue) == [task_id]
+    assert reconcile() == []
+    start_worker()
+    task = wait_for_state(task_id, states.SUCCESS)
+    assert task["result"] == '"Processed: lost"'
+    assert task["attempt"] == 1
+    assert task["metadata"] == METADATA
+    assert "message lost, published again" in notes(task)
+
+
+def test_a_begun_task_whose_message_is_lost_is_published_again(
+    start_worker: StartWorker, submit_practice: Submit, queue: str
+) -> None:
+    task_id = submit_practice("lost")
+    ledger.claim(task_id, "worker_tasks.tasks.long_running_task", ["lost"], {}, "gone@test")
+    lose_messages(queue)
+    assert reconcile() == [task_id]
+    start_worker()
+    task = wait_for_state(task_id, states.SUCCESS)
+    assert beginnings(task) == ["gone@test", "first@test"]
+    assert task["attempt"] == 2
+
+
+def test_a_task_whose_message_waits_is_left_alone(submit_practice: Submit, queue: str) -> None:
+    task_ids = [submit_practice("waits"), submit_practice("waits behind it")]
+    before = [ledger.find(task_id) for task_id in task_ids]
+    assert reconcile() == []
+    assert messages(queue) == task_ids
+    assert [ledger.find(task_id) for task_id in task_ids] == before
+
+
+def test_a_task_that_runs_is_left_alone(start_worker: StartWorker, submit_practice: Submit, queue: str) -> None:
+    start_worker(LONG_TASK_SECONDS="5")
+    task_id = submit_practice("runs")
+    wait_for_state(task_id, states.STARTED)
+    assert reconcile() == []
+    assert (messages(queue), unacknowledged().count(task_id)) == ([], 1)
+    task = wait_for_state(task_id, states.SUCCESS)
+    assert (task["attempt"], len(task["timeline"])) == (1, 3)
+
+
+def test_an_outcome_that_only_redis_knows_finishes_its_task(submit_join: Submit, queue: str) -> None:
+    task_id = submit_join("u1")
+    ledger.claim(task_id, "worker_tasks.tasks.join_users_orders", ["u1"], {}, "gone@test")
+    lose_messages(queue)
+    summary = user_orders.run("u1", task_id)
+    assert reconcile() == [task_id]
+    assert messages(queue) == []
+    task = ledger.find(task_id)
+    assert task["status"] == states.SUCCESS
+    assert app.AsyncResult(task_id).result == summary.outcome == results.outcome_of(task_id)
+    assert task["date_done"] is not None
+    assert task["result_expires_at"] == summary.expires_at
+    assert task["metadata"] == METADATA
+    assert task["attempt"] == 1
+
+
+def test_a_task_that_nothing_can_be_done_for_fails_and_says_so(servers: None, queue: str) -> None:
+    task_id = f"nameless-{queue}"
+    ledger.transition(task_id, states.RETRY, note="of a task that nobody recorded")
+    assert ledger.find(task_id)["name"] is None
+    assert reconcile() == [task_id]
+    task = ledger.find(task_id)
+    assert task["status"] == states.FAILURE
+    assert failure(task) == "Its message is lost, and nothing says what it was to do."
+    assert task["date_done"] is not None
+    assert reconcile() == []
+
+
+def test_a_lost_task_that_was_cancelled_is_not_begun_again(
+    start_worker: StartWorker, submit_practice: Submit, queue: str
+) -> None:
+    task_id = submit_practice("lost")
+    ledger.claim(task_id, "worker_tasks.tasks.long_running_task", ["lost"], {}, "gone@test")
+    ledger.request_cancellation(task_id)
+    lose_messages(queue)
+    reconcile()
+    start_worker()
+    task = wait_for_state(task_id, states.REVOKED)
+    assert beginnings(task) == ["gone@test"]
+
+
+@pytest.mark.parametrize("ends_as", [states.REVOKED, states.SUCCESS])
+def test_a_task_that_ends_just_before_its_repair_is_left_alone(
+    submit_practice: Submit, queue: str, ends_as: str
+) -> None:
+    task_id = submit_practice("lost")
+    lose_messages(queue)
+    seen_lost = ledger.find(task_id)
+    ledger.transition(task_id, ends_as, fields={"cancel_requested": True})
+    done = ledger.find(task_id)
+    reconciler._repair(app, seen_lost)
+    assert ledger.find(task_id) == done
+    assert messages(queue) == []
+
+
+def test_tasks_that_ended_are_left_alone(start_worker: StartWorker, submit_join: Submit, queue: str) -> None:
+    start_worker()
+    task_ids = [submit_join("u1"), submit_join(" ")]
+    done = [wait_for_state(task_id, states.SUCCESS, states.FAILURE) for task_id in task_ids]
+    assert [task["status"] for task in done] == [states.SUCCESS, states.FAILURE]
+    assert reconcile() == []
+    assert [ledger.find(task_id) for task_id in task_ids] == done
+
+
+def test_a_lost_task_behind_a_long_queue_is_found(
+    submit_practice: Submit, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler, "BATCH", 5)
+    waiting = [submit_practice("waits") for _ in range(reconciler.BATCH)]
+    lost = submit_practice("lost")
+    connections().queue.ltrim(queue, 1, -1)
+    assert messages(queue) == waiting
+    assert reconcile() == [lost]
+
+
+def test_a_worker_finds_lost_tasks_by_itself(start_worker: StartWorker, submit_practice: Submit, queue: str) -> None:
+    task_id = submit_practice("lost")
+    lose_messages(queue)
+    start_worker(RECONCILE_SECONDS="1")
+    task = wait_for_state(task_id, states.SUCCESS)
+    assert task["attempt"] == 1
+    eventually(lambda: not unacknowledged())

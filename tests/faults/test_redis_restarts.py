@@ -1,0 +1,78 @@
+"""Redis dies and comes back, with all that it knew or with nothing: every task still ends."""
+
+import json
+from datetime import timedelta
+
+import pytest
+from celery import states
+
+from development.servers import Server
+from tests.faults.conftest import StartWorker, Submit
+from tests.faults.support import METADATA, killed, messages, notes, unacknowledged
+from tests.support import eventually, wait_for_state
+from worker_tasks import ledger, reconciler, results
+from worker_tasks.celery_app import app
+from worker_tasks.connections import connections
+from worker_tasks.joins import user_orders
+
+pytestmark = [pytest.mark.timeout(90), pytest.mark.usefixtures("no_tasks")]
+
+#: A worker tries to connect each two seconds or so; visibility 6 s, a sweep each 5 s.
+RECOVERED_WITHIN = 30.0
+
+
+def test_a_restarted_redis_loses_neither_what_waits_nor_what_runs(
+    start_worker: StartWorker, submit_join: Submit, submit_practice: Submit, redis_server: Server, queue: str
+) -> None:
+    start_worker("first", LONG_TASK_SECONDS="3")
+    running = [submit_practice("runs"), submit_practice("runs too")]
+    for task_id in running:
+        wait_for_state(task_id, states.STARTED)
+    user_ids = ["u1", "u2", "u3"]
+    waiting = {user_id: submit_join(user_id) for user_id in user_ids}
+    with killed(redis_server):
+        for task_id in running:
+            wait_for_state(task_id, states.SUCCESS)
+        # Nobody can know yet what has become of the others.
+        assert {ledger.find(task_id)["status"] for task_id in waiting.values()} == {states.PENDING}
+    for user_id, task_id in waiting.items():
+        task = wait_for_state(task_id, states.SUCCESS, within=RECOVERED_WITHIN)
+        assert (task["attempt"], task["metadata"]) == (1, METADATA)
+        summary = results.find(user_orders.result_key(user_id))
+        assert summary is not None
+        assert summary.task_id == task_id
+        assert json.loads(task["result"]) == summary.outcome
+    # The messages of what ran were acknowledged on a dead connection: delivered again, they run nothing.
+    eventually(lambda: not messages(queue) and not unacknowledged(), within=RECOVERED_WITHIN)
+    assert [ledger.find(task_id)["attempt"] for task_id in running] == [1, 1]
+
+
+def test_a_redis_that_comes_back_empty_is_filled_again_from_the_task_documents(
+    start_worker: StartWorker, submit_join: Submit, submit_practice: Submit, redis_server: Server, queue: str
+) -> None:
+    start_worker("first", RECONCILE_SECONDS="1", LONG_TASK_SECONDS="3")
+    running = [submit_practice("runs"), submit_practice("runs too")]
+    for task_id in running:
+        wait_for_state(task_id, states.STARTED)
+    waiting = [submit_join("u1"), submit_join("u2")]
+    with killed(redis_server, wiped=True):
+        pass
+    for task_id in running + waiting:
+        task = wait_for_state(task_id, states.SUCCESS, within=RECOVERED_WITHIN)
+        assert task["metadata"] == METADATA
+    for task_id in waiting:
+        task = ledger.find(task_id)
+        assert task["attempt"] == 1
+        assert notes(task).count("message lost, published again") == 1
+    eventually(lambda: not messages(queue) and not unacknowledged(), within=RECOVERED_WITHIN)
+
+
+def test_what_is_submitted_to_an_empty_redis_is_not_taken_for_lost(
+    submit_practice: Submit, redis_server: Server, queue: str
+) -> None:
+    submit_practice("tells Redis of the queue")
+    with killed(redis_server, wiped=True):
+        connections().tasks.delete_many({})
+    task_id = submit_practice("waits")
+    assert reconciler.reconcile(app, timedelta(0)) == []
+    assert messages(queue) == [task_id]
