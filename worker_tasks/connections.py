@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import redis
+from bson.codec_options import CodecOptions, DatetimeConversion
 from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.database import Database
@@ -47,7 +48,11 @@ class Connections:
     @property
     def join_database(self) -> Database[Document]:
         """The collections to join."""
-        return self.mongodb[self._settings.join_database]
+        return self.mongodb.get_database(
+            self._settings.join_database,
+            # A date past the year 9999 is a value as any other, and Python has none for it.
+            CodecOptions(tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO),
+        )
 
     def ping(self) -> Mapping[str, str]:
         """Asks every server for a sign of life.

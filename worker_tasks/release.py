@@ -2,6 +2,8 @@
 
 import sys
 
+from redis.exceptions import ResponseError
+
 from worker_tasks import ledger
 from worker_tasks.connections import close_connections, connections
 from worker_tasks.settings import SettingsError
@@ -23,7 +25,11 @@ def release() -> str | None:
 
 def eviction_warning() -> str | None:
     """Redis may be set to delete queued tasks when it is full, in silence."""
-    policy = str(connections().queue.config_get("maxmemory-policy").get("maxmemory-policy"))
+    try:
+        policy = str(connections().queue.config_get("maxmemory-policy").get("maxmemory-policy"))
+    except ResponseError as error:
+        # Hosted servers often keep their configuration to themselves.
+        return f"Redis does not tell its maxmemory-policy ({error}): make sure that it is noeviction or volatile-ttl."
     if policy.startswith("allkeys-"):
         return (
             f"Redis is set to {policy}: when it is full it deletes queued tasks. "

@@ -174,20 +174,19 @@ def find(key: str) -> Summary | None:
 
 
 def page(summary: Summary, number: int) -> list[dict[str, Any]] | None:
-    """The rows of one page, counted from 1, as one byte range; None where the result is gone or replaced.
+    """The rows of one page, of 1 to ``summary.pages``, as one byte range; None where the result is gone or replaced.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
     first = (number - 1) * _OFFSET.size
     bounds = _range(_index_key(summary.key), first, first + 2 * _OFFSET.size)
-    offsets = [offset for (offset,) in _OFFSET.iter_unpack(bounds)]
-    if not offsets:
-        return [] if find(summary.key) == summary else None
+    offsets = [offset for (offset,) in _OFFSET.iter_unpack(bounds)] or [len(b"[")]
     end = offsets[1] - len(b",\n") if len(offsets) > 1 else summary.bytes - len(b"]")
     rows = _range(summary.key, offsets[0], end)
-    # Asked last, so that what was read above belongs to this run and not to one that came in between.
-    if find(summary.key) != summary:
+    # Asked last, so that what was read above belongs to this run and not to one that came in between. A full Redis
+    # may have deleted a part of it.
+    if find(summary.key) != summary or (summary.count and not bounds) or len(rows) != end - offsets[0]:
         return None
     return json.loads(b"[" + rows + b"]")
 

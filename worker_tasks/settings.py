@@ -1,5 +1,6 @@
 """Everything read from the environment, once, as one frozen object."""
 
+import os
 from functools import cache
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -177,7 +178,16 @@ def settings() -> Settings:
 
 
 def _complaint(detail: dict[str, Any]) -> str:
-    variable = str(detail["loc"][0])
+    variable = _name_in_use(str(detail["loc"][0]))
     if detail["type"] == "missing":
         return f"{variable} is not set; `bin/dev env` prints it for a running bin/dev"
     return f"{variable}: {detail['msg']}"
+
+
+def _name_in_use(variable: str) -> str:
+    """This variable, or the other name of it that is set."""
+    for field in Settings.model_fields.values():
+        names = getattr(field.validation_alias, "choices", [])
+        if variable in names:
+            return next((str(name) for name in names if os.environ.get(str(name))), variable)
+    return variable

@@ -38,10 +38,13 @@ def submit_again(task_id: str) -> str:
 
     Raises:
         TaskNotFound: no task document has this id.
+        InvalidInput: nothing says what the task was to do.
         ServiceUnavailable: as for :func:`submit`.
     """
     try:
         asked = ledger.find(task_id)
+        if asked["name"] is None:
+            raise InvalidInput({"task_id": "names a task of which nothing says what it was to do."})
         return app.send_task(
             asked["name"], asked["args"], asked["kwargs"], queue=asked["queue"], metadata=asked["metadata"]
         ).id

@@ -1,0 +1,120 @@
+"""Who may import whom: one way only, and each module by itself."""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT
+
+PACKAGES = ("webapp", "worker_tasks", "development")
+#: What only the worker's side speaks to by name.
+DRIVERS = {"redis", "pymongo", "bson", "gridfs", "kombu"}
+
+#: Imports each module that is named, in a child that has seen none of ours; what is not ours is there already.
+EACH_ALONE = """
+import importlib, os, sys, traceback
+import celery, flask, flask_wtf, honcho.printer, humanize, playwright.sync_api, pydantic_settings, pymongo, redis
+
+failed = []
+for module in sys.argv[1:]:
+    if (child := os.fork()) == 0:
+        try:
+            importlib.import_module(module)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        failed.append(module)
+sys.exit(f"can not be imported alone: {failed}" if failed else 0)
+"""
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of the packages, by name."""
+    found = {}
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+@cache
+def imports(module: str) -> frozenset[str]:
+    """What the module imports, wherever in it, by full name: modules of ours, and top-level names of others."""
+    tree = ast.parse(modules()[module].read_text())
+    return frozenset(name for node in ast.walk(tree) for name in _named(node))
+
+
+def _named(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "imports are absolute"
+        inner = [f"{node.module}.{alias.name}" for alias in node.names]
+        names = [name if name in modules() else str(node.module) for name in inner]
+    else:
+        return
+    for name in names:
+        yield name if name in modules() else name.partition(".")[0]
+
+
+def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """A fresh interpreter whose environment says nothing of servers."""
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **variables}
+    return subprocess.run(
+        [sys.executable, *arguments], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_the_walk_sees_what_there_is() -> None:
+    assert {"webapp", "webapp.api", "worker_tasks.joins.user_orders", "development.samples"} <= modules().keys()
+    assert {"worker_tasks.ledger", "worker_tasks.metadata", "celery"} <= imports("worker_tasks.submission")
+    assert {"worker_tasks.submission", "webapp.presentation", "flask"} <= imports("webapp.api")
+
+
+def test_nothing_is_circular() -> None:
+    TopologicalSorter({module: imports(module) & modules().keys() for module in modules()}).prepare()
+
+
+def test_every_module_can_be_imported_alone_and_needs_no_settings_for_it() -> None:
+    run = python("-c", EACH_ALONE, *sorted(modules()))
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize(
+    ("package", "foreign"),
+    [
+        ("worker_tasks", {"webapp", "development", "flask", "flask_wtf", "wtforms", "werkzeug", "humanize"}),
+        ("webapp", {"development"}),
+        ("development", {"webapp", "worker_tasks"}),
+    ],
+)
+def test_a_package_knows_nothing_of_those_it_must_not_know(package: str, foreign: set[str]) -> None:
+    for module in modules():
+        if module.partition(".")[0] == package:
+            assert not {name.partition(".")[0] for name in imports(module)} & foreign, module
+
+
+def test_a_worker_loads_nothing_of_the_web() -> None:
+    ours = [module for module in modules() if module.partition(".")[0] == "worker_tasks"]
+    loaded = python("-c", f"import sys, {', '.join(ours)}; print(*sys.modules)")
+    assert loaded.returncode == 0, loaded.stderr
+    names = {name.partition(".")[0] for name in loaded.stdout.split()}
+    assert "worker_tasks" in names
+    assert not names & {"flask", "flask_wtf", "wtforms", "werkzeug", "webapp", "development"}
+
+
+def test_the_web_never_meets_a_server_by_name() -> None:
+    for module in modules():
+        if module.partition(".")[0] == "webapp":
+            assert not imports(module) & DRIVERS, module

@@ -1,0 +1,93 @@
+"""The release phase: it makes the indexes, or says what is wrong and stops a deployment."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from development.servers import Server
+from tests.support import ROOT, paused
+from worker_tasks.connections import connections
+
+
+def release(**variables: str) -> subprocess.CompletedProcess[str]:
+    """The command of the Procfile, as a platform runs it."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in variables.items():
+            environment.setenv(name, value)
+        return subprocess.run(
+            [sys.executable, "-m", "worker_tasks.release"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+
+def test_it_makes_the_indexes(servers: None) -> None:
+    before = connections().tasks.index_information()
+    connections().tasks.drop_indexes()
+    run = release()
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+    assert connections().tasks.index_information() == before
+    assert len(before) == 4
+
+
+@pytest.mark.parametrize("server", ["redis_server", "mongodb_server"])
+def test_a_server_that_is_away_stops_it_with_a_sentence(
+    servers: None, server: str, request: pytest.FixtureRequest
+) -> None:
+    away: Server = request.getfixturevalue(server)
+    with paused(away):
+        run = release()
+    assert run.returncode == 1
+    assert run.stderr.startswith(f"release: {away.name}")
+    assert "does not answer" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_settings_that_are_missing_stop_it_with_a_sentence() -> None:
+    run = release(REDIS_URL="", CELERY_BROKER_URL="", MONGODB_URI="", MONGODB_HOST="")
+    assert run.returncode == 1
+    assert run.stderr.startswith("release: REDIS_URL is not set")
+    assert "MONGODB_URI is not set" in run.stderr
+
+
+@pytest.fixture
+def eviction(servers: None, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The policy of a full Redis, for the length of a test."""
+    redis: Any = connections().queue
+    before = redis.config_get("maxmemory-policy")["maxmemory-policy"]
+    redis.config_set("maxmemory-policy", request.param)
+    yield request.param
+    redis.config_set("maxmemory-policy", before)
+
+
+@pytest.mark.parametrize("eviction", ["allkeys-lru", "allkeys-random"], indirect=True)
+def test_a_redis_that_would_delete_queued_tasks_is_warned_of(eviction: str) -> None:
+    run = release()
+    assert run.returncode == 0
+    assert f"Redis is set to {eviction}: when it is full it deletes queued tasks." in run.stderr
+
+
+@pytest.mark.parametrize("eviction", ["volatile-ttl"], indirect=True)
+def test_a_redis_that_would_delete_only_what_ends_by_itself_is_good(eviction: str) -> None:
+    run = release()
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+@pytest.fixture
+def guarded_redis(servers: None, redis_server: Server) -> Iterator[str]:
+    """The URL of a Redis that keeps its configuration to itself, as hosted ones do."""
+    redis: Any = connections().queue
+    redis.execute_command("ACL", "SETUSER", "guest", "on", ">pw", "~*", "&*", "+@all", "-config")
+    yield redis_server.url.replace("://", "://guest:pw@")
+    redis.execute_command("ACL", "DELUSER", "guest")
+
+
+def test_a_redis_that_does_not_tell_its_configuration_stops_nothing(guarded_redis: str) -> None:
+    run = release(REDIS_URL=guarded_redis)
+    assert run.returncode == 0, run.stderr

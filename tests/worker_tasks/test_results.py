@@ -1,0 +1,203 @@
+"""Joined documents in Redis: one JSON array, read page by page, gone as a whole."""
+
+import json
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from bson import Binary, Decimal128, Int64, ObjectId, Regex
+from redis.exceptions import RedisError
+
+from development.servers import Server
+from tests.support import paused
+from tests.worker_tasks.support import answered_in_time, new_id
+from worker_tasks import results
+from worker_tasks.connections import Document, connections
+from worker_tasks.results import CHUNK_BYTES, PAGE_ROWS, Summary, Writer
+
+pytestmark = pytest.mark.usefixtures("servers")
+
+OID = ObjectId("65a000000000000000000001")
+
+
+def rows(count: int, **more: Any) -> list[Document]:
+    """Rows of many lengths."""
+    return [{"_id": number, "text": "ü" * (number % 7), **more} for number in range(count)]
+
+
+def publish(documents: Iterable[Document], key: str | None = None, ttl_seconds: int = 300) -> Summary:
+    with Writer(key or f"result {new_id()}", new_id(), ttl_seconds) as writer:
+        for document in documents:
+            writer.append(document)
+        return writer.publish()
+
+
+def value(key: str) -> bytes:
+    found: Any = connections().results.get(key)
+    return found
+
+
+def keys_of(summary: Summary) -> dict[str, int]:
+    """Every key that belongs to this result, with its time to live in seconds."""
+    redis: Any = connections().results
+    parts = [key for part in (summary.key, summary.task_id) for key in redis.keys(f"*{part}*")]
+    return {key.decode(): redis.ttl(key) for key in parts}
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, PAGE_ROWS - 1, PAGE_ROWS, PAGE_ROWS + 1, 2 * PAGE_ROWS, 1234])
+def test_the_pages_are_the_slices_of_the_value(count: int) -> None:
+    summary = publish(rows(count))
+    whole = json.loads(value(summary.key))
+    assert whole == rows(count)
+    assert (summary.count, summary.bytes) == (count, len(value(summary.key)))
+    assert summary.pages == max(1, -(-count // PAGE_ROWS))
+    for page in range(1, summary.pages + 1):
+        assert results.page(summary, page) == whole[(page - 1) * PAGE_ROWS : page * PAGE_ROWS]
+
+
+def test_the_value_is_one_json_array_of_one_document_a_line() -> None:
+    assert value(publish([{"a": 1}, {"b": "two\nlines"}]).key) == b'[{"a":1},\n{"b":"two\\nlines"}]'
+    assert value(publish([]).key) == b"[]"
+
+
+@pytest.mark.parametrize(
+    ("stored", "as_json"),
+    [
+        ("ünïcödé 🙂 \u2028 \x00", "ünïcödé 🙂 \u2028 \x00"),
+        (None, None),
+        (2**53, 2**53),
+        (Int64(7), 7),
+        (1.5, 1.5),
+        (float("nan"), {"$numberDouble": "NaN"}),
+        (Decimal128("12.30"), {"$numberDecimal": "12.30"}),
+        (OID, {"$oid": str(OID)}),
+        (datetime(2024, 2, 29, 12, 30, 0, 250_000, tzinfo=UTC), {"$date": "2024-02-29T12:30:00.250Z"}),
+        (datetime(1950, 1, 1, tzinfo=UTC), {"$date": {"$numberLong": "-631152000000"}}),
+        (Binary(b"\xff"), {"$binary": {"base64": "/w==", "subType": "00"}}),
+        (Binary.from_uuid(UUID(int=1)), {"$binary": {"base64": "AAAAAAAAAAAAAAAAAAAAAQ==", "subType": "04"}}),
+        (Regex("^a", "i"), {"$regularExpression": {"pattern": "^a", "options": "i"}}),
+        ({"list": [[{"deep": OID}]]}, {"list": [[{"deep": {"$oid": str(OID)}}]]}),
+    ],
+    ids=lambda stored: type(stored).__name__,
+)
+def test_a_value_is_kept_as_relaxed_extended_json(stored: Any, as_json: Any) -> None:
+    summary = publish([{"value": stored}])
+    assert json.loads(value(summary.key)) == results.page(summary, 1) == [{"value": as_json}]
+
+
+def test_rows_larger_than_what_is_sent_at_once_arrive_whole() -> None:
+    documents = [{"_id": number, "text": "ü" * (CHUNK_BYTES * number // 5)} for number in range(8)]
+    summary = publish(documents)
+    assert summary.bytes > 5 * CHUNK_BYTES
+    assert json.loads(value(summary.key)) == results.page(summary, 1) == documents
+
+
+def test_columns_are_gathered_over_all_rows_in_the_order_first_seen() -> None:
+    documents = [{"_id": 1, "b": 1}, *({"_id": number} for number in range(2, 200)), {"a": 1, "_id": 200, "b": 2}]
+    assert publish(documents).columns == ["_id", "b", "a"]
+    assert publish([]).columns == []
+
+
+def test_what_was_published_is_found_with_its_times() -> None:
+    summary = publish(rows(3), ttl_seconds=60)
+    assert results.find(summary.key) == summary
+    assert summary.expires_at - summary.published_at == timedelta(seconds=60)
+    assert abs(datetime.now(UTC) - summary.published_at) < timedelta(minutes=1)
+    assert results.outcome_of(summary.task_id) == {"redis_key": summary.key, "count": 3}
+
+
+def test_all_that_belongs_to_a_result_has_its_time_to_live() -> None:
+    summary = publish(rows(200), ttl_seconds=60)
+    keys = keys_of(summary)
+    assert len(keys) == 4
+    assert all(50 <= seconds <= 60 for seconds in keys.values()), keys
+
+
+def test_what_was_never_published_is_not_there() -> None:
+    assert results.find("result of nobody") is None
+    assert results.outcome_of(new_id()) is None
+
+
+@pytest.mark.parametrize("gone", ["{}", "result_index:{}", "result_summary:{}"], ids=["value", "index", "summary"])
+def test_a_result_that_is_gone_in_part_is_gone_as_a_whole(gone: str) -> None:
+    """A full Redis with ``volatile-ttl`` deletes single keys."""
+    summary = publish(rows(120), ttl_seconds=60)
+    assert connections().results.delete(gone.format(summary.key)) == 1
+    assert [results.page(summary, number) for number in (1, 2, 3)] == [None] * 3
+
+
+def test_a_result_without_rows_that_is_gone_has_no_pages() -> None:
+    summary = publish([])
+    connections().results.delete(*keys_of(summary))
+    assert (results.find(summary.key), results.page(summary, 1)) == (None, None)
+
+
+def test_a_replaced_result_has_no_pages_and_the_new_one_has_its_own() -> None:
+    old = publish(rows(120))
+    new = publish(rows(60, new=True), key=old.key)
+    assert [results.page(old, number) for number in (1, 2, 3, 4)] == [None] * 4
+    assert results.page(new, 2) == rows(60, new=True)[PAGE_ROWS:]
+    assert results.find(old.key) == new
+
+
+def test_a_reader_sees_the_whole_of_one_result_or_nothing_while_it_is_replaced() -> None:
+    key = f"result {new_id()}"
+    expected = {count: rows(count, run=count) for count in (3, 70, 140)}
+    publish(expected[3], key=key)
+
+    def replace() -> None:
+        for count in [70, 3, 140] * 20:
+            publish(expected[count], key=key)
+
+    with ThreadPoolExecutor(1) as threads:
+        writing = threads.submit(replace)
+        while not writing.done():
+            summary = results.find(key)
+            assert summary is not None
+            assert results.page(summary, 1) in (None, expected[summary.count][:PAGE_ROWS])
+            whole = json.loads(value(key))
+            assert whole == expected[len(whole)]
+        writing.result()
+
+
+def test_a_result_that_is_being_written_is_not_seen_and_ends_by_itself() -> None:
+    key, task_id = f"result {new_id()}", new_id()
+    old = publish(rows(2), key=key)
+    with Writer(key, task_id, 300) as writer:
+        writer.append({"text": "x" * CHUNK_BYTES})
+        assert results.find(key) == old
+        assert results.page(old, 1) == rows(2)
+        (staging,) = connections().results.keys(f"*{task_id}*")
+        assert 0 < int(connections().results.ttl(staging)) <= results.STAGING_SECONDS
+
+
+@pytest.mark.parametrize("size", [1, CHUNK_BYTES])
+def test_a_writer_left_by_an_error_leaves_nothing_behind(size: int) -> None:
+    key, task_id = f"result {new_id()}", new_id()
+
+    def fail() -> None:
+        with Writer(key, task_id, 300) as writer:
+            writer.append({"text": "x" * size})
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert connections().results.keys(f"*{task_id}*") == connections().results.keys(f"*{key}*") == []
+
+
+def test_what_an_earlier_attempt_left_behind_is_not_part_of_the_result() -> None:
+    task_id = new_id()
+    Writer("result never published", task_id, 300).append({"text": "x" * 2 * CHUNK_BYTES})
+    with Writer(f"result {new_id()}", task_id, 300) as writer:
+        writer.append({"_id": 1})
+        summary = writer.publish()
+    assert value(summary.key) == b'[{"_id":1}]'
+
+
+def test_a_redis_that_does_not_answer_is_an_error_in_time(redis_server: Server) -> None:
+    summary = publish(rows(1))
+    with paused(redis_server), answered_in_time(), pytest.raises(RedisError):
+        results.page(summary, 1)
