@@ -1,6 +1,7 @@
 """The result page: rows by page, and what it says when they are gone."""
 
 import re
+from datetime import timedelta
 
 import pytest
 from celery import states
@@ -74,7 +75,8 @@ def test_a_page_that_is_not_there_is_refused(client: FlaskClient, long_result: s
 
 def test_an_expired_result_says_when_and_can_be_run_again(client: FlaskClient, worker: Process) -> None:
     task_id = joined("u3")
-    expires_at = ledger.find(task_id)["result_expires_at"]
+    expires_at = ledger.now() - timedelta(seconds=1)
+    connections().tasks.update_one({"_id": task_id}, {"$set": {"result_expires_at": expires_at}})
     for key in connections().results.scan_iter(f"*{result_key('u3')}"):
         connections().results.delete(key)
     page = client.get(f"/tasks/{task_id}/result")
