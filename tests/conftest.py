@@ -28,6 +28,7 @@ def environment_variables() -> list[Any]:
     return names
 
 
+BIG_USERS = 4_000
 REDIS_PORT = free_port()
 MONGODB_PORT = free_port()
 
@@ -46,6 +47,8 @@ os.environ |= {
     # The tests of the reconciler call it themselves; in all others it would mend what they break.
     "RECONCILE_SECONDS": "3600",
     "WORKER_SOFT_SHUTDOWN_SECONDS": "1",
+    "JOIN_DATABASES": "shop,big",
+    "PART_DOCUMENTS": "1000",
 }
 
 
@@ -75,6 +78,19 @@ def shop(servers: None) -> Database[Document]:
     for table in TABLES:
         connections().join_database[table.name].insert_many(table.documents())
     return connections().join_database
+
+
+@pytest.fixture(scope="session")
+def big(servers: None) -> Database[Document]:
+    """Enough users and orders to be joined in several parts."""
+    database = connections().joins.big
+    database.users.insert_many([{"_id": number, "name": f"user {number}"} for number in range(BIG_USERS)])
+    orders = [
+        {"_id": number, "userId": number * 7 % BIG_USERS, "amount": number % 99} for number in range(3 * BIG_USERS)
+    ]
+    database.orders.insert_many(orders)
+    database.orders.create_index("userId")
+    return database
 
 
 @pytest.fixture

@@ -5,18 +5,23 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
+import bson
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from development.processes import read_procfile
 from development.servers import Server
-from worker_tasks import ledger
+from worker_tasks import ledger, staging
 from worker_tasks.connections import Document
+from worker_tasks.joins.encoding import Lines
+from worker_tasks.results import Summary
+from worker_tasks.staging import PartWriter
 
 ROOT = Path(__file__).resolve().parents[1]
 Seen = TypeVar("Seen")
@@ -100,6 +105,29 @@ class Process:
         if self.is_running:
             self.signal_group(signal.SIGTERM)
         return self._process.wait(STOP_SECONDS)
+
+
+def publish(
+    documents: Sequence[Document],
+    key: str,
+    task_id: str,
+    ttl_seconds: int = 300,
+    *,
+    parts: int = 1,
+    complete: bool = True,
+) -> Summary:
+    """Puts these documents into Redis as a task does that joined them, in so many parts of about the same length."""
+    run = f"{task_id}.1"
+    borders = [len(documents) * number // parts for number in range(parts + 1)]
+    written = []
+    for number, (start, end) in enumerate(pairwise(borders)):
+        writer = PartWriter(run, number, max_rows=10**6, max_size=2**28)
+        lines = Lines(writer.columns)
+        for document in documents[start:end]:
+            for piece in lines.encode(bson.encode(document)):
+                writer.append(piece)
+        written.append(writer.close())
+    return staging.publish(run, written, key, task_id, ttl_seconds, complete=complete)
 
 
 def submit_form(client: FlaskClient, page: str, fields: Mapping[str, str], **options: Any) -> TestResponse:

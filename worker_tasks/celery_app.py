@@ -9,6 +9,7 @@ from celery.utils.log import get_task_logger
 from pymongo.errors import PyMongoError
 
 from worker_tasks import ledger
+from worker_tasks.capacity import Announcer
 from worker_tasks.claim import ClaimedTask
 from worker_tasks.connections import Document
 from worker_tasks.errors import NotPublished
@@ -42,9 +43,10 @@ class RecordingCelery(Celery):
         task_id: str | None = None,
         metadata: dict[str, Any] | None = None,
         requested_by: str | None = None,
+        fields: Document | None = None,
         **options: Any,
     ) -> Any:
-        """Takes two options more than Celery's: ``metadata`` and ``requested_by``, kept with the task.
+        """Takes more options than Celery's, kept with the task: ``metadata``, ``requested_by``, and further ``fields``.
 
         Raises:
             pymongo.errors.PyMongoError: MongoDB is away; neither recorded nor published.
@@ -66,13 +68,26 @@ class RecordingCelery(Celery):
                     metadata=metadata,
                     requested_by=requested_by,
                 )
+                | (fields or {})
             )
         try:
             return super().send_task(name, args, kwargs, task_id=task_id, **options)
         except Exception as error:
             # A task that was there before may still have its message, so nothing is said of that one.
             if waits_by_this:
-                self._record_unpublished(task_id, error)
+                self.record_unpublished(task_id, error)
+            raise
+
+    def publish_recorded(self, task: Document) -> None:
+        """Publishes a task that was recorded just now.
+
+        Raises:
+            kombu.exceptions.OperationalError: Redis is away; not published, and the document says so.
+        """
+        try:
+            self.publish_again(task)
+        except Exception as error:
+            self.record_unpublished(task["_id"], error)
             raise
 
     def publish_again(self, task: Document) -> None:
@@ -83,21 +98,34 @@ class RecordingCelery(Celery):
         """
         super().send_task(task["name"], task["args"], task["kwargs"], task_id=task["_id"], queue=task["queue"])
 
-    def _record_unpublished(self, task_id: str, cause: Exception) -> None:
+    def publish_part(self, task: Document, run: str, number: int) -> None:
+        """Publishes one part of a running join. It is no task of its own: nothing is recorded.
+
+        Raises:
+            kombu.exceptions.OperationalError: Redis is away; not published.
+        """
+        part = [task["_id"], run, number]
+        super().send_task("worker_tasks.tasks.join_part", part, task_id=f"{run}.{number}", queue=task["queue"])
+
+    def record_unpublished(self, task_id: str, cause: Exception) -> None:
+        """Ends a task whose message could not be sent; an error of MongoDB is logged, never raised."""
         failure = NotPublished(f"The queue did not take the task ({type(cause).__name__}); it will not run.")
         try:
             self.record_failure(task_id, failure, note="not published")
         except PyMongoError as error:
             logger.error("task %s waits unpublished, and MongoDB does not answer: %s", task_id, error)
 
-    def record_failure(self, task_id: str, failure: Exception, note: str) -> None:
-        """Ends a task that no worker will end.
+    def record_failure(
+        self, task_id: str, failure: Exception, note: str | None = None, fields: Document | None = None
+    ) -> None:
+        """Ends a task outside of its own worker.
 
         Raises:
             pymongo.errors.PyMongoError: not known to be recorded.
         """
         result = self.backend.encode(self.backend.prepare_exception(failure))
-        ledger.transition(task_id, states.FAILURE, fields={"result": result, "date_done": ledger.now()}, note=note)
+        fields = {"result": result, "date_done": ledger.now(), **(fields or {})}
+        ledger.transition(task_id, states.FAILURE, fields=fields, note=note)
 
 
 def celery_settings() -> dict[str, Any]:
@@ -154,6 +182,7 @@ def celery_settings() -> dict[str, Any]:
 app = RecordingCelery("dovetail", task_cls=ClaimedTask, include=["worker_tasks.tasks"])
 app.add_defaults(celery_settings)
 app.steps["consumer"].add(Lease)
+app.steps["consumer"].add(Announcer)
 app.steps["worker"].add(Reconciler)
 
 

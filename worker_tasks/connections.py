@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import redis
-from bson.codec_options import CodecOptions, DatetimeConversion
 from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.database import Database
@@ -35,6 +34,17 @@ class Connections:
         self.mongodb: MongoClient[Document] = MongoClient(
             settings.mongodb_uri, tz_aware=True, timeoutMS=MONGODB_TIMEOUT_MS, connect=False, appname="dovetail"
         )
+        self.joins: MongoClient[Document] = MongoClient(
+            settings.mongodb_uri,
+            tz_aware=True,
+            timeoutMS=MONGODB_TIMEOUT_MS,
+            connect=False,
+            appname="dovetail joins",
+            # What closes the connection, such as a joined document of over 16 MB, would only do so again.
+            retryReads=False,
+            # A date past the year 9999 is a value as any other, and Python has none for it.
+            datetime_conversion="DATETIME_AUTO",
+        )
         self.results = _redis_client(settings.results_url)
         self.hints = _redis_client(settings.results_url, HINT_TIMEOUT)
         self.queue = _redis_client(settings.queue_url)
@@ -48,11 +58,7 @@ class Connections:
     @property
     def join_database(self) -> Database[Document]:
         """The collections to join."""
-        return self.mongodb.get_database(
-            self._settings.join_database,
-            # A date past the year 9999 is a value as any other, and Python has none for it.
-            CodecOptions(tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO),
-        )
+        return self.joins[self._settings.join_database]
 
     def ping(self) -> Mapping[str, str]:
         """Asks every server for a sign of life.
@@ -71,6 +77,7 @@ class Connections:
 
     def close(self) -> None:
         self.mongodb.close()
+        self.joins.close()
         self.results.close()
         self.hints.close()
         self.queue.close()

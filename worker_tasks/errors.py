@@ -39,6 +39,10 @@ class ServiceUnavailable(DovetailError):
         super().__init__(f"{service} does not answer. Nothing is lost; try again in a moment.")
 
 
+class SearchTooSlow(DovetailError):
+    """The asker's fault: what was looked for can not be found in a bearable time."""
+
+
 class NotPublished(DovetailError):
     """The queue did not take a task whose document was already there."""
 
@@ -49,6 +53,22 @@ class TaskLost(DovetailError):
 
 class TaskTakesWorkerDown(DovetailError):
     """The task's fault: it was begun again and again and never came to an end."""
+
+
+class LimitExceeded(DovetailError):
+    """The join's fault: it goes beyond what the settings allow. What was joined until then is kept as partial."""
+
+
+class TooExpensive(DovetailError):
+    """The join's fault: no way to run it is bearable. The message has the estimate and the index that would mend it."""
+
+
+class JoinFailed(DovetailError):
+    """The join's or the data's fault: MongoDB can not do it. The message says what to change."""
+
+
+class StorageFull(DovetailError):
+    """The operator's: Redis has no room for the result."""
 
 
 #: What a driver raises when its server does not answer: reasons to try again, never the data's fault.

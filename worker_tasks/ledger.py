@@ -5,19 +5,21 @@ its filter, so that checking and writing are one step and no late write lands on
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import pymongo
 from bson.errors import InvalidDocument
 from celery import states
 from kombu.exceptions import EncodeError
-from pymongo.errors import DuplicateKeyError
+from pymongo import WriteConcern
+from pymongo.errors import DuplicateKeyError, ExecutionTimeout
 
 from worker_tasks import live
 from worker_tasks.connections import Document, connections
-from worker_tasks.errors import TaskNotFound
+from worker_tasks.errors import SearchTooSlow, TaskNotFound
 from worker_tasks.settings import settings
 
 FINAL_STATES = frozenset({states.SUCCESS, states.FAILURE, states.REVOKED})
@@ -28,6 +30,8 @@ IMMUTABLE_STATES = frozenset({states.SUCCESS, states.REVOKED})
 CANCELLED = json.dumps(
     {"exc_type": "TaskRevokedError", "exc_message": ["cancelled"], "exc_module": "celery.exceptions"}
 )
+#: Seconds that a search may take: without an index on what people attach it reads every document.
+SEARCH_SECONDS = 1.5
 #: Entries of a timeline that are kept, newest last.
 TIMELINE_LENGTH = 50
 
@@ -37,6 +41,10 @@ class Cursor(NamedTuple):
 
     queued_at: datetime
     task_id: str
+
+
+class AlreadyLed(Exception):
+    """Of all tasks that ask for the same join at the same time one leads."""
 
 
 class Claimed(NamedTuple):
@@ -66,10 +74,13 @@ def new_document(
     queue: str | None = None,
     metadata: Mapping[str, Any] | None = None,
     requested_by: str | None = None,
+    join: Document | None = None,
+    fingerprint: str | None = None,
 ) -> Document:
     """A waiting task's document with every field it will ever have, as Celery's own readers expect.
 
-    ``queue`` is None for the default one.
+    ``queue`` is None for the default one. Beside them there is ``leads``, the fingerprint of the join that this task
+    alone runs for all who ask for it, for as long as it is unfinished.
     """
     queued_at = now()
     return {
@@ -80,6 +91,11 @@ def new_document(
         "queue": queue,
         "metadata": dict(metadata or {}),
         "requested_by": requested_by,
+        "join": join,
+        "fingerprint": fingerprint,
+        # The task whose run answers this one, where it is not its own.
+        "shares": None,
+        "plan": None,
         "status": states.PENDING,
         "queued_at": queued_at,
         "started_at": None,
@@ -93,9 +109,12 @@ def new_document(
         "children": [],
         "timeline": [_event(states.PENDING, at=queued_at)],
         "cancel_requested": False,
+        "partial": None,
         "result_expires_at": None,
         "expires_at": queued_at + timedelta(days=settings().task_retention_days),
         "version": 1,
+        # Another one after each change: what polls compare.
+        "revision": uuid4().hex,
     }
 
 
@@ -108,6 +127,7 @@ def record(document: Document) -> bool:
         Whether the task waits because of this call.
 
     Raises:
+        AlreadyLed: another task runs the join that this one was to lead; nothing was recorded.
         pymongo.errors.PyMongoError: nothing was recorded, or it is not known to be.
         kombu.exceptions.EncodeError: MongoDB can not store these arguments or this metadata.
     """
@@ -116,8 +136,12 @@ def record(document: Document) -> bool:
         outcome = connections().tasks.update_one({"_id": document["_id"]}, {"$setOnInsert": document}, upsert=True)
     except (OverflowError, UnicodeError, InvalidDocument) as error:
         raise EncodeError(f"MongoDB can not store the task: {error}") from error
+    except DuplicateKeyError as error:
+        if "leads" not in (error.details or {}).get("keyPattern", {}):
+            raise
+        raise AlreadyLed from error
     if outcome.upserted_id is not None:
-        live.announce(document["_id"], document["version"])
+        live.announce(document["_id"], document["revision"])
         return True
     finished = {"_id": document["_id"], "status": {"$in": sorted(FINAL_STATES)}}
     anew = {
@@ -127,7 +151,7 @@ def record(document: Document) -> bool:
             for field in ("queued_at", "date_done", "result", "traceback", "cancel_requested", "expires_at")
         },
     }
-    return _write(finished, {"$set": anew}, _event(states.PENDING, "submitted again")) is not None
+    return _write(finished, {"$set": anew}, _event(states.PENDING, "submitted again"))
 
 
 def transition(
@@ -156,15 +180,8 @@ def transition(
     allowed = may_become(task_id, status, attempt)
     if version is not None:
         allowed["version"] = version
-    return (
-        _write(
-            allowed,
-            {"$set": {"status": status, **(fields or {})}},
-            _event(status, note),
-            born=new_document(task_id),
-        )
-        is not None
-    )
+    change = {"$set": {"status": status, **(fields or {})}}
+    return _write(allowed, change, _event(status, note), born=new_document(task_id))
 
 
 def claim(task_id: str, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], worker: str) -> Claimed | Refused:
@@ -176,16 +193,24 @@ def claim(task_id: str, name: str, args: Sequence[Any], kwargs: Mapping[str, Any
         pymongo.errors.PyMongoError: not known to be claimed.
     """
     _ask_first()
-    begun = _write(
-        may_become(task_id, states.STARTED) | {"cancel_requested": {"$ne": True}},
+    change, revision = _change(
         {
             "$set": {"status": states.STARTED, "name": name, "worker": worker, "started_at": now()},
             "$inc": {"attempt": 1},
         },
         _event(states.STARTED, worker),
-        born=new_document(task_id, name, args, kwargs),
+        new_document(task_id, name, args, kwargs),
+    )
+    allowed = may_become(task_id, states.STARTED) | {"cancel_requested": {"$ne": True}}
+    # Not waited for until a majority has it: should it be rolled back, the end of the task is written all the same.
+    tasks = connections().tasks.with_options(write_concern=WriteConcern(w=1))
+    begun = _tried(
+        lambda: tasks.find_one_and_update(
+            allowed, change, projection={"attempt": True}, upsert=True, return_document=pymongo.ReturnDocument.AFTER
+        )
     )
     if begun is not None:
+        live.announce(task_id, revision)
         return Claimed(begun["attempt"])
     task = find(task_id)
     if task["status"] in FINAL_STATES:
@@ -204,6 +229,17 @@ def _ask_first() -> None:
     connections().mongodb.admin.command("ping")
 
 
+def amend(task_id: str, fields: Document, note: str | None = None) -> bool:
+    """Sets fields of an unfinished task beside its state; False where it is finished.
+
+    Raises:
+        TaskNotFound: no task document has this id.
+        pymongo.errors.PyMongoError: not known to be written.
+    """
+    unfinished = {"_id": task_id, "status": {"$in": sorted(UNFINISHED_STATES)}}
+    return _write(unfinished, {"$set": fields}, _event(find(task_id)["status"], note))
+
+
 def request_cancellation(task_id: str) -> bool:
     """Notes that a task is no longer wanted; one that still waits is revoked at once.
 
@@ -220,7 +256,7 @@ def request_cancellation(task_id: str) -> bool:
         return True
     begun = {"_id": task_id, "status": {"$nin": sorted(FINAL_STATES)}}
     task = find(task_id)
-    return _write(begun, {"$set": {"cancel_requested": True}}, _event(task["status"], "cancel requested")) is not None
+    return _write(begun, {"$set": {"cancel_requested": True}}, _event(task["status"], "cancel requested"))
 
 
 def may_become(task_id: str, status: str, attempt: int | None = None) -> Document:
@@ -233,38 +269,47 @@ def may_become(task_id: str, status: str, attempt: int | None = None) -> Documen
     return unfinished
 
 
-def _write(allowed: Document, update: Document, event: Document, born: Document | None = None) -> Document | None:
-    """The one place where a task document changes; None where ``allowed`` does not match.
+def _write(allowed: Document, update: Document, event: Document, born: Document | None = None) -> bool:
+    """The one place where a task document changes; False where ``allowed`` does not match.
 
     ``born`` holds the fields of a document that has to be made first.
     """
-    update = {
+    change, revision = _change(update, event, born)
+    written = _tried(lambda: connections().tasks.update_one(allowed, change, upsert=born is not None))
+    if written is None or not (written.matched_count or written.upserted_id):
+        return False
+    live.announce(allowed["_id"], revision)
+    return True
+
+
+def _change(update: Document, event: Document, born: Document | None) -> tuple[Document, str]:
+    """The whole update, and the revision that it makes."""
+    revision = uuid4().hex
+    change = {
         **update,
-        "$set": {"changed_at": event["at"], **update["$set"]},
+        "$set": {"changed_at": event["at"], "revision": revision, **update["$set"]},
         "$inc": {"version": 1, **update.get("$inc", {})},
         "$push": {"timeline": {"$each": [event], "$slice": -TIMELINE_LENGTH}},
     }
+    if change["$set"].get("status") in FINAL_STATES:
+        change["$unset"] = {"leads": ""}
     if born is not None:
-        changed = {"_id", "timeline", *update["$set"], *update["$inc"]}
-        update["$setOnInsert"] = {field: value for field, value in born.items() if field not in changed}
+        changed = {"_id", "timeline", *change["$set"], *change["$inc"]}
+        change["$setOnInsert"] = {field: value for field, value in born.items() if field not in changed}
+    return change, revision
+
+
+def _tried(write: Callable[[], Any]) -> Any:
     # An upsert whose filter does not match tries to insert and meets the document that is there. The
     # second try tells that case from another process having inserted it in this very moment.
     for _ in range(2):
         try:
-            written = connections().tasks.find_one_and_update(
-                allowed,
-                update,
-                projection={"version": True, "attempt": True},
-                upsert=born is not None,
-                return_document=pymongo.ReturnDocument.AFTER,
-            )
-        except DuplicateKeyError:
-            continue
+            return write()
+        except DuplicateKeyError as error:
+            if "leads" in (error.details or {}).get("keyPattern", {}):
+                raise
         except (OverflowError, UnicodeError, InvalidDocument) as error:
             raise EncodeError(f"MongoDB can not store this: {error}") from error
-        if written is not None:
-            live.announce(written["_id"], written["version"])
-        return written
     return None
 
 
@@ -291,15 +336,44 @@ def newest(limit: int, after: Cursor | None = None) -> list[Document]:
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
-    older: Document = {}
-    if after is not None:
-        older = {
-            "$or": [
-                {"queued_at": {"$lt": after.queued_at}},
-                {"queued_at": after.queued_at, "_id": {"$lt": after.task_id}},
-            ]
-        }
+    older = {} if after is None else _older_than(after)
     return list(connections().tasks.find(older).sort([("queued_at", -1), ("_id", -1)]).limit(limit))
+
+
+def _older_than(cursor: Cursor) -> Document:
+    return {
+        "$or": [
+            {"queued_at": {"$lt": cursor.queued_at}},
+            {"queued_at": cursor.queued_at, "_id": {"$lt": cursor.task_id}},
+        ]
+    }
+
+
+def search(limit: int, after: Cursor | None = None, *, conditions: Sequence[Document] = ()) -> list[Document]:
+    """As :func:`newest`, of the documents that meet all conditions, within ``SEARCH_SECONDS``.
+
+    Raises:
+        SearchTooSlow: it took longer.
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    wanted = [*conditions, *([_older_than(after)] if after is not None else [])]
+    query = {"$and": wanted} if wanted else {}
+    try:
+        with pymongo.timeout(SEARCH_SECONDS):
+            return list(connections().tasks.find(query).sort([("queued_at", -1), ("_id", -1)]).limit(limit))
+    except ExecutionTimeout as error:
+        raise SearchTooSlow(f"It took longer than {SEARCH_SECONDS:g} s.") from error
+
+
+def set_metadata(task_id: str, metadata: Document, version: int) -> bool:
+    """Replaces the metadata of a task, finished or not, unless it changed since this version.
+
+    Raises:
+        pymongo.errors.PyMongoError: not known to be written.
+    """
+    unchanged = {"_id": task_id, "version": version}
+    event = _event(find(task_id)["status"], "metadata changed")
+    return _write(unchanged, {"$set": {"metadata": metadata}}, event)
 
 
 def unchanged_since(before: datetime) -> Iterator[Document]:
@@ -332,6 +406,49 @@ def still_the_same(tasks: list[Document]) -> list[Document]:
     return [task for task in found if task["version"] == versions[task["_id"]]]
 
 
+def leader_of(fingerprint: str) -> Document | None:
+    """The task that runs this join now.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    return connections().tasks.find_one({"leads": fingerprint})
+
+
+def followers_of(task_id: str) -> list[Document]:
+    """The unfinished tasks that the run of this one is to answer, the longest waiting first.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    waiting = {"shares": task_id, "status": {"$in": sorted(UNFINISHED_STATES)}}
+    return list(connections().tasks.find(waiting).sort("queued_at", 1))
+
+
+def promote(follower: Document) -> bool:
+    """Makes a follower the leader of its join; False where it is finished, or another task leads meanwhile.
+
+    Raises:
+        pymongo.errors.PyMongoError: not known to be written.
+    """
+    waiting = {"_id": follower["_id"], "status": {"$in": sorted(UNFINISHED_STATES)}, "shares": follower["shares"]}
+    leads = {"$set": {"shares": None, "leads": follower["fingerprint"]}}
+    try:
+        return _write(waiting, leads, _event(follower["status"], "runs itself now"))
+    except DuplicateKeyError:
+        return False
+
+
+def follow(task_id: str, leader_id: str) -> None:
+    """Lets another task's run answer this one.
+
+    Raises:
+        pymongo.errors.PyMongoError: not known to be written.
+    """
+    unfinished = {"_id": task_id, "status": {"$in": sorted(UNFINISHED_STATES)}}
+    _write(unfinished, {"$set": {"shares": leader_id}}, _event(states.PENDING, f"shares the run of {leader_id}"))
+
+
 def ensure_indexes() -> None:
     """Makes the indexes that the queries here use, and the one that ends a document's retention.
 
@@ -342,6 +459,8 @@ def ensure_indexes() -> None:
         [
             pymongo.IndexModel([("queued_at", -1), ("_id", -1)]),
             pymongo.IndexModel([("status", 1), ("changed_at", 1)]),
+            pymongo.IndexModel("leads", unique=True, partialFilterExpression={"leads": {"$type": "string"}}),
+            pymongo.IndexModel("shares", partialFilterExpression={"shares": {"$type": "string"}}),
             # Not on date_done: Celery's own backend makes a plain index there, and the two would collide.
             pymongo.IndexModel("expires_at", expireAfterSeconds=0),
         ]

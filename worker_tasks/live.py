@@ -1,4 +1,4 @@
-"""What changes while a task lives, in Redis: the version that polls compare, and its progress.
+"""What changes while a task lives, in Redis: the revision that polls compare, and its progress.
 
 MongoDB is the truth about a task. These keys only spare it: a poll that finds its own tag here needs no
 query. They live briefly, so that an announcement lost in a Redis outage is made good by the next poll.
@@ -12,7 +12,7 @@ from kombu.utils.encoding import bytes_to_str
 from worker_tasks.connections import connections
 from worker_tasks.errors import REDIS_FAILURES
 
-#: Seconds a version is trusted without being announced again.
+#: Seconds a revision is trusted without being announced again.
 LIVE_SECONDS = 15
 
 logger = logging.getLogger(__name__)
@@ -20,43 +20,49 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a running task is: ``done`` of ``total``, in ``unit`` (a plural noun)."""
+    """How far a running task is: ``done`` of ``total`` (None: not known before), in ``unit`` (a plural noun)."""
 
     done: int
-    total: int
+    total: int | None
     unit: str
 
 
 @dataclass(frozen=True)
 class Live:
-    """``tag`` changes whenever what can be seen of the task changes."""
+    """``tag`` changes whenever what can be seen of the task does; ``follows`` is the task whose run it shares."""
 
     tag: str
     progress: Progress | None
+    follows: str | None = None
 
 
 def _key(task_id: str) -> str:
     return f"task_live:{task_id}"
 
 
-def announce(task_id: str, version: int) -> None:
-    """Tells polls that the task document has this version now. A missing Redis is logged, never raised."""
+def announce(task_id: str, revision: str) -> None:
+    """Tells polls that the task document has this revision now. A missing Redis is logged, never raised."""
     try:
-        with connections().hints.pipeline() as pipe:
-            pipe.hset(_key(task_id), "version", str(version))
+        with connections().hints.pipeline(transaction=False) as pipe:
+            pipe.hset(_key(task_id), "revision", revision)
             pipe.expire(_key(task_id), LIVE_SECONDS)
             pipe.execute()
     except REDIS_FAILURES as error:
-        logger.warning("version of task %s not announced: %s", task_id, error)
+        logger.warning("revision of task %s not announced: %s", task_id, error)
 
 
 def report(task_id: str, progress: Progress) -> None:
     """Tells polls how far the task is. A missing Redis is logged, never raised."""
+    total = progress.total
     try:
-        with connections().hints.pipeline() as pipe:
+        with connections().hints.pipeline(transaction=False) as pipe:
             pipe.hset(
                 _key(task_id),
-                mapping={"done": str(progress.done), "total": str(progress.total), "unit": progress.unit},
+                mapping={
+                    "done": progress.done,
+                    "total": "" if total is None else total,
+                    "unit": progress.unit,
+                },
             )
             pipe.hincrby(_key(task_id), "reports", 1)
             pipe.expire(_key(task_id), LIVE_SECONDS)
@@ -71,23 +77,35 @@ def read(task_id: str) -> Live | None:
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    fields = connections().results.hgetall(_key(task_id))
-    if b"version" not in fields:
+    own = _fields(task_id)
+    if "revision" not in own:
         return None
-    text = {bytes_to_str(name): bytes_to_str(value) for name, value in fields.items()}
+    follows = own.get("follows")
+    # Whoever shares a run sees how far that is.
+    running = own if follows is None else _fields(follows)
     progress = None
-    if "done" in text:
-        progress = Progress(int(text["done"]), int(text["total"]), text["unit"])
-    return Live(f"{text['version']}.{text.get('reports', '0')}", progress)
+    if "done" in running:
+        progress = Progress(int(running["done"]), int(running["total"]) if running["total"] else None, running["unit"])
+    return Live(f"{own['revision']}.{running.get('reports', '0')}", progress, follows)
 
 
-def announce_if_unknown(task_id: str, version: int) -> None:
-    """Puts back a version that has run out; a newer one that is already there stays.
+def _fields(task_id: str) -> dict[str, str]:
+    found = connections().results.hgetall(_key(task_id))
+    return {bytes_to_str(name): bytes_to_str(value) for name, value in found.items()}
+
+
+def announce_if_unknown(task_id: str, revision: str, follows: str | None = None) -> None:
+    """Puts back a revision that has run out; a newer one that is already there stays.
+
+    Args:
+        follows: the task whose run this one shares.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
     with connections().results.pipeline() as pipe:
-        pipe.hsetnx(_key(task_id), "version", str(version))
+        pipe.hsetnx(_key(task_id), "revision", revision)
+        if follows is not None:
+            pipe.hset(_key(task_id), "follows", follows)
         pipe.expire(_key(task_id), LIVE_SECONDS)
         pipe.execute()

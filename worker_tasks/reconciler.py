@@ -18,9 +18,9 @@ from celery import bootsteps, states
 from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import LockError
 
-from worker_tasks import ledger, results
+from worker_tasks import ledger, results, sharing
 from worker_tasks.connections import Document, connections
-from worker_tasks.errors import MONGODB_FAILURES, REDIS_FAILURES, TaskLost
+from worker_tasks.errors import MONGODB_FAILURES, REDIS_FAILURES, TaskLost, TaskNotFound
 from worker_tasks.settings import settings
 
 #: Tasks repaired in one pass.
@@ -55,6 +55,8 @@ def reconcile(app: Any, quiet_for: timedelta) -> list[str]:
 def _repair(app: Any, task: Document) -> bool:
     """False where the task changed since it was found to be lost; nothing is done then."""
     task_id, version = task["_id"], task["version"]
+    if task.get("shares"):
+        return _repair_follower(app, task)
     outcome = results.outcome_of(task_id)
     if outcome is not None:
         logger.warning("task %s: outcome found in Redis, recorded", task_id)
@@ -75,10 +77,22 @@ def _repair(app: Any, task: Document) -> bool:
     return True
 
 
+def _repair_follower(app: Any, task: Document) -> bool:
+    """Whoever it follows ended and told it nothing; as long as that one is unfinished, it is repaired instead."""
+    try:
+        if ledger.find(task["shares"])["status"] in ledger.UNFINISHED_STATES:
+            return False
+        logger.warning("task %s: what it followed ended without answering it", task["_id"])
+        sharing.release(app, task["shares"])
+    except TaskNotFound:
+        sharing.hand_over(app, task["shares"])
+    return True
+
+
 def _without_message(app: Any, tasks: Iterable[Document]) -> list[Document]:
     """The first of these tasks that no message is known of."""
     known = set(_message_ids(app))
-    return list(islice((task for task in tasks if task["_id"] not in known), BATCH))
+    return list(islice((task for task in tasks if (task.get("shares") or task["_id"]) not in known), BATCH))
 
 
 def _message_ids(app: Any) -> Iterator[str]:
@@ -110,7 +124,8 @@ def _pages(queue: Any, key: str) -> Iterator[Any]:
 
 
 def _ids(messages: Iterable[Any]) -> Iterator[str]:
-    return (message["headers"]["id"] for message in messages if "id" in message.get("headers", {}))
+    """The ids of the tasks; what comes after a full stop is a part of one."""
+    return (message["headers"]["id"].partition(".")[0] for message in messages if "id" in message.get("headers", {}))
 
 
 class Reconciler(bootsteps.StartStopStep):

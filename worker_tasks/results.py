@@ -1,43 +1,51 @@
-"""Joined documents in Redis: written, published, paged, expired.
+"""Joined documents in Redis: found, read row by row, expired.
 
 Under a result's key stands one plain JSON array, the documents as relaxed MongoDB Extended JSON v2, one a
 line, so that ``json.loads(redis.get(key))`` always works. Beside it, with the same time to live: its summary,
-and a row index, so that any page of it is one byte range.
+and a row index, so that any rows of it are one byte range. How they come there: staging.py.
 """
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
-from types import TracebackType
-from typing import Any, Self
+from datetime import datetime
+from typing import Any
 
-from bson import json_util
+from celery import states
 from kombu.utils.encoding import ensure_bytes
 
-from worker_tasks import ledger
 from worker_tasks.connections import connections
 
 #: Rows between two entries of the row index, and rows of a page.
 PAGE_ROWS = 50
-#: Bytes held back before they are sent to Redis.
+#: What stands between two rows. No row holds a line break, so a byte range is cut into its rows here.
+SEPARATOR = b",\n"
+#: Bytes that are read at once by :func:`read_all`.
 CHUNK_BYTES = 1024 * 1024
-#: Seconds that the parts of a result that was never published may stay.
-STAGING_SECONDS = 3600
 
-_OFFSET = struct.Struct(">Q")
+OFFSET = struct.Struct(">Q")
+
+
+class ResultGone(Exception):
+    """A result expired, was evicted or replaced while it was read."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a published result is: its key, rows, bytes, columns (over all rows, as first seen) and times."""
+    """What a published result is: its key, rows, bytes, columns (over all rows, as first seen) and times.
+
+    ``segments`` holds the rows of each part that it was put together from: the row index begins anew in each.
+    One that is not ``complete`` holds the rows that were joined when the run was stopped.
+    """
 
     key: str
     task_id: str
     count: int
     bytes: int
     columns: list[str]
+    segments: list[int]
+    complete: bool
     published_at: datetime
     expires_at: datetime
 
@@ -50,112 +58,31 @@ class Summary:
     def pages(self) -> int:
         return max(1, -(-self.count // PAGE_ROWS))
 
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), default=datetime.isoformat)
+
 
 # By prefix, so that no user id can make one key name out of another.
-def _summary_key(key: str) -> str:
+def summary_key(key: str) -> str:
     return f"result_summary:{key}"
 
 
-def _index_key(key: str) -> str:
+def index_key(key: str) -> str:
     return f"result_index:{key}"
 
 
-def _outcome_key(task_id: str) -> str:
+def outcome_key(task_id: str) -> str:
     return f"task_outcome:{task_id}"
 
 
-class Writer:
-    """Writes a result beside its public key and puts it there in one step; readers never see half of one.
-
-    Used as a context manager, it leaves nothing behind if it is left before :meth:`publish`.
-    """
-
-    def __init__(self, key: str, task_id: str, ttl_seconds: int):
-        self._key = key
-        self._staging_key = f"staging:{task_id}"
-        self._task_id = task_id
-        self._ttl_seconds = ttl_seconds
-        self._columns: dict[str, None] = {}
-        self._index = bytearray()
-        self._count = 0
-        self._sent = 0
-        self._held = bytearray(b"[")
-        self._redis = connections().results
-
-    def __enter__(self) -> Self:
-        self._redis.delete(self._staging_key)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None:
-            self._redis.unlink(self._staging_key)
-
-    def append(self, document: Mapping[str, Any]) -> None:
-        """Adds one document.
-
-        Raises:
-            redis.exceptions.RedisError: Redis does not take it.
-        """
-        if self._count:
-            self._held += b",\n"
-        if self._count % PAGE_ROWS == 0:
-            self._index += _OFFSET.pack(self._sent + len(self._held))
-        self._held += encode(document)
-        self._columns.update(dict.fromkeys(document))
-        self._count += 1
-        if len(self._held) >= CHUNK_BYTES:
-            self._send()
-
-    def _send(self) -> None:
-        with self._redis.pipeline() as pipe:
-            # At its offset, not appended: sending it twice after a lost reply changes nothing.
-            pipe.setrange(self._staging_key, self._sent, bytes(self._held))
-            pipe.expire(self._staging_key, STAGING_SECONDS)
-            pipe.execute()
-        self._sent += len(self._held)
-        self._held.clear()
-
-    def publish(self) -> Summary:
-        """Puts the result under its public key, with everything beside it and the time to live.
-
-        Raises:
-            redis.exceptions.RedisError: not known to be published.
-        """
-        self._held += b"]"
-        self._send()
-        published_at = ledger.now()
-        summary = Summary(
-            key=self._key,
-            task_id=self._task_id,
-            count=self._count,
-            bytes=self._sent,
-            columns=list(self._columns),
-            published_at=published_at,
-            expires_at=published_at + timedelta(seconds=self._ttl_seconds),
-        )
-        with self._redis.pipeline(transaction=True) as pipe:
-            pipe.rename(self._staging_key, self._key)
-            pipe.expire(self._key, self._ttl_seconds)
-            pipe.set(_index_key(self._key), bytes(self._index), ex=self._ttl_seconds)
-            pipe.set(_summary_key(self._key), _summary_text(summary), ex=self._ttl_seconds)
-            # Lets the reconciler finish a task whose outcome could not be stored in MongoDB.
-            pipe.set(_outcome_key(self._task_id), json.dumps(summary.outcome), ex=self._ttl_seconds)
-            pipe.execute()
-        return summary
+def join_key(fingerprint: str) -> str:
+    """Where the joined documents of a description land."""
+    return f"join_result:{fingerprint}"
 
 
-def encode(document: Mapping[str, Any]) -> bytes:
-    """One document as a line of relaxed Extended JSON v2."""
-    text = json_util.dumps(
-        document, json_options=json_util.RELAXED_JSON_OPTIONS, ensure_ascii=False, separators=(",", ":")
-    )
-    return text.encode()
-
-
-def _summary_text(summary: Summary) -> str:
-    return json.dumps(asdict(summary), default=datetime.isoformat)
+def partial_key(task_id: str) -> str:
+    """Where the rows of a run that was stopped land."""
+    return f"partial_result:{task_id}"
 
 
 def find(key: str) -> Summary | None:
@@ -164,7 +91,7 @@ def find(key: str) -> Summary | None:
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    text = connections().results.get(_summary_key(key))
+    text = connections().results.get(summary_key(key))
     if text is None:
         return None
     fields = json.loads(text)
@@ -173,26 +100,102 @@ def find(key: str) -> Summary | None:
     return Summary(**fields)
 
 
-def page(summary: Summary, number: int) -> list[dict[str, Any]] | None:
-    """The rows of one page, of 1 to ``summary.pages``, as one byte range; None where the result is gone or replaced.
+def of_task(task: Mapping[str, Any]) -> Summary | None:
+    """The result, whole or partial, that belongs to this task; None where it has none, or it expired or was replaced.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    first = (number - 1) * _OFFSET.size
-    bounds = _range(_index_key(summary.key), first, first + 2 * _OFFSET.size)
-    offsets = [offset for (offset,) in _OFFSET.iter_unpack(bounds)] or [len(b"[")]
-    end = offsets[1] - len(b",\n") if len(offsets) > 1 else summary.bytes - len(b"]")
-    rows = _range(summary.key, offsets[0], end)
-    # Asked last, so that what was read above belongs to this run and not to one that came in between. A full Redis
-    # may have deleted a part of it.
-    if find(summary.key) != summary or (summary.count and not bounds) or len(rows) != end - offsets[0]:
+    key = key_of(task)
+    if key is None:
         return None
-    return json.loads(b"[" + rows + b"]")
+    summary = find(key)
+    return summary if summary is not None and summary.task_id == (task.get("shares") or task["_id"]) else None
 
 
-def _range(key: str, start: int, end: int) -> bytes:
-    return ensure_bytes(connections().results.getrange(key, start, end - 1))
+def key_of(task: Mapping[str, Any]) -> str | None:
+    """Where the result of a task is, or was; None where it has none."""
+    if task.get("partial"):
+        return task["partial"]["redis_key"]
+    outcome = json.loads(task["result"]) if task["status"] == states.SUCCESS else None
+    return outcome.get("redis_key") if isinstance(outcome, dict) else None
+
+
+def page(summary: Summary, number: int) -> list[dict[str, Any]] | None:
+    """The rows of one page, of 1 to ``summary.pages``; None where the result is gone or replaced.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    return rows(summary, (number - 1) * PAGE_ROWS, PAGE_ROWS)
+
+
+def rows(summary: Summary, first: int, limit: int) -> list[dict[str, Any]] | None:
+    """At most ``limit`` rows from the ``first`` on, counted from 0; None where the result is gone or replaced.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    wanted = range(first, min(first + limit, summary.count))
+    found: list[bytes] | None = []
+    if wanted:
+        found = _lines(summary, wanted)
+    # Asked last, so that what was read above belongs to this run and not to one that came in between.
+    if found is None or find(summary.key) != summary:
+        return None
+    return [json.loads(line) for line in found]
+
+
+def _lines(summary: Summary, wanted: range) -> list[bytes] | None:
+    """These rows as they were written, in one byte range; None where a full Redis has deleted a part of the result."""
+    entry, row_of_entry = _entry(summary, wanted[0])
+    behind = _entry_behind(summary, wanted[-1])
+    store = connections().results
+    bounds = ensure_bytes(store.getrange(index_key(summary.key), entry * OFFSET.size, (behind + 1) * OFFSET.size - 1))
+    offsets = [offset for (offset,) in OFFSET.iter_unpack(bounds)]
+    if len(offsets) < behind - entry:
+        return None
+    end = offsets[behind - entry] - len(SEPARATOR) if len(offsets) > behind - entry else summary.bytes - len(b"]")
+    text = ensure_bytes(store.getrange(summary.key, offsets[0], end - 1))
+    if len(text) != end - offsets[0]:
+        return None
+    return text.split(SEPARATOR)[wanted[0] - row_of_entry :][: len(wanted)]
+
+
+def _entry(summary: Summary, row: int) -> tuple[int, int]:
+    """The entry of the row index that leads to this row, and the row that the entry is of."""
+    entry = first_row = 0
+    for segment in summary.segments:
+        if row < first_row + segment:
+            inside = (row - first_row) // PAGE_ROWS
+            return entry + inside, first_row + inside * PAGE_ROWS
+        entry += -(-segment // PAGE_ROWS)
+        first_row += segment
+    raise IndexError(row)
+
+
+def _entry_behind(summary: Summary, row: int) -> int:
+    """The first entry of the row index that is of a later row; it need not be there."""
+    return _entry(summary, row)[0] + 1
+
+
+def read_all(summary: Summary) -> Iterator[bytes]:
+    """The whole value, a chunk at a time.
+
+    Raises:
+        ResultGone: it expired or was replaced meanwhile; what was read so far is not all.
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    start = 0
+    while start < summary.bytes:
+        with connections().results.pipeline(transaction=True) as pipe:
+            pipe.getrange(summary.key, start, start + CHUNK_BYTES - 1)
+            pipe.get(summary_key(summary.key))
+            chunk, text = pipe.execute()
+        if text is None or ensure_bytes(text) != summary.to_json().encode() or not chunk:
+            raise ResultGone(summary.key)
+        yield chunk
+        start += len(chunk)
 
 
 def outcome_of(task_id: str) -> dict[str, Any] | None:
@@ -201,5 +204,5 @@ def outcome_of(task_id: str) -> dict[str, Any] | None:
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    text = connections().results.get(_outcome_key(task_id))
+    text = connections().results.get(outcome_key(task_id))
     return None if text is None else json.loads(text)

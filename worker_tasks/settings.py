@@ -73,6 +73,30 @@ class Settings(BaseSettings):
         validation_alias="JOIN_DATABASE",
         description="The MongoDB database that holds `users` and `orders`.",
     )
+    join_databases: str = Field(
+        default="shop,flights",
+        validation_alias="JOIN_DATABASES",
+        description="The MongoDB databases that are open for joins, separated by commas.",
+    )
+    part_documents: int = Field(
+        default=25_000,
+        ge=1,
+        validation_alias="PART_DOCUMENTS",
+        description="How many documents one part of a large join takes; the parts run on all workers at once.",
+    )
+    result_max_rows: int = Field(
+        default=10_000_000,
+        ge=1,
+        validation_alias="RESULT_MAX_ROWS",
+        description="How many rows a result may have; what was joined until then is kept as partial.",
+    )
+    result_max_mib: int = Field(
+        default=256,
+        ge=1,
+        le=511,
+        validation_alias="RESULT_MAX_MIB",
+        description="How big a result may be, in MiB. One Redis value holds at most 512.",
+    )
     result_ttl_seconds: int = Field(
         default=300,
         ge=1,
@@ -92,7 +116,7 @@ class Settings(BaseSettings):
         description="How long the practice task takes, in seconds.",
     )
     join_seconds: float = Field(
-        default=60,
+        default=300,
         gt=0,
         validation_alias="JOIN_SECONDS",
         description="How long one join may take in MongoDB, in seconds.",
@@ -131,6 +155,12 @@ class Settings(BaseSettings):
         validation_alias="COOKIES_SECURE",
         description="`false` lets the form cookie travel over plain HTTP.",
     )
+
+    @property
+    def open_databases(self) -> frozenset[str]:
+        """The names of the databases that are open for joins; never the one of the task documents."""
+        named = {name.strip() for name in self.join_databases.split(",")}
+        return frozenset(named - {"", self.tasks_database})
 
     @property
     def kombu_broker_url(self) -> str:

@@ -1,13 +1,27 @@
 """The one way in: record, then publish."""
 
+from datetime import timedelta
 from typing import Any
 
-from celery import Task
+from celery import Task, states
+from celery.utils import uuid
 
-from worker_tasks import ledger
+from worker_tasks import endings, ledger, results, sharing
 from worker_tasks import metadata as metadata_rules
 from worker_tasks.celery_app import app
+from worker_tasks.connections import Document, connections
 from worker_tasks.errors import MONGODB_FAILURES, REDIS_FAILURES, InvalidInput, unavailable
+from worker_tasks.joins import lifecycle, runs, stopping
+from worker_tasks.joins.catalog import Catalog
+from worker_tasks.joins.runs import Answer
+from worker_tasks.joins.spec import JoinSpec, read
+from worker_tasks.settings import settings
+
+RUN_JOIN = "worker_tasks.tasks.run_join"
+#: How often another task is found to lead a join, and found to have ended by then.
+SHARING_TRIES = 5
+#: What is left to a live result that still answers another task.
+ALMOST_EXPIRED = timedelta(seconds=5)
 
 
 def submit(task: Task, *args: Any, metadata: dict[str, Any] | None = None, requested_by: str | None = None) -> str:
@@ -45,8 +59,148 @@ def submit_again(task_id: str) -> str:
         asked = ledger.find(task_id)
         if asked["name"] is None:
             raise InvalidInput({"task_id": "names a task of which nothing says what it was to do."})
+        if asked.get("join") is not None:
+            return submit_join(asked["join"], metadata=asked["metadata"], fresh=True)
         return app.send_task(
             asked["name"], asked["args"], asked["kwargs"], queue=asked["queue"], metadata=asked["metadata"]
         ).id
     except (*MONGODB_FAILURES, *REDIS_FAILURES) as error:
         raise unavailable(error) from error
+
+
+def submit_join(
+    join: Any, *, metadata: dict[str, Any] | None = None, requested_by: str | None = None, fresh: bool = False
+) -> str:
+    """Records a join with its metadata, and has it run: unless its result is there, or another task runs it just now.
+
+    Args:
+        join: a JoinSpec, as JSON has it.
+        fresh: runs it anew in any case.
+
+    Returns:
+        The task id.
+
+    Raises:
+        InvalidInput: the join or the metadata can not be taken; nothing was recorded.
+        ServiceUnavailable: MongoDB is away and nothing was recorded; or Redis is away, and the record says
+            that the task was not published.
+    """
+    metadata = {} if metadata is None else metadata
+    if errors := metadata_rules.errors_in(metadata):
+        raise InvalidInput(errors)
+    try:
+        spec = read_join(join)
+        document = ledger.new_document(
+            uuid(),
+            RUN_JOIN,
+            [spec.canonical()],
+            metadata=metadata,
+            requested_by=requested_by,
+            join=spec.canonical(),
+            fingerprint=spec.fingerprint,
+        )
+        if fresh:
+            ledger.record(document)
+            app.publish_recorded(document)
+        else:
+            _run_or_share(document)
+    except (*MONGODB_FAILURES, *REDIS_FAILURES) as error:
+        raise unavailable(error) from error
+    return document["_id"]
+
+
+def read_join(join: Any) -> JoinSpec:
+    """The join that is asked for, checked against the collections that there are.
+
+    Raises:
+        InvalidInput: names every path that is wrong, with the reason.
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    spec = read(join, settings().open_databases)
+    Catalog(spec, connections().joins[spec.database]).check()
+    return spec
+
+
+def _run_or_share(document: Document) -> None:
+    """Records a join, and has it run, unless there is or will be a result that answers it."""
+    for _ in range(SHARING_TRIES):
+        if (summary := _live_result(document)) is not None:
+            ledger.record(document)
+            _answer_at_once(document, summary)
+            return
+        try:
+            ledger.record(document | {"leads": document["fingerprint"]})
+        except ledger.AlreadyLed:
+            if (leader := ledger.leader_of(document["fingerprint"])) is None:
+                continue  # it has ended by now, most likely with a result
+            ledger.record(document | {"shares": leader["_id"]})
+            # It may have ended before this one was there to be told.
+            sharing.release(app, leader["_id"])
+        else:
+            _lead(document)
+        return
+    ledger.record(document)
+    app.publish_recorded(document)
+
+
+def _lead(document: Document) -> None:
+    """Has a join run, unless whoever led before has published its result just before."""
+    try:
+        summary = _live_result(document)
+    except REDIS_FAILURES as error:
+        app.record_unpublished(document["_id"], error)
+        raise
+    if summary is None:
+        app.publish_recorded(document)
+    else:
+        _answer_at_once(document, summary)
+
+
+def _live_result(document: Document) -> results.Summary | None:
+    """A result that answers this join, and will be there for a while."""
+    summary = results.find(results.join_key(document["fingerprint"]))
+    return summary if summary is not None and summary.expires_at - ledger.now() > ALMOST_EXPIRED else None
+
+
+def _answer_at_once(document: Document, summary: results.Summary) -> None:
+    fields = {"result_expires_at": summary.expires_at}
+    note = f"answered by the live result of {summary.task_id}"
+    sharing.answer(document["_id"], summary.outcome, fields | {"shares": summary.task_id}, note)
+    sharing.settle(document["_id"], summary.outcome, fields | {"shares": summary.task_id})
+
+
+def cancel(task_id: str) -> bool:
+    """Ends a task that is no longer wanted; a run that others share goes on for them.
+
+    What of a join is under way in MongoDB is ended at once. Its worker, or whoever finds nothing of it under way, keeps
+    what was joined until then.
+
+    Returns:
+        False where the task had come to its end already.
+
+    Raises:
+        TaskNotFound: no task document has this id.
+        ServiceUnavailable: a server is away.
+    """
+    try:
+        if ledger.followers_of(task_id) and ledger.find(task_id)["status"] != states.PENDING:
+            return ledger.transition(
+                task_id,
+                states.REVOKED,
+                fields={"result": ledger.CANCELLED, "date_done": ledger.now()},
+                note="cancelled; its run goes on for those who share it",
+            )
+        if not ledger.request_cancellation(task_id):
+            return False
+        task = ledger.find(task_id)
+        if task["status"] in ledger.FINAL_STATES:
+            sharing.hand_over(app, task_id)
+            return True
+        idle = runs.ask_to_stop(task_id) is Answer.IDLE
+        stopping.kill(stopping.mark(task_id))
+        # Where no part is under way nobody else would end it before its next part is taken by a worker.
+        if idle and (state := runs.find(task_id)) is not None and (ending := lifecycle.finish(task_id, state.run, "")):
+            endings.record(task_id, ending)
+    except (*MONGODB_FAILURES, *REDIS_FAILURES) as error:
+        raise unavailable(error) from error
+    return True

@@ -11,7 +11,7 @@ from tests.support import eventually, wait_for_state
 from worker_tasks import ledger, reconciler, results
 from worker_tasks.celery_app import app
 from worker_tasks.connections import connections
-from worker_tasks.joins import user_orders
+from worker_tasks.joins import lifecycle, user_orders
 
 pytestmark = pytest.mark.usefixtures("no_tasks")
 
@@ -75,7 +75,10 @@ def test_an_outcome_that_only_redis_knows_finishes_its_task(submit_join: Submit,
     task_id = submit_join("u1")
     ledger.claim(task_id, "worker_tasks.tasks.join_users_orders", ["u1"], {}, "gone@test")
     lose_messages(queue)
-    summary = user_orders.run("u1", task_id)
+    ending = lifecycle.start(task_id, 1, user_orders.plan("u1"), lambda *_: None)
+    assert ending is not None
+    summary = ending.summary
+    assert summary is not None
     assert reconcile() == [task_id]
     assert messages(queue) == []
     task = ledger.find(task_id)

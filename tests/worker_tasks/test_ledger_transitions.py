@@ -33,7 +33,7 @@ def test_a_state_follows_only_what_it_may_follow(before: str, after: str) -> Non
     if not may_follow(before, after):
         assert task == was
         return
-    changed = {"status", "result", "version", "timeline", "changed_at"}
+    changed = {"status", "result", "version", "revision", "timeline", "changed_at"}
     assert (task["status"], task["result"], task["version"]) == (after, '"new"', was["version"] + 1)
     assert [event["status"] for event in task["timeline"]] == ["PENDING", after]
     assert {field: task[field] for field in was.keys() - changed} == {

@@ -33,7 +33,7 @@ def test_of_a_task_that_was_never_announced_nothing_is_known() -> None:
 
 def test_an_announced_version_is_read() -> None:
     task_id = new_id()
-    live.announce(task_id, 3)
+    live.announce(task_id, "3")
     assert live.read(task_id) == Live("3.0", None)
     assert 0 < seconds(task_id) <= LIVE_SECONDS
 
@@ -42,11 +42,11 @@ def test_each_announcement_and_each_report_makes_another_tag() -> None:
     task_id = new_id()
     tags = []
     changes: list[Callable[[], None]] = [
-        lambda: live.announce(task_id, 1),
-        lambda: live.announce(task_id, 2),
+        lambda: live.announce(task_id, "1"),
+        lambda: live.announce(task_id, "2"),
         lambda: live.report(task_id, Progress(1, 20, "steps")),
         lambda: live.report(task_id, Progress(1, 20, "steps")),
-        lambda: live.announce(task_id, 11),
+        lambda: live.announce(task_id, "11"),
     ]
     for change in changes:
         change()
@@ -56,7 +56,7 @@ def test_each_announcement_and_each_report_makes_another_tag() -> None:
 
 def test_progress_is_read_as_it_was_reported() -> None:
     task_id = new_id()
-    live.announce(task_id, 2)
+    live.announce(task_id, "2")
     live.report(task_id, Progress(3, 20, "ünïts"))
     assert live.read(task_id) == Live("2.1", Progress(3, 20, "ünïts"))
     assert 0 < seconds(task_id) <= LIVE_SECONDS
@@ -70,9 +70,9 @@ def test_progress_without_a_version_is_not_trusted() -> None:
 
 def test_a_version_that_ran_out_is_put_back_and_a_newer_one_stays() -> None:
     task_id = new_id()
-    live.announce_if_unknown(task_id, 2)
+    live.announce_if_unknown(task_id, "2")
     assert tag(task_id) == "2.0"
-    live.announce_if_unknown(task_id, 1)
+    live.announce_if_unknown(task_id, "1")
     assert tag(task_id) == "2.0"
     assert 0 < seconds(task_id) <= LIVE_SECONDS
 
@@ -89,13 +89,13 @@ def test_each_change_of_a_task_is_announced() -> None:
     ]
     for change in changes:
         change()
-        assert tag(task_id) == f"{ledger.find(task_id)['version']}.0"
+        assert tag(task_id) == f"{ledger.find(task_id)['revision']}.0"
 
 
 @pytest.mark.parametrize(
     ("tell", "words"),
     [
-        (lambda: live.announce("lost", 1), "version of task lost not announced"),
+        (lambda: live.announce("lost", "1"), "revision of task lost not announced"),
         (lambda: live.report("lost", Progress(1, 2, "steps")), "progress of task lost not reported"),
     ],
     ids=["announce", "report"],
@@ -118,3 +118,17 @@ def test_a_change_of_a_task_is_written_also_without_redis(redis_server: Server) 
     with paused(redis_server), answered_in_time():
         ledger.transition(task_id, "STARTED")
     assert ledger.find(task_id)["status"] == "STARTED"
+
+
+def test_whoever_shares_a_run_sees_how_far_that_is() -> None:
+    leader, follower = new_id(), new_id()
+    live.announce_if_unknown(leader, "1")
+    live.announce_if_unknown(follower, "7", follows=leader)
+    before = live.read(follower)
+    live.report(leader, Progress(40, None, "rows"))
+    after = live.read(follower)
+    assert before is not None
+    assert after is not None
+    assert (before.progress, after.progress) == (None, Progress(40, None, "rows"))
+    assert before.tag != after.tag
+    assert after.follows == leader

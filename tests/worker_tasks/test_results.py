@@ -1,7 +1,7 @@
 """Joined documents in Redis: one JSON array, read page by page, gone as a whole."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,11 +12,13 @@ from bson import Binary, Decimal128, Int64, ObjectId, Regex
 from redis.exceptions import RedisError
 
 from development.servers import Server
+from tests import support
 from tests.support import paused
 from tests.worker_tasks.support import answered_in_time, new_id
 from worker_tasks import results
 from worker_tasks.connections import Document, connections
-from worker_tasks.results import CHUNK_BYTES, PAGE_ROWS, Summary, Writer
+from worker_tasks.results import PAGE_ROWS, ResultGone, Summary
+from worker_tasks.staging import CHUNK_BYTES
 
 pytestmark = pytest.mark.usefixtures("servers")
 
@@ -28,11 +30,8 @@ def rows(count: int, **more: Any) -> list[Document]:
     return [{"_id": number, "text": "ü" * (number % 7), **more} for number in range(count)]
 
 
-def publish(documents: Iterable[Document], key: str | None = None, ttl_seconds: int = 300) -> Summary:
-    with Writer(key or f"result {new_id()}", new_id(), ttl_seconds) as writer:
-        for document in documents:
-            writer.append(document)
-        return writer.publish()
+def publish(documents: Sequence[Document], key: str | None = None, ttl_seconds: int = 300, parts: int = 1) -> Summary:
+    return support.publish(documents, key or f"result {new_id()}", new_id(), ttl_seconds, parts=parts)
 
 
 def value(key: str) -> bytes:
@@ -47,15 +46,40 @@ def keys_of(summary: Summary) -> dict[str, int]:
     return {key.decode(): redis.ttl(key) for key in parts}
 
 
+@pytest.mark.parametrize("parts", [1, 2, 3, 7])
 @pytest.mark.parametrize("count", [0, 1, 2, PAGE_ROWS - 1, PAGE_ROWS, PAGE_ROWS + 1, 2 * PAGE_ROWS, 1234])
-def test_the_pages_are_the_slices_of_the_value(count: int) -> None:
-    summary = publish(rows(count))
+def test_the_pages_are_the_slices_of_the_value(count: int, parts: int) -> None:
+    summary = publish(rows(count), parts=parts)
     whole = json.loads(value(summary.key))
     assert whole == rows(count)
     assert (summary.count, summary.bytes) == (count, len(value(summary.key)))
     assert summary.pages == max(1, -(-count // PAGE_ROWS))
     for page in range(1, summary.pages + 1):
         assert results.page(summary, page) == whole[(page - 1) * PAGE_ROWS : page * PAGE_ROWS]
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_any_rows_are_read_wherever_they_begin_and_end(parts: int) -> None:
+    summary = publish(rows(333), parts=parts)
+    for first in (0, 1, 49, 50, 51, 83, 84, 99, 100, 249, 250, 299, 300, 331, 332, 333, 1000):
+        for limit in (1, 2, 49, 50, 51, 150, 1000):
+            assert results.rows(summary, first, limit) == rows(333)[first : first + limit], (first, limit)
+
+
+def test_the_whole_value_is_read_a_chunk_at_a_time() -> None:
+    summary = publish([{"text": "ü" * CHUNK_BYTES} for _ in range(3)])
+    chunks = list(results.read_all(summary))
+    assert b"".join(chunks) == value(summary.key)
+    assert max(map(len, chunks)) == results.CHUNK_BYTES
+
+
+def test_a_value_that_is_replaced_while_it_is_read_breaks_off() -> None:
+    summary = publish([{"text": "x" * CHUNK_BYTES} for _ in range(3)])
+    chunks = results.read_all(summary)
+    next(chunks)
+    publish([{"text": "y" * CHUNK_BYTES} for _ in range(3)], key=summary.key)
+    with pytest.raises(ResultGone):
+        next(chunks)
 
 
 def test_the_value_is_one_json_array_of_one_document_a_line() -> None:
@@ -161,40 +185,6 @@ def test_a_reader_sees_the_whole_of_one_result_or_nothing_while_it_is_replaced()
             whole = json.loads(value(key))
             assert whole == expected[len(whole)]
         writing.result()
-
-
-def test_a_result_that_is_being_written_is_not_seen_and_ends_by_itself() -> None:
-    key, task_id = f"result {new_id()}", new_id()
-    old = publish(rows(2), key=key)
-    with Writer(key, task_id, 300) as writer:
-        writer.append({"text": "x" * CHUNK_BYTES})
-        assert results.find(key) == old
-        assert results.page(old, 1) == rows(2)
-        (staging,) = connections().results.keys(f"*{task_id}*")
-        assert 0 < int(connections().results.ttl(staging)) <= results.STAGING_SECONDS
-
-
-@pytest.mark.parametrize("size", [1, CHUNK_BYTES])
-def test_a_writer_left_by_an_error_leaves_nothing_behind(size: int) -> None:
-    key, task_id = f"result {new_id()}", new_id()
-
-    def fail() -> None:
-        with Writer(key, task_id, 300) as writer:
-            writer.append({"text": "x" * size})
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        fail()
-    assert connections().results.keys(f"*{task_id}*") == connections().results.keys(f"*{key}*") == []
-
-
-def test_what_an_earlier_attempt_left_behind_is_not_part_of_the_result() -> None:
-    task_id = new_id()
-    Writer("result never published", task_id, 300).append({"text": "x" * 2 * CHUNK_BYTES})
-    with Writer(f"result {new_id()}", task_id, 300) as writer:
-        writer.append({"_id": 1})
-        summary = writer.publish()
-    assert value(summary.key) == b'[{"_id":1}]'
 
 
 def test_a_redis_that_does_not_answer_is_an_error_in_time(redis_server: Server) -> None:

@@ -9,7 +9,7 @@ from bson.datetime_ms import DatetimeMS
 from pymongo.database import Database
 
 from tests.support import Process, wait_for_state
-from tests.worker_tasks.support import METADATA, new_id
+from tests.worker_tasks.support import METADATA
 from worker_tasks import results
 from worker_tasks.connections import Document, connections
 from worker_tasks.errors import InvalidInput
@@ -40,7 +40,15 @@ def test_any_text_may_be_a_user_id(user_id: str) -> None:
 def test_what_can_not_be_a_user_id_is_said_and_not_joined(user_id: Any, complaint: str) -> None:
     assert complaint in str(user_orders.user_id_complaint(user_id))
     with pytest.raises(InvalidInput, match=f"user_id: .*{complaint}"):
-        user_orders.run(user_id, new_id())
+        user_orders.plan(user_id)
+
+
+def run(user_id: str) -> results.Summary:
+    """Joins in the worker; what is published then."""
+    task = wait_for_state(submit(join_users_orders, user_id), "SUCCESS", "FAILURE")
+    summary = results.find(user_orders.result_key(user_id))
+    assert summary is not None, task["result"]
+    return summary
 
 
 @pytest.fixture
@@ -54,17 +62,17 @@ def strange_users(shop: Database[Document]) -> Iterator[list[str]]:
     shop.orders.delete_many({"userId": {"$in": user_ids}})
 
 
-def test_a_user_id_is_a_value_whatever_is_in_it(strange_users: list[str]) -> None:
+def test_a_user_id_is_a_value_whatever_is_in_it(strange_users: list[str], worker: Process) -> None:
     for user_id in strange_users:
-        summary = user_orders.run(user_id, new_id())
+        summary = run(user_id)
         assert results.page(summary, 1) == [
             {"_id": user_id, "name": user_id, "orders": [{"_id": f"strange {user_id}", "userId": user_id}]}
         ]
 
 
 @pytest.mark.parametrize("user_id", ["$name", '{"$ne": null}', "^u", " u1 ", "U1"])
-def test_a_user_id_that_nobody_has_finds_nobody(shop: Database[Document], user_id: str) -> None:
-    assert user_orders.run(user_id, new_id()).count == 0
+def test_a_user_id_that_nobody_has_finds_nobody(shop: Database[Document], user_id: str, worker: Process) -> None:
+    assert run(user_id).count == 0
 
 
 def test_even_an_id_that_was_no_text_would_stay_a_value(shop: Database[Document]) -> None:
@@ -72,27 +80,27 @@ def test_even_an_id_that_was_no_text_would_stay_a_value(shop: Database[Document]
     assert list(shop.users.aggregate(user_orders.pipeline(operator))) == []
 
 
-def test_the_join_has_all_orders_of_the_user_and_no_others(shop: Database[Document]) -> None:
+def test_the_join_has_all_orders_of_the_user_and_no_others(shop: Database[Document], worker: Process) -> None:
     buyer = shop.orders.aggregate([{"$sortByCount": "$userId"}, {"$limit": 1}]).next()
-    summary = user_orders.run(buyer["_id"], new_id())
+    summary = run(buyer["_id"])
     (user,) = results.page(summary, 1) or []
     bought = {order["_id"] for order in shop.orders.find({"userId": buyer["_id"]})}
     assert {order["_id"] for order in user["orders"]} == bought
     assert len(user["orders"]) == buyer["count"] > 1
 
 
-def test_a_date_that_python_can_not_hold_is_joined_as_any_other(shop: Database[Document]) -> None:
+def test_a_date_that_python_can_not_hold_is_joined_as_any_other(shop: Database[Document], worker: Process) -> None:
     year_10000 = 253_402_300_800_000
     shop.orders.insert_one({"_id": "far", "userId": "u399", "at": DatetimeMS(year_10000)})
     try:
-        (user,) = results.page(user_orders.run("u399", new_id()), 1) or []
+        (user,) = results.page(run("u399"), 1) or []
     finally:
         shop.orders.delete_one({"_id": "far"})
     assert user["orders"] == [{"_id": "far", "userId": "u399", "at": {"$date": {"$numberLong": str(year_10000)}}}]
 
 
-def test_a_user_without_orders_has_an_empty_list_of_them(shop: Database[Document]) -> None:
-    (user,) = results.page(user_orders.run("u400", new_id()), 1) or []
+def test_a_user_without_orders_has_an_empty_list_of_them(shop: Database[Document], worker: Process) -> None:
+    (user,) = results.page(run("u400"), 1) or []
     assert (user["_id"], user["orders"]) == ("u400", [])
 
 

@@ -2,11 +2,8 @@
 
 from typing import Any
 
-import pymongo
-
-from worker_tasks import results
-from worker_tasks.connections import connections
 from worker_tasks.errors import InvalidInput
+from worker_tasks.joins.planning import Plan
 from worker_tasks.settings import settings
 
 MAX_USER_ID_LENGTH = 200
@@ -46,19 +43,12 @@ def result_key(user_id: str) -> str:
     return f"user_order_result:{user_id}"
 
 
-def run(user_id: str, task_id: str) -> results.Summary:
-    """Joins, and publishes the joined documents in Redis.
+def plan(user_id: str) -> Plan:
+    """How the joined documents of this user are made.
 
     Raises:
         InvalidInput: the user id can not be one.
-        pymongo.errors.PyMongoError, redis.exceptions.RedisError: nothing was published.
     """
     if complaint := user_id_complaint(user_id):
         raise InvalidInput({"user_id": complaint})
-    with pymongo.timeout(settings().join_seconds):
-        # A read that is retried would run the whole join again after the server gave it up.
-        documents = connections().join_database.users.aggregate(pipeline(user_id), comment=f"dovetail:{task_id}")
-        with results.Writer(result_key(user_id), task_id, settings().result_ttl_seconds) as writer:
-            for document in documents:
-                writer.append(document)
-            return writer.publish()
+    return Plan(result_key(user_id), settings().join_database, "users", pipeline(user_id))

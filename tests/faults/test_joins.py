@@ -1,0 +1,281 @@
+"""Joins that are stopped, die, or meet a limit: nothing goes on in MongoDB, and nothing is lost that need not be."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from celery import states
+from pymongo.database import Database
+
+from development.servers import Server, start_redis
+from tests.faults.conftest import StartWorker
+from tests.faults.support import METADATA, child_that_runs, failure
+from tests.support import eventually, wait_for_state
+from worker_tasks import ledger, results, staging
+from worker_tasks.connections import Document, connections
+from worker_tasks.joins import lifecycle, runs, stopping
+from worker_tasks.joins.catalog import Catalog
+from worker_tasks.joins.pipeline import compile_pipeline
+from worker_tasks.joins.planning import Plan
+from worker_tasks.joins.spec import read
+from worker_tasks.joins.strategy import choose
+from worker_tasks.submission import cancel
+from worker_tasks.tasks import run_join
+
+pytestmark = pytest.mark.timeout(180)
+
+TAGGED, LABELS = 1_000, 20_000
+POOLS = ["prefork", "threads"]
+
+
+@pytest.fixture(scope="module")
+def slow(servers: None) -> Iterator[Database[Document]]:
+    """What can only be joined by comparing every pair, for some ten seconds: keys that are lists, and no index."""
+    database = connections().joins.big
+    database.tagged.insert_many([{"_id": number, "tags": [number, -number]} for number in range(TAGGED)])
+    database.labels.insert_many([{"_id": number, "labels": [number % TAGGED, "x"]} for number in range(LABELS)])
+    yield database
+    database.tagged.drop()
+    database.labels.drop()
+
+
+def slow_join(**more: Any) -> Document:
+    join = {"from": "labels", "as": "labels", "on": [{"local": "tags", "foreign": "labels"}]}
+    return {"database": "big", "from": "tagged", "joins": [join], **more}
+
+
+def submit(join: Document, queue: str) -> str:
+    return run_join.apply_async([join], queue=queue, metadata=METADATA).id
+
+
+def in_mongodb(task_id: str) -> list[Document]:
+    """What MongoDB has of this task: operations, and cursors that are idle."""
+    mark = {"$regex": f"^{stopping.mark(task_id)}[0-9]"}
+    comments = [{"command.comment": mark}, {"cursor.originatingCommand.comment": mark}]
+    look: list[Document] = [{"$currentOp": {"allUsers": False, "idleCursors": True}}, {"$match": {"$or": comments}}]
+    return list(connections().mongodb.admin.aggregate(look))
+
+
+def first_rows(task_id: str) -> list[Any]:
+    state = runs.find(task_id)
+    return staging.glimpse(state.run, 10) if state else []
+
+
+def stopped(task_id: str) -> Document:
+    """Cancels; what the task document says as soon as MongoDB has nothing of it, which is at once."""
+    assert cancel(task_id)
+    assert in_mongodb(task_id) == []
+    return wait_for_state(task_id, *ledger.FINAL_STATES, within=5)
+
+
+def assert_revoked(task: Document) -> None:
+    assert task["status"] == states.REVOKED
+    assert task["metadata"] == METADATA
+    assert task["timeline"][-1]["note"] == "stopped; MongoDB has nothing of it left"
+
+
+def partial_rows(task: Document) -> list[Any]:
+    summary = results.find(task["partial"]["redis_key"])
+    assert summary is not None
+    assert not summary.complete
+    value: Any = connections().results.get(summary.key)
+    rows: list[Any] = json.loads(value)
+    assert len(rows) == task["partial"]["count"] == summary.count
+    return rows
+
+
+def assert_nothing_is_staged(task_id: str) -> None:
+    eventually(lambda: connections().results.keys(f"staging:{task_id}*") == [])
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_join_is_stopped_before_its_first_batch(
+    slow: Database[Document], start_worker: StartWorker, queue: str, pool: str
+) -> None:
+    start_worker("first", f"--pool {pool}")
+    task_id = submit(slow_join(sort=[["_id", -1]]), queue)
+    eventually(lambda: in_mongodb(task_id))
+    task = stopped(task_id)
+    assert_revoked(task)
+    assert task["partial"] is None
+    assert_nothing_is_staged(task_id)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_join_is_stopped_in_mid_stream_and_its_rows_are_kept(
+    slow: Database[Document], start_worker: StartWorker, queue: str, pool: str
+) -> None:
+    start_worker("first", f"--pool {pool}")
+    task_id = submit(slow_join(), queue)
+    eventually(lambda: first_rows(task_id))
+    task = stopped(task_id)
+    assert_revoked(task)
+    assert 0 < len(partial_rows(task)) < TAGGED
+    assert results.find(results.join_key(task_id)) is None
+    assert_nothing_is_staged(task_id)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_join_in_parts_is_stopped_in_all_of_them(
+    slow: Database[Document], start_worker: StartWorker, queue: str, pool: str
+) -> None:
+    start_worker("first", f"--pool {pool}", PART_DOCUMENTS="250")
+    task_id = submit(slow_join(), queue)
+    eventually(lambda: len(in_mongodb(task_id)) == 2)
+    eventually(lambda: first_rows(task_id))
+    task = stopped(task_id)
+    assert_revoked(task)
+    assert task["plan"]["parts"] == 4
+    assert 0 < len(partial_rows(task)) < TAGGED
+    assert_nothing_is_staged(task_id)
+
+
+def test_a_join_is_stopped_while_its_cursor_is_idle(
+    slow: Database[Document], start_worker: StartWorker, queue: str
+) -> None:
+    start_worker()
+    task_id = submit(slow_join(), queue)
+    eventually(lambda: first_rows(task_id))
+    child = child_that_runs(task_id, "first@test")
+    os.kill(child, signal.SIGSTOP)
+    try:
+        eventually(lambda: [found["type"] for found in in_mongodb(task_id)] == ["idleCursor"])
+        assert cancel(task_id)
+        assert in_mongodb(task_id) == []
+    finally:
+        os.kill(child, signal.SIGCONT)
+    assert_revoked(wait_for_state(task_id, *ledger.FINAL_STATES))
+
+
+def test_a_join_that_still_waits_is_stopped_before_it_begins(
+    slow: Database[Document], start_worker: StartWorker, queue: str
+) -> None:
+    task_id = submit(slow_join(), queue)
+    assert cancel(task_id)
+    start_worker()
+    assert ledger.find(task_id)["status"] == states.REVOKED
+    assert not cancel(task_id)
+
+
+def test_a_join_whose_parts_wait_for_workers_that_are_gone_is_ended_by_whoever_cancels_it(
+    slow: Database[Document], queue: str
+) -> None:
+    task_id = submit(slow_join(), queue)
+    ledger.claim(task_id, run_join.name, [], {}, "gone@test")
+    ranges = [{"_id": {"$lt": 100}}, {"_id": {"$gte": 100}}]
+    pipeline = pipeline_of(slow_join())
+    lifecycle.start(task_id, 1, Plan("result of parts", "big", "tagged", pipeline, ranges), lambda *_: None)
+    assert lifecycle.work_on(task_id, runs.name_of(task_id, 1), 0) is None
+    assert cancel(task_id)
+    task = ledger.find(task_id)
+    assert_revoked(task)
+    assert [row["_id"] for row in partial_rows(task)] == list(range(100))
+    assert lifecycle.work_on(task_id, runs.name_of(task_id, 1), 1) is None
+    assert_nothing_is_staged(task_id)
+
+
+def pipeline_of(join: Document) -> list[Document]:
+    spec = read(join, {"big"})
+    return compile_pipeline(spec, choose(spec, Catalog(spec, connections().joins.big), 300)).pipeline
+
+
+def test_a_part_whose_child_is_killed_is_run_again_alone(
+    slow: Database[Document], start_worker: StartWorker, queue: str
+) -> None:
+    start_worker("first", PART_DOCUMENTS="250")
+    task_id = submit(slow_join(), queue)
+    eventually(lambda: len(in_mongodb(task_id)) == 2)
+    state = runs.find(task_id)
+    assert state is not None
+    os.kill(child_that_runs(f"{state.run}.1", "first@test"), signal.SIGKILL)
+    task = wait_for_state(task_id, *ledger.FINAL_STATES, within=60)
+    assert task["status"] == states.SUCCESS
+    assert (task["attempt"], json.loads(task["result"])["count"]) == (1, TAGGED)
+    value: Any = connections().results.get(json.loads(task["result"])["redis_key"])
+    assert [row["_id"] for row in json.loads(value)] == list(range(TAGGED))
+
+
+def test_a_worker_that_is_killed_leaves_its_parts_to_another_one(
+    slow: Database[Document], start_worker: StartWorker, queue: str
+) -> None:
+    first = start_worker("first", PART_DOCUMENTS="250")
+    task_id = submit(slow_join(), queue)
+    eventually(lambda: len(in_mongodb(task_id)) == 2)
+    first.kill()
+    start_worker("second", PART_DOCUMENTS="250")
+    task = wait_for_state(task_id, *ledger.FINAL_STATES, within=90)
+    assert task["status"] == states.SUCCESS
+    value: Any = connections().results.get(json.loads(task["result"])["redis_key"])
+    assert [row["_id"] for row in json.loads(value)] == list(range(TAGGED))
+
+
+@pytest.mark.parametrize("parts", [{}, {"PART_DOCUMENTS": "250"}], ids=["one part", "four parts"])
+def test_a_join_of_too_many_rows_says_so_and_keeps_what_is_allowed(
+    slow: Database[Document], start_worker: StartWorker, queue: str, parts: dict[str, str]
+) -> None:
+    start_worker("first", RESULT_MAX_ROWS="300", **parts)
+    task_id = submit(slow_join(), queue)
+    task = wait_for_state(task_id, *ledger.FINAL_STATES, within=60)
+    assert task["status"] == states.FAILURE
+    assert failure(task).startswith("It has more than 300 rows, which is the limit.")
+    # Parts learn of each other's rows a few times a second.
+    assert 0 < len(partial_rows(task)) <= (600 if parts else 300)
+    assert in_mongodb(task_id) == []
+    assert_nothing_is_staged(task_id)
+
+
+def many_joins() -> Document:
+    """Far more bytes, and seconds, than what it is made of."""
+    on = [{"local": "_id", "foreign": "userId"}]
+    joins: list[Document] = [{"from": "orders", "as": f"orders{number}", "on": on} for number in range(6)]
+    return {"database": "big", "from": "users", "joins": [joins[0] | {"shape": "rows"}, *joins[1:]]}
+
+
+def test_a_join_that_takes_too_long_says_so(big: Database[Document], start_worker: StartWorker, queue: str) -> None:
+    start_worker("first", JOIN_SECONDS="0.5", PART_DOCUMENTS="100000")
+    task_id = submit(many_joins(), queue)
+    task = wait_for_state(task_id, *ledger.FINAL_STATES, within=60)
+    assert task["status"] == states.FAILURE
+    assert failure(task).startswith("It took longer than 0.5 s, which is the limit.")
+    assert in_mongodb(task_id) == []
+    assert_nothing_is_staged(task_id)
+
+
+@pytest.fixture
+def small_redis(tmp_path: Path) -> Iterator[Server]:
+    """A Redis for results alone, with room for eight megabytes."""
+    with start_redis(tmp_path / "redis") as server, redis.Redis.from_url(server.url) as client:
+        client.config_set("maxmemory", "8mb")
+        yield server
+
+
+def test_a_full_redis_is_said_and_nothing_of_the_join_stays_in_it(
+    big: Database[Document], start_worker: StartWorker, queue: str, small_redis: Server
+) -> None:
+    start_worker("first", RESULTS_REDIS_URL=small_redis.url)
+    join = {"from": "orders", "as": "order", "shape": "rows", "on": [{"local": "_id", "foreign": "userId"}]}
+    others = {"from": "orders", "as": "others", "on": [{"local": "_id", "foreign": "userId"}]}
+    more = [others | {"as": f"others{number}"} for number in range(5)]
+    task = wait_for_state(
+        submit({"database": "big", "from": "users", "joins": [join, *more]}, queue), "FAILURE", "SUCCESS"
+    )
+    assert task["status"] == states.FAILURE
+    assert "Redis has no room for the result" in failure(task)
+    with redis.Redis.from_url(small_redis.url, db=2) as client:
+        assert [key for key in client.keys("*") if key.startswith(b"staging:")] == []
+
+
+def test_a_redis_that_is_full_already_is_found_before_anything_is_joined(
+    big: Database[Document], start_worker: StartWorker, queue: str, small_redis: Server
+) -> None:
+    with redis.Redis.from_url(small_redis.url) as client:
+        client.config_set("maxmemory", client.info("memory")["used_memory"] + 900_000)
+    start_worker("first", RESULTS_REDIS_URL=small_redis.url)
+    join = {"from": "orders", "as": "orders", "on": [{"local": "_id", "foreign": "userId"}]}
+    task = wait_for_state(submit({"database": "big", "from": "users", "joins": [join]}, queue), "FAILURE", "SUCCESS")
+    assert "Redis has no room for the result" in failure(task)

@@ -1,0 +1,165 @@
+"""Results in the making: parts that are written apart, put together in one step, never seen before."""
+
+import json
+import threading
+from typing import Any
+
+import pytest
+from redis.exceptions import ResponseError
+
+from tests.support import publish
+from tests.worker_tasks.support import new_id
+from worker_tasks import ledger, results, staging
+from worker_tasks.connections import connections
+from worker_tasks.errors import LimitExceeded
+from worker_tasks.staging import CHUNK_BYTES, Part, PartWriter
+
+pytestmark = pytest.mark.usefixtures("servers")
+
+
+def part_writer(run: str, number: int = 0, max_rows: int = 10_000, max_size: int = 2**28) -> PartWriter:
+    return PartWriter(run, number, max_rows, max_size)
+
+
+def written(run: str, number: int, *lines: bytes) -> Part:
+    writer = part_writer(run, number)
+    writer.append(lines)
+    return writer.close()
+
+
+def keys(mark: str) -> list[bytes]:
+    found: Any = connections().results.keys(f"*{mark}*")
+    return found
+
+
+def value(key: str) -> bytes:
+    found: Any = connections().results.get(key)
+    return found
+
+
+@pytest.mark.parametrize(
+    "counts", [(0, 0), (0, 3), (3, 0), (0, 0, 2, 0, 1), (1, 1, 1), (50, 50), (49, 2, 51), (120, 0, 7)], ids=str
+)
+def test_parts_become_one_array_in_their_order_also_where_some_are_empty(counts: tuple[int, ...]) -> None:
+    run, key = f"{new_id()}.1", f"result {new_id()}"
+    lines = iter([b'{"_id":%d}' % number for number in range(sum(counts))])
+    parts = [written(run, number, *(next(lines) for _ in range(count))) for number, count in enumerate(counts)]
+    summary = staging.publish(run, parts, key, new_id(), 60)
+    expected = [{"_id": number} for number in range(sum(counts))]
+    assert json.loads(value(key)) == expected
+    assert (summary.count, summary.bytes, summary.segments) == (sum(counts), len(value(key)), list(counts))
+    assert results.rows(summary, 0, 1000) == expected
+    assert all(results.rows(summary, first, 1) == [expected[first]] for first in range(sum(counts)))
+    assert keys(run) == []
+
+
+def test_parts_may_be_written_in_any_order_and_at_the_same_time() -> None:
+    run, key = f"{new_id()}.1", f"result {new_id()}"
+    writers = [part_writer(run, number) for number in range(3)]
+    for row in range(2000):
+        for number in (2, 0, 1):
+            writers[number].append([b'{"part":%d,"row":%d,"text":"%s"}' % (number, row, b"x" * 500)])
+    summary = staging.publish(run, [writer.close() for writer in writers], key, new_id(), 60)
+    found = [(row["part"], row["row"]) for row in json.loads(value(key))]
+    assert found == [(number, row) for number in range(3) for row in range(2000)]
+    assert summary.count == 6000
+
+
+def test_a_part_that_is_begun_again_is_begun_anew() -> None:
+    run, key = f"{new_id()}.1", f"result {new_id()}"
+    died = part_writer(run)
+    died.append([b'{"old":"%s"}' % (b"x" * 2 * CHUNK_BYTES)])
+    parts = [written(run, 0, b'{"_id":1}')]
+    staging.publish(run, parts, key, new_id(), 60)
+    assert value(key) == b'[{"_id":1}]'
+
+
+def test_what_is_published_a_second_time_because_the_answer_was_lost_stays_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, key, task_id = f"{new_id()}.1", f"result {new_id()}", new_id()
+    parts = [written(run, 0, b'{"_id":1}'), written(run, 1, b'{"_id":2}')]
+    instant = ledger.now()
+    monkeypatch.setattr(ledger, "now", lambda: instant)
+    first = staging.publish(run, parts, key, task_id, 60)
+    assert staging.publish(run, parts, key, task_id, 60) == first
+    assert value(key) == b'[{"_id":1},\n{"_id":2}]'
+
+
+def test_a_part_that_is_gone_keeps_the_old_result() -> None:
+    run, key = f"{new_id()}.1", f"result {new_id()}"
+    old = publish([{"_id": "old"}], key, new_id())
+    parts = [written(run, 0, b'{"_id":1}'), written(run, 1, b'{"_id":2}')]
+    connections().results.delete(staging.part_key(run, 1))
+    with pytest.raises(ResponseError, match="a part is gone"):
+        staging.publish(run, parts, key, new_id(), 60)
+    assert results.find(key) == old
+    assert json.loads(value(key)) == [{"_id": "old"}]
+
+
+def test_what_is_being_written_is_not_seen_and_ends_by_itself() -> None:
+    run = f"{new_id()}.1"
+    writer = part_writer(run)
+    writer.append([b'{"text":"%s"}' % (b"x" * CHUNK_BYTES)])
+    (staged,) = keys(run)
+    assert 0 < int(connections().results.ttl(staged)) <= staging.STAGING_SECONDS
+
+
+def test_what_is_discarded_leaves_nothing_behind() -> None:
+    run = f"{new_id()}.1"
+    parts = [written(run, 0, b"{}"), written(run, 1, b"{}")]
+    assert len(keys(run)) == 2
+    staging.discard(run, len(parts))
+    assert keys(run) == []
+
+
+def test_the_first_rows_are_glimpsed_while_the_rest_is_written() -> None:
+    run = f"{new_id()}.1"
+    assert staging.glimpse(run, 10) == []
+    writer = part_writer(run)
+    writer.append([b'{"_id":%d}' % number for number in range(5)])
+    writer.flush()
+    assert staging.glimpse(run, 3) == [{"_id": 0}, {"_id": 1}, {"_id": 2}]
+    writer.append([b'{"_id":%d,"text":"%s"}' % (number, b"x" * 2000) for number in range(5, 100)])
+    writer.flush()
+    seen = staging.glimpse(run, 1000)
+    assert [row["_id"] for row in seen] == list(range(len(seen)))
+    assert 30 < len(seen) < 40  # as many as stand whole in what is looked at
+
+
+def test_more_rows_than_the_limit_are_refused_at_the_row_that_is_too_many() -> None:
+    run = f"{new_id()}.1"
+    writer = part_writer(run, max_rows=3)
+    with pytest.raises(LimitExceeded, match="more than 3 rows, which is the limit"):
+        writer.append([b"{}"] * 5)
+    assert writer.close().rows == 3
+
+
+def test_more_bytes_than_the_limit_are_refused_wherever_the_others_are() -> None:
+    run = f"{new_id()}.1"
+    writer = part_writer(run, max_size=2**20)
+    writer.others(rows=10, size=2**20 - 100)
+    with pytest.raises(LimitExceeded, match="more than 1 MiB, which is the limit"):
+        writer.append([b'{"_id":%d}' % number for number in range(20)])
+    part = writer.close()
+    assert 0 < part.rows < 20
+    assert part.size <= 100
+
+
+def test_a_reader_meets_no_half_result_while_large_ones_replace_each_other() -> None:
+    key = f"result {new_id()}"
+    publish([{"run": 0}], key, new_id())
+    done = threading.Event()
+
+    def replace() -> None:
+        for run in range(8):
+            publish([{"run": run, "text": "x" * 100_000} for _ in range(40)], key, new_id(), parts=4)
+        done.set()
+
+    thread = threading.Thread(target=replace)
+    thread.start()
+    while not done.is_set():
+        whole = json.loads(value(key))
+        assert len({row["run"] for row in whole}) == 1
+        assert len(whole) in {1, 40}
+    thread.join()

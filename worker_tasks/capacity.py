@@ -1,0 +1,80 @@
+"""How many tasks all workers can run at once, as they say themselves in Redis: what a large join is cut for."""
+
+import time
+from typing import Any
+
+from celery import bootsteps
+from celery.utils.log import get_logger
+
+from worker_tasks.connections import connections
+from worker_tasks.errors import REDIS_FAILURES
+
+#: Seconds between two announcements of a worker, and until one that is silent no longer counts.
+ANNOUNCE_SECONDS, SILENT_SECONDS = 10, 35
+
+_KEY = "worker_slots"
+
+logger = get_logger(__name__)
+
+
+def announce(hostname: str, slots: int) -> None:
+    """Says how many tasks a worker runs at once.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    with connections().results.pipeline() as pipe:
+        pipe.hset(_KEY, hostname, f"{slots} {time.time() + SILENT_SECONDS}")
+        pipe.expire(_KEY, SILENT_SECONDS)
+        pipe.execute()
+
+
+def withdraw(hostname: str) -> None:
+    """Says that a worker stops.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    connections().results.hdel(_KEY, hostname)
+
+
+def slots() -> int:
+    """The tasks that can run at once, on all workers that were heard of lately.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    found: Any = connections().results.hvals(_KEY)
+    announced = [value.decode().split() for value in found]
+    return sum(int(count) for count, until in announced if float(until) > time.time())
+
+
+class Announcer(bootsteps.StartStopStep):
+    """A step of the consumer that announces what its worker can run."""
+
+    requires = ("celery.worker.consumer:Tasks",)
+
+    def __init__(self, consumer: Any, **options: Any):
+        self._timer: Any = None
+        super().__init__(consumer, **options)
+
+    def start(self, consumer: Any) -> None:
+        self._announce(consumer)
+        self._timer = consumer.timer.call_repeatedly(ANNOUNCE_SECONDS, self._announce, (consumer,))
+
+    def stop(self, consumer: Any) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            try:
+                withdraw(consumer.hostname)
+            except REDIS_FAILURES as error:
+                logger.warning("capacity not withdrawn: %s", error)
+
+    shutdown = stop
+
+    def _announce(self, consumer: Any) -> None:
+        try:
+            announce(consumer.hostname, consumer.controller.concurrency)
+        except REDIS_FAILURES as error:
+            logger.warning("capacity not announced: %s", error)

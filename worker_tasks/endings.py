@@ -1,0 +1,39 @@
+"""How a join ended, recorded for its task and all that share its run, where its own message is not there to do so."""
+
+from celery import states
+
+from worker_tasks import ledger, sharing
+from worker_tasks.celery_app import app
+from worker_tasks.connections import Document
+from worker_tasks.joins import stopping
+from worker_tasks.joins.lifecycle import Ending
+
+
+def record(task_id: str, ending: Ending) -> None:
+    """Records how a join ended that went on in parts, or of which nothing was under way when it was stopped.
+
+    Raises:
+        pymongo.errors.PyMongoError: not known to be recorded.
+    """
+    if ending.is_cancelled:
+        record_stopped(task_id, ending.fields)
+    elif ending.failure is not None:
+        app.record_failure(task_id, ending.failure, fields=ending.fields)
+        sharing.fail(app, task_id, ending.failure, ending.fields)
+    elif ending.summary is not None:
+        outcome = ending.summary.outcome
+        sharing.answer(task_id, outcome, ending.fields, f"{len(ending.summary.segments)} parts put together")
+        sharing.settle(task_id, outcome, ending.fields)
+
+
+def record_stopped(task_id: str, fields: Document) -> None:
+    """Records that a join was stopped, with MongoDB's answer to the question whether anything of it is left.
+
+    Raises:
+        pymongo.errors.PyMongoError: not known to be recorded.
+    """
+    left = stopping.kill(stopping.mark(task_id))
+    note = f"stopped; MongoDB still has {left} operations of it" if left else "stopped; MongoDB has nothing of it left"
+    cancelled = {"result": ledger.CANCELLED, "date_done": ledger.now(), **fields}
+    ledger.transition(task_id, states.REVOKED, fields=cancelled, note=note)
+    sharing.hand_over(app, task_id)

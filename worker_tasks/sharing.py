@@ -1,0 +1,68 @@
+"""One run for all who ask the same: the task that leads, those that follow it, and who leads next if it can not."""
+
+import json
+from typing import Any
+
+from celery import states
+
+from worker_tasks import ledger
+from worker_tasks.connections import Document
+
+
+def answer(task_id: str, outcome: dict[str, Any], fields: Document, note: str) -> bool:
+    """Ends a task with an outcome that another one's run brought.
+
+    Raises:
+        pymongo.errors.PyMongoError: not known to be recorded.
+    """
+    done = {"result": json.dumps(outcome), "date_done": ledger.now(), **fields}
+    return ledger.transition(task_id, states.SUCCESS, fields=done, note=note)
+
+
+def settle(leader_id: str, outcome: dict[str, Any], fields: Document) -> None:
+    """Answers all who follow this task; it may itself have been cancelled meanwhile.
+
+    Raises:
+        pymongo.errors.PyMongoError: not all of them are known to be answered.
+    """
+    for follower in ledger.followers_of(leader_id):
+        answer(follower["_id"], outcome, fields, f"answered by the run of {leader_id}")
+
+
+def fail(app: Any, leader_id: str, failure: Exception, fields: Document) -> None:
+    """Ends all who follow this task with its failure.
+
+    Raises:
+        pymongo.errors.PyMongoError: not all of them are known to be ended.
+    """
+    for follower in ledger.followers_of(leader_id):
+        app.record_failure(follower["_id"], failure, f"failed with the run of {leader_id}", fields)
+
+
+def hand_over(app: Any, leader_id: str) -> None:
+    """Lets the first of those who follow this task lead the others, and run.
+
+    Raises:
+        pymongo.errors.PyMongoError, kombu.exceptions.OperationalError: a server is away; the reconciler goes on.
+    """
+    followers = ledger.followers_of(leader_id)
+    for number, follower in enumerate(followers):
+        if ledger.promote(follower):
+            for other in followers[number + 1 :]:
+                ledger.follow(other["_id"], follower["_id"])
+            app.publish_again(follower)
+            return
+
+
+def release(app: Any, leader_id: str) -> None:
+    """Sees to those who follow a task that ended without telling them.
+
+    Raises:
+        TaskNotFound: there is no such task.
+        pymongo.errors.PyMongoError, kombu.exceptions.OperationalError: a server is away; the reconciler goes on.
+    """
+    leader = ledger.find(leader_id)
+    if leader["status"] == states.SUCCESS:
+        settle(leader_id, json.loads(leader["result"]), {"result_expires_at": leader["result_expires_at"]})
+    elif leader["status"] in ledger.FINAL_STATES:
+        hand_over(app, leader_id)
