@@ -7,7 +7,7 @@ from typing import Any
 from flask import Flask, Response
 from flask_wtf import CSRFProtect
 
-from webapp import api, errors, health, history, joins, presentation, results, status
+from webapp import api, api_v1, errors, health, history, joins, presentation, results, status
 from worker_tasks.settings import SettingsError, settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -30,8 +30,10 @@ def create_app() -> Flask:
     app = Flask(__name__, root_path=str(REPOSITORY), template_folder="templates", static_folder="static")
     _configure(app)
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    CSRFProtect(app).exempt(api.blueprint)
-    for room in (joins, status, results, history, api, health):
+    protection = CSRFProtect(app)
+    for programs in (api, api_v1):
+        protection.exempt(programs.blueprint)
+    for room in (joins, status, results, history, api, api_v1, health):
         app.register_blueprint(room.blueprint)
     errors.register(app)
     _teach_templates(app)
@@ -72,6 +74,7 @@ def _teach_templates(app: Flask) -> None:
         "is_final",
         "join_outcome",
         "returned",
+        "can_be_cancelled",
     ):
         app.add_template_global(getattr(presentation, word), word)
 

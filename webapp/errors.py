@@ -5,8 +5,9 @@ from http import HTTPStatus
 
 from flask import Flask, Response, current_app, json, render_template, request
 from flask_wtf.csrf import CSRFError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import Conflict, Gone, HTTPException
 
+from webapp.bodies import UnreadableBody
 from worker_tasks.errors import (
     MONGODB_FAILURES,
     REDIS_FAILURES,
@@ -24,6 +25,9 @@ logger = logging.getLogger(__name__)
 def register(app: Flask) -> None:
     """Every way of failing gets its answer."""
     app.register_error_handler(InvalidInput, _invalid_input)
+    app.register_error_handler(UnreadableBody, _unreadable_body)
+    app.register_error_handler(Conflict, _conflict)
+    app.register_error_handler(Gone, _gone)
     app.register_error_handler(TaskNotFound, _task_not_found)
     app.register_error_handler(ServiceUnavailable, _service_unavailable)
     for failure in (*MONGODB_FAILURES, *REDIS_FAILURES):
@@ -52,6 +56,18 @@ def answer(status: int, title: str, detail: str, errors: dict[str, str] | None =
 
 def _invalid_input(error: InvalidInput) -> Response:
     return answer(HTTPStatus.UNPROCESSABLE_ENTITY, "This can not be done as asked", str(error), error.errors)
+
+
+def _unreadable_body(error: UnreadableBody) -> Response:
+    return answer(HTTPStatus.BAD_REQUEST, "The request could not be read", error.description or "", error.errors)
+
+
+def _conflict(error: Conflict) -> Response:
+    return answer(HTTPStatus.CONFLICT, "Not as the task is now", error.description or "")
+
+
+def _gone(error: Gone) -> Response:
+    return answer(HTTPStatus.GONE, "No longer there", error.description or "")
 
 
 def _task_not_found(error: TaskNotFound) -> Response:

@@ -36,6 +36,8 @@ STATE_WORDS = {
     states.REVOKED: StateWords("REVOKED", "Cancelled", "It was cancelled; nothing of it runs."),
 }
 
+#: The tasks that can be stopped while they run.
+JOINS = frozenset({"worker_tasks.tasks.join_users_orders", "worker_tasks.tasks.run_join"})
 MINUTE_SECONDS = 60
 #: Characters of an error that are shown; its traceback has the rest.
 MESSAGE_LENGTH = 300
@@ -48,15 +50,54 @@ def state_words(status: str) -> StateWords:
     return STATE_WORDS.get(status, StateWords(status, status.capitalize(), ""))
 
 
+def stored_state(name: str) -> str:
+    """The stored state of one that is shown under this name.
+
+    Raises:
+        InvalidInput: there is no such state.
+    """
+    for stored, words in STATE_WORDS.items():
+        if words.name == name:
+            return stored
+    raise InvalidInput({"status": f"must be one of {', '.join(words.name for words in STATE_WORDS.values())}."})
+
+
 def sentence(task: Document) -> str:
     """What was asked, in a few words."""
     asked = next(iter([*task["args"], *task["kwargs"].values()]), "")
     asked = asked if isinstance(asked, str) else json.dumps(asked, default=str)
     if task["name"] == "worker_tasks.tasks.join_users_orders":
         return f"Orders of user {asked}"
+    if task.get("join"):
+        return join_sentence(task["join"])
     if task["name"] == "worker_tasks.tasks.long_running_task":
         return f"Practice task: {asked}"
     return task["name"] or "A task of unknown name"
+
+
+#: How each kind of join is said between two collections.
+KIND_WORDS = {
+    "left": "{left} with their {other}",
+    "inner": "{left} that have {other}, with them",
+    "semi": "{left} that have {other}",
+    "anti": "{left} without {other}",
+    "outer": "All of {left} and {other}",
+}
+
+
+def join_sentence(join: Document) -> str:
+    """A JoinSpec in a few words."""
+    words = join["from"]
+    for each in join["joins"]:
+        words = KIND_WORDS[each.get("kind", "left")].format(left=words, other=each["from"])
+    return words[0].upper() + words[1:]
+
+
+def can_be_cancelled(task: Document) -> bool:
+    """A waiting task, and a join at any time; another task that runs is not stopped by anything."""
+    if is_final(task) or task["cancel_requested"]:
+        return False
+    return task["status"] == states.PENDING or task["name"] in JOINS
 
 
 def returned(task: Document) -> Any:
@@ -106,7 +147,7 @@ def is_final(task: Document) -> bool:
 
 
 def percent(progress: Progress) -> int:
-    return min(100, progress.done * 100 // max(1, progress.total))
+    return min(100, progress.done * 100 // max(1, progress.total or 1))
 
 
 def metadata_rows(task: Document) -> list[tuple[str, str]]:
@@ -134,11 +175,17 @@ def timeline(task: Document) -> list[Document]:
     return entries
 
 
+#: Fields of the task document that are nobody's business.
+INTERNAL = ("leads", "version", "revision")
+
+
 def as_json(task: Document) -> Document:
     """The task document for programs: instants as ISO 8601, the state as shown, the result decoded."""
     shown = {field: value.isoformat() if isinstance(value, datetime) else value for field, value in task.items()}
     shown["status"] = state_words(task["status"]).name
     shown["result"] = returned(task)
+    for field in INTERNAL:
+        shown.pop(field, None)
     shown["timeline"] = [
         {**event, "at": event["at"].isoformat(), "status": state_words(event["status"]).name}
         for event in task["timeline"]

@@ -7,9 +7,8 @@ from flask import Blueprint, Response, make_response, redirect, render_template,
 from flask.typing import ResponseReturnValue
 
 from webapp import presentation
-from worker_tasks import ledger, live
+from worker_tasks import ledger, live, submission
 from worker_tasks.errors import TaskNotFound
-from worker_tasks.submission import submit_again
 
 blueprint = Blueprint("status", __name__, url_prefix="/tasks/<task_id>")
 
@@ -39,28 +38,34 @@ def task_status(task_id: str) -> ResponseReturnValue:
 
 @blueprint.post("/cancellation")
 def cancel(task_id: str) -> ResponseReturnValue:
-    ledger.request_cancellation(task_id)
+    submission.cancel(task_id)
     return redirect(url_for("status.task_page", task_id=task_id), 303)
 
 
 @blueprint.post("/runs")
 def run_again(task_id: str) -> ResponseReturnValue:
-    return redirect(url_for("status.task_page", task_id=submit_again(task_id)), 303)
+    return redirect(url_for("status.task_page", task_id=submission.submit_again(task_id)), 303)
 
 
 def _seen(task_id: str) -> dict[str, Any]:
     """The task as it is now, for the templates."""
     alive = live.read(task_id)
     task = ledger.find(task_id)
-    if alive is None and not presentation.is_final(task):
-        live.announce_if_unknown(task_id, task["version"])
+    known = alive is not None and alive.follows == task.get("shares")
+    if not known and not presentation.is_final(task):
+        live.announce_if_unknown(task_id, revision_of(task), task.get("shares"))
         alive = live.read(task_id)
     return {
         "task": task,
         "progress": alive.progress if alive else None,
-        "tag": _tag(alive.tag if alive else str(task["version"])),
+        "tag": _tag(alive.tag if alive else revision_of(task)),
         "poll_seconds": presentation.poll_seconds(task, datetime.now(UTC)),
     }
+
+
+def revision_of(task: dict[str, Any]) -> str:
+    """What another state of the document would have another one of; one that Celery's own backend wrote has none."""
+    return task.get("revision") or str(task.get("version", 0))
 
 
 def _tag(version: str) -> str:

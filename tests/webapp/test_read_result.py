@@ -7,8 +7,8 @@ import pytest
 from celery import states
 from flask.testing import FlaskClient
 
-from tests.support import Process, wait_for_state
-from worker_tasks import ledger, results
+from tests.support import Process, publish, wait_for_state
+from worker_tasks import ledger
 from worker_tasks.connections import connections
 from worker_tasks.joins.user_orders import result_key
 from worker_tasks.submission import submit
@@ -29,10 +29,7 @@ def long_result(servers: None) -> str:
     """The id of a finished task whose result has three pages."""
     task_id = "long-result"
     key = result_key(task_id)
-    with results.Writer(key, task_id, ttl_seconds=60) as writer:
-        for row in range(ROWS):
-            writer.append({"_id": f"row-{row}", "orders": []})
-        summary = writer.publish()
+    summary = publish([{"_id": f"row-{row}", "orders": []} for row in range(ROWS)], key, task_id, 60)
     connections().tasks.delete_one({"_id": task_id})
     ledger.record(ledger.new_document(task_id, join_users_orders.name, [task_id]))
     ledger.transition(
@@ -100,9 +97,8 @@ def test_a_task_without_a_result_leads_to_its_page(client: FlaskClient, waiting_
 
 def test_what_the_rows_hold_is_shown_and_never_run(client: FlaskClient, servers: None) -> None:
     task_id = "markup"
-    with results.Writer(result_key(task_id), task_id, ttl_seconds=60) as writer:
-        writer.append({"<script>alert(1)</script>": "<img src=x onerror=alert(1)>", "n": {"<b>": ["<i>"]}})
-        writer.publish()
+    stored = {"<script>alert(1)</script>": "<img src=x onerror=alert(1)>", "n": {"<b>": ["<i>"]}}
+    publish([stored], result_key(task_id), task_id, 60)
     connections().tasks.delete_one({"_id": task_id})
     ledger.record(ledger.new_document(task_id, join_users_orders.name, ["<script>"], metadata={"<u>": "</td>"}))
     outcome = f'{{"redis_key": "{result_key(task_id)}", "count": 1}}'

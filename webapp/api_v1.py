@@ -1,0 +1,230 @@
+"""The same things as JSON, versioned: joins are asked for, followed, found, read, downloaded and cancelled."""
+
+import re
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+from flask import Blueprint, Response, jsonify, request, url_for
+from flask.typing import ResponseReturnValue
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from werkzeug.exceptions import Conflict, Gone
+
+from webapp import exports, openapi, presentation
+from webapp.bodies import json_object
+from webapp.paging import cursor_after, cursor_asked, limit_asked, number_asked
+from worker_tasks import ledger, live, metadata, results, staging
+from worker_tasks.connections import Document
+from worker_tasks.errors import InvalidInput, SearchTooSlow
+from worker_tasks.joins import runs
+from worker_tasks.joins.spec import JoinSpec
+from worker_tasks.submission import cancel, submit_join
+
+blueprint = Blueprint("api_v1", __name__, url_prefix="/api/v1")
+
+MAX_ROWS = 1_000
+MAX_ROW_NUMBER = 10**12
+#: How often a change of metadata is tried that meets another change of the task.
+TRIES = 10
+
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+class Asked(BaseModel):
+    """A join that is asked for."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    join: dict[str, Any] = Field(description="A JoinSpec: see its own schema.")
+    metadata: dict[str, Any] = Field(default_factory=dict, description="Kept with the task through its whole life.")
+    fresh: bool = Field(default=False, description="Runs it anew, though its result is there or on its way.")
+
+
+class MetadataChange(BaseModel):
+    """Keys to set, and keys to delete."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    metadata: dict[str, Any] = Field(description="Each key replaces the one of this name; null deletes it.")
+
+
+def _read(model: type[Body]) -> Body:
+    try:
+        return model.model_validate(json_object())
+    except ValidationError as error:
+        raise InvalidInput(
+            {".".join(map(str, detail["loc"])): f"{detail['msg']}." for detail in error.errors()}
+        ) from None
+
+
+@blueprint.post("/joins")
+def ask() -> ResponseReturnValue:
+    """Records a join and has it run, or shares the run or the live result of the same one."""
+    asked = _read(Asked)
+    task_id = submit_join(asked.join, metadata=asked.metadata, fresh=asked.fresh)
+    response = jsonify({"task_id": task_id, "status_url": url_for("status.task_page", task_id=task_id)})
+    response.headers["Location"] = url_for(".task", task_id=task_id)
+    return response, HTTPStatus.ACCEPTED
+
+
+@blueprint.get("/tasks")
+def tasks() -> ResponseReturnValue:
+    """The tasks, newest first, of this state, with this metadata, in which this text occurs."""
+    limit = limit_asked()
+    try:
+        found = ledger.search(limit + 1, cursor_asked(), conditions=list(_conditions()))
+    except SearchTooSlow:
+        raise InvalidInput({"q": "took too long to look for: name a state or metadata as well."}) from None
+    response = jsonify([_shown(task) for task in found[:limit]])
+    if len(found) > limit:
+        query: dict[str, Any] = request.args.to_dict() | {"limit": str(limit), "cursor": cursor_after(found[limit - 1])}
+        response.headers["Link"] = f'<{url_for(".tasks", **query)}>; rel="next"'
+    return response
+
+
+def _conditions() -> list[Document]:
+    conditions: list[Document] = []
+    for name, text in request.args.items():
+        if name == "status":
+            conditions.append({"status": presentation.stored_state(text)})
+        elif name == "q":
+            conditions.append(_containing(text))
+        elif name.startswith("metadata."):
+            key = name.removeprefix("metadata.")
+            if complaint := metadata.key_complaint(key):
+                raise InvalidInput({name: complaint})
+            conditions.append({f"metadata.{key}": {"$in": _readings(text)}})
+        elif name not in {"limit", "cursor"}:
+            raise InvalidInput({name: "is not known here: there are status, q, metadata.<key>, limit and cursor."})
+    return conditions
+
+
+def _readings(text: str) -> list[Any]:
+    """What a text in an address may stand for: itself, or the number or truth value that is written so."""
+    readings: list[Any] = [text]
+    if re.fullmatch(r"-?\d{1,18}", text):
+        readings.append(int(text))
+    elif re.fullmatch(r"-?\d{1,15}\.\d{1,15}", text):
+        readings.append(float(text))
+    elif text in {"true", "false"}:
+        readings.append(text == "true")
+    return readings
+
+
+def _containing(text: str) -> Document:
+    """Tasks in whose id, name, arguments, collections or metadata this text occurs, in any case."""
+    if not text or len(text) > presentation.MESSAGE_LENGTH:
+        raise InvalidInput({"q": f"must be text of 1 to {presentation.MESSAGE_LENGTH} characters."})
+    pattern = {"$regex": re.escape(text), "$options": "i"}
+    fields = ("_id", "name", "args", "join.from", "join.joins.from")
+    is_text = {"$eq": [{"$type": "$$this.v"}, "string"]}
+    occurs = {"$regexMatch": {"input": "$$this.v", "regex": re.escape(text), "options": "i"}}
+    values = {"$map": {"input": {"$objectToArray": "$metadata"}, "in": {"$and": [is_text, occurs]}}}
+    return {"$or": [*({field: pattern} for field in fields), {"$expr": {"$anyElementTrue": values}}]}
+
+
+@blueprint.get("/tasks/<task_id>")
+def task(task_id: str) -> ResponseReturnValue:
+    """One task: what was asked, why, what became of it, how far it is."""
+    return jsonify(_shown(ledger.find(task_id)))
+
+
+def _shown(task: Document) -> Document:
+    shown = presentation.as_json(task)
+    shown["task_id"] = shown.pop("_id")
+    if not presentation.is_final(task):
+        alive = live.read(task.get("shares") or task["_id"])
+        progress = alive.progress if alive else None
+        shown["progress"] = vars(progress) if progress else None
+    elif results.key_of(task) is not None:
+        address = url_for(".result", task_id=task["_id"])
+        shown["links"] = {"result": address, **{name: f"{address}.{name}" for name in exports.FORMATS}}
+    return shown
+
+
+@blueprint.patch("/tasks/<task_id>")
+def change_metadata(task_id: str) -> ResponseReturnValue:
+    """Sets and deletes keys of the metadata, whatever state the task is in."""
+    changes = _read(MetadataChange).metadata
+    for _ in range(TRIES):
+        found = ledger.find(task_id)
+        merged = {key: value for key, value in (found["metadata"] | changes).items() if value is not None}
+        if errors := metadata.errors_in(merged):
+            raise InvalidInput(errors)
+        if ledger.set_metadata(task_id, merged, found["version"]):
+            return jsonify(_shown(ledger.find(task_id)))
+    raise Conflict("The task changes too fast just now; try again.")
+
+
+@blueprint.delete("/tasks/<task_id>")
+def cancel_task(task_id: str) -> ResponseReturnValue:
+    """Cancels a task; what of it is under way in MongoDB is ended at once."""
+    if not cancel(task_id):
+        raise Conflict(f"The task had ended: it is {presentation.state_words(ledger.find(task_id)['status']).name}.")
+    return jsonify(_shown(ledger.find(task_id))), HTTPStatus.ACCEPTED
+
+
+@blueprint.get("/tasks/<task_id>/result")
+def result(task_id: str) -> ResponseReturnValue:
+    """Some rows of a result; the first ones while they are still being joined."""
+    offset = number_asked("offset", 0, 0, MAX_ROW_NUMBER)
+    limit = number_asked("limit", results.PAGE_ROWS, 1, MAX_ROWS)
+    found = ledger.find(task_id)
+    if not presentation.is_final(found):
+        return jsonify(_glimpse(found, limit))
+    summary = _summary(found)
+    rows = results.rows(summary, offset, limit)
+    if rows is None:
+        raise Gone("The result expired or was replaced while it was read.")
+    return jsonify(
+        {
+            "count": summary.count,
+            "offset": offset,
+            "columns": summary.columns,
+            "complete": summary.complete,
+            "expires_at": summary.expires_at.isoformat(),
+            "rows": rows,
+        }
+    )
+
+
+def _glimpse(task: Document, limit: int) -> Document:
+    state = runs.find(task.get("shares") or task["_id"])
+    if state is None:
+        raise Conflict(f"There are no rows yet: the task is {presentation.state_words(task['status']).name}.")
+    rows = staging.glimpse(state.run, limit)
+    columns = presentation.columns_of(rows)
+    return {"count": state.rows, "offset": 0, "columns": columns, "complete": False, "expires_at": None, "rows": rows}
+
+
+@blueprint.get("/tasks/<task_id>/result.<any(json, ndjson, csv):format>")
+def result_file(task_id: str, format: str) -> Response:  # noqa: A002 - the name of the address's part
+    """The whole result as a file, streamed."""
+    return exports.FORMATS[format](_summary(ledger.find(task_id)))
+
+
+def _summary(task: Document) -> results.Summary:
+    """The result of a task.
+
+    Raises:
+        Conflict: it has none.
+        Gone: it expired, or another run took its place.
+    """
+    key = results.key_of(task)
+    if key is None:
+        raise Conflict(f"The task has no result: it is {presentation.state_words(task['status']).name}.")
+    summary = results.of_task(task)
+    if summary is None:
+        newer = results.find(key)
+        raise Gone(
+            "The result expired. Ask for the join again."
+            if newer is None
+            else f"A newer run took the place of this result: that of the task {newer.task_id}."
+        )
+    return summary
+
+
+@blueprint.get("/openapi.json")
+def description() -> ResponseReturnValue:
+    """This API, described."""
+    return jsonify(openapi.describe({"Asked": Asked, "MetadataChange": MetadataChange, "JoinSpec": JoinSpec}))

@@ -1,0 +1,176 @@
+"""The API described in OpenAPI 3.1, from the models that read the requests: https://spec.openapis.org/oas/v3.1.1"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+PROBLEMS = {
+    "400": "The body is not JSON.",
+    "404": "There is no task with this id.",
+    "409": "Not as the task is now.",
+    "410": "The result expired, or another run took its place.",
+    "422": "What was asked for can not be done; ``errors`` names each field and says why.",
+    "503": "A server that is needed does not answer.",
+}
+
+PROBLEM = {
+    "type": "object",
+    "description": "RFC 9457",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
+            },
+        },
+    },
+}
+
+TASK = {
+    "type": "object",
+    "description": "What was asked, by whom, why, and what became of it. Instants are ISO 8601.",
+    "required": ["task_id", "status", "metadata", "timeline"],
+    "properties": {
+        "task_id": {"type": "string"},
+        "status": {"enum": ["QUEUED", "RECEIVED", "STARTED", "RETRY", "SUCCESS", "FAILURE", "REVOKED"]},
+        "metadata": {"type": "object"},
+        "join": {"anyOf": [{"$ref": "#/components/schemas/JoinSpec"}, {"type": "null"}]},
+        "result": {"description": "``{redis_key, count}``, or ``{type, message}`` of a failure, or null."},
+        "partial": {"description": "``{redis_key, count}`` of what was joined before the run was stopped, or null."},
+        "progress": {"description": "While it runs: ``{done, total, unit}``; ``total`` is null where it is not known."},
+        "timeline": {"type": "array", "items": {"type": "object"}},
+        "links": {"type": "object", "description": "Where the rows and the files of its result are."},
+    },
+}
+
+ROWS = {
+    "type": "object",
+    "required": ["count", "offset", "columns", "complete", "rows"],
+    "properties": {
+        "count": {"type": "integer"},
+        "offset": {"type": "integer"},
+        "columns": {"type": "array", "items": {"type": "string"}},
+        "complete": {
+            "type": "boolean",
+            "description": "False while it is joined, and of a run that was stopped.",
+        },
+        "expires_at": {"type": ["string", "null"]},
+        "rows": {"type": "array", "items": {"type": "object"}, "description": "Relaxed MongoDB Extended JSON v2."},
+    },
+}
+
+TASK_ID = {"name": "task_id", "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def describe(models: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
+    """The whole description, with these models by their names."""
+    _, schemas = models_json_schema(
+        [(model, "validation") for model in models.values()], ref_template="#/components/schemas/{model}"
+    )
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Dovetail", "version": "1", "description": "Joins MongoDB collections in the background."},
+        "paths": _paths(),
+        "components": {"schemas": {**schemas["$defs"], "Problem": PROBLEM, "Task": TASK, "Rows": ROWS}},
+    }
+
+
+def _paths() -> dict[str, Any]:
+    task = "/api/v1/tasks/{task_id}"
+    files = {"json": "application/json", "ndjson": "application/x-ndjson", "csv": "text/csv"}
+    return {
+        "/api/v1/joins": {
+            "post": {
+                "summary": "Ask for a join",
+                "requestBody": _body("Asked"),
+                "responses": {
+                    "202": _json("Recorded; Location is the task.", {"type": "object"}),
+                    **_problems("400", "422", "503"),
+                },
+            }
+        },
+        "/api/v1/tasks": {
+            "get": {
+                "summary": "Find tasks, newest first",
+                "parameters": [
+                    _query("status", "As shown: QUEUED, STARTED, SUCCESS, FAILURE, REVOKED."),
+                    _query("q", "Text that occurs in ids, names, arguments, collections or metadata; within 1.5 s."),
+                    _query("metadata.{key}", "The value of one key of the metadata; any key."),
+                    _query("limit", "1 to 200; 50 where it is not given."),
+                    _query("cursor", "From the Link header of the page before."),
+                ],
+                "responses": {
+                    "200": _json("A page.", {"type": "array", "items": {"$ref": "#/components/schemas/Task"}}),
+                    **_problems("422", "503"),
+                },
+            }
+        },
+        task: {
+            "parameters": [TASK_ID],
+            "get": {"summary": "Follow a task", "responses": {"200": _model("The task.", "Task"), **_problems("404")}},
+            "patch": {
+                "summary": "Change its metadata",
+                "requestBody": _body("MetadataChange"),
+                "responses": {"200": _model("The task.", "Task"), **_problems("400", "404", "409", "422")},
+            },
+            "delete": {
+                "summary": "Cancel it",
+                "responses": {"202": _model("It was not finished.", "Task"), **_problems("404", "409")},
+            },
+        },
+        f"{task}/result": {
+            "parameters": [TASK_ID],
+            "get": {
+                "summary": "Read rows",
+                "parameters": [
+                    _query("offset", "The first row, counted from 0."),
+                    _query("limit", "1 to 1,000; 50 where it is not given."),
+                ],
+                "responses": {"200": _model("The rows.", "Rows"), **_problems("404", "409", "410", "422")},
+            },
+        },
+        **{
+            f"{task}/result.{name}": {
+                "parameters": [TASK_ID],
+                "get": {
+                    "summary": f"Download the whole result as {name.upper()}",
+                    "responses": {
+                        "200": {"description": "Streamed.", "content": {content_type: {}}},
+                        **_problems("404", "409", "410"),
+                    },
+                },
+            }
+            for name, content_type in files.items()
+        },
+    }
+
+
+def _query(name: str, description: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "description": description, "schema": {"type": "string"}}
+
+
+def _body(model: str) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{model}"}
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
+
+
+def _json(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _model(description: str, model: str) -> dict[str, Any]:
+    return _json(description, {"$ref": f"#/components/schemas/{model}"})
+
+
+def _problems(*codes: str) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/Problem"}
+    content = {"application/problem+json": {"schema": schema}}
+    return {code: {"description": PROBLEMS[code], "content": content} for code in codes}
