@@ -1,0 +1,140 @@
+"""100,000 users with their 1,000,000 orders: against one cursor's raw batches thrown away, and the origin's task."""
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, Self
+
+from benchmarks import baselines
+from benchmarks.stack import Row, Servers, amount, fill, memory_of, ratio, timed, wait_until
+from worker_tasks import ledger, results, staging
+from worker_tasks.joins import runs
+from worker_tasks.submission import submit_join
+
+JOIN = {
+    "database": "bench",
+    "from": "users",
+    "joins": [{"from": "orders", "as": "orders", "on": [{"local": "_id", "foreign": "userId"}]}],
+}
+MEBIBYTE = 2**20
+
+
+def drain() -> None:
+    """The server's own speed."""
+    for _ in baselines.mongodb().bench.users.aggregate_raw_batches([baselines.LOOKUP]):
+        pass
+
+
+def ours() -> dict[str, Any]:
+    """Submits, and waits until it is published."""
+    task_id = submit_join(JOIN, fresh=True)
+    task: dict[str, Any] = wait_until(lambda: _ended(task_id), pause=0.05)
+    if task["status"] != "SUCCESS":
+        raise RuntimeError(task["result"])
+    return task
+
+
+def _ended(task_id: str) -> dict[str, Any] | None:
+    task = ledger.find(task_id)
+    return task if task["status"] in ledger.FINAL_STATES else None
+
+
+def origin() -> None:
+    baselines.join_all.delay()
+    baselines.results().delete("all")
+    wait_until(lambda: baselines.results().exists("all"), pause=0.05)
+
+
+def first_rows() -> float:
+    """Seconds until rows can be read; the run is waited for."""
+    began = time.perf_counter()
+    task_id = submit_join(JOIN, fresh=True)
+
+    def seen() -> Any:
+        state = runs.find(task_id)
+        return state and staging.glimpse(state.run, 10)
+
+    wait_until(seen)
+    took = time.perf_counter() - began
+    wait_until(lambda: _ended(task_id), pause=0.05)
+    return took
+
+
+class Peak:
+    """The most memory that a process and its children have while this is open."""
+
+    def __init__(self, process: int):
+        self._process = process
+        self._done = threading.Event()
+
+    def __enter__(self) -> Self:
+        self.idle = self.most = memory_of(self._process)
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.02):
+            self.most = max(self.most, memory_of(self._process))
+
+    @property
+    def growth(self) -> float:
+        return (self.most - self.idle) / MEBIBYTE
+
+
+def measure(servers: Servers, repeats: int) -> Iterator[Row]:
+    ledger.ensure_indexes()
+    fill(baselines.mongodb().bench)
+    drain()
+    times: dict[str, list[float]] = {name: [] for name in ("drain", "one", "two", "origin", "first", "memory")}
+    for _ in range(repeats):
+        times["drain"].append(timed(drain))
+        with servers.worker(1):
+            ours()  # processes that are just born connect and import first
+            times["one"].append(timed(ours))
+            times["first"].append(first_rows())
+        with servers.worker(1) as process, Peak(process) as peak:
+            ours()
+        times["memory"].append(peak.growth)
+        times["drain"].append(timed(drain))
+        with servers.worker(2):
+            ours()
+            times["two"].append(timed(ours))
+        with servers.origin_worker(1):
+            origin()
+            times["origin"].append(timed(origin))
+    yield ratio("100 k x 1 M, one worker process, against the raw drain", "<= 1.35", times["one"], times["drain"])
+    yield ratio("the same, two worker processes", "<= 0.75", times["two"], times["drain"])
+    yield ratio("the same, two processes, against the origin's task", "<= 0.35", times["two"], times["origin"])
+    yield amount("peak memory of the worker above idle", "<= 100", times["memory"], "MiB")
+    yield amount("first rows readable after the start", "<= 0.5", times["first"], "s")
+    yield from _pages(servers, repeats)
+    yield from _flat(servers)
+
+
+def _pages(servers: Servers, repeats: int) -> Iterator[Row]:
+    with servers.worker(2):
+        task = ours()
+    summary = results.of_task(task)
+    if summary is None:
+        raise RuntimeError("the result is gone")
+    first, any_page = [], []
+    for number in range(1, repeats * 40):
+        first.append(timed(lambda: results.page(summary, 1)))
+        page = 1 + number * 7919 % summary.pages
+        any_page.append(timed(lambda page=page: results.page(summary, page)))  # type: ignore[misc]
+    yield ratio("page k of the 100 k-row result, any k, against page 1", "<= 1.5", any_page, first)
+
+
+def _flat(servers: Servers) -> Iterator[Row]:
+    growth = []
+    for users in (100_000, 400_000):
+        fill(baselines.mongodb().bench, users, users * 4)
+        with servers.worker(1) as process, Peak(process) as peak:
+            ours()
+        growth.append(peak.growth)
+    yield ratio("peak memory, 400 k users against 100 k", "flat", [growth[1]], [growth[0]], "MiB")
