@@ -20,10 +20,10 @@ from worker_tasks.staging import Part, PartWriter
 
 #: Seconds between two reports of how far a part is.
 REPORT_SECONDS = 0.25
-#: Documents that are asked for at first, and at most: MongoDB itself sends no more than 16 MB at once.
-FIRST_BATCH, LARGEST_BATCH = 200, 100_000
-#: Seconds that one batch should take about.
-BATCH_SECONDS = 0.25
+#: Documents that are asked for at first.
+FIRST_BATCH = 200
+#: Seconds that one batch should take about, and bytes that it should have at most.
+BATCH_SECONDS, BATCH_BYTES = 0.25, 4 * 1024 * 1024
 #: MongoDB's codes for an operation that was killed: Interrupted, CursorKilled, CursorNotFound, NoSuchSession,
 #: TransactionTooOld (what a killed session answers), and QueryPlanKilled.
 KILLED = frozenset({11601, 237, 43, 206, 225, 175})
@@ -90,7 +90,7 @@ def _batches(aggregate: Aggregate) -> Generator[tuple[bytes, bool]]:
         # Said anew each time, because the driver's time limit belongs to a thread.
         with pymongo.timeout(max(0.001, deadline - began)):
             batch = next(cursor.batch_size(size), None)
-        size = next_batch_size(size, time.monotonic() - began)
+        size = next_batch_size(size, time.monotonic() - began, len(batch or b""))
         return batch
 
     with client.start_session(snapshot=aggregate.snapshot is not None) as session:
@@ -120,12 +120,15 @@ def _batches(aggregate: Aggregate) -> Generator[tuple[bytes, bool]]:
                     batch = ahead.result()
 
 
-def next_batch_size(documents: int, seconds: float) -> int:
-    """How many documents to ask for next, after so many took so long: the first rows come soon, all of them fast."""
-    if seconds < BATCH_SECONDS / 2:
-        return min(documents * 4, LARGEST_BATCH)
-    if seconds > BATCH_SECONDS * 2:
+def next_batch_size(documents: int, seconds: float, size: int) -> int:
+    """How many documents to ask for next, after so many took so long and were so many bytes.
+
+    The first rows come soon, all of them fast, and no batch takes much memory.
+    """
+    if size > BATCH_BYTES or seconds > BATCH_SECONDS * 2:
         return max(documents // 2, 1)
+    if seconds < BATCH_SECONDS / 2 and size * 4 <= BATCH_BYTES:
+        return documents * 4
     return documents
 
 
