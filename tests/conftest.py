@@ -47,7 +47,7 @@ os.environ |= {
     # The tests of the reconciler call it themselves; in all others it would mend what they break.
     "RECONCILE_SECONDS": "3600",
     "WORKER_SOFT_SHUTDOWN_SECONDS": "1",
-    "JOIN_DATABASES": "shop,big",
+    "JOIN_DATABASES": "shop,big,flights",
     "PART_DOCUMENTS": "1000",
 }
 

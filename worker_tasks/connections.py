@@ -22,6 +22,8 @@ REDIS_TIMEOUT = 1.0
 #: The same for hints, which must not hold up what they are about. Asking, publishing and two hints on a frozen
 #: Redis stay under 3 s.
 HINT_TIMEOUT = 0.3
+#: The same for putting the parts of a result together: some hundreds of megabytes are copied, and logged, at once.
+PUBLISHING_TIMEOUT = 30.0
 TASKS_COLLECTION = "task_results"
 
 Document = dict[str, Any]
@@ -47,6 +49,7 @@ class Connections:
         )
         self.results = _redis_client(settings.results_url)
         self.hints = _redis_client(settings.results_url, HINT_TIMEOUT)
+        self.publishing = _redis_client(settings.results_url, PUBLISHING_TIMEOUT)
         self.queue = _redis_client(settings.queue_url)
         self._settings = settings
 
@@ -80,6 +83,7 @@ class Connections:
         self.joins.close()
         self.results.close()
         self.hints.close()
+        self.publishing.close()
         self.queue.close()
 
 

@@ -35,12 +35,14 @@ class ResultGone(Exception):
 class Summary:
     """What a published result is: its key, rows, bytes, columns (over all rows, as first seen) and times.
 
-    ``segments`` holds the rows of each part that it was put together from: the row index begins anew in each.
-    One that is not ``complete`` holds the rows that were joined when the run was stopped.
+    ``run`` names the beginning of the task that made it. ``segments`` holds the rows of each part that it was put
+    together from: the row index begins anew in each. One that is not ``complete`` holds the rows that were joined when
+    the run was stopped.
     """
 
     key: str
     task_id: str
+    run: str
     count: int
     bytes: int
     columns: list[str]
@@ -58,8 +60,21 @@ class Summary:
     def pages(self) -> int:
         return max(1, -(-self.count // PAGE_ROWS))
 
+    @property
+    def mark_of_run(self) -> str:
+        """What stands in the JSON of every summary of this run, and of no other."""
+        return f'"run": {json.dumps(self.run)}'
+
     def to_json(self) -> str:
         return json.dumps(asdict(self), default=datetime.isoformat)
+
+
+def summary_from_json(text: str | bytes) -> Summary:
+    """The summary that was written as this JSON."""
+    fields = json.loads(text)
+    for instant in ("published_at", "expires_at"):
+        fields[instant] = datetime.fromisoformat(fields[instant])
+    return Summary(**fields)
 
 
 # By prefix, so that no user id can make one key name out of another.
@@ -92,12 +107,7 @@ def find(key: str) -> Summary | None:
         redis.exceptions.RedisError: Redis does not answer.
     """
     text = connections().results.get(summary_key(key))
-    if text is None:
-        return None
-    fields = json.loads(text)
-    for instant in ("published_at", "expires_at"):
-        fields[instant] = datetime.fromisoformat(fields[instant])
-    return Summary(**fields)
+    return None if text is None else summary_from_json(ensure_bytes(text))
 
 
 def of_task(task: Mapping[str, Any]) -> Summary | None:

@@ -29,8 +29,9 @@ GLIMPSE_BYTES = 64 * 1024
 _PUBLISH = """
 local target, index, summary, outcome = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local seconds = ARGV[1]
-if redis.call('GET', summary) == ARGV[3] then return 0 end  -- done before; the answer was lost
-local function of(part, which) return tonumber(ARGV[4 + (part - 5) * 3 + which]) end
+local there = redis.call('GET', summary)
+if there and string.find(there, ARGV[5], 1, true) then return there end  -- done before; the answer was lost
+local function of(part, which) return tonumber(ARGV[5 + (part - 5) * 3 + which]) end
 for part = 5, #KEYS do
   if redis.call('STRLEN', KEYS[part]) ~= of(part, 1) then return redis.error_reply('STAGING a part is gone') end
 end
@@ -49,7 +50,7 @@ redis.call('EXPIRE', target, seconds)
 redis.call('SET', index, ARGV[2], 'EX', seconds)
 redis.call('SET', summary, ARGV[3], 'EX', seconds)
 if ARGV[4] ~= '' then redis.call('SET', outcome, ARGV[4], 'EX', seconds) end
-return 1
+return ARGV[3]
 """
 
 
@@ -190,6 +191,7 @@ def publish(  # noqa: PLR0913 - what is where, and what becomes of it
     summary = Summary(
         key=key,
         task_id=task_id,
+        run=run,
         count=sum(part.rows for part in parts),
         bytes=size + len(b"]"),
         columns=list(dict.fromkeys(column for part in parts for column in part.columns)),
@@ -202,9 +204,9 @@ def publish(  # noqa: PLR0913 - what is where, and what becomes of it
     outcome = json.dumps(summary.outcome) if complete else ""
     keys = [key, results.index_key(key), results.summary_key(key), results.outcome_key(task_id)]
     keys += [part_key(run, number) for number in range(len(parts))]
-    arguments: list[Any] = [ttl_seconds, index, summary.to_json(), outcome, *places]
-    connections().results.eval(_PUBLISH, len(keys), *keys, *arguments)
-    return summary
+    arguments: list[Any] = [ttl_seconds, index, summary.to_json(), outcome, summary.mark_of_run, *places]
+    published: Any = connections().publishing.eval(_PUBLISH, len(keys), *keys, *arguments)
+    return results.summary_from_json(published)
 
 
 def _laid_out(parts: Sequence[Part]) -> tuple[int, bytes, list[int]]:

@@ -1,0 +1,61 @@
+"""The ways of joining against each other, on the same question: each as a ratio to the one that is chosen."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks import baselines
+from benchmarks.stack import Row, Servers, fill, ratio, timed
+from worker_tasks.connections import connections
+from worker_tasks.joins.catalog import Catalog
+from worker_tasks.joins.pipeline import compile_pipeline
+from worker_tasks.joins.spec import JoinSpec, read
+from worker_tasks.joins.stages import matching
+from worker_tasks.joins.strategy import Strategy, Way, choose, is_right, step_of
+
+USERS, ORDERS, TAGS = 20_000, 60_000, 2_000
+BEARABLE_SECONDS = 300
+
+
+def question(kind: str, shape: str, other: str, local: str, foreign: str) -> JoinSpec:
+    brings = {} if kind in {"semi", "anti"} else {"as": "matches", "shape": shape}
+    join = {"from": other, "kind": kind, "on": [{"local": local, "foreign": foreign}], **brings}
+    return read({"database": "bench", "from": "users", "joins": [join]}, {"bench"})
+
+
+#: What is asked, and the ways that are compared beside the chosen one.
+QUESTIONS: list[tuple[str, JoinSpec, tuple[Way, ...]]] = [
+    ("array, by index", question("left", "array", "orders", "_id", "userId"), (Way.ONE_PASS,)),
+    ("rows, by index", question("inner", "rows", "orders", "_id", "userId"), (Way.ONE_PASS, Way.SWAPPED)),
+    ("count, by index", question("left", "count", "orders", "_id", "userId"), (Way.ONE_PASS,)),
+    ("semi, by index", question("semi", "array", "orders", "_id", "userId"), (Way.ONE_PASS,)),
+    ("rows, no index", question("inner", "rows", "plain", "_id", "userId"), (Way.ONE_PASS, Way.SWAPPED)),
+    ("array, no index", question("left", "array", "plain", "_id", "userId"), (Way.ONE_PASS,)),
+    ("array, small other side", question("left", "array", "tags", "tag", "name"), (Way.ONE_PASS,)),
+]
+
+
+def measure(servers: Servers, repeats: int) -> Iterator[Row]:
+    bench = baselines.mongodb().bench
+    fill(bench, USERS, ORDERS)
+    bench.users.update_many({}, [{"$set": {"tag": {"$concat": ["t", {"$substrBytes": ["$_id", 1, 3]}]}}}])
+    bench.orders.aggregate([{"$out": "plain"}])
+    bench.tags.insert_many([{"_id": number, "name": f"t{number}"} for number in range(TAGS)])
+    for name, spec, others in QUESTIONS:
+        facts = Catalog(spec, connections().joins.bench)
+        chosen = choose(spec, facts, BEARABLE_SECONDS)
+        ways = [way for way in others if way is not chosen.steps[0].way and is_right(spec, 0, way, facts)]
+        strategies = {way: Strategy((step_of(spec.joins[0], way, 0, facts),)) for way in ways}
+        times: dict[Any, list[float]] = {way: [] for way in ("chosen", *ways)}
+        for _ in range(repeats):
+            times["chosen"].append(timed(lambda spec=spec, chosen=chosen: drain(spec, chosen)))  # type: ignore[misc]
+            for way, strategy in strategies.items():
+                times[way].append(timed(lambda spec=spec, strategy=strategy: drain(spec, strategy)))  # type: ignore[misc]
+        for way in ways:
+            yield ratio(f"{name}: {chosen.steps[0].way} against {way}", "<= 3", times["chosen"], times[way])
+
+
+def drain(spec: JoinSpec, strategy: Strategy) -> None:
+    aggregation = compile_pipeline(spec, strategy)
+    pipeline = matching(aggregation.filter) + aggregation.pipeline
+    for _ in baselines.mongodb().bench[aggregation.collection].aggregate_raw_batches(pipeline, allowDiskUse=True):
+        pass
