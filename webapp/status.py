@@ -51,10 +51,10 @@ def _seen(task_id: str) -> dict[str, Any]:
     """The task as it is now, for the templates."""
     alive = live.read(task_id)
     task = ledger.find(task_id)
-    known = alive is not None and alive.follows == task.get("shares")
-    if not known and not presentation.is_final(task):
+    if not presentation.is_final(task):
+        # Also where it is known, so that the polls that follow need no query for a while.
         live.announce_if_unknown(task_id, revision_of(task), task.get("shares"))
-        alive = live.read(task_id)
+        alive = alive or live.read(task_id)
     return {
         "task": task,
         "progress": alive.progress if alive else None,

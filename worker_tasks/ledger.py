@@ -14,7 +14,6 @@ import pymongo
 from bson.errors import InvalidDocument
 from celery import states
 from kombu.exceptions import EncodeError
-from pymongo import WriteConcern
 from pymongo.errors import DuplicateKeyError, ExecutionTimeout
 
 from worker_tasks import live
@@ -202,10 +201,8 @@ def claim(task_id: str, name: str, args: Sequence[Any], kwargs: Mapping[str, Any
         new_document(task_id, name, args, kwargs),
     )
     allowed = may_become(task_id, states.STARTED) | {"cancel_requested": {"$ne": True}}
-    # Not waited for until a majority has it: should it be rolled back, the end of the task is written all the same.
-    tasks = connections().tasks.with_options(write_concern=WriteConcern(w=1))
     begun = _tried(
-        lambda: tasks.find_one_and_update(
+        lambda: connections().tasks.find_one_and_update(
             allowed, change, projection={"attempt": True}, upsert=True, return_document=pymongo.ReturnDocument.AFTER
         )
     )
