@@ -53,10 +53,16 @@ def wait_for_state(task_id: str, *states: str, within: float = WAIT_SECONDS) -> 
 def paused(server: Server) -> Iterator[None]:
     """The server is there and answers nothing: worse than one that is gone."""
     os.kill(server.pid, signal.SIGSTOP)
+    # A thread that is busy is stopped a moment later, and would answer until then.
+    eventually(lambda: all(_is_stopped(thread) for thread in Path(f"/proc/{server.pid}/task").iterdir()))
     try:
         yield
     finally:
         os.kill(server.pid, signal.SIGCONT)
+
+
+def _is_stopped(thread: Path) -> bool:
+    return (thread / "stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 class Process:
