@@ -135,11 +135,16 @@ def _shown(task: Document) -> Document:
     if not presentation.is_final(task):
         alive = live.read(task.get("shares") or task["_id"])
         progress = alive.progress if alive else None
-        shown["progress"] = vars(progress) if progress else None
+        shown["progress"] = _progress(progress) if progress else None
     elif results.key_of(task) is not None:
         address = url_for(".result", task_id=task["_id"])
         shown["links"] = {"result": address, **{name: f"{address}.{name}" for name in exports.FORMATS}}
     return shown
+
+
+def _progress(progress: live.Progress) -> Document:
+    share = progress.done / progress.total if progress.total else None
+    return {**vars(progress), "share": share, "seconds_left": progress.seconds_left}
 
 
 @blueprint.patch("/tasks/<task_id>")

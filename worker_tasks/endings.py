@@ -5,6 +5,7 @@ from celery import states
 from worker_tasks import ledger, sharing
 from worker_tasks.celery_app import app
 from worker_tasks.connections import Document
+from worker_tasks.errors import SnapshotGone
 from worker_tasks.joins import stopping
 from worker_tasks.joins.lifecycle import Ending
 
@@ -17,6 +18,8 @@ def record(task_id: str, ending: Ending) -> None:
     """
     if ending.is_cancelled:
         record_stopped(task_id, ending.fields)
+    elif isinstance(ending.failure, SnapshotGone):
+        _begin_again_in_one_part(task_id)
     elif ending.failure is not None:
         app.record_failure(task_id, ending.failure, fields=ending.fields)
         sharing.fail(app, task_id, ending.failure, ending.fields)
@@ -24,6 +27,14 @@ def record(task_id: str, ending: Ending) -> None:
         outcome = ending.summary.outcome
         sharing.answer(task_id, outcome, ending.fields, f"{len(ending.summary.segments)} parts put together")
         sharing.settle(task_id, outcome, ending.fields)
+
+
+def _begin_again_in_one_part(task_id: str) -> None:
+    task = ledger.find(task_id)
+    kwargs = task["kwargs"] | {"divided": False}
+    note = "its parts waited until the instant they read at was gone: run again in one part"
+    if ledger.transition(task_id, states.PENDING, fields={"kwargs": kwargs}, note=note):
+        app.publish_again(task | {"kwargs": kwargs})
 
 
 def record_stopped(task_id: str, fields: Document) -> None:

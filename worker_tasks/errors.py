@@ -67,6 +67,10 @@ class JoinFailed(DovetailError):
     """The join's or the data's fault: MongoDB can not do it. The message says what to change."""
 
 
+class SnapshotGone(JoinFailed):
+    """Nobody's fault: the parts of a join waited so long that the instant they read at is gone."""
+
+
 class StorageFull(DovetailError):
     """The operator's: Redis has no room for the result."""
 

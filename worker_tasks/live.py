@@ -20,11 +20,21 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a running task is: ``done`` of ``total`` (None: not known before), in ``unit`` (a plural noun)."""
+    """How far a running task is: ``done`` of ``total`` (None: not known before), in ``unit`` (a plural noun).
+
+    ``size`` is what was written so far, in bytes; ``rate`` is how many are done in a second.
+    """
 
     done: int
     total: int | None
     unit: str
+    size: int | None = None
+    rate: float | None = None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """None where nothing tells."""
+        return None if self.total is None or not self.rate else max(0, self.total - self.done) / self.rate
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,8 @@ def report(task_id: str, progress: Progress) -> None:
                     "done": progress.done,
                     "total": "" if total is None else total,
                     "unit": progress.unit,
+                    "size": "" if progress.size is None else progress.size,
+                    "rate": "" if progress.rate is None else progress.rate,
                 },
             )
             pipe.hincrby(_key(task_id), "reports", 1)
@@ -85,7 +97,13 @@ def read(task_id: str) -> Live | None:
     running = own if follows is None else _fields(follows)
     progress = None
     if "done" in running:
-        progress = Progress(int(running["done"]), int(running["total"]) if running["total"] else None, running["unit"])
+        progress = Progress(
+            done=int(running["done"]),
+            total=int(running["total"]) if running["total"] else None,
+            unit=running["unit"],
+            size=int(running["size"]) if running.get("size") else None,
+            rate=float(running["rate"]) if running.get("rate") else None,
+        )
     return Live(f"{own['revision']}.{running.get('reports', '0')}", progress, follows)
 
 

@@ -53,8 +53,9 @@ def post_json(address: str, body: dict[str, str]) -> Answer:
 def waiting_task(submit_practice: Submit, address: str) -> str:
     """The id of a task that waits; the web process has shown it, and so holds open connections."""
     task_id = submit_practice("waits")
-    assert get(f"{address}/tasks/{task_id}").status == 200
-    assert get(f"{address}/readyz").status == 200
+    for page in (f"/tasks/{task_id}", "/readyz"):
+        shown = get(address + page)
+        assert shown.status == 200, shown.body
     return task_id
 
 

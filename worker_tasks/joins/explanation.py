@@ -3,7 +3,7 @@
 from pymongo.errors import AutoReconnect, ExecutionTimeout, OperationFailure, PyMongoError
 
 from worker_tasks.connections import connections
-from worker_tasks.errors import MONGODB_FAILURES, DovetailError, JoinFailed, LimitExceeded
+from worker_tasks.errors import MONGODB_FAILURES, DovetailError, JoinFailed, LimitExceeded, SnapshotGone
 from worker_tasks.settings import settings
 from worker_tasks.staging import NARROW
 
@@ -17,8 +17,6 @@ REASONS = {
     13: "The worker's MongoDB user may not read one of the collections: it is not open for joins.",
     146: "The matches of one key need more memory than MongoDB allows. Ask for shape count, or for fewer fields.",
     241: "A value could not be converted as the join asks.",
-    239: "It waited so long for a worker that the instant its parts read at is gone. Run it again.",
-    246: "MongoDB could not give the instant that the parts are to read at. Run it again.",
     292: "Sorting or grouping needs more memory than MongoDB allows without its disk. Ask for fewer fields.",
     4568: TOO_BIG,
     10334: TOO_BIG,
@@ -26,6 +24,8 @@ REASONS = {
     17419: TOO_BIG,
     17420: TOO_BIG,
 }
+#: SnapshotTooOld, SnapshotUnavailable.
+SNAPSHOT_GONE = frozenset({239, 246})
 
 
 def of(error: PyMongoError | DovetailError, *, met_before: bool) -> DovetailError | None:
@@ -50,6 +50,8 @@ def of(error: PyMongoError | DovetailError, *, met_before: bool) -> DovetailErro
 def of_refusal(error: PyMongoError) -> JoinFailed:
     """What it means that MongoDB refused."""
     code = error.code if isinstance(error, OperationFailure) else None
+    if code in SNAPSHOT_GONE:
+        return SnapshotGone("MongoDB no longer has the instant that its parts read at.")
     return JoinFailed(REASONS.get(code or 0, f"MongoDB could not do it (error {code})."))
 
 

@@ -12,7 +12,7 @@ from redis.exceptions import LockError, OutOfMemoryError
 
 from worker_tasks import ledger, live, results, staging
 from worker_tasks.connections import Document, connections
-from worker_tasks.errors import DovetailError, StorageFull, TaskTakesWorkerDown
+from worker_tasks.errors import DovetailError, SnapshotGone, StorageFull, TaskTakesWorkerDown
 from worker_tasks.joins import execution, explanation, runs, stopping
 from worker_tasks.joins.planning import Plan
 from worker_tasks.joins.runs import Answer
@@ -145,7 +145,7 @@ def _written(task_id: str, run: str, number: int, plan: Plan, begun: runs.Begun)
         if state is None:
             return True
         writer.others(state.rows - rows, state.size - size)
-        live.report(task_id, live.Progress(state.rows, state.total, "rows"))
+        live.report(task_id, live.Progress(state.rows, state.total, "rows", state.size, state.rate))
         return state.stop is not None
 
     aggregate = execution.Aggregate(
@@ -221,7 +221,7 @@ def _put_together(task_id: str, state: runs.State, key: str) -> Ending:
     ttl_seconds = settings().result_ttl_seconds
     if state.stop is None:
         return Ending(staging.publish(state.run, parts, key, task_id, ttl_seconds))
-    if not any(part.rows for part in parts):
+    if not any(part.rows for part in parts) or isinstance(Ending(None, state.stop).failure, SnapshotGone):
         staging.discard(state.run, len(parts))
         return Ending(None, state.stop)
     key = results.partial_key(task_id)

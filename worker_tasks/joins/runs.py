@@ -4,6 +4,7 @@ A run is one beginning of a task: its name has the attempt in it, so that nothin
 """
 
 import json
+import time
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ CANCELLED = "cancelled"
 _OPEN = """
 local stop = redis.call('HGET', KEYS[1], 'stop')
 redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], 'run', ARGV[1], 'parts', ARGV[2])
+redis.call('HSET', KEYS[1], 'run', ARGV[1], 'parts', ARGV[2], 'began', redis.call('TIME')[1])
 if ARGV[3] ~= '' then redis.call('HSET', KEYS[1], 'total', ARGV[3]) end
 if stop then redis.call('HSET', KEYS[1], 'stop', stop) end
 redis.call('EXPIRE', KEYS[1], ARGV[4])
@@ -87,7 +88,7 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True)
 class State:
-    """A run as it is now. ``parts`` holds what each ended part wrote, None for the others."""
+    """A run as it is now. ``parts`` holds what each ended part wrote, None for the others; ``began`` is a Unix time."""
 
     run: str
     parts: list[Part | None]
@@ -95,6 +96,12 @@ class State:
     size: int
     total: int | None
     stop: str | None
+    began: float
+
+    @property
+    def rate(self) -> float:
+        """Rows a second, from the beginning on."""
+        return self.rows / max(time.time() - self.began, 1)
 
 
 def _key(task_id: str) -> str:
@@ -175,6 +182,7 @@ def _state(flat: list[bytes]) -> State:
         size=sum(int(fields.get(f"size:{number}", 0)) for number in numbers),
         total=int(fields["total"]) if "total" in fields else None,
         stop=fields.get("stop"),
+        began=float(fields["began"]),
     )
 
 

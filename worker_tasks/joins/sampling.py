@@ -1,0 +1,222 @@
+"""What a collection looks like, from a bounded sample: its fields, their types, how often each of them is filled."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Self
+
+import orjson
+import pymongo
+from bson import Binary, Decimal128, Int64, ObjectId, Regex, Timestamp
+from bson.datetime_ms import DatetimeMS
+from kombu.utils.encoding import ensure_bytes
+from pymongo.collection import Collection
+from pymongo.errors import ExecutionTimeout, OperationFailure
+
+from worker_tasks.connections import Document, connections
+from worker_tasks.joins import filters
+from worker_tasks.joins.catalog import COMMAND_NOT_SUPPORTED_ON_VIEW
+from worker_tasks.joins.names import collection_complaint, path_complaint
+
+#: Documents of a sample.
+SAMPLE_DOCUMENTS = 300
+#: Seconds that drawing a sample may take; after that the first documents and the last stand for all.
+DRAWING_SECONDS = 0.3
+#: How deep fields inside fields are looked at, and elements of a list that are.
+MAX_DEPTH, MAX_ELEMENTS = 3, 20
+#: Fields that are told of one collection at most, and collections of one database.
+MAX_FIELDS, MAX_COLLECTIONS = 300, 200
+#: Seconds that what was seen is remembered in Redis.
+KEPT_SECONDS = 120
+
+#: Python's types as pymongo makes them of BSON, by the names that MongoDB's ``$type`` takes.
+_TYPES: dict[type, str] = {
+    str: "string",
+    bool: "bool",
+    int: "int",
+    Int64: "long",
+    float: "double",
+    Decimal128: "decimal",
+    ObjectId: "objectId",
+    datetime: "date",
+    DatetimeMS: "date",
+    dict: "object",
+    list: "array",
+    type(None): "null",
+    Binary: "binData",
+    bytes: "binData",
+    Regex: "regex",
+    Timestamp: "timestamp",
+}
+NUMBERS = frozenset({"int", "long", "double", "decimal"})
+
+
+def type_of(value: Any) -> str:
+    """The name of a value's BSON type; ``other`` where it is a rare one."""
+    return _TYPES.get(type(value), "other")
+
+
+def kind_of(type_name: str) -> str:
+    """What can match at all: every number matches every other kind of number."""
+    return "number" if type_name in NUMBERS else type_name
+
+
+@dataclass(frozen=True)
+class Field:
+    """One path of the documents in a sample.
+
+    ``filled`` is the share of documents that have something there; ``types`` says how often each BSON type is among
+    what they have.
+    """
+
+    path: str
+    filled: float
+    types: dict[str, float]
+
+    @property
+    def main_type(self) -> str:
+        """The most frequent one."""
+        return max(self.types, key=lambda name: self.types[name], default="null")
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        return frozenset(map(kind_of, self.types))
+
+
+@dataclass(frozen=True)
+class Look:
+    """A collection at a glance: how many documents (by MongoDB's counter; None of a view), and the fields of a sample.
+
+    ``size`` is what a document of the sample takes as JSON, on average.
+    """
+
+    count: int | None
+    sampled: int
+    size: float
+    fields: tuple[Field, ...]
+
+    def field(self, path: str) -> Field | None:
+        return next((field for field in self.fields if field.path == path), None)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Self:
+        read = json.loads(text)
+        return cls(**{**read, "fields": tuple(Field(**field) for field in read["fields"])})
+
+
+def collections_of(database: str) -> list[tuple[str, int | None]]:
+    """The collections that are open for joins, by name, with their number of documents; None for a view.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    source = connections().joins[database]
+    found = source.list_collections(authorizedCollections=True, nameOnly=True)
+    kinds = {entry["name"]: entry["type"] for entry in found if not collection_complaint(entry["name"])}
+    names = sorted(kinds)[:MAX_COLLECTIONS]
+    return [(name, None if kinds[name] == "view" else source[name].estimated_document_count()) for name in names]
+
+
+def look_at(database: str, collection: str) -> Look:
+    """A collection at a glance, as it was within the last minutes.
+
+    Raises:
+        pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
+    """
+    key = f"collection_look:{database}.{collection}"
+    if (kept := connections().results.get(key)) is not None:
+        return Look.from_json(ensure_bytes(kept))
+    source = connections().joins[database][collection]
+    documents = draw(source, {}, SAMPLE_DOCUMENTS)
+    look = Look(_count(source), len(documents), mean_size(documents), tuple(_fields(documents)))
+    connections().results.set(key, look.to_json(), ex=KEPT_SECONDS)
+    return look
+
+
+def _count(source: Collection[Document]) -> int | None:
+    try:
+        return source.estimated_document_count()
+    except OperationFailure as error:
+        if error.code != COMMAND_NOT_SUPPORTED_ON_VIEW:
+            raise
+        return None
+
+
+def draw(source: Collection[Document], stored: filters.Filter, size: int, comment: str | None = None) -> list[Document]:
+    """Some documents that a filter keeps: at random, or where that takes too long the first ones and the last.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    query = filters.to_query(stored)
+    pipeline: list[Document] = [{"$match": query}] if query else []
+    try:
+        with pymongo.timeout(DRAWING_SECONDS):
+            return list(source.aggregate([*pipeline, {"$sample": {"size": size}}], comment=comment))
+    except ExecutionTimeout:
+        pass
+    try:
+        with pymongo.timeout(DRAWING_SECONDS):
+            ends = (source.find(query, comment=comment).sort("_id", way).limit(size // 2) for way in (1, -1))
+            return list({repr(found["_id"]): found for end in ends for found in end}.values())
+    except ExecutionTimeout:
+        return []
+
+
+def mean_size(documents: list[Document]) -> float:
+    """Bytes of a document as JSON, on average; about, because values that JSON has not are counted as text."""
+    if not documents:
+        return 0.0
+    return sum(
+        len(orjson.dumps(document, default=str, option=orjson.OPT_NON_STR_KEYS)) for document in documents
+    ) / len(documents)
+
+
+def _fields(documents: list[Document]) -> list[Field]:
+    filled: Counter[str] = Counter()
+    types: dict[str, Counter[str]] = {}
+    for document in documents:
+        seen: set[str] = set()
+        for path, value in _walk(document, "", MAX_DEPTH):
+            found = types.setdefault(path, Counter())
+            if value is None:
+                continue
+            found[type_of(value)] += 1
+            if path not in seen:
+                seen.add(path)
+                filled[path] += 1
+    return [
+        Field(path, filled[path] / len(documents), {name: count / found.total() for name, count in found.most_common()})
+        for path, found in list(types.items())[:MAX_FIELDS]
+        if not path_complaint(path)
+    ]
+
+
+def _walk(document: Document, before: str, depth: int) -> Iterator[tuple[str, Any]]:
+    """Every path and what is there; through lists as MongoDB's dotted paths lead through them."""
+    for name, value in document.items():
+        path = f"{before}{name}"
+        yield path, value
+        if depth == 1:
+            continue
+        for inner in value[:MAX_ELEMENTS] if isinstance(value, list) else [value]:
+            if isinstance(inner, dict):
+                yield from _walk(inner, f"{path}.", depth - 1)
+
+
+def values_at(document: Any, path: str) -> list[Any]:
+    """What is at a path, each element of a list by itself, as ``localField`` takes it; nothing for null and missing."""
+    head, _, rest = path.partition(".")
+    if isinstance(document, list):
+        return [value for element in document if isinstance(element, dict) for value in values_at(element, path)]
+    if not isinstance(document, dict) or head not in document:
+        return []
+    if rest:
+        return values_at(document[head], rest)
+    value = document[head]
+    return [each for each in (value if isinstance(value, list) else [value]) if each is not None]
