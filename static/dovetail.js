@@ -1,6 +1,6 @@
-// Enhances the task page, which works without it.
+// Enhances the pages, which work without it.
 
-// Polls go on by themselves after a failed one; the person should know meanwhile.
+// Requests go on by themselves after a failed one; the person should know meanwhile.
 const connection = document.getElementById("connection");
 document.addEventListener("htmx:error", () => { connection.hidden = false; });
 document.addEventListener("htmx:response:error", () => { connection.hidden = false; });
@@ -8,10 +8,41 @@ document.addEventListener("htmx:before:response", (event) => {
   if (event.detail.ctx.response.status < 400) connection.hidden = true;
 });
 
-// A hidden tab asks for nothing; it catches up when it is seen again.
+// A hidden tab polls for nothing; it catches up when it is seen again.
 document.addEventListener("htmx:before:request", (event) => {
-  if (document.hidden) event.preventDefault();
+  if (document.hidden && event.target.id === "status") event.preventDefault();
 });
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden) document.dispatchEvent(new Event("visible-again"));
 });
+
+document.addEventListener("htmx:after:swap", (event) => {
+  const target = event.detail.ctx.target;
+  if (target?.id === "builder") {
+    // A morph changes attributes, which what was chosen by hand follows no more.
+    for (const option of target.querySelectorAll("option")) option.selected = option.hasAttribute("selected");
+    for (const input of target.querySelectorAll("[type=radio], [type=checkbox]")) input.checked = input.hasAttribute("checked");
+    document.body.dispatchEvent(new Event("draft-ready"));
+  }
+  showState();
+  offerCopies();
+});
+
+// The tab's icon says the state; its title comes with the fragment.
+function showState() {
+  const icon = document.getElementById("status")?.dataset.icon;
+  if (icon) document.querySelector("link[rel=icon]").href = icon;
+}
+
+function offerCopies() {
+  for (const button of document.querySelectorAll("[data-copies]")) button.hidden = !navigator.clipboard;
+}
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-copies]");
+  if (!button) return;
+  await navigator.clipboard.writeText(document.getElementById(button.dataset.copies).textContent);
+  button.textContent = "Copied";
+});
+
+offerCopies();

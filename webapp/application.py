@@ -7,7 +7,7 @@ from typing import Any
 from flask import Flask, Response
 from flask_wtf import CSRFProtect
 
-from webapp import api, api_v1, errors, health, history, joins, presentation, results, status
+from webapp import api, api_v1, errors, health, history, joins, presentation, results, saved, status
 from worker_tasks.settings import SettingsError, settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -33,7 +33,7 @@ def create_app() -> Flask:
     protection = CSRFProtect(app)
     for programs in (api, api_v1):
         protection.exempt(programs.blueprint)
-    for room in (joins, status, results, history, api, api_v1, health):
+    for room in (joins, saved, status, results, history, api, api_v1, health):
         app.register_blueprint(room.blueprint)
     errors.register(app)
     _teach_templates(app)
@@ -63,7 +63,24 @@ def _configure(app: Flask) -> None:
 
 def _teach_templates(app: Flask) -> None:
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    for word in ("ago", "is_past", "exactly", "duration", "size", "bson_value", "columns_of", "percent"):
+    for word in (
+        "about",
+        "ago",
+        "as_curl",
+        "bson_value",
+        "columns_of",
+        "duration",
+        "exactly",
+        "input_mode",
+        "is_past",
+        "joined_columns",
+        "pairs_as_json",
+        "pace",
+        "percent",
+        "seconds",
+        "share",
+        "size",
+    ):
         app.add_template_filter(getattr(presentation, word), word)
     for word in (
         "sentence",
@@ -75,6 +92,14 @@ def _teach_templates(app: Flask) -> None:
         "join_outcome",
         "returned",
         "can_be_cancelled",
+        "cancel_receipt",
+        "icon_of",
+        "join_lines",
+        "join_sentence",
+        "kind_words",
+        "page_title",
+        "what_came",
+        "wrong",
     ):
         app.add_template_global(getattr(presentation, word), word)
 

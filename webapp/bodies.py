@@ -1,5 +1,6 @@
 """The JSON body of a request, read once and refused in words."""
 
+import json
 from http import HTTPStatus
 from typing import Any
 
@@ -31,3 +32,15 @@ def json_object() -> dict[str, Any]:
     if not isinstance(body, dict):
         raise UnreadableBody("body", "must be a JSON object.")
     return body
+
+
+def json_argument(name: str) -> Any:
+    """JSON that stands in the query of the address.
+
+    Raises:
+        UnreadableBody: it is none.
+    """
+    try:
+        return json.loads(request.args[name])
+    except ValueError:
+        raise UnreadableBody(name, "is not valid JSON.") from None

@@ -12,6 +12,7 @@ from worker_tasks.errors import (
     MONGODB_FAILURES,
     REDIS_FAILURES,
     InvalidInput,
+    SavedJoinNotFound,
     ServiceUnavailable,
     TaskNotFound,
     unavailable,
@@ -28,7 +29,8 @@ def register(app: Flask) -> None:
     app.register_error_handler(UnreadableBody, _unreadable_body)
     app.register_error_handler(Conflict, _conflict)
     app.register_error_handler(Gone, _gone)
-    app.register_error_handler(TaskNotFound, _task_not_found)
+    app.register_error_handler(TaskNotFound, _not_found)
+    app.register_error_handler(SavedJoinNotFound, _not_found)
     app.register_error_handler(ServiceUnavailable, _service_unavailable)
     for failure in (*MONGODB_FAILURES, *REDIS_FAILURES):
         app.register_error_handler(failure, lambda error: _service_unavailable(unavailable(error)))
@@ -70,8 +72,9 @@ def _gone(error: Gone) -> Response:
     return answer(HTTPStatus.GONE, "No longer there", error.description or "")
 
 
-def _task_not_found(error: TaskNotFound) -> Response:
-    return answer(HTTPStatus.NOT_FOUND, "No such task", str(error))
+def _not_found(error: TaskNotFound | SavedJoinNotFound) -> Response:
+    title = "No such task" if isinstance(error, TaskNotFound) else "No such join"
+    return answer(HTTPStatus.NOT_FOUND, title, str(error))
 
 
 def _service_unavailable(error: ServiceUnavailable) -> Response:

@@ -28,6 +28,8 @@ class MetadataRow(Form):
 class TaskForm(FlaskForm):
     """What every request carries: a note why, and free metadata."""
 
+    first_keys: tuple[str, ...] = FIRST_METADATA_KEYS
+
     note = StringField("Note", description="Why you ask. It stays with the task, and is how others find it again.")
     # Without max_entries, which would drop the rows beyond it in silence.
     metadata = FieldList(FormField(MetadataRow))
@@ -35,7 +37,7 @@ class TaskForm(FlaskForm):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         if not self.metadata.entries:
-            for key in FIRST_METADATA_KEYS:
+            for key in self.first_keys:
                 self.metadata.append_entry({"key": key})
 
     def collected_metadata(self) -> dict[str, str]:
@@ -62,6 +64,31 @@ class TaskForm(FlaskForm):
     def add_metadata_row(self) -> None:
         if len(self.metadata.entries) < metadata_rules.MAX_KEYS:
             self.metadata.append_entry({"key": ""})
+
+
+class MetadataForm(FlaskForm):
+    """The metadata of a task, to be changed."""
+
+    metadata = FieldList(FormField(MetadataRow))
+
+    @classmethod
+    def of(cls, task: dict[str, Any]) -> "MetadataForm":
+        """The form with what a task has, and an empty row."""
+        rows = [{"key": key, "value": metadata_rules.text_of(value)} for key, value in task["metadata"].items()]
+        return cls(formdata=None, data={"metadata": [*rows, {"key": "", "value": ""}]})
+
+    def changed(self, before: dict[str, Any]) -> dict[str, Any]:
+        """The metadata that the form says, after this one."""
+        rows = {row["key"]: row["value"] for row in self.metadata.data if row["value"]}
+        return {
+            key: before[key] if key in before and metadata_rules.text_of(before[key]) == value else value
+            for key, value in rows.items()
+        }
+
+    def validate_metadata(self, field: FieldList) -> None:
+        rows = {row["key"]: row["value"] for row in field.data if row["value"]}
+        if complaint := metadata_rules.errors_in(rows, "metadata").get("metadata"):
+            raise ValidationError(f"It {complaint}")
 
 
 class UserOrdersForm(TaskForm):

@@ -1,14 +1,20 @@
-"""Ask: the form for a user's orders, and the one for the practice task."""
+"""Ask: the builder with its checks, the original form for a user's orders, the practice task."""
 
 from datetime import timedelta
 from typing import Any
 
 from celery import Task
-from flask import Blueprint, redirect, render_template, request, url_for
+from flask import Blueprint, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
+from webapp import builder, saved
+from webapp.bodies import json_argument
+from webapp.drafts import Draft, Unfinished, from_join
 from webapp.forms import PracticeForm, TaskForm, UserOrdersForm
-from worker_tasks.errors import ServiceUnavailable
+from worker_tasks import ledger, submission
+from worker_tasks.errors import InvalidInput, ServiceUnavailable
+from worker_tasks.joins import checks
+from worker_tasks.joins.spec import JoinSpec
 from worker_tasks.settings import settings
 from worker_tasks.submission import submit
 from worker_tasks.tasks import join_users_orders, long_running_task
@@ -18,10 +24,136 @@ blueprint = Blueprint("joins", __name__)
 
 @blueprint.get("/")
 def ask() -> ResponseReturnValue:
-    return _page("joins/user_orders.html", UserOrdersForm(request.args))
+    if "join" in request.args:
+        return redirect(f"{url_for('.ask')}?{_draft_of(json_argument('join')).address()}")
+    draft = Draft(request.args)
+    around = builder.look_around(draft)
+    return _builder(draft, around, _checked(draft) if "check" in request.args else None)
+
+
+def _draft_of(join: Any) -> Draft:
+    """The draft of a JoinSpec; what came with it, such as the note, stays."""
+    written = from_join(submission.read_join(join))
+    for name, value in request.args.items(multi=True):
+        if name != "join":
+            written.add(name, value)
+    return Draft(written)
 
 
 @blueprint.post("/")
+def press() -> ResponseReturnValue:
+    """Whatever button of the builder was pressed; a change alone, where JavaScript tells of it, is one as well."""
+    action = request.form.get("do", "draft")
+    draft = Draft(request.form)
+    if action == "run":
+        return _run(draft)
+    if action == "save":
+        return _save(draft)
+    builder.apply(draft, action)
+    around = builder.look_around(draft)
+    address = draft.address()
+    if request.headers.get("HX-Request"):
+        response = make_response(render_template("joins/_builder.html", **_surrounded(draft, around)))
+        if address:
+            response.headers["HX-Replace-Url"] = f"{url_for('.ask')}?{address}"
+        return response
+    if not address:
+        return _builder(draft, around)
+    check = "&check=yes" if action == "check" else ""
+    return redirect(f"{url_for('.ask')}?{address}{check}{builder.anchor_of(action)}", 303)
+
+
+def _run(draft: Draft) -> ResponseReturnValue:
+    try:
+        spec = _read(draft)
+        if not draft.validate():
+            raise Unfinished("Something is not right yet: see what is marked.")
+        # Already there, most often: the page asks for the checks as soon as there is something to check.
+        if checks.kept(spec.fingerprint) is None:
+            checks.check(spec)
+        task_id = submission.submit_join(spec.canonical(), metadata=draft.collected_metadata())
+    except Unfinished as unfinished:
+        return _builder(draft, builder.look_around(draft), trouble=str(unfinished)), 422
+    except ServiceUnavailable as error:
+        return _builder(draft, builder.Surroundings([]), trouble=str(error)), 503
+    return redirect(url_for("status.task_page", task_id=task_id), 303)
+
+
+def _save(draft: Draft) -> ResponseReturnValue:
+    try:
+        _read(draft, anything_for_parameters=True)
+        saved_id = saved.save(draft, request.form)
+    except Unfinished as unfinished:
+        return _builder(draft, builder.look_around(draft), trouble=str(unfinished)), 422
+    return redirect(url_for("saved.saved_join", saved_id=saved_id), 303)
+
+
+def _read(draft: Draft, *, anything_for_parameters: bool = False) -> JoinSpec:
+    """The join that the draft says.
+
+    Raises:
+        Unfinished: it says none; what is wrong stands in the form.
+    """
+    given = saved.examples(draft) if anything_for_parameters else {}
+    join = draft.asked(builder.type_of(draft.database.data), given)
+    try:
+        return submission.read_join(join)
+    except InvalidInput as error:
+        draft.show_errors(error.errors)
+        raise Unfinished("Something is not right yet: see what is marked.") from None
+
+
+@blueprint.post("/checks")
+def check() -> ResponseReturnValue:
+    """What is to be expected of a draft, as a fragment."""
+    return render_template("joins/_checks.html", **_checked(Draft(request.form)))
+
+
+def _checked(draft: Draft) -> dict[str, Any]:
+    """What the checks say of a draft, for the template."""
+    try:
+        spec = _read(draft)
+    except Unfinished as unfinished:
+        errors = _errors_in(draft)
+        return {"checks": None, "next_step": str(unfinished), "errors": errors}
+    return {"checks": checks.kept(spec.fingerprint) or checks.check(spec).to_document(), "join": spec.canonical()}
+
+
+def _errors_in(draft: Draft) -> list[str]:
+    found: list[str] = []
+    for part in [draft, *draft.join_forms]:
+        for field in part:
+            entries = [inner for entry in getattr(field, "entries", []) for inner in getattr(entry, "form", [])]
+            found += [error for inner in [field, *entries] for error in inner.errors if isinstance(error, str)]
+    return list(dict.fromkeys(found))
+
+
+def _builder(
+    draft: Draft, around: builder.Surroundings, checked: dict[str, Any] | None = None, trouble: str | None = None
+) -> str:
+    shown = _surrounded(draft, around)
+    return render_template(
+        "joins/builder.html", **shown, checked=checked, trouble=trouble, ready=saved.newest() if not trouble else []
+    )
+
+
+def _surrounded(draft: Draft, around: builder.Surroundings) -> dict[str, Any]:
+    return {
+        "draft": draft.with_blank_rows(),
+        "around": around,
+        "next_step": draft.next_step(),
+        "metadata_keys": ledger.metadata_keys(),
+        "field_words": builder.field_words,
+        "result_ttl": timedelta(seconds=settings().result_ttl_seconds),
+    }
+
+
+@blueprint.get("/user-orders")
+def user_orders() -> ResponseReturnValue:
+    return _page("joins/user_orders.html", UserOrdersForm(request.args))
+
+
+@blueprint.post("/user-orders")
 def ask_user_orders() -> ResponseReturnValue:
     form = UserOrdersForm()
     return _submit("joins/user_orders.html", form, join_users_orders, form.user_id.data)
@@ -40,7 +172,7 @@ def start_practice() -> ResponseReturnValue:
 
 def _submit(template: str, form: TaskForm, task: Task, *args: Any) -> ResponseReturnValue:
     """Submits what the form asks for, or shows the form again with what was typed and what is wrong."""
-    if "add_row" in request.form:
+    if request.form.get("do") == "add-row":
         form.add_metadata_row()
         return _page(template, form)
     if not form.validate():

@@ -3,22 +3,32 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from celery import states
 from flask import Blueprint, Response, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import Conflict
 
 from webapp import presentation
-from worker_tasks import ledger, live, submission
+from webapp.forms import MetadataForm
+from worker_tasks import capacity, ledger, live, staging, submission
 from worker_tasks.errors import TaskNotFound
+from worker_tasks.joins import runs
 
 blueprint = Blueprint("status", __name__, url_prefix="/tasks/<task_id>")
 
 #: How long an unchanged fragment is left standing before it is rendered again, with a longer pause between its polls.
 FRESH = timedelta(seconds=30)
+FRESH_WHILE_WAITING = timedelta(seconds=5)
+#: Rows that are shown while the others are still being joined.
+FIRST_ROWS = 5
+#: How often a change of metadata is tried that meets another change of the task.
+TRIES = 10
 
 
 @blueprint.get("")
 def task_page(task_id: str) -> ResponseReturnValue:
-    return render_template("status/task.html", **_seen(task_id))
+    seen = _seen(task_id)
+    return render_template("status/task.html", **seen, metadata_form=MetadataForm.of(seen["task"]))
 
 
 @blueprint.get("/status")
@@ -31,7 +41,7 @@ def task_status(task_id: str) -> ResponseReturnValue:
     except TaskNotFound:
         # An error would be swapped nowhere, and the page would ask for ever.
         return _uncached(make_response(render_template("status/_gone.html")))
-    response = make_response(render_template("status/_status.html", **seen))
+    response = make_response(render_template("status/_status.html", polled=True, **seen))
     response.headers["HX-PTag"] = seen["tag"]
     return _uncached(response)
 
@@ -47,6 +57,20 @@ def run_again(task_id: str) -> ResponseReturnValue:
     return redirect(url_for("status.task_page", task_id=submission.submit_again(task_id)), 303)
 
 
+@blueprint.post("/metadata")
+def change_metadata(task_id: str) -> ResponseReturnValue:
+    """Replaces the metadata by what the form says; a value that was not touched keeps its type."""
+    form = MetadataForm(request.form)
+    if not form.validate():
+        return render_template("status/task.html", **_seen(task_id), metadata_form=form), 422
+    for _ in range(TRIES):
+        task = ledger.find(task_id)
+        changed = form.changed(task["metadata"])
+        if changed == task["metadata"] or ledger.set_metadata(task_id, changed, task["version"]):
+            return redirect(url_for(".task_page", task_id=task_id), 303)
+    raise Conflict("The task changes too fast just now; try again.")
+
+
 def _seen(task_id: str) -> dict[str, Any]:
     """The task as it is now, for the templates."""
     alive = live.read(task_id)
@@ -58,7 +82,9 @@ def _seen(task_id: str) -> dict[str, Any]:
     return {
         "task": task,
         "progress": alive.progress if alive else None,
-        "tag": _tag(alive.tag if alive else revision_of(task)),
+        "waiting": _waiting(task),
+        "first_rows": _first_rows(task) if alive and alive.progress else [],
+        "tag": _tag(alive.tag if alive else revision_of(task), task),
         "poll_seconds": presentation.poll_seconds(task, datetime.now(UTC)),
     }
 
@@ -68,17 +94,34 @@ def revision_of(task: dict[str, Any]) -> str:
     return task.get("revision") or str(task.get("version", 0))
 
 
-def _tag(version: str) -> str:
-    return f"{version}@{datetime.now(UTC).timestamp():.0f}"
+def _waiting(task: dict[str, Any]) -> str:
+    """Where a waiting task is, and how long that may take."""
+    if task["status"] != states.PENDING:
+        return ""
+    if task.get("shares"):
+        return "Another task runs the same join just now; this one gets its result."
+    return presentation.waiting_words(ledger.place_in_queue(task), ledger.usual_seconds(), capacity.slots())
+
+
+def _first_rows(task: dict[str, Any]) -> list[dict[str, Any]]:
+    """A few rows of a join that runs; they are there before it ends."""
+    if presentation.is_final(task) or not task.get("join"):
+        return []
+    run = runs.find(task.get("shares") or task["_id"])
+    return staging.glimpse(run.run, FIRST_ROWS) if run else []
+
+
+def _tag(version: str, task: dict[str, Any]) -> str:
+    # The place in the queue changes without the task changing.
+    fresh = FRESH_WHILE_WAITING if task["status"] == states.PENDING else FRESH
+    until = datetime.now(UTC) + fresh
+    return f"{version}@{until.timestamp():.0f}"
 
 
 def _is_current(task_id: str, tag: str) -> bool:
     """Whether the asker's fragment shows what Redis says, and is not so old that it should poll less often."""
-    version, _, rendered = tag.partition("@")
-    if not rendered.isdecimal():
-        return False
-    age = datetime.now(UTC).timestamp() - int(rendered)
-    if age > FRESH.total_seconds():
+    version, _, until = tag.partition("@")
+    if not until.isdecimal() or datetime.now(UTC).timestamp() > int(until):
         return False
     alive = live.read(task_id)
     return alive is not None and alive.tag == version

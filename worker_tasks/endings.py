@@ -45,6 +45,6 @@ def record_stopped(task_id: str, fields: Document) -> None:
     """
     left = stopping.kill(stopping.mark(task_id))
     note = f"stopped; MongoDB still has {left} operations of it" if left else "stopped; MongoDB has nothing of it left"
-    cancelled = {"result": ledger.CANCELLED, "date_done": ledger.now(), **fields}
+    cancelled = {"result": ledger.CANCELLED, "date_done": ledger.now(), "left_in_mongodb": left, **fields}
     ledger.transition(task_id, states.REVOKED, fields=cancelled, note=note)
     sharing.hand_over(app, task_id)

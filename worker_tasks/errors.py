@@ -31,6 +31,13 @@ class TaskNotFound(DovetailError):
         super().__init__("There is no task with this id.")
 
 
+class SavedJoinNotFound(DovetailError):
+    """No join was saved under this id."""
+
+    def __init__(self) -> None:
+        super().__init__("There is no saved join with this id; it may have been deleted.")
+
+
 class ServiceUnavailable(DovetailError):
     """Nobody's fault here: a server that is needed does not answer. Trying again later is right."""
 

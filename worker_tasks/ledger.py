@@ -5,6 +5,7 @@ its filter, so that checking and writing are one step and no late write lands on
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -108,7 +109,15 @@ def new_document(
         "children": [],
         "timeline": [_event(states.PENDING, at=queued_at)],
         "cancel_requested": False,
+        "cancel_requested_at": None,
+        # What MongoDB still had of it when it was stopped.
+        "left_in_mongodb": None,
+        # What was found out before it was submitted: checks.py.
+        "checks": None,
         "partial": None,
+        "result_bytes": None,
+        "unmatched": None,
+        "explanation": None,
         "result_expires_at": None,
         "expires_at": queued_at + timedelta(days=settings().task_retention_days),
         "version": 1,
@@ -248,12 +257,13 @@ def request_cancellation(task_id: str) -> bool:
         pymongo.errors.PyMongoError: not known to be noted.
     """
     waiting = {"_id": task_id, "status": states.PENDING}
-    revoked = {"cancel_requested": True, "status": states.REVOKED, "date_done": now(), "result": CANCELLED}
+    asked = {"cancel_requested": True, "cancel_requested_at": now()}
+    revoked = {**asked, "status": states.REVOKED, "date_done": now(), "result": CANCELLED}
     if _write(waiting, {"$set": revoked}, _event(states.REVOKED, "cancelled while it waited")):
         return True
     begun = {"_id": task_id, "status": {"$nin": sorted(FINAL_STATES)}}
     task = find(task_id)
-    return _write(begun, {"$set": {"cancel_requested": True}}, _event(task["status"], "cancel requested"))
+    return _write(begun, {"$set": asked}, _event(task["status"], "cancel requested"))
 
 
 def may_become(task_id: str, status: str, attempt: int | None = None) -> Document:
@@ -373,6 +383,19 @@ def set_metadata(task_id: str, metadata: Document, version: int) -> bool:
     return _write(unchanged, {"$set": {"metadata": metadata}}, event)
 
 
+def metadata_keys(of_newest: int = 200) -> list[str]:
+    """The keys of metadata among the newest tasks, the most frequent first.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    newest_first = connections().tasks.find({}, {"metadata": True}).sort([("queued_at", -1), ("_id", -1)])
+    return [
+        key
+        for key, _ in Counter(key for task in newest_first.limit(of_newest) for key in task["metadata"]).most_common()
+    ]
+
+
 def unchanged_since(before: datetime) -> Iterator[Document]:
     """The unfinished tasks that nothing happened to since this instant, the longest first.
 
@@ -381,6 +404,28 @@ def unchanged_since(before: datetime) -> Iterator[Document]:
     """
     quiet = {"status": {"$in": sorted(UNFINISHED_STATES)}, "changed_at": {"$lt": before}}
     yield from connections().tasks.find(quiet).sort("changed_at", 1)
+
+
+def place_in_queue(task: Document, most: int = 1_000) -> int:
+    """How many tasks wait in the same queue since before this one; counted up to ``most``.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    before = {"status": states.PENDING, "queue": task["queue"], "shares": None, "queued_at": {"$lt": task["queued_at"]}}
+    return connections().tasks.count_documents(before, limit=most)
+
+
+def usual_seconds(of_newest: int = 20) -> float | None:
+    """How long the tasks took that ended lately, from start to end, on average; None where none did.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    ended = {"status": states.SUCCESS, "started_at": {"$ne": None}}
+    newest_first = connections().tasks.find(ended, {"started_at": True, "date_done": True}).sort("queued_at", -1)
+    took = [(task["date_done"] - task["started_at"]).total_seconds() for task in newest_first.limit(of_newest)]
+    return sum(took) / len(took) if took else None
 
 
 def queues_waited_in() -> list[str | None]:

@@ -1,5 +1,6 @@
 """What metadata may be: one MongoDB subdocument of bounded size, whose keys can be queried later."""
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -38,6 +39,11 @@ def errors_in(metadata: Any, field: str = "metadata") -> dict[str, str]:
     if size > MAX_BYTES:
         return {field: f"takes {size:,} bytes; at most {MAX_BYTES:,} are kept."}
     return {}
+
+
+def text_of(value: Any) -> str:
+    """A value as people read and write it: text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def key_complaint(key: str) -> str | None:

@@ -64,7 +64,7 @@ def _repair(app: Any, task: Document) -> bool:
         fields = {
             "result": json.dumps(outcome),
             "date_done": ledger.now(),
-            "result_expires_at": summary.expires_at if summary and summary.task_id == task_id else None,
+            **(summary.fields if summary and summary.task_id == task_id else {}),
         }
         return ledger.transition(task_id, states.SUCCESS, version=version, fields=fields, note="outcome found in Redis")
     if task["name"] is None:

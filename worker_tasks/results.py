@@ -8,7 +8,7 @@ and a row index, so that any rows of it are one byte range. How they come there:
 import json
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -37,7 +37,7 @@ class Summary:
 
     ``run`` names the beginning of the task that made it. ``segments`` holds the rows of each part that it was put
     together from: the row index begins anew in each. One that is not ``complete`` holds the rows that were joined when
-    the run was stopped.
+    the run was stopped. ``unmatched`` counts the rows in which a join found nothing, by the field that it brings in.
     """
 
     key: str
@@ -50,6 +50,12 @@ class Summary:
     complete: bool
     published_at: datetime
     expires_at: datetime
+    unmatched: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What the task document says of its result."""
+        return {"result_expires_at": self.expires_at, "result_bytes": self.bytes, "unmatched": self.unmatched}
 
     @property
     def outcome(self) -> dict[str, Any]:

@@ -8,6 +8,9 @@ from celery import states
 from worker_tasks import ledger
 from worker_tasks.connections import Document
 
+#: What a task document says of a result, and so do those of all who share it.
+OF_RESULT = ("result_expires_at", "result_bytes", "unmatched", "explanation")
+
 
 def answer(task_id: str, outcome: dict[str, Any], fields: Document, note: str) -> bool:
     """Ends a task with an outcome that another one's run brought.
@@ -63,6 +66,6 @@ def release(app: Any, leader_id: str) -> None:
     """
     leader = ledger.find(leader_id)
     if leader["status"] == states.SUCCESS:
-        settle(leader_id, json.loads(leader["result"]), {"result_expires_at": leader["result_expires_at"]})
+        settle(leader_id, json.loads(leader["result"]), {field: leader.get(field) for field in OF_RESULT})
     elif leader["status"] in ledger.FINAL_STATES:
         hand_over(app, leader_id)

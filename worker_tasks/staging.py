@@ -6,7 +6,7 @@ together inside Redis, in the order of the parts, and under the public key: read
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from itertools import accumulate
 from typing import Any, Self
@@ -56,12 +56,16 @@ return ARGV[3]
 
 @dataclass(frozen=True)
 class Part:
-    """What one part of a run wrote: its rows, its bytes, columns (as first seen), and the offset of every 50th row."""
+    """What one part of a run wrote: its rows, its bytes, columns (as first seen), and the offset of every 50th row.
+
+    ``unmatched`` holds the rows in which a join found nothing, by the field that it brings in.
+    """
 
     rows: int
     size: int
     columns: list[str]
     offsets: list[int]
+    unmatched: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -77,6 +81,8 @@ class PartWriter:
     def __init__(self, run: str, number: int, max_rows: int, max_size: int):
         #: The names of the columns, as first seen; whoever encodes the rows adds to them.
         self.columns: dict[str, None] = {}
+        #: The rows in which a join found nothing, by the field that it brings in; counted by the same.
+        self.unmatched: dict[str, int] = {}
         self._max_rows, self._max_size = max_rows, max_size
         self._rows_elsewhere = self._size_elsewhere = 0
         self._key = part_key(run, number)
@@ -170,7 +176,7 @@ class PartWriter:
             redis.exceptions.RedisError: Redis does not take it.
         """
         self.flush()
-        return Part(self._rows, self._sent, list(self.columns), self._offsets)
+        return Part(self._rows, self._sent, list(self.columns), self._offsets, self.unmatched)
 
 
 def part_key(run: str, number: int) -> str:
@@ -199,6 +205,9 @@ def publish(  # noqa: PLR0913 - what is where, and what becomes of it
         complete=complete,
         published_at=published_at,
         expires_at=published_at + timedelta(seconds=ttl_seconds),
+        unmatched={
+            name: sum(part.unmatched.get(name, 0) for part in parts) for part in parts for name in part.unmatched
+        },
     )
     # Lets the reconciler finish a task whose outcome could not be stored in MongoDB.
     outcome = json.dumps(summary.outcome) if complete else ""

@@ -11,7 +11,7 @@ from worker_tasks import metadata as metadata_rules
 from worker_tasks.celery_app import app
 from worker_tasks.connections import Document, connections
 from worker_tasks.errors import MONGODB_FAILURES, REDIS_FAILURES, InvalidInput, unavailable
-from worker_tasks.joins import lifecycle, runs, stopping
+from worker_tasks.joins import checks, lifecycle, runs, stopping
 from worker_tasks.joins.catalog import Catalog
 from worker_tasks.joins.runs import Answer
 from worker_tasks.joins.spec import JoinSpec, read
@@ -99,6 +99,8 @@ def submit_join(
             join=spec.canonical(),
             fingerprint=spec.fingerprint,
         )
+        if (checked := checks.kept(spec.fingerprint)) is not None:
+            document["checks"] = checks.verdict(checked)
         if fresh:
             ledger.record(document)
             app.publish_recorded(document)
@@ -163,7 +165,7 @@ def _live_result(document: Document) -> results.Summary | None:
 
 
 def _answer_at_once(document: Document, summary: results.Summary) -> None:
-    fields = {"result_expires_at": summary.expires_at}
+    fields = summary.fields
     note = f"answered by the live result of {summary.task_id}"
     sharing.answer(document["_id"], summary.outcome, fields | {"shares": summary.task_id}, note)
     sharing.settle(document["_id"], summary.outcome, fields | {"shares": summary.task_id})

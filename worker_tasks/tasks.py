@@ -5,16 +5,18 @@ from typing import Any
 
 from celery import Task, states
 from celery.exceptions import Ignore
+from celery.utils.log import get_task_logger
 from pymongo.errors import OperationFailure
 
 from worker_tasks import endings, ledger, live, results, sharing
 from worker_tasks.celery_app import app
 from worker_tasks.claim import ClaimedTask
 from worker_tasks.errors import MONGODB_FAILURES, REDIS_FAILURES, unavailable
-from worker_tasks.joins import execution, explanation, lifecycle, planning, spec, stopping, user_orders
+from worker_tasks.joins import checks, execution, explanation, lifecycle, planning, spec, stopping, user_orders
 from worker_tasks.settings import settings
 
 PRACTICE_STEPS = 20
+logger = get_task_logger(__name__)
 AWAY = (*MONGODB_FAILURES, *REDIS_FAILURES)
 #: Seconds before what met a server that is away is tried again: doubled each time, up to the second figure.
 FIRST_PAUSE, LONGEST_PAUSE = 1, 30
@@ -101,7 +103,19 @@ def join_users_orders(self: JoinTask, user_id: str) -> dict[str, Any]:
 def run_join(self: JoinTask, join: dict[str, Any], *, divided: bool = True) -> dict[str, Any]:
     """Runs a JoinSpec: ``{"redis_key": where the JSON array is, "count": documents in it}``."""
     described = spec.read(join, settings().open_databases)
-    return self.run_plan(self.make_plan(described, results.join_key(described.fingerprint), divided=divided))
+    outcome = self.run_plan(self.make_plan(described, results.join_key(described.fingerprint), divided=divided))
+    if outcome["count"] == 0:
+        self.record_with_outcome(**self.request.outcome, explanation=_why_empty(described))
+    return outcome
+
+
+def _why_empty(described: spec.JoinSpec) -> list[str]:
+    try:
+        return checks.why_empty(described)
+    except AWAY as error:
+        # The result is there and right; only its explanation is missing.
+        logger.warning("an empty result is not explained: %s", error)
+        return []
 
 
 @app.task(bind=True, base=Task, ignore_result=True, max_retries=MAX_RETRIES, default_retry_delay=FIRST_PAUSE)

@@ -50,14 +50,19 @@ def _load_once(client: pymongo.MongoClient[Document], name: str, tables: list[Ta
     if marker is None and present:
         print(f"The database {name} has data of its own: the sample is not loaded.")
         return
+    missing = tables
     if marker is not None and marker["finished_at"] and present:
-        return
+        # A newer version of the sample may have more tables than were loaded.
+        missing = [table for table in tables if table.name not in marker.get("tables", present)]
+        if not missing:
+            return
     # From here until finished_at is set the tables are ours to begin again.
     begun: dict[str, Any] = {"started_at": datetime.now(UTC), "finished_at": None}
     markers.update_one({"_id": name}, {"$set": begun}, upsert=True)
-    for table in tables:
+    for table in missing:
         _load_table(database, table)
-    markers.update_one({"_id": name}, {"$set": {"finished_at": datetime.now(UTC)}})
+    finished = {"finished_at": datetime.now(UTC), "tables": [table.name for table in tables]}
+    markers.update_one({"_id": name}, {"$set": finished})
 
 
 def _load_table(database: Database[Document], table: Table) -> None:

@@ -4,13 +4,15 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from random import Random
 
-from bson import Decimal128
+from bson import Decimal128, ObjectId
 from pymongo import IndexModel
 
 from development.samples.table import Document, Table
 
 USERS = 400
 ORDERS = 900
+PRODUCTS = 80
+REVIEWS = 600
 BUYERS = 320  # the users after this one never ordered
 UNKNOWN_BUYERS = 12  # orders may name users who are not there any more
 UNKNOWN_BUYER_SHARE = 0.03
@@ -21,6 +23,9 @@ LAST_NAMES = (
     "Adeyemi Bauer Costa Dubois Eriksen Fischer Garcia Haddad Ivanov Kim Lopez Mensah Nakamura Okafor Patel Rossi"
 )
 CITIES = "Accra Berlin Lagos Lima Lisbon Madrid Osaka Oslo Pune Seoul Toronto Tunis"
+MATERIALS = "Ash Beech Cherry Elm Larch Maple Oak Pine Walnut"
+THINGS = "bench bowl box chair desk frame lamp shelf stool table tray"
+TAGS = "kitchen study garden hall gift small"
 STATUSES = ["PAID", "PAID", "PAID", "PENDING", "SHIPPED", "REFUNDED", "CANCELLED"]
 
 
@@ -54,7 +59,34 @@ def orders() -> Iterator[Document]:
         }
 
 
+def products() -> Iterator[Document]:
+    random = Random("products")
+    for number in range(1, PRODUCTS + 1):
+        name = f"{random.choice(MATERIALS.split())} {random.choice(THINGS.split())}"
+        price = Decimal128(f"{random.randrange(3, 300)}.{random.randrange(100):02}")
+        yield {"_id": product_id(number), "name": name, "price": price, "tags": random.sample(TAGS.split(), 2)}
+
+
+def product_id(number: int) -> ObjectId:
+    return ObjectId(f"{number:024x}")
+
+
+def reviews() -> Iterator[Document]:
+    """Their ``productId`` is the product's ``_id``, written as text: the most frequent reason why a join is empty."""
+    random = Random("reviews")
+    for number in range(1, REVIEWS + 1):
+        yield {
+            "_id": f"r{number}",
+            "productId": str(product_id(random.randrange(1, PRODUCTS + PRODUCTS // 20))),
+            "userId": f"u{random.randrange(1, USERS + 1)}",
+            "stars": random.choice([1, 2, 3, 4, 4, 5, 5, 5]),
+            "writtenAt": OPENED + timedelta(days=365, minutes=random.randrange(180 * 24 * 60)),
+        }
+
+
 TABLES = [
     Table("users", users),
     Table("orders", orders, [IndexModel("userId"), IndexModel("status")]),
+    Table("products", products),
+    Table("reviews", reviews, [IndexModel("productId")]),
 ]

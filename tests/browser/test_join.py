@@ -9,7 +9,7 @@ from worker_tasks.connections import connections
 
 
 def fill_form(page: Page, user_id: str, note: str) -> None:
-    page.goto("/")
+    page.goto("/user-orders")
     page.get_by_label("User id").fill(user_id)
     page.get_by_label("Note").fill(note)
     page.get_by_label("Value 1").fill("important info")
@@ -71,7 +71,7 @@ def test_what_is_wrong_stands_at_its_field_and_what_was_typed_stays(
 
 
 def test_the_keyboard_is_enough(page: Page) -> None:
-    page.goto("/")
+    page.goto("/user-orders")
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     expect(page.get_by_role("link", name="Skip to the content")).to_be_in_viewport()

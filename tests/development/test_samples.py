@@ -17,6 +17,9 @@ pytestmark = pytest.mark.timeout(120)  # of which a slow machine may need half f
 Client = pymongo.MongoClient[dict[str, Any]]
 
 
+SHOP = {"users": 400, "orders": 900, "products": 80, "reviews": 600}
+
+
 @pytest.fixture(scope="module")
 def client(mongodb: Server) -> Iterator[Client]:
     with pymongo.MongoClient[dict[str, Any]](mongodb.url, timeoutMS=30_000) as client:
@@ -52,10 +55,28 @@ def test_alice_and_her_one_order_are_exactly_these(loaded: Client) -> None:
     assert list(loaded.shop.orders.find({"userId": "u1"})) == [order]
 
 
+def test_tables_that_a_newer_version_brings_are_loaded_and_no_others(
+    loaded: Client, mongodb: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded.shop.drop_collection("reviews")
+    loaded[MARKERS[0]][MARKERS[1]].update_one({"_id": "shop"}, {"$set": {"tables": ["users", "orders", "products"]}})
+    loaded.shop.users.delete_one({"_id": "u400"})
+    load(mongodb.url)
+    assert "Loading shop.reviews: 600" in capsys.readouterr().out
+    assert counts(loaded, "shop") == {**SHOP, "users": 399}
+    loaded.shop.users.insert_one({"_id": "u400"})
+
+
+def test_reviews_name_their_product_by_an_object_id_written_as_text(loaded: Client) -> None:
+    products = {str(product) for product in loaded.shop.products.distinct("_id")}
+    named = loaded.shop.reviews.distinct("productId")
+    assert 0.9 < len(products.intersection(named)) / len(named) < 1
+
+
 def test_the_shop_has_users_without_orders_and_orders_without_users(loaded: Client) -> None:
     users = set(loaded.shop.users.distinct("_id"))
     buyers = set(loaded.shop.orders.distinct("userId"))
-    assert counts(loaded, "shop") == {"users": 400, "orders": 900}
+    assert counts(loaded, "shop") == SHOP
     assert users - buyers
     assert buyers - users
     assert "userId_1" in loaded.shop.orders.index_information()
@@ -128,7 +149,7 @@ loading.load(sys.argv[1], ["shop"])
         eventually(lambda: counts(client, "shop").get("orders", 0) > 0)
         loader.kill()
     load(mongodb.url, ["shop"])
-    assert counts(client, "shop") == {"users": 400, "orders": 900}
+    assert counts(client, "shop") == SHOP
     assert client.shop.orders.find_one("o101") is not None
 
 
@@ -147,7 +168,7 @@ def test_a_dropped_sample_can_be_loaded_again(client: Client, mongodb: Server) -
     load(mongodb.url, ["shop"])
     client.drop_database("shop")
     load(mongodb.url, ["shop"])
-    assert counts(client, "shop") == {"users": 400, "orders": 900}
+    assert counts(client, "shop") == SHOP
 
 
 def test_a_mongodb_that_is_away_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,16 @@ def waiting_task(submit_practice: Submit, address: str) -> str:
 
 def ask_for_everything(address: str, task_id: str) -> dict[str, Answer]:
     """Every kind of request at once, by its name."""
-    pages = ["/", "/practice", "/tasks", f"/tasks/{task_id}", f"/tasks/{task_id}/status", "/readyz", "/healthz"]
+    pages = [
+        "/",
+        "/user-orders",
+        "/practice",
+        "/tasks",
+        f"/tasks/{task_id}",
+        f"/tasks/{task_id}/status",
+        "/readyz",
+        "/healthz",
+    ]
     with ThreadPoolExecutor(len(pages) + 1) as pool:
         posted = pool.submit(post_json, f"{address}/create-task", {"task_input": "met a fault", "reason": "test"})
         answers = dict(zip(pages, pool.map(lambda page: get(address + page), pages), strict=True))
@@ -84,7 +93,8 @@ def test_while_mongodb_is_frozen_every_answer_comes_in_time_and_says_so(
         answers = ask_for_everything(address, waiting_task)
     assert late(answers) == {}
     assert statuses(answers) == {
-        "/": 200,
+        "/": 503,
+        "/user-orders": 200,
         "/practice": 200,
         "/tasks": 503,
         task: 503,
@@ -110,6 +120,7 @@ def test_while_redis_is_frozen_every_answer_comes_in_time_and_says_so(
     assert late(answers) == {}
     assert statuses(answers) == {
         "/": 200,
+        "/user-orders": 200,
         "/practice": 200,
         "/tasks": 200,
         task: 503,

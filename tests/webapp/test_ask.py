@@ -24,7 +24,7 @@ def asked(location: str) -> Document:
 def test_what_is_asked_is_recorded_with_its_note_and_metadata(client: FlaskClient, servers: None) -> None:
     answer = submit_form(
         client,
-        "/",
+        "/user-orders",
         {
             "user_id": "u1",
             "note": "for the audit",
@@ -50,8 +50,8 @@ def test_a_practice_task_is_asked_in_the_same_way(client: FlaskClient, servers: 
 
 def test_another_row_is_added_and_what_was_typed_stays(client: FlaskClient, servers: None, traces: Traces) -> None:
     before = traces()
-    typed = {"user_id": "u7", "metadata-0-key": "team", "metadata-0-value": "blue", "add_row": "yes"}
-    page = submit_form(client, "/", typed).text
+    typed = {"user_id": "u7", "metadata-0-key": "team", "metadata-0-value": "blue", "do": "add-row"}
+    page = submit_form(client, "/user-orders", typed).text
     assert 'value="u7"' in page
     assert 'value="team"' in page
     assert 'value="blue"' in page
@@ -62,7 +62,7 @@ def test_another_row_is_added_and_what_was_typed_stays(client: FlaskClient, serv
 
 def test_the_first_submit_button_is_not_the_one_that_adds_a_row(client: FlaskClient, servers: None) -> None:
     """Enter in a field presses the first one."""
-    for page in ("/", "/practice"):
+    for page in ("/user-orders", "/practice"):
         buttons = re.findall(r"<button[^>]*>", client.get(page).text)
         assert 'type="submit"' in buttons[0]
         assert "name=" not in buttons[0]
@@ -96,7 +96,7 @@ def test_what_is_wrong_stands_beside_its_field_and_leaves_no_trace(
     client: FlaskClient, servers: None, traces: Traces, fields: dict[str, str], complaint: str
 ) -> None:
     before = traces()
-    answer = submit_form(client, "/", fields)
+    answer = submit_form(client, "/user-orders", fields)
     assert answer.status_code == 422
     assert re.search(r'class="wrong"[^>]*>[^<]*' + re.escape(complaint), answer.text), answer.text
     assert answer.text.count('aria-invalid="true"') == 1
@@ -106,7 +106,7 @@ def test_what_is_wrong_stands_beside_its_field_and_leaves_no_trace(
 def test_more_rows_than_are_kept_are_refused(client: FlaskClient, servers: None, traces: Traces) -> None:
     before = traces()
     rows = {f"metadata-{row}-{part}": f"{part}{row}" for row in range(51) for part in ("key", "value")}
-    assert submit_form(client, "/", {"user_id": "u1", **rows}).status_code == 422
+    assert submit_form(client, "/user-orders", {"user_id": "u1", **rows}).status_code == 422
     assert traces() == before
 
 
@@ -119,7 +119,7 @@ def test_an_empty_practice_task_is_refused(client: FlaskClient, servers: None, t
 
 def test_a_form_without_its_token_is_refused(client: FlaskClient, servers: None, traces: Traces) -> None:
     before = traces()
-    answer = client.post("/", data={"user_id": "u1"}, headers={"Accept": "text/html"})
+    answer = client.post("/user-orders", data={"user_id": "u1"}, headers={"Accept": "text/html"})
     assert answer.status_code == 400
     assert "The form could not be taken" in answer.text
     assert traces() == before
@@ -131,7 +131,7 @@ def test_when_a_server_is_away_the_form_comes_back_as_it_was(
 ) -> None:
     away: Server = request.getfixturevalue(server)
     with paused(away):
-        answer = submit_form(client, "/", {"user_id": "u42", "note": "urgent"})
+        answer = submit_form(client, "/user-orders", {"user_id": "u42", "note": "urgent"})
     assert answer.status_code == 503
     assert f"{away.name} does not answer" in answer.text
     assert 'value="u42"' in answer.text

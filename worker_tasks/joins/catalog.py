@@ -100,6 +100,12 @@ class Catalog:
             return everything
         return self._counted(self._spec.from_, filters.to_query(self._spec.match), otherwise=everything)
 
+    @property
+    def left_size(self) -> int:
+        """Bytes of these documents, if all of the collection are alike."""
+        everything = self.known(self._spec.from_)
+        return everything.size * self.left_count // max(1, everything.count)
+
     def holds_lists(self, collection: str, path: str) -> bool:
         """Whether some document has a list at this path, or on the way there; True where that takes too long."""
         look = {"$expr": {"$isArray": f"${path}"}}

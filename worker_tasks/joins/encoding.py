@@ -27,10 +27,14 @@ _NO_NUMBERS = tuple(struct.pack("<Q", bits << 48) for bits in (0x7FF0, 0xFFF0, 0
 
 
 class Lines:
-    """Documents as JSON, one a line. The names of their fields go into ``columns``, as first seen over all of them."""
+    """Documents as JSON, one a line. The names of their fields go into ``columns``, as first seen over all of them.
 
-    def __init__(self, columns: dict[str, None]) -> None:
+    ``unmatched`` counts, for each field that a join brings in, the documents in which it found nothing.
+    """
+
+    def __init__(self, columns: dict[str, None], unmatched: dict[str, int] | None = None) -> None:
         self.columns = columns
+        self.unmatched = {} if unmatched is None else unmatched
 
     def encode(self, batch: bytes) -> Iterator[list[bytes]]:
         """The documents of a batch of concatenated BSON, a slice of them at a time."""
@@ -40,6 +44,9 @@ class Lines:
                 for document in documents:
                     if not document.keys() <= self.columns.keys():
                         self.columns.update(dict.fromkeys(document))
+                for name in self.unmatched:
+                    # Missing, an empty list, or a count of none.
+                    self.unmatched[name] += sum(1 for document in documents if not document.get(name))
                 if any(no_number in piece for no_number in _NO_NUMBERS):
                     lines = [_encode_slowly(document) for document in documents]
                 else:

@@ -1,7 +1,7 @@
 """Runs one part of a join: MongoDB's raw batches to JSON lines in Redis, in bounded memory, until done or stopped."""
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -35,13 +35,17 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Aggregate:
-    """What is run: ``pipeline`` on ``database.collection`` at ``snapshot``, marked with ``comment``."""
+    """What is run: ``pipeline`` on ``database.collection`` at ``snapshot``, marked with ``comment``.
+
+    ``watched`` are the fields that joins bring in where a row may match nothing.
+    """
 
     database: str
     collection: str
     pipeline: list[dict[str, Any]]
     comment: str
     snapshot: Timestamp | None = None
+    watched: Sequence[str] = ()
 
 
 #: Told the rows and bytes so far; whether to stop.
@@ -56,7 +60,8 @@ def write(aggregate: Aggregate, writer: PartWriter, report: Report) -> Part:
         LimitExceeded: the rows, bytes or seconds of the settings are used up.
         pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server is away, or refuses.
     """
-    lines = Lines(writer.columns)
+    writer.unmatched = dict.fromkeys(aggregate.watched, 0)
+    lines = Lines(writer.columns, writer.unmatched)
     next_report = 0.0
     try:
         with closing(_batches(aggregate)) as batches:

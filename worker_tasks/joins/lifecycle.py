@@ -52,7 +52,7 @@ class Ending:
         if self.summary is None:
             return {}
         partial = self.summary.outcome if self.stop is not None else None
-        return {"result_expires_at": self.summary.expires_at, "partial": partial}
+        return {**self.summary.fields, "partial": partial}
 
 
 def start(task_id: str, attempt: int, plan: Plan, publish: Callable[[str, int], None]) -> Ending | None:
@@ -149,7 +149,12 @@ def _written(task_id: str, run: str, number: int, plan: Plan, begun: runs.Begun)
         return state.stop is not None
 
     aggregate = execution.Aggregate(
-        plan.database, plan.collection, plan.pipeline_of(number), f"{stopping.mark(task_id)}{number}", plan.snapshot
+        database=plan.database,
+        collection=plan.collection,
+        pipeline=plan.pipeline_of(number),
+        comment=f"{stopping.mark(task_id)}{number}",
+        snapshot=plan.snapshot,
+        watched=plan.watched,
     )
     try:
         if begun.times > limits.max_attempts:

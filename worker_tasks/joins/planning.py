@@ -14,7 +14,7 @@ from pymongo.errors import ExecutionTimeout, OperationFailure
 
 from worker_tasks import capacity
 from worker_tasks.connections import Document, connections
-from worker_tasks.joins import filters
+from worker_tasks.joins import filters, mongosh
 from worker_tasks.joins.catalog import Catalog
 from worker_tasks.joins.pipeline import Aggregation, compile_pipeline
 from worker_tasks.joins.spec import JoinSpec
@@ -37,7 +37,8 @@ class Plan:
 
     The result goes under ``key``. ``parts`` holds the filter on ``_id`` of each part; ``snapshot`` is the instant that
     all of them read, None where there is one part alone. ``total`` is the number of rows that will come, None where
-    that is not known before. ``steps`` and ``note`` are for people.
+    that is not known before. ``watched`` are the fields that joins bring in where a row may match nothing.
+    ``steps`` and ``note`` are for people.
     """
 
     key: str
@@ -47,6 +48,7 @@ class Plan:
     parts: list[filters.Filter] = field(default_factory=lambda: [{}])
     snapshot: Timestamp | None = None
     total: int | None = None
+    watched: list[str] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
     note: str | None = None
 
@@ -59,7 +61,8 @@ class Plan:
 
     def to_document(self) -> dict[str, Any]:
         """As it is kept with the task."""
-        return {"steps": self.steps, "parts": len(self.parts), "note": self.note}
+        pipeline = mongosh.aggregate(self.database, Aggregation(self.collection, {}, self.pipeline))
+        return {"steps": self.steps, "parts": len(self.parts), "note": self.note, "pipeline": pipeline}
 
     def pipeline_of(self, part: int) -> list[Stage]:
         """The aggregation of one part."""
@@ -99,6 +102,7 @@ def make_plan(spec: JoinSpec, key: str, comment: str, *, divided: bool = True) -
         parts=parts,
         snapshot=snapshot,
         total=_total(spec, catalog),
+        watched=_watched(spec),
         steps=strategy.to_document(),
         note=note,
     )
@@ -183,6 +187,12 @@ def _of_one_kind(values: list[Any]) -> bool:
 def snapshot_of(session: ClientSession) -> Timestamp | None:
     """The instant that a snapshot session reads, known after its first operation."""
     return session._snapshot_time  # noqa: SLF001 - the driver has no public way
+
+
+def _watched(spec: JoinSpec) -> list[str]:
+    kept = None if spec.fields_ is None else {path.partition(".")[0] for path in spec.fields_}
+    names = [join.as_ for join in spec.joins if join.as_ is not None and join.kind in {"left", "outer"}]
+    return [name for name in names if kept is None or name in kept]
 
 
 def _total(spec: JoinSpec, catalog: Catalog) -> int | None:

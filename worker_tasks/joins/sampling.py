@@ -21,7 +21,7 @@ from worker_tasks.joins.catalog import COMMAND_NOT_SUPPORTED_ON_VIEW
 from worker_tasks.joins.names import collection_complaint, path_complaint
 
 #: Documents of a sample.
-SAMPLE_DOCUMENTS = 300
+SAMPLE_DOCUMENTS = 200
 #: Seconds that drawing a sample may take; after that the first documents and the last stand for all.
 DRAWING_SECONDS = 0.3
 #: How deep fields inside fields are looked at, and elements of a list that are.
@@ -89,12 +89,15 @@ class Field:
 class Look:
     """A collection at a glance: how many documents (by MongoDB's counter; None of a view), and the fields of a sample.
 
-    ``size`` is what a document of the sample takes as JSON, on average.
+    ``size`` is what a document of the sample takes as JSON, on average. ``indexed`` holds the paths that an index
+    begins with, ``unique`` those paths, alone or together, of which no values are there twice.
     """
 
     count: int | None
     sampled: int
     size: float
+    indexed: tuple[str, ...]
+    unique: tuple[tuple[str, ...], ...]
     fields: tuple[Field, ...]
 
     def field(self, path: str) -> Field | None:
@@ -106,7 +109,14 @@ class Look:
     @classmethod
     def from_json(cls, text: bytes) -> Self:
         read = json.loads(text)
-        return cls(**{**read, "fields": tuple(Field(**field) for field in read["fields"])})
+        return cls(
+            count=read["count"],
+            sampled=read["sampled"],
+            size=read["size"],
+            indexed=tuple(read["indexed"]),
+            unique=tuple(map(tuple, read["unique"])),
+            fields=tuple(Field(**field) for field in read["fields"]),
+        )
 
 
 def collections_of(database: str) -> list[tuple[str, int | None]]:
@@ -133,18 +143,26 @@ def look_at(database: str, collection: str) -> Look:
         return Look.from_json(ensure_bytes(kept))
     source = connections().joins[database][collection]
     documents = draw(source, {}, SAMPLE_DOCUMENTS)
-    look = Look(_count(source), len(documents), mean_size(documents), tuple(_fields(documents)))
+    count, indexes = _count_and_indexes(source)
+    look = Look(
+        count=count,
+        sampled=len(documents),
+        size=mean_size(documents),
+        indexed=tuple(dict.fromkeys(next(iter(index["key"])) for index in indexes)),
+        unique=tuple(tuple(index["key"]) for index in indexes if index.get("unique") or index["name"] == "_id_"),
+        fields=tuple(_fields(documents)),
+    )
     connections().results.set(key, look.to_json(), ex=KEPT_SECONDS)
     return look
 
 
-def _count(source: Collection[Document]) -> int | None:
+def _count_and_indexes(source: Collection[Document]) -> tuple[int | None, list[Any]]:
     try:
-        return source.estimated_document_count()
+        return source.estimated_document_count(), list(source.list_indexes())
     except OperationFailure as error:
         if error.code != COMMAND_NOT_SUPPORTED_ON_VIEW:
             raise
-        return None
+        return None, []
 
 
 def draw(source: Collection[Document], stored: filters.Filter, size: int, comment: str | None = None) -> list[Document]:
@@ -170,11 +188,8 @@ def draw(source: Collection[Document], stored: filters.Filter, size: int, commen
 
 def mean_size(documents: list[Document]) -> float:
     """Bytes of a document as JSON, on average; about, because values that JSON has not are counted as text."""
-    if not documents:
-        return 0.0
-    return sum(
-        len(orjson.dumps(document, default=str, option=orjson.OPT_NON_STR_KEYS)) for document in documents
-    ) / len(documents)
+    sizes = [len(orjson.dumps(document, default=str, option=orjson.OPT_NON_STR_KEYS)) for document in documents]
+    return sum(sizes) / max(len(sizes), 1)
 
 
 def _fields(documents: list[Document]) -> list[Field]:

@@ -40,6 +40,10 @@ class TrueFacts:
     def left_count(self) -> int:
         return 6
 
+    @property
+    def left_size(self) -> int:
+        return self.size
+
     def known(self, collection: str) -> Known:
         return Known(len(self.data[collection]), self.size, EVERY_INDEX)
 

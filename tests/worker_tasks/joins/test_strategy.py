@@ -28,6 +28,10 @@ class GivenFacts:
     def left_count(self) -> int:
         return self.left.count
 
+    @property
+    def left_size(self) -> int:
+        return self.left.size
+
     def known(self, collection: str) -> Known:
         return self.left if collection == "left" else self.other
 

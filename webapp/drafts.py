@@ -1,0 +1,541 @@
+"""The builder's form: a join as it is being written, whole or not, and as the address that says all of it."""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlencode
+
+from werkzeug.datastructures import MultiDict
+from wtforms import FieldList, Form, FormField, RadioField, SelectField, SelectMultipleField, StringField, TextAreaField
+from wtforms.fields.choices import SelectChoice
+from wtforms.widgets import CheckboxInput, ListWidget
+
+from webapp.forms import TaskForm
+from worker_tasks.joins.spec import MAX_JOINS, JoinSpec
+
+#: Characters of an address that servers still take (gunicorn: of the whole request line).
+MAX_ADDRESS = 7_000
+#: A value that is asked for when a saved join is run.
+PARAMETER = re.compile(r"\{([a-z][a-z0-9_]{0,39})\}")
+
+KINDS = [
+    SelectChoice("left", "All of the left, with their matches"),
+    SelectChoice("inner", "Only those that match, with their matches"),
+    SelectChoice("semi", "Only those that match, as they are"),
+    SelectChoice("anti", "Only those that match nothing"),
+    SelectChoice("outer", "Everything from both sides"),
+]
+SHAPES = [
+    SelectChoice("array", "All matches in a list"),
+    SelectChoice("rows", "One row for each match"),
+    SelectChoice("first", "The first match alone"),
+    SelectChoice("count", "How many there are"),
+]
+OPERATORS = [
+    SelectChoice("eq", "is"),
+    SelectChoice("ne", "is not"),
+    SelectChoice("gt", "is more than"),
+    SelectChoice("gte", "is at least"),
+    SelectChoice("lt", "is less than"),
+    SelectChoice("lte", "is at most"),
+    SelectChoice("in", "is one of"),
+    SelectChoice("nin", "is none of"),
+    SelectChoice("contains", "contains"),
+    SelectChoice("starts", "begins with"),
+    SelectChoice("there", "is there"),
+    SelectChoice("missing", "is missing"),
+]
+#: Operators that take no value.
+BARE = frozenset({"there", "missing"})
+TYPES = [
+    SelectChoice("", "auto"),
+    SelectChoice("string", "text"),
+    SelectChoice("number", "number"),
+    SelectChoice("decimal", "decimal"),
+    SelectChoice("date", "date, UTC"),
+    SelectChoice("objectId", "ObjectId"),
+    SelectChoice("bool", "true or false"),
+]
+CASTS = [
+    SelectChoice("", "as it is"),
+    SelectChoice("string", "as text"),
+    SelectChoice("int", "as int"),
+    SelectChoice("long", "as long"),
+    SelectChoice("double", "as double"),
+    SelectChoice("objectId", "as ObjectId"),
+    SelectChoice("date", "as date"),
+]
+DIRECTIONS = [SelectChoice("1", "up"), SelectChoice("-1", "down")]
+#: What a value is written as, by the BSON type of the field.
+WRITTEN = {
+    "int": "number",
+    "long": "number",
+    "double": "number",
+    "decimal": "decimal",
+    "date": "date",
+    "objectId": "objectId",
+    "bool": "bool",
+}
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+#: The BSON type of most values of a path in a collection; None where it is not known.
+TypeOf = Callable[[str, str], str | None]
+
+
+class Unfinished(Exception):
+    """The draft says no join yet: the message says what comes next, or the form's errors say what is wrong."""
+
+
+class FilterRow(Form):
+    """One condition; a row without a field is left out."""
+
+    field = StringField("Field")
+    operator = SelectField("Condition", choices=OPERATORS, default="eq", validate_choice=False)
+    type = SelectField("Type", choices=TYPES, default="", validate_choice=False)
+    value = StringField("Value")
+
+
+class SortRow(Form):
+    """One field to sort by; a row without a field is left out."""
+
+    field = StringField("Field")
+    direction = SelectField(
+        "Order", choices=[SelectChoice("1", "up"), SelectChoice("-1", "down")], default="1", validate_choice=False
+    )
+
+
+class PairRow(Form):
+    """What is to be equal."""
+
+    local = StringField("Field of the left side")
+    foreign = StringField("Field of the other side")
+    cast = SelectField("The left one", choices=CASTS, default="", validate_choice=False)
+
+
+def _checkboxes(label: str) -> SelectMultipleField:
+    return SelectMultipleField(
+        label,
+        choices=[],
+        validate_choice=False,
+        widget=ListWidget(prefix_label=False),
+        option_widget=CheckboxInput(),
+    )
+
+
+class JoinForm(Form):
+    """One collection that is brought in."""
+
+    source = SelectField("Collection", choices=[], validate_choice=False)
+    on = FieldList(FormField(PairRow))
+    kind = RadioField("Which rows", choices=KINDS, default="left", validate_choice=False)
+    shape = RadioField("The matches", choices=SHAPES, default="array", validate_choice=False)
+    name = StringField("Into the field")
+    filters = FieldList(FormField(FilterRow))
+    raw = TextAreaField("Filter as JSON")
+    fields = _checkboxes("Fields to keep")
+    sort = FieldList(FormField(SortRow))
+    limit = StringField("At most")
+
+    @property
+    def brings(self) -> bool:
+        return self.kind.data not in {"semi", "anti"}
+
+
+class Draft(TaskForm):
+    """The whole builder."""
+
+    first_keys: tuple[str, ...] = ("",)
+
+    database = SelectField("Database", choices=[], validate_choice=False)
+    source = SelectField("Collection", choices=[], validate_choice=False)
+    filters = FieldList(FormField(FilterRow))
+    raw = TextAreaField("Filter as JSON")
+    joins = FieldList(FormField(JoinForm))
+    fields = _checkboxes("Fields to keep")
+    sort = FieldList(FormField(SortRow))
+    limit = StringField("At most")
+
+    def __init__(self, written: MultiDict[str, str]):
+        super().__init__(written)
+        if not self.joins.entries:
+            self.joins.append_entry()
+        del self.joins.entries[MAX_JOINS:]
+        for join in self.join_forms:
+            if not join.on.entries:
+                join.on.append_entry()
+
+    @property
+    def join_forms(self) -> list[Any]:
+        return [entry.form for entry in self.joins.entries]
+
+    def with_blank_rows(self) -> "Draft":
+        """The same, with one empty row behind each list of conditions and sort fields."""
+        for part in [self, *self.join_forms]:
+            for rows in (part.filters, part.sort):
+                rows.entries = [entry for entry in rows.entries if entry.form.field.data or entry.form.errors]
+                rows.append_entry()
+        return self
+
+    def next_step(self) -> str | None:
+        """What has to be chosen next; None where enough is there to be checked."""
+        if not self.database.data:
+            return "Choose a database."
+        if not self.source.data:
+            return "Choose the collection to begin with."
+        for join in self.join_forms:
+            if not join.source.data:
+                return "Choose the collection to bring in."
+            for entry in join.on.entries:
+                pair = entry.form
+                if not pair.local.data:
+                    return f"Choose the field that finds the matches in {join.source.data}."
+                if not pair.foreign.data:
+                    return f"Choose the field of {join.source.data} that {pair.local.data} equals."
+        return None
+
+    def parameters(self) -> dict[str, Any]:
+        """The rows whose value is asked for when the join is run, by the parameter's name."""
+        found: dict[str, Any] = {}
+        for part in [self, *self.join_forms]:
+            for entry in part.filters.entries:
+                if entry.form.field.data and (named := PARAMETER.fullmatch((entry.form.value.data or "").strip())):
+                    found.setdefault(named[1], entry.form)
+        return found
+
+    def asked(self, type_of: TypeOf, given: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """The JoinSpec that the form says, as JSON, not checked yet.
+
+        Args:
+            given: a value for each parameter.
+
+        Raises:
+            Unfinished: something is missing, or wrong: then it stands at its field.
+        """
+        if step := self.next_step():
+            raise Unfinished(step)
+        reader = _Reader(type_of, given or {})
+        join = {
+            "database": self.database.data,
+            "from": self.source.data,
+            "match": reader.match(self, self.source.data),
+            "joins": [self._asked_join(number, reader) for number in range(len(self.joins.entries))],
+            "fields": self.fields.data or None,
+            "sort": reader.sort(self),
+            "limit": reader.limit(self),
+        }
+        if reader.wrong:
+            raise Unfinished("Something is not right yet: see what is marked.")
+        return {name: value for name, value in join.items() if value not in (None, [], {})}
+
+    def _asked_join(self, number: int, reader: "_Reader") -> dict[str, Any]:
+        form = self.join_forms[number]
+        on = [{name: value for name, value in entry.data.items() if value} for entry in form.on.entries]
+        join = {
+            "from": form.source.data,
+            "kind": form.kind.data,
+            "on": on,
+            "match": reader.match(form, form.source.data),
+        }
+        if form.brings:
+            join |= {
+                "as": self.name_of(number),
+                "shape": form.shape.data,
+                "fields": form.fields.data or None,
+                "sort": reader.sort(form),
+                "limit": reader.limit(form),
+            }
+        return {name: value for name, value in join.items() if value not in (None, [], {})}
+
+    def name_of(self, number: int) -> str:
+        """The field that the matches of this join go into."""
+        return self.join_forms[number].name.data or self.default_name(number)
+
+    def default_name(self, number: int) -> str:
+        """The field that the matches go into, where none is named: the collection's name, once."""
+        forms = self.join_forms
+        taken = {form.name.data or form.source.data for form in forms[:number]}
+        name = re.sub(r"\W", "_", forms[number].source.data or "")
+        return name if name not in taken else f"{name}_{number + 1}"
+
+    def show_errors(self, errors: Mapping[str, str]) -> None:
+        """Puts what is wrong with the join beside the fields that say it; the rest stands above them all."""
+        for path, message in errors.items():
+            field = _field_at(self, path.split(".")[1:])
+            field.errors = [*field.errors, message[0].upper() + message[1:]]
+
+    def address(self) -> str:
+        """The form as the query of an address; empty where it is too long for one."""
+        query = urlencode(list(_written(self)))
+        return query if len(query) <= MAX_ADDRESS else ""
+
+
+def _written(form: Any) -> Iterator[tuple[str, str]]:
+    """Every field that says something, by its name in the form."""
+    for field in form:
+        if field.short_name == "csrf_token":
+            continue
+        if isinstance(field, FieldList):
+            for entry in field.entries:
+                if not _is_blank(entry.form):
+                    yield from _written(entry.form)
+        elif isinstance(field, FormField):
+            yield from _written(field.form)
+        elif isinstance(field, SelectMultipleField):
+            yield from ((field.name, value) for value in field.data or [])
+        elif field.data and field.data != field.default:
+            yield field.name, field.data
+
+
+def _is_blank(form: Any) -> bool:
+    """Whether a row says nothing, and can be left out."""
+    if isinstance(form, FilterRow | SortRow):
+        return not form.field.data
+    return "key" in form and not form.value.data
+
+
+def _field_at(form: Any, path: list[str]) -> Any:
+    """The field of the form that a path of a JoinSpec is about; the raw filter or the first field where none is."""
+    names = {"from": "source", "as": "name", "match": "filters"}
+    field = form
+    while path:
+        name = names.get(path[0], path[0])
+        if name == "filters":
+            rows = [entry.form for entry in form.filters.entries]
+            about = next(
+                (row.value for row in rows if path[1:] and row.field.data == ".".join(path[1:])[: len(row.field.data)]),
+                None,
+            )
+            return about or form.raw
+        if name == "sort" and len(path) > 1 and path[1].isdigit():
+            rows = [entry.form for entry in form.sort.entries if entry.form.field.data]
+            return rows[int(path[1])].field if int(path[1]) < len(rows) else form.limit
+        if name not in form:
+            break
+        field, path = form[name], path[1:]
+        if isinstance(field, FieldList):
+            if not path or not path[0].isdigit() or int(path[0]) >= len(field.entries):
+                break
+            form, path = field.entries[int(path[0])].form, path[1:]
+            field = next(iter(form))
+    return form.source if isinstance(field, FieldList | Form) and "source" in form else field
+
+
+class _Reader:
+    """Reads values as their types; remembers whether something was wrong."""
+
+    def __init__(self, type_of: TypeOf, given: Mapping[str, str]):
+        self._type_of, self._given = type_of, given
+        self.wrong = False
+
+    def match(self, form: Any, collection: str) -> dict[str, Any]:
+        conditions = []
+        for entry in form.filters.entries:
+            row = entry.form
+            if not row.field.data:
+                continue
+            try:
+                conditions.append({row.field.data: self._condition(row, collection)})
+            except ValueError as error:
+                self._complain(row.value, str(error))
+        raw = self._raw(form)
+        if raw:
+            conditions.append(raw)
+        return _merged(conditions)
+
+    def _condition(self, row: Any, collection: str) -> Any:
+        operator = row.operator.data
+        if operator in BARE:
+            return {"$ne": None} if operator == "there" else None
+        text = row.value.data or ""
+        if named := PARAMETER.fullmatch(text.strip()):
+            if named[1] not in self._given:
+                raise ValueError(f"{named[1]} is asked for when the saved join is run: save it, or give a value here.")
+            text = self._given[named[1]]
+        if operator in {"contains", "starts"}:
+            if not text:
+                raise ValueError("Give the text to look for.")
+            return {"$regex": f"^{text}" if operator == "starts" else text}
+        written = row.type.data or WRITTEN.get(self._type_of(collection, row.field.data) or "", "string")
+        if operator in {"in", "nin"}:
+            return {f"${operator}": [value_of(part.strip(), written) for part in text.split(",") if part.strip()]}
+        value = value_of(text, written)
+        return value if operator == "eq" else {f"${operator}": value}
+
+    def _raw(self, form: Any) -> dict[str, Any]:
+        text = (form.raw.data or "").strip()
+        if not text:
+            return {}
+        try:
+            raw = json.loads(text)
+        except ValueError as error:
+            self._complain(form.raw, f"Is no JSON: {error}.")
+            return {}
+        if not isinstance(raw, dict):
+            self._complain(form.raw, 'Must be an object, such as {"status": {"$in": ["PAID", "SHIPPED"]}}.')
+            return {}
+        return raw
+
+    def sort(self, form: Any) -> list[list[Any]]:
+        rows = [entry.form for entry in form.sort.entries]
+        return [[row.field.data, -1 if row.direction.data == "-1" else 1] for row in rows if row.field.data]
+
+    def limit(self, form: Any) -> int | None:
+        text = (form.limit.data or "").strip().replace(",", "")
+        if not text:
+            return None
+        if not (text.isascii() and text.isdecimal()):
+            self._complain(form.limit, "Must be a whole number.")
+            return None
+        return int(text)
+
+    def _complain(self, field: Any, message: str) -> None:
+        field.errors = [*field.errors, message]
+        self.wrong = True
+
+
+def value_of(text: str, written: str) -> Any:
+    """A value as Extended JSON, from what was typed.
+
+    Raises:
+        ValueError: it is none of this type; says so.
+    """
+    stripped = text.strip()
+    if written == "number":
+        if not NUMBER.fullmatch(stripped):
+            raise ValueError(f"“{text}” is no number.")
+        return int(stripped) if re.fullmatch(r"[+-]?\d+", stripped) else float(stripped)
+    if written == "decimal":
+        if not NUMBER.fullmatch(stripped):
+            raise ValueError(f"“{text}” is no number.")
+        return {"$numberDecimal": stripped}
+    if written == "date":
+        return {"$date": _instant(stripped)}
+    if written == "objectId":
+        if not re.fullmatch(r"[0-9a-fA-F]{24}", stripped):
+            raise ValueError(f"“{text}” is no ObjectId: that has 24 hexadecimal digits.")
+        return {"$oid": stripped.lower()}
+    if written == "bool":
+        if stripped.lower() not in {"true", "false"}:
+            raise ValueError("Give true or false.")
+        return stripped.lower() == "true"
+    return text
+
+
+def _instant(text: str) -> str:
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"“{text}” is no date: write it as 2013-01-31 or 2013-01-31T18:30, in UTC.") from None
+    instant = instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+    return instant.isoformat(timespec="milliseconds" if instant.microsecond else "seconds").replace("+00:00", "Z")
+
+
+def _merged(conditions: list[dict[str, Any]]) -> dict[str, Any]:
+    """All conditions in one filter; several of one field side by side where they can stand so."""
+    merged: dict[str, Any] = {}
+    rest = []
+    for condition in conditions:
+        if not merged.keys() & condition.keys():
+            merged |= condition
+            continue
+        ((field, wanted), *more) = condition.items()
+        there = merged.get(field)
+        both = [there, wanted]
+        if not more and all(map(_are_operators, both)) and not set(there or ()) & set(wanted):
+            merged[field] = {name: value for each in both for name, value in each.items()}
+        else:
+            rest.append(condition)
+    return {"$and": [merged, *rest]} if rest else merged
+
+
+def _are_operators(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(key in OPERATOR_NAMES for key in value)
+
+
+OPERATOR_NAMES = {"$ne": "ne", "$gt": "gt", "$gte": "gte", "$lt": "lt", "$lte": "lte", "$in": "in", "$nin": "nin"}
+
+
+def from_join(spec: JoinSpec) -> MultiDict[str, str]:
+    """A join as the builder's form would write it."""
+    join = spec.canonical()
+    written: list[tuple[str, Any]] = [("database", join["database"])]
+    written += _side(join, "")
+    for number, each in enumerate(join["joins"]):
+        prefix = f"joins-{number}-"
+        written += _side(each, prefix)
+        written += [(f"{prefix}name", each.get("as")), (f"{prefix}kind", each.get("kind", "left"))]
+        written.append((f"{prefix}shape", each.get("shape", "array")))
+        for place, pair in enumerate(each["on"]):
+            written += [(f"{prefix}on-{place}-{name}", value) for name, value in pair.items()]
+    return MultiDict([(name, str(value)) for name, value in written if value is not None])
+
+
+def _side(side: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    yield f"{prefix}source", side["from"]
+    rows, raw = _rows(side.get("match", {}))
+    for place, row in enumerate(rows):
+        yield from ((f"{prefix}filters-{place}-{name}", value) for name, value in row.items())
+    if raw:
+        yield f"{prefix}raw", json.dumps(raw, ensure_ascii=False)
+    for field in side.get("fields") or []:
+        yield f"{prefix}fields", field
+    for place, (field, direction) in enumerate(side.get("sort", [])):
+        yield f"{prefix}sort-{place}-field", field
+        yield f"{prefix}sort-{place}-direction", direction
+    yield f"{prefix}limit", side.get("limit")
+
+
+def _rows(match: dict[str, Any]) -> tuple[list[dict[str, str]], dict[str, Any]]:
+    """A filter as rows, and what rows can not say."""
+    rows: list[dict[str, str]] = []
+    raw: dict[str, Any] = {}
+    for field, condition in match.items():
+        operators = condition if _are_operators(condition) else {"$eq": condition}
+        found = [_row(field, operator, value) for operator, value in operators.items()]
+        if field.startswith("$") or not all(found):
+            raw[field] = condition
+        else:
+            rows += [row for row in found if row]
+    return rows, raw
+
+
+def _row(field: str, operator: str, value: Any) -> dict[str, str] | None:
+    if operator == "$eq" and isinstance(value, dict) and value.keys() == {"$regex"}:
+        text = value["$regex"]
+        starts = text.startswith("^")
+        return {"field": field, "operator": "starts" if starts else "contains", "value": text.removeprefix("^")}
+    if value is None:
+        return (
+            {"field": field, "operator": "there" if operator == "$ne" else "missing"}
+            if operator in {"$eq", "$ne"}
+            else None
+        )
+    values = value if isinstance(value, list) else [value]
+    texts = [_text(each) for each in values]
+    types = {text[1] for text in texts if text}
+    if not all(texts) or len(types) != 1 or (isinstance(value, list) and any("," in text[0] for text in texts if text)):
+        return None
+    named = OPERATOR_NAMES.get(operator, "eq")
+    return {
+        "field": field,
+        "operator": named,
+        "type": types.pop(),
+        "value": ", ".join(text[0] for text in texts if text),
+    }
+
+
+def _text(value: Any) -> tuple[str, str] | None:
+    """What is typed for a value, and as what; None where that can not be."""
+    if isinstance(value, bool):
+        return str(value).lower(), "bool"
+    if isinstance(value, int | float):
+        return str(value), "number"
+    if isinstance(value, str):
+        return (value, "string") if value and not PARAMETER.fullmatch(value.strip()) else None
+    if isinstance(value, dict) and len(value) == 1:
+        (kind, inner), *_ = value.items()
+        names = {"$numberDecimal": "decimal", "$oid": "objectId", "$date": "date"}
+        return (inner, names[kind]) if kind in names and isinstance(inner, str) else None
+    return None

@@ -1,0 +1,160 @@
+"""Saved joins: listed, run with the values that they ask for, deleted."""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+from flask import Blueprint, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from werkzeug.datastructures import MultiDict
+
+from webapp import builder
+from webapp.drafts import WRITTEN, Draft, Unfinished
+from webapp.forms import TaskForm
+from webapp.ready_joins import READY
+from worker_tasks import saved_joins
+from worker_tasks.errors import InvalidInput, ServiceUnavailable
+from worker_tasks.settings import settings
+from worker_tasks.submission import submit_join
+
+blueprint = Blueprint("saved", __name__, url_prefix="/saved")
+
+MAX_NAME_LENGTH, MAX_DESCRIPTION_LENGTH = 100, 1_000
+#: A value of each type, to see whether a join can be run at all.
+EXAMPLES = {"number": "1", "decimal": "1", "date": "2013-01-01", "objectId": "0" * 24, "bool": "true", "string": "x"}
+#: What a parameter's field says of what to type.
+HINTS = {
+    "number": "a number",
+    "decimal": "a number",
+    "date": "a date, such as 2013-01-31",
+    "objectId": "an ObjectId, 24 hexadecimal digits",
+    "bool": "true or false",
+    "string": "text",
+}
+#: Where a value is typed so that a phone shows the right keys.
+INPUT_MODES = {"number": "decimal", "decimal": "decimal"}
+
+
+def newest() -> list[dict[str, Any]]:
+    """The joins that are there from the start, as far as their database is open, then those that people saved."""
+    open_databases = settings().open_databases
+    ready = [join for join in READY if dict(parse_qsl(join["draft"]))["database"] in open_databases]
+    return [*saved_joins.newest(), *ready]
+
+
+def find(saved_id: str) -> dict[str, Any]:
+    """The saved join of this id.
+
+    Raises:
+        SavedJoinNotFound: there is none.
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    ready = next((join for join in READY if join["_id"] == saved_id), None)
+    return ready or saved_joins.find(saved_id)
+
+
+def save(draft: Draft, given: Mapping[str, str]) -> str:
+    """Keeps a draft; returns its id.
+
+    Raises:
+        Unfinished: it has no name, or is too long.
+        pymongo.errors.PyMongoError: not known to be kept.
+    """
+    name, description = given.get("saved_name", "").strip(), given.get("saved_description", "").strip()
+    if not name or len(name) > MAX_NAME_LENGTH:
+        raise Unfinished(f"Give the saved join a name of at most {MAX_NAME_LENGTH} characters.")
+    if len(description) > MAX_DESCRIPTION_LENGTH:
+        raise Unfinished(f"A description has at most {MAX_DESCRIPTION_LENGTH:,} characters.")
+    address = draft.address()
+    if not address:
+        raise Unfinished("This join is too long to be saved.")
+    return saved_joins.save(name, description, address)
+
+
+def examples(draft: Draft) -> dict[str, str]:
+    """A value for each parameter of a draft."""
+    return {name: EXAMPLES[_written(draft, row)] for name, row in draft.parameters().items()}
+
+
+def _written(draft: Draft, row: Any) -> str:
+    """As what a parameter's value is read."""
+    if row.type.data or row.operator.data in {"contains", "starts"}:
+        return row.type.data or "string"
+    part = next((form for form in draft.join_forms if any(entry.form is row for entry in form.filters.entries)), draft)
+    found = builder.type_of(draft.database.data)(part.source.data, row.field.data)
+    return WRITTEN.get(found or "", "string")
+
+
+@blueprint.get("")
+def all_joins() -> ResponseReturnValue:
+    return render_template("saved/joins.html", joins=newest())
+
+
+@blueprint.get("/<saved_id>")
+def saved_join(saved_id: str) -> ResponseReturnValue:
+    join = find(saved_id)
+    return _page(join, _draft_of(join), TaskForm(), dict(request.args.items()))
+
+
+def _draft_of(join: dict[str, Any]) -> Draft:
+    return Draft(MultiDict(parse_qsl(join["draft"])))
+
+
+@blueprint.post("/<saved_id>")
+def run(saved_id: str) -> ResponseReturnValue:
+    """Runs a saved join with the values that were given."""
+    join = find(saved_id)
+    draft, form, given = _draft_of(join), TaskForm(), _given()
+    if request.form.get("do") == "add-row":
+        form.add_metadata_row()
+        return _page(join, draft, form, given)
+    try:
+        asked = draft.asked(
+            builder.type_of(draft.database.data), {name: value for name, value in given.items() if value}
+        )
+        if not form.validate():
+            raise Unfinished("Something is not right yet: see what is marked.")
+        task_id = submit_join(asked, metadata=form.collected_metadata() | {"saved_join": join["name"]})
+    except (Unfinished, InvalidInput) as error:
+        return _page(join, draft, form, given, trouble=str(error)), 422
+    except ServiceUnavailable as error:
+        return _page(join, draft, form, given, trouble=str(error)), 503
+    return redirect(url_for("status.task_page", task_id=task_id), 303)
+
+
+@blueprint.post("/<saved_id>/deletion")
+def delete(saved_id: str) -> ResponseReturnValue:
+    saved_joins.delete(saved_id)
+    return redirect(url_for(".all_joins"), 303)
+
+
+def _given() -> dict[str, str]:
+    """The values that were typed, by the names of the parameters."""
+    prefix = "value-"
+    return {name.removeprefix(prefix): text for name, text in request.form.items() if name.startswith(prefix)}
+
+
+def _page(join: dict[str, Any], draft: Draft, form: TaskForm, given: dict[str, str], trouble: str | None = None) -> str:
+    parameters = []
+    for name, row in draft.parameters().items():
+        written = _written(draft, row)
+        errors = [] if not trouble else [error if given.get(name) else "Give a value." for error in row.value.errors]
+        parameters.append(
+            {
+                "name": name,
+                "label": name.replace("_", " ").capitalize(),
+                "hint": f"{row.field.data}: {HINTS[written]}",
+                "mode": INPUT_MODES.get(written, "text"),
+                "value": given.get(name, ""),
+                "errors": errors,
+            }
+        )
+    return render_template(
+        "saved/join.html",
+        join=join,
+        parameters=parameters,
+        form=form,
+        trouble=trouble,
+        draft=draft,
+        is_ready=join in READY,
+    )

@@ -1,0 +1,242 @@
+"""Checks a join before it runs: what will come of it and what it will cost, from bounded samples; kept for the task."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pymongo
+from bson import json_util
+from kombu.utils.encoding import ensure_bytes
+from pymongo.errors import ExecutionTimeout
+
+from worker_tasks.connections import Document, connections
+from worker_tasks.errors import TooExpensive
+from worker_tasks.joins import filters, findings, mongosh
+from worker_tasks.joins.catalog import Catalog, Known
+from worker_tasks.joins.findings import Finding, Level
+from worker_tasks.joins.pipeline import compile_pipeline
+from worker_tasks.joins.probing import JoinFacts, Probe
+from worker_tasks.joins.sampling import mean_size
+from worker_tasks.joins.spec import Join, JoinSpec
+from worker_tasks.joins.strategy import Strategy, choose
+from worker_tasks.settings import settings
+
+#: Seconds that what was found is remembered, so that a task that is submitted then can keep it.
+KEPT_SECONDS = 600
+#: Seconds that counting what one condition keeps may take.
+COUNTING_SECONDS = 0.5
+#: Bytes of joined documents that a worker encodes and writes in a second: benchmarks/bulk.py.
+WRITTEN_PER_SECOND = 70e6
+#: Seconds that the shortest join takes from press to result.
+LEAST_SECONDS = 0.05
+COMMENT = "dovetail check"
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a join is expected to bring. ``rates`` says of each join how many of the rows before it find a match.
+
+    None stands for what could not be found out in time.
+    """
+
+    rows: int | None
+    bytes: int | None
+    seconds: float | None
+    rates: list[float | None]
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What was found. ``preview`` holds joined rows as relaxed Extended JSON, of a sample where ``is_sample``.
+
+    ``pipeline`` is what will be sent, for MongoDB's shell; ``seconds`` is what the checks took.
+    """
+
+    findings: list[Finding]
+    expected: Expected
+    preview: list[dict[str, Any]]
+    is_sample: bool
+    pipeline: str
+    seconds: float
+
+    def to_document(self) -> dict[str, Any]:
+        return asdict(self) | {"findings": [finding.to_document() for finding in self.findings]}
+
+
+def check(spec: JoinSpec) -> Checks:
+    """Looks at the collections; nothing is recorded, and nothing runs for longer than a second or two.
+
+    Raises:
+        pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
+    """
+    started = time.monotonic()
+    catalog = Catalog(spec, connections().joins[spec.database], COMMENT)
+    found: list[Finding] = []
+    strategy = _strategy(spec, catalog, found)
+    found += _of_left_filter(spec, catalog)
+    probe = Probe(spec, catalog, COMMENT)
+    left_fields = {name for document in probe.sample for name in document}
+    joins: list[JoinFacts] = []
+    for number, join in enumerate(spec.joins):
+        joins.append(probe.facts(number))
+        if probe.sample:
+            found += findings.of_join(joins[-1], spec.from_)
+        found += findings.of_names(join, number, left_fields)
+        if strategy is not None:
+            found.append(findings.of_way(join, number, strategy.steps[number], _served_by(join, catalog)))
+        left_fields |= {join.as_} if join.as_ else set()
+    expected = _expected(spec, catalog, joins, strategy, probe.sample)
+    found += _of_limits(expected)
+    preview, is_sample = probe.preview()
+    checks = Checks(
+        findings=sorted(found, key=lambda finding: -list(Level).index(finding.level)),
+        expected=expected,
+        preview=[json.loads(json_util.dumps(row, json_options=json_util.RELAXED_JSON_OPTIONS)) for row in preview],
+        is_sample=is_sample,
+        pipeline=mongosh.aggregate(spec.database, compile_pipeline(spec, strategy or probe.lookups(spec))),
+        seconds=round(time.monotonic() - started, 3),
+    )
+    connections().results.set(_key(spec.fingerprint), json.dumps(checks.to_document()), ex=KEPT_SECONDS)
+    return checks
+
+
+def kept(fingerprint: str) -> dict[str, Any] | None:
+    """What was found of this join within the last minutes, as a document; None where it was not looked at.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    text = connections().results.get(_key(fingerprint))
+    return None if text is None else json.loads(ensure_bytes(text))
+
+
+def verdict(document: dict[str, Any]) -> dict[str, Any]:
+    """Of what was found what is kept with the task: all but the rows of the preview."""
+    return {name: document[name] for name in ("findings", "expected", "seconds")}
+
+
+def why_empty(spec: JoinSpec) -> list[str]:
+    """Why a join brings nothing, in sentences, the likeliest first.
+
+    Raises:
+        pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
+    """
+    telling = (Level.STOP, Level.WARNING)
+    return [finding.text for finding in check(spec).findings if finding.level in telling]
+
+
+def _key(fingerprint: str) -> str:
+    return f"join_check:{fingerprint}"
+
+
+def _strategy(spec: JoinSpec, catalog: Catalog, found: list[Finding]) -> Strategy | None:
+    try:
+        return choose(spec, catalog, settings().join_seconds)
+    except TooExpensive as refusal:
+        commands = [findings.create_index(join) for join in spec.joins if _served_by(join, catalog) is None]
+        found.append(Finding(Level.STOP, str(refusal), command="\n".join(commands)))
+        return None
+
+
+def _served_by(join: Join, catalog: Catalog) -> str | None:
+    paths = [pair.foreign for pair in join.on]
+    known: Known = catalog.known(join.from_)
+    index = next((index for index in known.indexes if index.serves(paths)), None)
+    return None if index is None else f"{join.from_}({', '.join(index.fields)})"
+
+
+def _of_left_filter(spec: JoinSpec, catalog: Catalog) -> Iterator[Finding]:
+    everything = catalog.known(spec.from_).count
+    if everything == 0:
+        yield Finding(Level.STOP, f"{spec.from_} is empty.")
+    elif spec.match:
+        kept_ = catalog.left_count
+        level = Level.STOP if kept_ == 0 else Level.GOOD
+        yield Finding(level, f"Your filter keeps {kept_:,} of {everything:,} {spec.from_}.")
+        if kept_ == 0:
+            yield from _of_conditions(spec)
+
+
+def _of_conditions(spec: JoinSpec) -> Iterator[Finding]:
+    """Which condition of the filter keeps nothing even alone."""
+    if len(spec.match) == 1:
+        return
+    source = connections().joins[spec.database][spec.from_]
+    for field, condition in spec.match.items():
+        try:
+            with pymongo.timeout(COUNTING_SECONDS):
+                some = source.find_one(filters.to_query({field: condition}), {"_id": 1}, comment=COMMENT)
+        except ExecutionTimeout:
+            continue
+        if some is None:
+            text = f"The condition on {field} alone keeps nothing: {json.dumps(condition, ensure_ascii=False)[:100]}."
+            yield Finding(Level.STOP, text)
+
+
+def _expected(
+    spec: JoinSpec, catalog: Catalog, joins: list[JoinFacts], strategy: Strategy | None, sample: list[Document]
+) -> Expected:
+    rates = [None if facts.rate is None else round(facts.rate, 4) for facts in joins]
+    rows = float(catalog.left_count)
+    size = mean_size([_kept_of(document, spec.fields_) for document in sample])
+    for facts in joins:
+        if facts.rate is None and rows:
+            return Expected(None, None, None, rates)
+        factor, added = _growth(facts)
+        other = facts.other
+        if facts.join.kind == "outer":
+            matched = min(other.count or 0, rows * facts.kept(None))
+            rows += max(0.0, (other.count or 0) - matched)
+        share = _share_of_fields(facts)
+        size += added / max(factor, 1e-9) * other.size * share
+        rows *= factor
+    if spec.limit is not None:
+        rows = min(rows, spec.limit)
+    total = rows * size
+    seconds = None if strategy is None else strategy.seconds + total / WRITTEN_PER_SECOND + LEAST_SECONDS
+    return Expected(round(rows), round(total), None if seconds is None else round(seconds, 2), rates)
+
+
+def _growth(facts: JoinFacts) -> tuple[float, float]:
+    """Rows out of one row, and documents that are brought into them, on average."""
+    join, rate = facts.join, facts.rate or 0.0
+    kept_ = facts.kept(join.limit)
+    if join.kind == "semi":
+        return rate, 0.0
+    if join.kind == "anti":
+        return 1 - rate, 0.0
+    inner = join.kind == "inner"
+    if join.shape == "rows":
+        return kept_ if inner else kept_ + (1 - rate), kept_
+    brought = {"array": kept_, "first": rate, "count": 0.0}[join.shape]
+    return rate if inner else 1.0, brought
+
+
+def _kept_of(document: Document, fields: list[str] | None) -> Document:
+    if fields is None:
+        return document
+    heads = {field.partition(".")[0] for field in fields}
+    return {name: value for name, value in document.items() if name in heads}
+
+
+def _share_of_fields(facts: JoinFacts) -> float:
+    """About how much of a document of the other side is kept."""
+    if facts.join.fields_ is None:
+        return 1.0
+    top = sum(1 for field in facts.other.fields if "." not in field.path)
+    return min(1.0, len(facts.join.fields_) / max(1, top))
+
+
+def _of_limits(expected: Expected) -> Iterator[Finding]:
+    limits = settings()
+    if expected.rows and expected.rows > limits.result_max_rows:
+        text = f"About {expected.rows:,} rows are more than the {limits.result_max_rows:,} that a result may have."
+        yield Finding(Level.WARNING, f"{text} Filter either side, or set a limit.")
+    if expected.bytes and expected.bytes > limits.result_max_mib * MIB:
+        size = (
+            f"About {expected.bytes / MIB:,.0f} MiB are more than the {limits.result_max_mib:,} that a result may have."
+        )
+        yield Finding(Level.WARNING, f"{size} Filter either side, keep fewer fields, or set a limit.")

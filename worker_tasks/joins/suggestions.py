@@ -1,0 +1,237 @@
+"""Which fields of two collections are most likely meant to match: by name, by type, and by trying on a sample."""
+
+import json
+import re
+import time
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+import pymongo
+from bson import ObjectId
+from kombu.utils.encoding import ensure_bytes
+from pymongo.errors import ExecutionTimeout
+
+from worker_tasks.connections import Document, connections
+from worker_tasks.joins.sampling import KEPT_SECONDS, Field, Look, draw, kind_of, look_at, type_of, values_at
+from worker_tasks.joins.spec import Cast
+
+#: Seconds that all tries may take, and one of them.
+TRYING_SECONDS, ONE_TRY_SECONDS = 0.2, 0.1
+#: Values of the left side that are looked for on the other.
+TRIED_VALUES = 100
+#: Pairs that are tried, and told.
+MAX_TRIED, MAX_TOLD = 30, 4
+#: Documents of a collection without an index that are looked through for one try.
+MAX_UNINDEXED = 50_000
+#: What is worth telling: this share of the tried values was found, or the names say so.
+LEAST_RATE, TELLING_NAMES = 0.05, 3.0
+#: Likeness of several fields that are unique together.
+TOGETHER = 6.5
+
+HEXADECIMAL_ID = re.compile(r"[0-9a-fA-F]{24}")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What is to be equal, the left side after a conversion."""
+
+    local: str
+    foreign: str
+    cast: Cast | None = None
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """Pairs of keys: ``rate`` is the share of tried values of the left side that were found, None if none was tried."""
+
+    pairs: tuple[Pair, ...]
+    rate: float | None
+
+
+@dataclass(frozen=True)
+class LeftField:
+    """A field of the left side, by the ``path`` under which the join knows it, and where it comes from."""
+
+    path: str
+    collection: str
+    field: Field
+
+
+def suggest(database: str, left: list[LeftField], collection: str) -> list[Suggestion]:
+    """The likeliest pairs, the best first.
+
+    Raises:
+        pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
+    """
+    where = ",".join(sorted({f"{field.collection}:{field.path.removesuffix(field.field.path)}" for field in left}))
+    key = f"key_suggestions:{database}.{where}.{collection}"
+    if (kept := connections().results.get(key)) is not None:
+        read = json.loads(ensure_bytes(kept))
+        return [Suggestion(tuple(Pair(**pair) for pair in each["pairs"]), each["rate"]) for each in read]
+    found = _suggest(database, left, collection)
+    connections().results.set(key, json.dumps([asdict(each) for each in found]), ex=KEPT_SECONDS)
+    return found
+
+
+def _suggest(database: str, left: list[LeftField], collection: str) -> list[Suggestion]:
+    other = look_at(database, collection)
+    candidates = sorted(_candidates(left, other, collection), key=lambda candidate: -candidate[0])
+    tries = _Tries(database, collection, other)
+    rated = [(TOGETHER, Suggestion(pairs, None)) for pairs in _together(left, other)]
+    for likeness, local, foreign in islice(candidates, MAX_TRIED):
+        cast = _cast_between(local.field, foreign)
+        rate = tries.rate(local, foreign.path, cast)
+        found = max(rate or 0.0, tries.rate_back(local, foreign.path, cast))
+        if rate is not None and found < LEAST_RATE and likeness < TELLING_NAMES:
+            continue
+        rated.append((likeness + 2 * found, Suggestion((Pair(local.path, foreign.path, cast),), rate)))
+    rated.sort(key=lambda each: -each[0])
+    return [suggestion for _, suggestion in rated[:MAX_TOLD]]
+
+
+def _together(left: list[LeftField], other: Look) -> list[tuple[Pair, ...]]:
+    """Several fields that only together tell one document of the other side from the next, all on the left as well."""
+    by_name = {_plain(field.path): field for field in reversed(left)}
+    found = []
+    for paths in other.unique:
+        locals_ = [by_name.get(_plain(path)) for path in paths]
+        if len(paths) > 1 and all(locals_):
+            found.append(tuple(Pair(local.path, path) for local, path in zip(locals_, paths, strict=True) if local))
+    return found
+
+
+def _candidates(left: list[LeftField], other: Look, collection: str) -> list[tuple[float, LeftField, Field]]:
+    found = []
+    for local in left:
+        for foreign in other.fields:
+            served = foreign.path in other.indexed
+            likeness = _likeness(local, foreign.path, collection)
+            if not (served or likeness) or not _comparable(local.field, foreign):
+                continue
+            if local.field.path == foreign.path == "_id" and local.collection != collection:
+                likeness = 0.0  # every collection has one; that says nothing
+            found.append((likeness + served + 0.5 * ((foreign.path,) in other.unique), local, foreign))
+    return found
+
+
+def _likeness(local: LeftField, foreign: str, collection: str) -> float:
+    """How much the two names say that they belong together."""
+    here, there = _plain(local.field.path), _plain(foreign)
+    if there == "id" and here in {f"{_singular(collection)}id", _singular(collection), f"{_plain(collection)}id"}:
+        return 4.0
+    if here == "id" and there in {f"{_singular(local.collection)}id", f"{_plain(local.collection)}id"}:
+        return 4.0
+    if here == there:
+        return 3.0
+    return 1.0 if len(there) > 2 and (here.endswith(there) or there.endswith(here)) else 0.0  # noqa: PLR2004
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.rpartition(".")[2].lower())
+
+
+def _singular(collection: str) -> str:
+    plain = _plain(collection)
+    if plain.endswith("ies"):
+        return f"{plain[:-3]}y"
+    return plain.removesuffix("s")
+
+
+NEVER_KEYS = frozenset({"object", "array", "bool", "null"})
+
+
+def _comparable(local: Field, foreign: Field) -> bool:
+    kinds = {kind_of(name) for name in local.types} - NEVER_KEYS, {kind_of(name) for name in foreign.types} - NEVER_KEYS
+    return bool(kinds[0] & kinds[1]) or _cast_between(local, foreign) is not None
+
+
+def _cast_between(local: Field, foreign: Field) -> Cast | None:
+    """The conversion of the left values without which nothing could match."""
+    if {kind_of(name) for name in local.types} & {kind_of(name) for name in foreign.types} - NEVER_KEYS:
+        return None
+    return cast_to(local.main_type, foreign.main_type)
+
+
+def cast_to(local: str, foreign: str) -> Cast | None:
+    """What makes a value of one BSON type comparable with those of another; None where nothing sensible does."""
+    if foreign == "objectId" and local == "string":
+        return "objectId"
+    if foreign == "string" and (local in {"objectId", "bool"} or kind_of(local) == "number"):
+        return "string"
+    if kind_of(foreign) == "number" and local == "string":
+        return "double" if foreign in {"double", "decimal"} else "long"
+    if foreign == "date" and local == "string":
+        return "date"
+    return None
+
+
+class _Tries:
+    """Looks up values of the left side in the other collection, until the time is used up."""
+
+    def __init__(self, database: str, collection: str, other: Look):
+        self._database = database
+        self._source = connections().joins[database]
+        self._collection, self._other = collection, other
+        self._samples: dict[str, list[Document]] = {}
+        self._until = time.monotonic() + TRYING_SECONDS
+
+    def rate(self, local: LeftField, foreign: str, cast: Cast | None) -> float | None:
+        """The share of values that are found; None where that was not tried."""
+        values = _converted(self._sample(local.collection), local.field.path, cast)
+        return self._rate(values, self._collection, self._other, foreign)
+
+    def rate_back(self, local: LeftField, foreign: str, cast: Cast | None) -> float:
+        """The share of the other side's values that are found on the left, which may be the bigger side."""
+        if cast is not None:
+            return 0.0
+        values = _converted(self._sample(self._collection), foreign, None)
+        look = look_at(self._database, local.collection)
+        return self._rate(values, local.collection, look, local.field.path) or 0.0
+
+    def _sample(self, collection: str) -> list[Document]:
+        if collection not in self._samples:
+            self._samples[collection] = draw(self._source[collection], {}, TRIED_VALUES)
+        return self._samples[collection]
+
+    def _rate(self, values: list[Any], collection: str, look: Look, path: str) -> float | None:
+        small = (look.count or 0) <= MAX_UNINDEXED
+        if time.monotonic() > self._until or not (path in look.indexed or small):
+            return None
+        if not values:
+            return 0.0
+        try:
+            with pymongo.timeout(ONE_TRY_SECONDS):
+                found = self._source[collection].distinct(path, {path: {"$in": values}})
+        except ExecutionTimeout:
+            return None
+        wanted = {repr_key(value) for value in values}
+        return len(wanted & {repr_key(value) for value in found}) / len(wanted)
+
+
+def _converted(documents: list[Document], path: str, cast: Cast | None) -> list[Any]:
+    values = [value for document in documents for value in values_at(document, path) if not isinstance(value, dict)]
+    unique = list({repr_key(value): value for value in values}.values())[:TRIED_VALUES]
+    if cast is None:
+        return unique
+    return [converted for value in unique if (converted := _convert(value, cast)) is not None]
+
+
+def _convert(value: Any, cast: Cast) -> Any:
+    """Roughly what MongoDB's ``$convert`` makes of it, for an estimate; None where it can not."""
+    if cast == "objectId":
+        return ObjectId(value) if isinstance(value, str) and HEXADECIMAL_ID.fullmatch(value) else None
+    if cast == "string":
+        return str(value)
+    if cast in {"int", "long", "double"}:
+        return float(value) if re.fullmatch(r"-?\d+(\.\d+)?", str(value)) else None
+    return None
+
+
+def repr_key(value: Any) -> tuple[str, Any]:
+    """A value as a key that equals another one exactly if MongoDB would match the two."""
+    kind = kind_of(type_of(value))
+    if kind == "number":
+        number = value.to_decimal() if hasattr(value, "to_decimal") else value
+        return kind, number if number == number else "NaN"  # noqa: PLR0124 - that is how NaN is told
+    return kind, value if isinstance(value, str | ObjectId | bool) else repr(value)
