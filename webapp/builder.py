@@ -52,7 +52,7 @@ def look_around(draft: Draft) -> Surroundings:
     if draft.database.data not in databases:
         for part in [draft, *draft.join_forms]:
             part.source.choices = _options("Choose a database first", {}, part.source.data)
-        return Surroundings(databases)
+        return nothing_around(draft)
     database = draft.database.data
     collections = dict(collections_of(database))
     options = {name: _with_count(name, count) for name, count in collections.items()}
@@ -70,6 +70,13 @@ def look_around(draft: Draft) -> Surroundings:
     brought = [draft.name_of(number) for number, form in enumerate(draft.join_forms) if form.brings]
     draft.fields.choices = _ticked(fields, [*filter(None, brought), *(draft.fields.data or [])])
     return Surroundings(databases, collections, look, joins)
+
+
+def nothing_around(draft: Draft) -> Surroundings:
+    """What is shown where no collection can be looked at."""
+    numbers = range(len(draft.join_forms))
+    joins = [JoinSurroundings([], None, [], draft.default_name(number)) for number in numbers]
+    return Surroundings(sorted(settings().open_databases), joins=joins)
 
 
 def _around_join(

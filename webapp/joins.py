@@ -75,7 +75,7 @@ def _run(draft: Draft) -> ResponseReturnValue:
     except Unfinished as unfinished:
         return _builder(draft, builder.look_around(draft), trouble=str(unfinished)), 422
     except ServiceUnavailable as error:
-        return _builder(draft, builder.Surroundings([]), trouble=str(error)), 503
+        return _builder(draft, builder.nothing_around(draft), trouble=str(error)), 503
     return redirect(url_for("status.task_page", task_id=task_id), 303)
 
 

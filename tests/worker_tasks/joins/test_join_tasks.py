@@ -1,20 +1,25 @@
 """Joins from submission to result, through a real worker: in one part and in several, alone and shared."""
 
+import dataclasses
 import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from bson import Timestamp
 from celery import states
 from pymongo.database import Database
 
 from tests.support import Process, eventually, wait_for_state
 from tests.worker_tasks.support import METADATA, UNATTENDED, new_id
-from worker_tasks import ledger, results
+from worker_tasks import endings, ledger, results
 from worker_tasks.celery_app import app
 from worker_tasks.connections import Document, connections
-from worker_tasks.errors import InvalidInput
+from worker_tasks.errors import InvalidInput, SnapshotGone
+from worker_tasks.joins import checks, lifecycle, runs
+from worker_tasks.joins.planning import make_plan
+from worker_tasks.joins.spec import JoinSpec
 from worker_tasks.submission import RUN_JOIN, cancel, submit_again, submit_join
 
 ORDERS_OF_USERS = {
@@ -70,6 +75,50 @@ def test_nothing_of_a_run_is_left_but_its_result(worker: Process, big: Database[
     task = ended(submit_join(asked()))
     keys: Any = connections().results.keys(f"*{task['_id']}*")
     assert {key.decode().partition(":")[0] for key in keys} <= {"task_outcome", "task_live"}
+
+
+def test_parts_whose_instant_is_gone_are_run_again_in_one(worker: Process, big: Database[Document]) -> None:
+    spec = JoinSpec.model_validate_json(json.dumps(asked()))
+    document = ledger.new_document(new_id(), RUN_JOIN, [spec.canonical()], join=spec.canonical())
+    task_id = document["_id"]
+    ledger.record(document)
+    claimed = ledger.claim(task_id, RUN_JOIN, document["args"], {}, "a worker")
+    assert isinstance(claimed, ledger.Claimed)
+    # As if its parts had waited for hours.
+    plan = dataclasses.replace(make_plan(spec, results.join_key(spec.fingerprint), task_id), snapshot=Timestamp(1, 1))
+    assert lifecycle.start(task_id, claimed.attempt, plan, lambda run, number: None) is None
+    ending = lifecycle.work_on(task_id, runs.name_of(task_id, claimed.attempt), 0)
+    assert ending is not None
+    assert isinstance(ending.failure, SnapshotGone)
+    endings.record(task_id, ending)
+    task = ended(task_id)
+    assert len(result_of(task)) == big.users.count_documents({})
+    assert task["plan"]["parts"] == 1
+    assert any("run again in one part" in (event["note"] or "") for event in task["timeline"])
+
+
+def test_a_row_that_found_nothing_is_counted(worker: Process, big: Database[Document]) -> None:
+    big.lonely.insert_many([{"_id": number, "key": number} for number in range(-5, 20)])
+    join = {"from": "users", "as": "user", "shape": "first", "on": [{"local": "key", "foreign": "_id"}]}
+    task = ended(submit_join({"database": "big", "from": "lonely", "joins": [join]}))
+    assert task["unmatched"] == {"user": 5}
+    assert task["result_bytes"] == connections().results.strlen(json.loads(task["result"])["redis_key"])
+
+
+def test_an_empty_result_is_explained(worker: Process, big: Database[Document]) -> None:
+    big.texts.insert_many([{"_id": number, "key": str(number)} for number in range(20)])
+    join = {"from": "users", "as": "user", "kind": "inner", "on": [{"local": "key", "foreign": "_id"}]}
+    task = ended(submit_join({"database": "big", "from": "texts", "joins": [join]}))
+    assert result_of(task) == []
+    assert "texts.key holds text, users._id numbers: they never match." in task["explanation"][0]
+
+
+def test_what_was_checked_before_is_kept_with_the_task(worker: Process, big: Database[Document]) -> None:
+    spec = JoinSpec.model_validate_json(json.dumps(asked()))
+    found = checks.check(spec)
+    task = ended(submit_join(spec.canonical()))
+    assert task["checks"]["expected"]["rows"] == found.expected.rows == big.users.count_documents({})
+    assert "preview" not in task["checks"]
 
 
 def test_a_join_with_an_order_of_all_rows_is_done_in_one_part(worker: Process, big: Database[Document]) -> None:
