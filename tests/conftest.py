@@ -10,13 +10,14 @@ from flask.testing import FlaskClient
 from pydantic import AliasChoices
 from pymongo.database import Database
 
+from development.samples.loading import load
 from development.samples.shop import TABLES
 from development.servers import REPLICA_SET, Server, free_port, start_mongodb, start_redis
 from tests.support import Process
 from webapp.application import create_app
 from worker_tasks import ledger
 from worker_tasks.connections import Document, close_connections, connections
-from worker_tasks.settings import Settings
+from worker_tasks.settings import Settings, settings
 
 
 def environment_variables() -> list[Any]:
@@ -91,6 +92,13 @@ def big(servers: None) -> Database[Document]:
     database.orders.insert_many(orders)
     database.orders.create_index("userId")
     return database
+
+
+@pytest.fixture(scope="session")
+def flights(shop: Database[Document]) -> Database[Document]:
+    """The sample flights, all five tables."""
+    load(settings().mongodb_uri, ["flights"])
+    return connections().joins.flights
 
 
 @pytest.fixture

@@ -174,8 +174,7 @@ class Draft(TaskForm):
         """The same, with one empty row behind each list of conditions and sort fields."""
         for part in [self, *self.join_forms]:
             for rows in (part.filters, part.sort):
-                rows.entries = [entry for entry in rows.entries if entry.form.field.data or entry.form.errors]
-                rows.append_entry()
+                _renumber(rows, [entry for entry in rows.entries if entry.form.field.data])
         return self
 
     def next_step(self) -> str | None:
@@ -269,6 +268,16 @@ class Draft(TaskForm):
         """The form as the query of an address; empty where it is too long for one."""
         query = urlencode(list(_written(self)))
         return query if len(query) <= MAX_ADDRESS else ""
+
+
+def _renumber(rows: Any, kept: list[Any]) -> None:
+    """Leaves these rows, numbered anew, and an empty one: a row keeps its number while others come and go behind it."""
+    rows.entries, rows.last_index = [], -1
+    for entry in kept:
+        row = rows.append_entry(entry.data).form
+        for field in entry.form:
+            row[field.short_name].errors = field.errors
+    rows.append_entry()
 
 
 def _written(form: Any) -> Iterator[tuple[str, str]]:

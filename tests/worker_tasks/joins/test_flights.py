@@ -5,13 +5,9 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from development.samples.loading import load
-from tests.support import Process, wait_for_state
+from tests.support import wait_for_state
 from worker_tasks import ledger
 from worker_tasks.connections import connections
-from worker_tasks.settings import settings
-
-pytestmark = pytest.mark.timeout(180)
 
 HOURS = ("origin", "year", "month", "day", "hour")
 
@@ -23,9 +19,7 @@ def asked(left: str, other: str, kind: str, *keys: str | tuple[str, str]) -> dic
     return {"database": "flights", "from": left, "joins": [{"from": other, "kind": kind, "on": on, **brings}]}
 
 
-@pytest.fixture(scope="module")
-def flights(worker: Process) -> None:
-    load(settings().mongodb_uri)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.usefixtures("worker", "flights")]
 
 
 @pytest.mark.parametrize(
@@ -46,13 +40,11 @@ def flights(worker: Process) -> None:
         "time zones",
     ],
 )
-def test_the_rows_are_as_many_as_they_should_be(
-    client: FlaskClient, flights: None, join: dict[str, Any], count: int
-) -> None:
+def test_the_rows_are_as_many_as_they_should_be(client: FlaskClient, join: dict[str, Any], count: int) -> None:
     assert joined(client, join) == count
 
 
-def test_two_large_sides_are_joined_in_seconds_without_an_index(client: FlaskClient, flights: None) -> None:
+def test_two_large_sides_are_joined_in_seconds_without_an_index(client: FlaskClient) -> None:
     weather = connections().joins.flights.weather
     kept = weather.index_information()
     weather.drop_indexes()
