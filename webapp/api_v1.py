@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.exceptions import Conflict, Gone
 
-from webapp import exports, openapi, presentation
+from webapp import exports, openapi, presentation, words
 from webapp.bodies import json_object
 from webapp.paging import cursor_after, cursor_asked, limit_asked, number_asked
 from worker_tasks import ledger, live, metadata, results, staging
@@ -198,7 +198,7 @@ def _glimpse(task: Document, limit: int) -> Document:
     if state is None:
         raise Conflict(f"There are no rows yet: the task is {presentation.state_words(task['status']).name}.")
     rows = staging.glimpse(state.run, limit)
-    columns = presentation.columns_of(rows)
+    columns = words.columns_of(rows)
     return {"count": state.rows, "offset": 0, "columns": columns, "complete": False, "expires_at": None, "rows": rows}
 
 

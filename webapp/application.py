@@ -2,12 +2,28 @@
 
 import hashlib
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from flask import Flask, Response
 from flask_wtf import CSRFProtect
 
-from webapp import api, api_v1, errors, health, history, joins, presentation, results, saved, status
+from webapp import (
+    api,
+    api_v1,
+    builder,
+    errors,
+    forms,
+    health,
+    history,
+    join_words,
+    joins,
+    presentation,
+    results,
+    saved,
+    status,
+    words,
+)
 from worker_tasks.settings import SettingsError, settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -19,6 +35,26 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+
+
+#: What templates may use behind a bar, and what they may call, by the room that it is in.
+FILTERS: dict[ModuleType, tuple[str, ...]] = {
+    words: (
+        *("about", "ago", "bson_value", "columns_of", "duration", "exactly", "is_past"),
+        *("joined_columns", "seconds", "share", "size"),
+    ),
+    join_words: ("as_curl",),
+    presentation: ("pace", "percent"),
+    builder: ("input_mode", "pairs_as_json"),
+}
+FUNCTIONS: dict[ModuleType, tuple[str, ...]] = {
+    join_words: ("join_lines", "join_sentence", "kind_words"),
+    presentation: (
+        *("can_be_cancelled", "cancel_receipt", "icon_of", "is_final", "join_outcome", "metadata_rows", "page_title"),
+        *("returned", "sentence", "state_words", "status_line", "timeline", "what_came"),
+    ),
+    forms: ("wrong",),
+}
 
 
 def create_app() -> Flask:
@@ -63,45 +99,12 @@ def _configure(app: Flask) -> None:
 
 def _teach_templates(app: Flask) -> None:
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    for word in (
-        "about",
-        "ago",
-        "as_curl",
-        "bson_value",
-        "columns_of",
-        "duration",
-        "exactly",
-        "input_mode",
-        "is_past",
-        "joined_columns",
-        "pairs_as_json",
-        "pace",
-        "percent",
-        "seconds",
-        "share",
-        "size",
-    ):
-        app.add_template_filter(getattr(presentation, word), word)
-    for word in (
-        "sentence",
-        "state_words",
-        "status_line",
-        "metadata_rows",
-        "timeline",
-        "is_final",
-        "join_outcome",
-        "returned",
-        "can_be_cancelled",
-        "cancel_receipt",
-        "icon_of",
-        "join_lines",
-        "join_sentence",
-        "kind_words",
-        "page_title",
-        "what_came",
-        "wrong",
-    ):
-        app.add_template_global(getattr(presentation, word), word)
+    for room, filters in FILTERS.items():
+        for word in filters:
+            app.add_template_filter(getattr(room, word), word)
+    for room, functions in FUNCTIONS.items():
+        for word in functions:
+            app.add_template_global(getattr(room, word), word)
 
 
 def _version_static_files(app: Flask) -> None:

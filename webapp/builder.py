@@ -205,3 +205,14 @@ def anchor_of(action: str) -> str:
     """Where the page should be after a button was pressed without JavaScript."""
     numbered = re.fullmatch(r"(add-pair|remove-pair|use|cure) (\d+).*", action)
     return f"#join-{int(numbered[2]) + 1}" if numbered else ""
+
+
+def pairs_as_json(suggestion: Any) -> str:
+    """The pairs of a suggestion, as the builder's buttons carry them."""
+    return json.dumps([[pair.local, pair.foreign, pair.cast] for pair in suggestion.pairs])
+
+
+def input_mode(row: Any, found: Any) -> str:
+    """The keys that a phone should show for the value of a condition."""
+    written = row.type.data or ("number" if found is not None and kind_of(found.main_type) == "number" else "")
+    return "decimal" if written in {"number", "decimal"} else "text"

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -12,13 +11,12 @@ from wtforms import FieldList, Form, FormField, RadioField, SelectField, SelectM
 from wtforms.fields.choices import SelectChoice
 from wtforms.widgets import CheckboxInput, ListWidget
 
+from webapp.conditions import BARE, PARAMETER, WRITTEN, merged, rows_of, value_of
 from webapp.forms import TaskForm
 from worker_tasks.joins.spec import MAX_JOINS, JoinSpec
 
 #: Characters of an address that servers still take (gunicorn: of the whole request line).
 MAX_ADDRESS = 7_000
-#: A value that is asked for when a saved join is run.
-PARAMETER = re.compile(r"\{([a-z][a-z0-9_]{0,39})\}")
 
 KINDS = [
     SelectChoice("left", "All of the left, with their matches"),
@@ -27,12 +25,14 @@ KINDS = [
     SelectChoice("anti", "Only those that match nothing"),
     SelectChoice("outer", "Everything from both sides"),
 ]
+
 SHAPES = [
     SelectChoice("array", "All matches in a list"),
     SelectChoice("rows", "One row for each match"),
     SelectChoice("first", "The first match alone"),
     SelectChoice("count", "How many there are"),
 ]
+
 OPERATORS = [
     SelectChoice("eq", "is"),
     SelectChoice("ne", "is not"),
@@ -47,8 +47,7 @@ OPERATORS = [
     SelectChoice("there", "is there"),
     SelectChoice("missing", "is missing"),
 ]
-#: Operators that take no value.
-BARE = frozenset({"there", "missing"})
+
 TYPES = [
     SelectChoice("", "auto"),
     SelectChoice("string", "text"),
@@ -58,6 +57,7 @@ TYPES = [
     SelectChoice("objectId", "ObjectId"),
     SelectChoice("bool", "true or false"),
 ]
+
 CASTS = [
     SelectChoice("", "as it is"),
     SelectChoice("string", "as text"),
@@ -67,18 +67,8 @@ CASTS = [
     SelectChoice("objectId", "as ObjectId"),
     SelectChoice("date", "as date"),
 ]
+
 DIRECTIONS = [SelectChoice("1", "up"), SelectChoice("-1", "down")]
-#: What a value is written as, by the BSON type of the field.
-WRITTEN = {
-    "int": "number",
-    "long": "number",
-    "double": "number",
-    "decimal": "decimal",
-    "date": "date",
-    "objectId": "objectId",
-    "bool": "bool",
-}
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 #: The BSON type of most values of a path in a collection; None where it is not known.
 TypeOf = Callable[[str, str], str | None]
@@ -351,7 +341,7 @@ class _Reader:
         raw = self._raw(form)
         if raw:
             conditions.append(raw)
-        return _merged(conditions)
+        return merged(conditions)
 
     def _condition(self, row: Any, collection: str) -> Any:
         operator = row.operator.data
@@ -404,68 +394,6 @@ class _Reader:
         self.wrong = True
 
 
-def value_of(text: str, written: str) -> Any:
-    """A value as Extended JSON, from what was typed.
-
-    Raises:
-        ValueError: it is none of this type; says so.
-    """
-    stripped = text.strip()
-    if written == "number":
-        if not NUMBER.fullmatch(stripped):
-            raise ValueError(f"“{text}” is no number.")
-        return int(stripped) if re.fullmatch(r"[+-]?\d+", stripped) else float(stripped)
-    if written == "decimal":
-        if not NUMBER.fullmatch(stripped):
-            raise ValueError(f"“{text}” is no number.")
-        return {"$numberDecimal": stripped}
-    if written == "date":
-        return {"$date": _instant(stripped)}
-    if written == "objectId":
-        if not re.fullmatch(r"[0-9a-fA-F]{24}", stripped):
-            raise ValueError(f"“{text}” is no ObjectId: that has 24 hexadecimal digits.")
-        return {"$oid": stripped.lower()}
-    if written == "bool":
-        if stripped.lower() not in {"true", "false"}:
-            raise ValueError("Give true or false.")
-        return stripped.lower() == "true"
-    return text
-
-
-def _instant(text: str) -> str:
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"“{text}” is no date: write it as 2013-01-31 or 2013-01-31T18:30, in UTC.") from None
-    instant = instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
-    return instant.isoformat(timespec="milliseconds" if instant.microsecond else "seconds").replace("+00:00", "Z")
-
-
-def _merged(conditions: list[dict[str, Any]]) -> dict[str, Any]:
-    """All conditions in one filter; several of one field side by side where they can stand so."""
-    merged: dict[str, Any] = {}
-    rest = []
-    for condition in conditions:
-        if not merged.keys() & condition.keys():
-            merged |= condition
-            continue
-        ((field, wanted), *more) = condition.items()
-        there = merged.get(field)
-        both = [there, wanted]
-        if not more and all(map(_are_operators, both)) and not set(there or ()) & set(wanted):
-            merged[field] = {name: value for each in both for name, value in each.items()}
-        else:
-            rest.append(condition)
-    return {"$and": [merged, *rest]} if rest else merged
-
-
-def _are_operators(value: Any) -> bool:
-    return isinstance(value, dict) and bool(value) and all(key in OPERATOR_NAMES for key in value)
-
-
-OPERATOR_NAMES = {"$ne": "ne", "$gt": "gt", "$gte": "gte", "$lt": "lt", "$lte": "lte", "$in": "in", "$nin": "nin"}
-
-
 def from_join(spec: JoinSpec) -> MultiDict[str, str]:
     """A join as the builder's form would write it."""
     join = spec.canonical()
@@ -483,7 +411,7 @@ def from_join(spec: JoinSpec) -> MultiDict[str, str]:
 
 def _side(side: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     yield f"{prefix}source", side["from"]
-    rows, raw = _rows(side.get("match", {}))
+    rows, raw = rows_of(side.get("match", {}))
     for place, row in enumerate(rows):
         yield from ((f"{prefix}filters-{place}-{name}", value) for name, value in row.items())
     if raw:
@@ -494,57 +422,3 @@ def _side(side: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
         yield f"{prefix}sort-{place}-field", field
         yield f"{prefix}sort-{place}-direction", direction
     yield f"{prefix}limit", side.get("limit")
-
-
-def _rows(match: dict[str, Any]) -> tuple[list[dict[str, str]], dict[str, Any]]:
-    """A filter as rows, and what rows can not say."""
-    rows: list[dict[str, str]] = []
-    raw: dict[str, Any] = {}
-    for field, condition in match.items():
-        operators = condition if _are_operators(condition) else {"$eq": condition}
-        found = [_row(field, operator, value) for operator, value in operators.items()]
-        if field.startswith("$") or not all(found):
-            raw[field] = condition
-        else:
-            rows += [row for row in found if row]
-    return rows, raw
-
-
-def _row(field: str, operator: str, value: Any) -> dict[str, str] | None:
-    if operator == "$eq" and isinstance(value, dict) and value.keys() == {"$regex"}:
-        text = value["$regex"]
-        starts = text.startswith("^")
-        return {"field": field, "operator": "starts" if starts else "contains", "value": text.removeprefix("^")}
-    if value is None:
-        return (
-            {"field": field, "operator": "there" if operator == "$ne" else "missing"}
-            if operator in {"$eq", "$ne"}
-            else None
-        )
-    values = value if isinstance(value, list) else [value]
-    texts = [_text(each) for each in values]
-    types = {text[1] for text in texts if text}
-    if not all(texts) or len(types) != 1 or (isinstance(value, list) and any("," in text[0] for text in texts if text)):
-        return None
-    named = OPERATOR_NAMES.get(operator, "eq")
-    return {
-        "field": field,
-        "operator": named,
-        "type": types.pop(),
-        "value": ", ".join(text[0] for text in texts if text),
-    }
-
-
-def _text(value: Any) -> tuple[str, str] | None:
-    """What is typed for a value, and as what; None where that can not be."""
-    if isinstance(value, bool):
-        return str(value).lower(), "bool"
-    if isinstance(value, int | float):
-        return str(value), "number"
-    if isinstance(value, str):
-        return (value, "string") if value and not PARAMETER.fullmatch(value.strip()) else None
-    if isinstance(value, dict) and len(value) == 1:
-        (kind, inner), *_ = value.items()
-        names = {"$numberDecimal": "decimal", "$oid": "objectId", "$date": "date"}
-        return (inner, names[kind]) if kind in names and isinstance(inner, str) else None
-    return None

@@ -111,3 +111,11 @@ class PracticeForm(TaskForm):
             raise ValidationError("Give some text.")
         if len(field.data) > MAX_INPUT_LENGTH:
             raise ValidationError(f"At most {MAX_INPUT_LENGTH:,} characters.")
+
+
+def wrong(field: Any, hint: str) -> dict[str, str]:
+    """The attributes that tie a field to what is said about it."""
+    said = [f"{field.id}-hint"] if hint else []
+    if not field.errors:
+        return {"aria-describedby": said[0]} if said else {}
+    return {"aria-invalid": "true", "aria-describedby": " ".join([*said, f"{field.id}-errors"])}

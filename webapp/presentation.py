@@ -2,20 +2,18 @@
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import humanize
 from celery import states
 
+from webapp.join_words import join_sentence
+from webapp.words import Document, about, duration, exactly, seconds, share, size
 from worker_tasks.errors import InvalidInput
-from worker_tasks.joins import findings
-from worker_tasks.joins.sampling import kind_of
 from worker_tasks.ledger import FINAL_STATES
 from worker_tasks.live import Progress
 from worker_tasks.metadata import text_of
-
-Document = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -41,11 +39,13 @@ STATE_WORDS = {
 
 #: The tasks that can be stopped while they run.
 JOINS = frozenset({"worker_tasks.tasks.join_users_orders", "worker_tasks.tasks.run_join"})
-MINUTE_SECONDS = 60
+
 #: Characters of an error that are shown; its traceback has the rest.
 MESSAGE_LENGTH = 300
+
 #: Seconds between two polls, by the seconds that a task has been seen in its state.
 POLL_SECONDS = ((30, 1), (120, 2), (600, 5))
+
 SLOWEST_POLL_SECONDS = 15
 
 
@@ -76,31 +76,6 @@ def sentence(task: Document) -> str:
     if task["name"] == "worker_tasks.tasks.long_running_task":
         return f"Practice task: {asked}"
     return task["name"] or "A task of unknown name"
-
-
-#: How each kind of join is said between two collections.
-KIND_WORDS = {
-    "left": "{left} with their {other}",
-    "inner": "{left} that have {other}, with them",
-    "semi": "{left} that have {other}",
-    "anti": "{left} without {other}",
-    "outer": "All of {left} and {other}",
-}
-
-
-def join_sentence(join: Document) -> str:
-    """A JoinSpec in a few words."""
-    words, with_them = join["from"], []
-    for each in join["joins"]:
-        kind = each.get("kind", "left")
-        if kind == "left":
-            with_them.append(each["from"])
-        else:
-            words = KIND_WORDS[kind].format(left=words, other=each["from"])
-    if with_them:
-        listed = " and ".join(filter(None, [", ".join(with_them[:-1]), with_them[-1]]))
-        words = KIND_WORDS["left"].format(left=words, other=listed)
-    return words[0].upper() + words[1:]
 
 
 def can_be_cancelled(task: Document) -> bool:
@@ -273,47 +248,6 @@ def _computed(task: Document) -> str:
     return f"by the run of task {task['shares'][:8]}, which asked the same"
 
 
-def join_lines(join: Document) -> list[tuple[str, str]]:
-    """A JoinSpec in words, line by line."""
-    lines = [("From", f"{join['database']}.{join['from']}")]
-    lines += _side_lines(join)
-    for each in join["joins"]:
-        pairs = " and ".join(_pair_words(pair) for pair in each["on"])
-        lines.append(
-            ("Join", f"{KIND_WORDS[each.get('kind', 'left')].format(left='rows', other=each['from'])}, where {pairs}")
-        )
-        if "as" in each:
-            lines.append(("Into", f"{each['as']}: {SHAPE_WORDS[each.get('shape', 'array')]}"))
-        lines += _side_lines(each)
-    return lines
-
-
-SHAPE_WORDS = {
-    "array": "all matches in a list",
-    "rows": "one row for each match",
-    "first": "the first match",
-    "count": "how many there are",
-}
-
-
-def _pair_words(pair: Document) -> str:
-    local = f"{pair['local']} as {pair['cast']}" if pair.get("cast") else pair["local"]
-    return f"{local} = {pair['foreign']}"
-
-
-def _side_lines(side: Document) -> list[tuple[str, str]]:
-    lines = []
-    if side.get("match"):
-        lines.append(("Only where", json.dumps(side["match"], ensure_ascii=False)))
-    if side.get("fields"):
-        lines.append(("Fields", ", ".join(side["fields"])))
-    if side.get("sort"):
-        lines.append(("Order", ", ".join(f"{field} {'up' if way == 1 else 'down'}" for field, way in side["sort"])))
-    if side.get("limit"):
-        lines.append(("At most", humanize.intcomma(side["limit"])))
-    return lines
-
-
 def percent(progress: Progress) -> int:
     return min(100, progress.done * 100 // max(1, progress.total or 1))
 
@@ -356,106 +290,3 @@ def as_json(task: Document) -> Document:
         for event in task["timeline"]
     ]
     return shown
-
-
-def ago(instant: datetime) -> str:
-    """``2 minutes ago`` or ``in 4 minutes``."""
-    span = datetime.now(UTC) - instant
-    words = humanize.naturaldelta(span)
-    if words == "a moment":
-        return "now"
-    return f"{words} ago" if span > timedelta() else f"in {words}"
-
-
-def is_past(instant: datetime) -> bool:
-    return instant < datetime.now(UTC)
-
-
-def exactly(instant: datetime) -> str:
-    """``2026-11-20 22:15:03 UTC``."""
-    return instant.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def duration(span: timedelta) -> str:
-    """``42 ms``, ``3.2 s``, ``1 minute and 5 seconds``."""
-    seconds = span.total_seconds()
-    if seconds < 1:
-        return f"{round(seconds * 1000)} ms"
-    if seconds < MINUTE_SECONDS:
-        return f"{seconds:.1f} s"
-    return humanize.precisedelta(span, minimum_unit="seconds", format="%d")
-
-
-def size(number_of_bytes: int) -> str:
-    return humanize.naturalsize(number_of_bytes, binary=True)
-
-
-def bson_value(value: Any) -> Any:
-    """A value of relaxed Extended JSON as a person reads it: ``{"$date": …}`` is an instant, and so on."""
-    if isinstance(value, dict) and len(value) == 1:
-        (kind, inner), *_ = value.items()
-        if kind == "$date" and isinstance(inner, str):
-            return inner.replace("T", " ").replace("Z", " UTC")
-        if kind in {"$oid", "$numberDecimal", "$numberDouble", "$numberLong"}:
-            return inner
-    return value
-
-
-def share(part: float) -> str:
-    """``83 %``; never 0 or 100 for what is only nearly so."""
-    return findings.percent(part)
-
-
-def about(number: int) -> str:
-    """A number that was estimated, to two figures: ``340,000``."""
-    digits = len(str(number))
-    return humanize.intcomma(round(number, 2 - digits) if digits > 2 else number)  # noqa: PLR2004 - figures
-
-
-def seconds(number: float) -> str:
-    return duration(timedelta(seconds=number))
-
-
-def as_curl(join: Document, root: str) -> str:
-    """The call of the API that asks for this join, of the web application at ``root``."""
-    body = json.dumps({"join": join, "metadata": {}}, ensure_ascii=False, indent=2).replace("'", "'\\''")
-    return f"curl -X POST {root}api/v1/joins -H 'Content-Type: application/json' -d '{body}'"
-
-
-def pairs_as_json(suggestion: Any) -> str:
-    """The pairs of a suggestion, as the builder's buttons carry them."""
-    return json.dumps([[pair.local, pair.foreign, pair.cast] for pair in suggestion.pairs])
-
-
-def input_mode(row: Any, found: Any) -> str:
-    """The keys that a phone should show for the value of a condition."""
-    written = row.type.data or ("number" if found is not None and kind_of(found.main_type) == "number" else "")
-    return "decimal" if written in {"number", "decimal"} else "text"
-
-
-def wrong(field: Any, hint: str) -> dict[str, str]:
-    """The attributes that tie a field to what is said about it."""
-    said = [f"{field.id}-hint"] if hint else []
-    if not field.errors:
-        return {"aria-describedby": said[0]} if said else {}
-    return {"aria-invalid": "true", "aria-describedby": " ".join([*said, f"{field.id}-errors"])}
-
-
-def kind_words(kind: str, left: str, other: str) -> str:
-    """A kind of join, said with the names of its collections."""
-    words = KIND_WORDS[kind].format(left=left or "the left side", other=other or "the other side")
-    return words[0].upper() + words[1:]
-
-
-def joined_columns(documents: list[Document], join: Document) -> list[str]:
-    """The columns of a preview: first what was matched by, and what was brought in."""
-    joins = join["joins"]
-    first = [pair["local"].partition(".")[0] for each in joins for pair in each["on"]]
-    first += [each["as"] for each in joins if "as" in each]
-    columns = columns_of(documents)
-    return list(dict.fromkeys([*(name for name in first if name in columns), *columns]))
-
-
-def columns_of(documents: list[Document]) -> list[str]:
-    """Every field of these documents, in the order in which they are first seen."""
-    return list(dict.fromkeys(field for document in documents for field in document))

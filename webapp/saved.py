@@ -9,7 +9,8 @@ from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import MultiDict
 
 from webapp import builder
-from webapp.drafts import WRITTEN, Draft, Unfinished
+from webapp.conditions import WRITTEN
+from webapp.drafts import Draft, Unfinished
 from webapp.forms import TaskForm
 from webapp.ready_joins import READY
 from worker_tasks import saved_joins

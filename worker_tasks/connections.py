@@ -1,18 +1,21 @@
 """One client per process for each server, a ping for each, one place to close."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
+import pymongo
 import redis
 from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.database import Database
+from pymongo.errors import PyMongoError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from worker_tasks.errors import MONGODB_FAILURES, REDIS_FAILURES
+from worker_tasks.errors import MONGODB_FAILURES, REDIS_FAILURES, TookTooLong
 from worker_tasks.settings import Settings, settings
 
 #: Limit of one MongoDB operation, in milliseconds. Without it the driver waits for ever on a frozen server.
@@ -106,6 +109,23 @@ def _sign_of_life(named_ping: tuple[str, Callable[[], Any]]) -> tuple[str, str]:
     except (*MONGODB_FAILURES, *REDIS_FAILURES) as error:
         return name, type(error).__name__
     return name, "ok"
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Limits the time of what is asked of MongoDB inside.
+
+    Raises:
+        TookTooLong: it was not answered by then.
+    """
+    try:
+        with pymongo.timeout(seconds):
+            yield
+    except PyMongoError as error:
+        # The server may say so itself, or the connection be given up first.
+        if error.timeout:
+            raise TookTooLong from error
+        raise
 
 
 _by_process: dict[int, Connections] = {}

@@ -46,6 +46,10 @@ class ServiceUnavailable(DovetailError):
         super().__init__(f"{service} does not answer. Nothing is lost; try again in a moment.")
 
 
+class TookTooLong(DovetailError):
+    """Nobody's fault: what was asked of MongoDB was not answered within the time that was given to it."""
+
+
 class SearchTooSlow(DovetailError):
     """The asker's fault: what was looked for can not be found in a bearable time."""
 

@@ -15,11 +15,11 @@ import pymongo
 from bson.errors import InvalidDocument
 from celery import states
 from kombu.exceptions import EncodeError
-from pymongo.errors import DuplicateKeyError, ExecutionTimeout
+from pymongo.errors import DuplicateKeyError
 
 from worker_tasks import live
-from worker_tasks.connections import Document, connections
-from worker_tasks.errors import SearchTooSlow, TaskNotFound
+from worker_tasks.connections import Document, connections, within
+from worker_tasks.errors import SearchTooSlow, TaskNotFound, TookTooLong
 from worker_tasks.settings import settings
 
 FINAL_STATES = frozenset({states.SUCCESS, states.FAILURE, states.REVOKED})
@@ -366,9 +366,9 @@ def search(limit: int, after: Cursor | None = None, *, conditions: Sequence[Docu
     wanted = [*conditions, *([_older_than(after)] if after is not None else [])]
     query = {"$and": wanted} if wanted else {}
     try:
-        with pymongo.timeout(SEARCH_SECONDS):
+        with within(SEARCH_SECONDS):
             return list(connections().tasks.find(query).sort([("queued_at", -1), ("_id", -1)]).limit(limit))
-    except ExecutionTimeout as error:
+    except TookTooLong as error:
         raise SearchTooSlow(f"It took longer than {SEARCH_SECONDS:g} s.") from error
 
 

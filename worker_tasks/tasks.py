@@ -6,7 +6,7 @@ from typing import Any
 from celery import Task, states
 from celery.exceptions import Ignore
 from celery.utils.log import get_task_logger
-from pymongo.errors import OperationFailure
+from pymongo.errors import OperationFailure, PyMongoError
 
 from worker_tasks import endings, ledger, live, results, sharing
 from worker_tasks.celery_app import app
@@ -18,6 +18,8 @@ from worker_tasks.settings import settings
 PRACTICE_STEPS = 20
 logger = get_task_logger(__name__)
 AWAY = (*MONGODB_FAILURES, *REDIS_FAILURES)
+#: What keeps an empty result from being explained, and does it no harm.
+NOT_EXPLAINED: tuple[type[Exception], ...] = (PyMongoError, *REDIS_FAILURES)
 #: Seconds before what met a server that is away is tried again: doubled each time, up to the second figure.
 FIRST_PAUSE, LONGEST_PAUSE = 1, 30
 MAX_RETRIES = 5
@@ -112,7 +114,7 @@ def run_join(self: JoinTask, join: dict[str, Any], *, divided: bool = True) -> d
 def _why_empty(described: spec.JoinSpec) -> list[str]:
     try:
         return checks.why_empty(described)
-    except AWAY as error:
+    except NOT_EXPLAINED as error:
         # The result is there and right; only its explanation is missing.
         logger.warning("an empty result is not explained: %s", error)
         return []

@@ -8,7 +8,8 @@ import pytest
 from flask import Flask
 from werkzeug.datastructures import MultiDict
 
-from webapp.drafts import Draft, Unfinished, from_join, value_of
+from webapp.conditions import value_of
+from webapp.drafts import Draft, Unfinished, from_join
 from worker_tasks.joins.spec import JoinSpec
 
 TYPES = {"amount": "decimal", "stars": "int", "at": "date", "_id": "objectId", "paid": "bool"}

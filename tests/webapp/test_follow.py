@@ -6,14 +6,17 @@ from collections.abc import Callable
 import pytest
 from celery import states
 from flask.testing import FlaskClient
+from pymongo.database import Database
+from werkzeug.test import TestResponse
 
 from development.servers import Server
-from tests.support import Process, paused, wait_for_state
-from worker_tasks import ledger, live
+from tests.support import Process, eventually, paused, wait_for_state
+from tests.webapp.conftest import UNATTENDED
+from worker_tasks import capacity, ledger, live
 from worker_tasks.celery_app import app as celery_app
-from worker_tasks.connections import connections
+from worker_tasks.connections import Document, connections
 from worker_tasks.submission import submit
-from worker_tasks.tasks import join_users_orders
+from worker_tasks.tasks import join_users_orders, long_running_task
 
 
 @pytest.fixture
@@ -144,3 +147,50 @@ def csrf_token(client: FlaskClient, task_id: str) -> str:
     token = re.search(r'name="csrf_token" value="([^"]+)"', client.get(f"/tasks/{task_id}").text)
     assert token
     return token[1]
+
+
+def change_metadata(client: FlaskClient, task_id: str, rows: dict[str, str]) -> TestResponse:
+    fields = {"csrf_token": csrf_token(client, task_id)}
+    for number, (key, value) in enumerate(rows.items()):
+        fields |= {f"metadata-{number}-key": key, f"metadata-{number}-value": value}
+    return client.post(f"/tasks/{task_id}/metadata", data=fields, headers={"Accept": "text/html"})
+
+
+def test_metadata_is_changed_and_what_was_not_touched_keeps_its_type(client: FlaskClient, servers: None) -> None:
+    metadata = {"team": "blue", "cost": 7, "tags": ["a", "b"], "old": "x"}
+    task_id = long_running_task.apply_async(["some input"], queue=UNATTENDED, metadata=metadata).id
+    typed = {"team": "green", "cost": "7", "tags": '["a", "b"]', "old": "", "new": "1"}
+    answer = change_metadata(client, task_id, typed)
+    assert answer.status_code == 303
+    assert ledger.find(task_id)["metadata"] == {"team": "green", "cost": 7, "tags": ["a", "b"], "new": "1"}
+
+
+@pytest.mark.parametrize("key", ["a.b", "", "k" * 101])
+def test_a_key_that_can_not_be_one_is_said_and_nothing_changes(
+    client: FlaskClient, waiting_task: str, key: str
+) -> None:
+    before = ledger.find(waiting_task)["metadata"]
+    answer = change_metadata(client, waiting_task, {key: "some value"})
+    assert answer.status_code == 422
+    assert "a key " in answer.text
+    assert "some value" in answer.text
+    assert ledger.find(waiting_task)["metadata"] == before
+
+
+def test_a_waiting_task_says_its_place(client: FlaskClient, no_tasks: None, worker: Process) -> None:
+    first, second = (long_running_task.apply_async(["x"], queue=UNATTENDED).id for _ in range(2))
+    eventually(lambda: capacity.slots() > 0)
+    assert "It is the next one." in client.get(f"/tasks/{first}").text
+    assert "1 task is before it" in client.get(f"/tasks/{second}").text
+
+
+def test_a_join_says_what_was_asked_and_can_be_changed(client: FlaskClient, shop: Database[Document]) -> None:
+    on = [{"local": "_id", "foreign": "userId"}]
+    join = {"database": "shop", "from": "users", "joins": [{"from": "orders", "as": "theirs", "on": on}]}
+    task_id = celery_app.send_task("worker_tasks.tasks.run_join", [join], queue=UNATTENDED, fields={"join": join}).id
+    page = client.get(f"/tasks/{task_id}").text
+    assert "rows with their orders, where _id = userId" in page
+    link = re.search(r'href="(/\?join=[^"]+)"', page)
+    assert link
+    builder = client.get(client.get(link[1].replace("&amp;", "&")).headers["Location"]).text
+    assert re.search(r'name="joins-0-name"[^>]* value="theirs"', builder)

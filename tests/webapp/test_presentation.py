@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from celery import states
 
-from webapp import presentation
+from webapp import join_words, presentation
+from webapp import words as plain
 from worker_tasks import ledger
 from worker_tasks.connections import Document
 from worker_tasks.live import Progress
@@ -88,7 +89,7 @@ def test_progress_is_a_percentage(progress: tuple[int, int], shown: int) -> None
     ],
 )
 def test_a_span_of_time_has_its_unit(span: timedelta, words: str) -> None:
-    assert presentation.duration(span) == words
+    assert plain.duration(span) == words
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_a_span_of_time_has_its_unit(span: timedelta, words: str) -> None:
     ],
 )
 def test_an_instant_is_said_from_here(span: timedelta, words: str) -> None:
-    assert presentation.ago(datetime.now(UTC) + span) == words
+    assert plain.ago(datetime.now(UTC) + span) == words
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_an_instant_is_said_from_here(span: timedelta, words: str) -> None:
     ],
 )
 def test_extended_json_is_read_as_its_value(stored: Any, read: Any) -> None:
-    assert presentation.bson_value(stored) == read
+    assert plain.bson_value(stored) == read
 
 
 def test_the_timeline_says_how_long_each_step_took() -> None:
@@ -127,3 +128,117 @@ def test_the_timeline_says_how_long_each_step_took() -> None:
     first, second = presentation.timeline(task(states.STARTED) | {"timeline": events})
     assert (first["label"], first["after"]) == ("Queued", None)
     assert (second["label"], second["after"], second["note"]) == ("Running", timedelta(seconds=2), "celery@host")
+
+
+@pytest.mark.parametrize(
+    ("before", "usual", "slots", "words"),
+    [
+        (0, 3.0, 2, "It is the next one."),
+        (1, None, 2, "1 task is before it."),
+        (6, 4.0, 2, "6 tasks are before it: it should begin in about 12.0 s."),
+        (6, 4.0, 0, "No worker is there just now; it begins as soon as one is."),
+    ],
+)
+def test_a_waiting_task_says_where_it_is(before: int, usual: float | None, slots: int, words: str) -> None:
+    assert presentation.waiting_words(before, usual, slots) == words
+
+
+def test_the_pace_says_what_is_known_of_it() -> None:
+    assert presentation.pace(Progress(1, None, "steps")) == ""
+    known = Progress(1_000, 5_000, "rows", size=2**20, rate=500.4)
+    assert presentation.pace(known) == ", 500 rows a second, 1.0 MiB, 8.0 s left"
+
+
+JOIN = {
+    "database": "shop",
+    "from": "users",
+    "match": {"city": "Lima"},
+    "joins": [
+        {"from": "orders", "as": "orders", "on": [{"local": "_id", "foreign": "userId", "cast": "string"}], "limit": 3},
+        {"from": "cities", "kind": "anti", "on": [{"local": "city", "foreign": "name"}]},
+    ],
+    "sort": [["name", -1]],
+}
+
+
+def test_a_join_is_said_line_by_line() -> None:
+    assert join_words.join_lines(JOIN) == [
+        ("From", "shop.users"),
+        ("Only where", '{"city": "Lima"}'),
+        ("Order", "name down"),
+        ("Join", "rows with their orders, where _id as string = userId"),
+        ("Into", "orders: all matches in a list"),
+        ("At most", "3"),
+        ("Join", "rows without cities, where city = name"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "words"),
+    [
+        (["left"], "Users with their a"),
+        (["left", "left", "left"], "Users with their a, b and c"),
+        (["semi", "left"], "Users that have a with their b"),
+        (["outer"], "All of users and a"),
+    ],
+)
+def test_a_join_is_said_in_a_sentence(kinds: list[str], words: str) -> None:
+    joins = [{"from": name, "kind": kind} for name, kind in zip("abc", kinds, strict=False)]
+    assert join_words.join_sentence({"from": "users", "joins": joins}) == words
+
+
+def done(**more: Any) -> Document:
+    fields = {"result": '{"redis_key": "k", "count": 200}', "started_at": NOW, "date_done": NOW + timedelta(seconds=2)}
+    return task(states.SUCCESS) | {"join": JOIN, "attempt": 1, "worker": "celery@a", **fields, **more}
+
+
+def test_what_came_stands_beside_what_was_expected() -> None:
+    checks = {"expected": {"rows": 190, "bytes": 2048, "seconds": 1.5, "rates": [0.9, 0.5]}}
+    found = done(checks=checks, result_bytes=4096, unmatched={"orders": 20})
+    lines = [(line["label"], line["came"], line["expected"]) for line in presentation.what_came(found)]
+    assert lines == [
+        ("Rows", "200", "about 190"),
+        ("Size", "4.0 KiB", "about 2.0 KiB"),
+        ("Time", "2.0 s", "about 1.5 s"),
+        ("Match in orders", "90 %; 20 rows found none", "about 90 %"),
+        ("Worker", "celery@a", ""),
+        ("Computed", "by this task", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"plan": {"parts": 4, "steps": []}}, "by this task, in 4 parts"),
+        ({"shares": "0123456789", "attempt": 0}, "by the run of task 01234567, which asked the same"),
+    ],
+)
+def test_who_computed_it_is_said(more: Document, words: str) -> None:
+    lines = {line["label"]: line["came"] for line in presentation.what_came(done(**more))}
+    assert lines["Computed"] == words
+
+
+def test_a_cancelled_task_gives_a_receipt() -> None:
+    asked = {"cancel_requested_at": NOW, "date_done": NOW + timedelta(milliseconds=120), "join": JOIN}
+    cancelled = task(states.REVOKED) | asked | {"attempt": 1, "left_in_mongodb": 0, "partial": {"count": 1200}}
+    assert presentation.cancel_receipt(cancelled) == [
+        ("Asked", plain.exactly(NOW)),
+        ("Stopped", "after 120 ms"),
+        ("Left running in MongoDB", "nothing, as MongoDB says"),
+        ("Kept", "the 1,200 rows that were joined, as a partial result"),
+    ]
+    waiting = task(states.REVOKED) | asked | {"attempt": 0}
+    assert ("Left running in MongoDB", "nothing: it had not begun") in presentation.cancel_receipt(waiting)
+
+
+def test_the_tab_says_the_state_first() -> None:
+    running = task(states.STARTED) | {"join": JOIN}
+    title = presentation.page_title(running, Progress(1, 4, "rows"))
+    assert title == "25 % · Users without cities with their orders · Dovetail"
+    assert presentation.page_title(running, None).startswith("Running · ")
+    assert presentation.icon_of(running) == "icon-running.svg"
+
+
+@pytest.mark.parametrize(("number", "words"), [(7, "7"), (99, "99"), (336_776, "340,000"), (1_250, "1,200")])
+def test_an_estimate_has_two_figures(number: int, words: str) -> None:
+    assert plain.about(number) == words

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import pymongo
 from pymongo.database import Database
-from pymongo.errors import ExecutionTimeout, OperationFailure
+from pymongo.errors import OperationFailure
 
-from worker_tasks.connections import Document
-from worker_tasks.errors import InvalidInput
+from worker_tasks.connections import Document, within
+from worker_tasks.errors import InvalidInput, TookTooLong
 from worker_tasks.joins import filters
 from worker_tasks.joins.spec import JoinSpec
 
@@ -41,11 +40,12 @@ class Index:
 
 @dataclass(frozen=True)
 class Known:
-    """A collection: its documents and their bytes (by MongoDB's own counters), and its indexes."""
+    """A collection: its documents and their bytes (by MongoDB's own counters), and its indexes; a view has none."""
 
     count: int
     size: int
     indexes: tuple[Index, ...] = ()
+    is_view: bool = False
 
     def serves(self, paths: Iterable[str]) -> bool:
         wanted = list(paths)
@@ -89,16 +89,18 @@ class Catalog:
         except OperationFailure as error:
             if error.code != COMMAND_NOT_SUPPORTED_ON_VIEW:
                 raise
-            return Known(self._counted(collection, {}, otherwise=10**9), 0)
+            return Known(self._counted(collection, {}, otherwise=10**9), 0, is_view=True)
         return Known(storage["count"], storage["size"], tuple(index for index in indexes if index))
 
     @cached_property
     def left_count(self) -> int:
         """How many documents of the left side its filter keeps; where counting takes too long, how many there are."""
-        everything = self.known(self._spec.from_).count
-        if not self._spec.match:
-            return everything
-        return self._counted(self._spec.from_, filters.to_query(self._spec.match), otherwise=everything)
+        return self.counted(self._spec.from_, self._spec.match)
+
+    def counted(self, collection: str, stored: filters.Filter) -> int:
+        """How many documents a filter keeps; where counting takes too long, how many there are."""
+        everything = self.known(collection).count
+        return self._counted(collection, filters.to_query(stored), otherwise=everything) if stored else everything
 
     @property
     def left_size(self) -> int:
@@ -117,16 +119,16 @@ class Catalog:
 
     def _any(self, collection: str, query: dict[str, Any]) -> bool:
         try:
-            with pymongo.timeout(LOOK_SECONDS):
+            with within(LOOK_SECONDS):
                 return self._database[collection].find_one(query, {"_id": 1}, comment=self._comment) is not None
-        except ExecutionTimeout:
+        except TookTooLong:
             return True
 
     def _counted(self, collection: str, query: dict[str, Any], otherwise: int) -> int:
         try:
-            with pymongo.timeout(LOOK_SECONDS):
+            with within(LOOK_SECONDS):
                 return self._database[collection].count_documents(query, comment=self._comment)
-        except ExecutionTimeout:
+        except TookTooLong:
             return otherwise
 
     def _once(self, question: Any, ask: Callable[[], Any]) -> Any:

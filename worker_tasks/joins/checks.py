@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import pymongo
 from bson import json_util
 from kombu.utils.encoding import ensure_bytes
-from pymongo.errors import ExecutionTimeout
 
-from worker_tasks.connections import Document, connections
-from worker_tasks.errors import TooExpensive
+from worker_tasks.connections import Document, connections, within
+from worker_tasks.errors import TooExpensive, TookTooLong
 from worker_tasks.joins import filters, findings, mongosh
 from worker_tasks.joins.catalog import Catalog, Known
 from worker_tasks.joins.findings import Finding, Level
@@ -20,6 +18,7 @@ from worker_tasks.joins.pipeline import compile_pipeline
 from worker_tasks.joins.probing import JoinFacts, Probe
 from worker_tasks.joins.sampling import mean_size
 from worker_tasks.joins.spec import Join, JoinSpec
+from worker_tasks.joins.stages import matching
 from worker_tasks.joins.strategy import Strategy, choose
 from worker_tasks.settings import settings
 
@@ -86,7 +85,9 @@ def check(spec: JoinSpec) -> Checks:
             found += findings.of_join(joins[-1], spec.from_)
         found += findings.of_names(join, number, left_fields)
         if strategy is not None:
-            found.append(findings.of_way(join, number, strategy.steps[number], _served_by(join, catalog)))
+            step, can_be_indexed = strategy.steps[number], not catalog.known(join.from_).is_view
+            way = findings.of_way(join, number, step, _served_by(join, catalog), can_be_indexed=can_be_indexed)
+            found.append(way)
         left_fields |= {join.as_} if join.as_ else set()
     expected = _expected(spec, catalog, joins, strategy, probe.sample)
     found += _of_limits(expected)
@@ -96,7 +97,7 @@ def check(spec: JoinSpec) -> Checks:
         expected=expected,
         preview=[json.loads(json_util.dumps(row, json_options=json_util.RELAXED_JSON_OPTIONS)) for row in preview],
         is_sample=is_sample,
-        pipeline=mongosh.aggregate(spec.database, compile_pipeline(spec, strategy or probe.lookups(spec))),
+        pipeline=_shell(spec, strategy or probe.lookups(spec)),
         seconds=round(time.monotonic() - started, 3),
     )
     connections().results.set(_key(spec.fingerprint), json.dumps(checks.to_document()), ex=KEPT_SECONDS)
@@ -126,6 +127,12 @@ def why_empty(spec: JoinSpec) -> list[str]:
     """
     telling = (Level.STOP, Level.WARNING)
     return [finding.text for finding in check(spec).findings if finding.level in telling]
+
+
+def _shell(spec: JoinSpec, strategy: Strategy) -> str:
+    aggregation = compile_pipeline(spec, strategy)
+    pipeline = matching(aggregation.filter) + aggregation.pipeline
+    return mongosh.aggregate(spec.database, aggregation.collection, pipeline)
 
 
 def _key(fingerprint: str) -> str:
@@ -167,9 +174,9 @@ def _of_conditions(spec: JoinSpec) -> Iterator[Finding]:
     source = connections().joins[spec.database][spec.from_]
     for field, condition in spec.match.items():
         try:
-            with pymongo.timeout(COUNTING_SECONDS):
+            with within(COUNTING_SECONDS):
                 some = source.find_one(filters.to_query({field: condition}), {"_id": 1}, comment=COMMENT)
-        except ExecutionTimeout:
+        except TookTooLong:
             continue
         if some is None:
             text = f"The condition on {field} alone keeps nothing: {json.dumps(condition, ensure_ascii=False)[:100]}."
@@ -180,19 +187,19 @@ def _expected(
     spec: JoinSpec, catalog: Catalog, joins: list[JoinFacts], strategy: Strategy | None, sample: list[Document]
 ) -> Expected:
     rates = [None if facts.rate is None else round(facts.rate, 4) for facts in joins]
-    rows = float(catalog.left_count)
+    left_rows = rows = float(catalog.left_count)
     size = mean_size([_kept_of(document, spec.fields_) for document in sample])
     for facts in joins:
         if facts.rate is None and rows:
             return Expected(None, None, None, rates)
         factor, added = _growth(facts)
-        other = facts.other
-        if facts.join.kind == "outer":
-            matched = min(other.count or 0, rows * facts.kept(None))
-            rows += max(0.0, (other.count or 0) - matched)
-        share = _share_of_fields(facts)
-        size += added / max(factor, 1e-9) * other.size * share
+        if spec.fields_ is None or any(field.partition(".")[0] == facts.join.as_ for field in spec.fields_):
+            size += added / max(factor, 1e-9) * facts.other.size * _share_of_fields(facts)
         rows *= factor
+        if facts.join.kind == "outer":
+            # Those of the other side that nothing of the left one matches.
+            matched = facts.found * max(1.0, left_rows / max(1, facts.rows))
+            rows += max(0.0, catalog.counted(facts.join.from_, facts.join.match) - matched)
     if spec.limit is not None:
         rows = min(rows, spec.limit)
     total = rows * size
@@ -203,7 +210,7 @@ def _expected(
 def _growth(facts: JoinFacts) -> tuple[float, float]:
     """Rows out of one row, and documents that are brought into them, on average."""
     join, rate = facts.join, facts.rate or 0.0
-    kept_ = facts.kept(join.limit)
+    kept_ = facts.kept
     if join.kind == "semi":
         return rate, 0.0
     if join.kind == "anti":

@@ -6,13 +6,14 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from worker_tasks.joins import mongosh
 from worker_tasks.joins.probing import JoinFacts, KeyFacts
 from worker_tasks.joins.sampling import kind_of
 from worker_tasks.joins.spec import Join
 from worker_tasks.joins.strategy import Step, Way
 
-#: Shares below which something is told, and above which it is taken for granted.
-FEW, NEARLY_ALL = 0.05, 0.995
+#: The share above which something is worth telling.
+FEW = 0.05
 #: How much more must match in other case for that to be told.
 OTHER_CASE = 0.1
 #: A matched document of these bytes, times as many, does not fit into one (of 16 MB).
@@ -72,11 +73,12 @@ def words_of(kind: str) -> str:
 
 def percent(share: float) -> str:
     """``83 %``; never 0 or 100 for what is only nearly so."""
-    if 0 < share < 0.01:  # noqa: PLR2004
+    rounded = round(share * 100)
+    if rounded == 0 and share > 0:
         return "under 1 %"
-    if NEARLY_ALL < share < 1:
+    if rounded == 100 and share < 1:  # noqa: PLR2004
         return "over 99 %"
-    return f"{share * 100:.0f} %"
+    return f"{rounded} %"
 
 
 def of_join(facts: JoinFacts, left: str) -> Iterator[Finding]:
@@ -175,7 +177,10 @@ def _of_matches(facts: JoinFacts, left: str) -> Iterator[Finding]:
         yield Finding(level, text, number)
     else:
         level = Level.GOOD if rate >= FEW else Level.WARNING
-        yield Finding(level, f"{percent(rate)} of {left} find a match in {join.from_} by {on}.", number)
+        nothing_left = rate == 1 and join.kind == "anti"
+        text = f"{percent(rate)} of {left} find a match in {join.from_} by {on}"
+        text += ", so none is left over." if nothing_left else "."
+        yield Finding(Level.WARNING if nothing_left else level, text, number)
     if facts.in_other_case and facts.in_other_case / facts.rows >= OTHER_CASE:
         share = percent(facts.in_other_case / facts.rows)
         text = f"{share} of {left} would match {join.from_} if capitals and blanks did not count; they do."
@@ -193,7 +198,7 @@ def _of_amount(facts: JoinFacts, left: str) -> Iterator[Finding]:
     elif join.shape == "rows" and each > 1 + FEW:
         text = f"Each of {left} is repeated {amount(each)} times on average: their values count as often."
         yield Finding(Level.NOTE, text, number)
-    elif join.shape == "array" and join.kind != "outer" and facts.most == 1 and facts.is_unique:
+    elif join.shape == "array" and join.kind != "outer" and each == 1 and facts.is_unique:
         text = f"Each of {left} matches one of {join.from_} at most: the match alone is handier than a list of one."
         yield Finding(Level.NOTE, text, number, Cure(number, 0, "shape", "first"))
     elif join.shape in {"array", "count"} and each > 1 + FEW:
@@ -221,12 +226,12 @@ def of_names(join: Join, number: int, left_fields: set[str]) -> Iterator[Finding
         )
 
 
-def of_way(join: Join, number: int, step: Step, served_by: str | None) -> Finding:
+def of_way(join: Join, number: int, step: Step, served_by: str | None, *, can_be_indexed: bool) -> Finding:
     """How it will be run, and what that means."""
     fields = ", ".join(f"{join.from_}.{pair.foreign}" for pair in join.on)
     if step.way is Way.INDEX:
         return Finding(Level.GOOD, f"The index {served_by} finds the matches.", number)
-    command = create_index(join)
+    command = create_index(join) if can_be_indexed else None
     if step.way is Way.HASH:
         text = f"No index serves {fields}; {join.from_} is small enough to be held in memory."
         return Finding(Level.GOOD, text, number)
@@ -244,5 +249,4 @@ def of_way(join: Join, number: int, step: Step, served_by: str | None) -> Findin
 
 def create_index(join: Join) -> str:
     """The command that makes the index which would serve this join."""
-    keys = ", ".join(f"{pair.foreign!r}: 1" for pair in join.on)
-    return f"db.{join.from_}.createIndex({{{keys}}})"
+    return mongosh.create_index(join.from_, [pair.foreign for pair in join.on])

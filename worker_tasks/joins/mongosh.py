@@ -8,19 +8,25 @@ from typing import Any
 from bson import Binary, Decimal128, Int64, ObjectId
 from bson.datetime_ms import DatetimeMS
 
-from worker_tasks.joins.pipeline import Aggregation
-from worker_tasks.joins.stages import matching
-
 INDENT = "  "
 #: Characters of a value that stays on one line.
 LINE_LENGTH = 100
+#: Whole numbers beyond this one are rounded by JavaScript.
+MAX_EXACT = 2**53
 
 
-def aggregate(database: str, aggregation: Aggregation) -> str:
-    """``db.getSiblingDB("shop").users.aggregate([…])``: what is sent, all of it."""
-    pipeline = matching(aggregation.filter) + aggregation.pipeline
-    source = f"db.getSiblingDB({json.dumps(database)}).getCollection({json.dumps(aggregation.collection)})"
+def aggregate(database: str, collection: str, pipeline: list[dict[str, Any]]) -> str:
+    """``db.getSiblingDB("shop").getCollection("users").aggregate([…])``: what is sent, all of it."""
+    source = f"db.getSiblingDB({json.dumps(database)}).getCollection({json.dumps(collection)})"
     return f"{source}.aggregate({text_of(pipeline)}, {{ allowDiskUse: true }})"
+
+
+def create_index(collection: str, paths: list[str]) -> str:
+    """The command that makes an index on these fields."""
+    keys = ", ".join(f"{path!r}: 1" for path in paths)
+    is_plain = collection.isascii() and collection.isidentifier()
+    named = f"db.{collection}" if is_plain else f"db.getCollection({json.dumps(collection)})"
+    return f"{named}.createIndex({{{keys}}})"
 
 
 def text_of(value: Any, indent: str = "") -> str:
@@ -52,12 +58,16 @@ def _flat(value: Any) -> str:
         case ObjectId():
             return f'ObjectId("{value}")'
         case datetime():
+            # pymongo's are in UTC, also where they do not say so.
+            value = value.replace(tzinfo=UTC) if value.tzinfo is None else value
             return f'ISODate("{value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")}")'
         case DatetimeMS():
             return f"new Date({int(value)})"
         case Decimal128():
             return f'NumberDecimal("{value}")'
-        case Int64():
+        case bool():
+            return json.dumps(value)
+        case int() if isinstance(value, Int64) or abs(value) > MAX_EXACT:
             return f'NumberLong("{value}")'
         case Binary() | bytes():
             return f'BinData({getattr(value, "subtype", 0)}, "{_base64(value)}")'

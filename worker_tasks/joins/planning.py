@@ -5,15 +5,15 @@ from math import isnan
 from typing import Any
 
 import bson
-import pymongo
 from bson import Int64, Timestamp
 from bson.codec_options import CodecOptions, DatetimeConversion
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
-from pymongo.errors import ExecutionTimeout, OperationFailure
+from pymongo.errors import OperationFailure
 
 from worker_tasks import capacity
-from worker_tasks.connections import Document, connections
+from worker_tasks.connections import Document, connections, within
+from worker_tasks.errors import TookTooLong
 from worker_tasks.joins import filters, mongosh
 from worker_tasks.joins.catalog import Catalog
 from worker_tasks.joins.pipeline import Aggregation, compile_pipeline
@@ -61,7 +61,7 @@ class Plan:
 
     def to_document(self) -> dict[str, Any]:
         """As it is kept with the task."""
-        pipeline = mongosh.aggregate(self.database, Aggregation(self.collection, {}, self.pipeline))
+        pipeline = mongosh.aggregate(self.database, self.collection, self.pipeline)
         return {"steps": self.steps, "parts": len(self.parts), "note": self.note, "pipeline": pipeline}
 
     def pipeline_of(self, part: int) -> list[Stage]:
@@ -121,9 +121,9 @@ def _cut(
     collection = connections().joins[database][aggregation.collection]
     with connections().joins.start_session(snapshot=True) as session:
         try:
-            with pymongo.timeout(CUT_SECONDS):
+            with within(CUT_SECONDS):
                 borders = _borders(collection, aggregation.filter, count, session, comment)
-        except ExecutionTimeout:
+        except TookTooLong:
             return [{}], None, f"in one part: cutting it took more than {CUT_SECONDS:.0f} s"
         except OperationFailure as error:
             if error.code not in NO_SNAPSHOT:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
-import pymongo
-from pymongo.errors import ExecutionTimeout, OperationFailure
+from pymongo.collation import Collation
+from pymongo.errors import OperationFailure
 
-from worker_tasks.connections import Document, connections
+from worker_tasks.connections import Document, connections, within
+from worker_tasks.errors import TookTooLong
 from worker_tasks.joins.catalog import Catalog
 from worker_tasks.joins.keys import NOTHING, left_key
 from worker_tasks.joins.pipeline import compile_pipeline
@@ -29,30 +30,30 @@ SAMPLE_MATCHES = 5
 #: Seconds that one question may take, and the preview.
 PROBE_SECONDS, PREVIEW_SECONDS = 1.0, 1.0
 PREVIEW_ROWS = 5
+#: Names of types of what is not there.
+NOTHING_THERE = frozenset({"missing", "null", "undefined"})
+#: Capitals and accents do not count.
+OTHER_CASE = Collation("en", strength=1)
 
 
 @dataclass(frozen=True)
 class KeyFacts:
-    """One pair of keys: the BSON types of the left side in the sample, ``missing`` among them, and the other side."""
+    """One pair of keys.
+
+    ``left`` counts the BSON types of what the sample has on the left side, each element of a list by itself; ``empty``
+    is the share of rows that have nothing there. ``left_paths`` are the fields that there are.
+    """
 
     pair: KeyPair
     left: Counter[str]
+    empty: float
     left_paths: frozenset[str]
     other: Look
 
     @property
-    def empty(self) -> float:
-        """The share of rows that have nothing here."""
-        return sum(self.left[name] for name in ("missing", "null", "undefined")) / max(1, self.left.total())
-
-    @property
     def left_types(self) -> dict[str, float]:
-        """What is there, as shares of all that have something."""
-        there = {
-            name: count for name, count in self.left.items() if name not in {"missing", "null", "undefined", "array"}
-        }
-        total = sum(there.values())
-        return {name: count / total for name, count in there.items()}
+        """As shares of all that is there."""
+        return {name: count / self.left.total() for name, count in self.left.items()}
 
     @property
     def other_types(self) -> dict[str, float]:
@@ -64,20 +65,23 @@ class KeyFacts:
 class JoinFacts:
     """One join of the sample. Rows are those before this join.
 
-    ``matched`` of them find something; ``matches`` are found for one on average, ``most`` for one key at most, which is
-    ``most_key``. ``otherwise`` holds what would be matched without the join's own filter, ``in_other_case`` what with
-    other blanks and capitals, ``cured`` what with a cast.
+    ``matched`` of them find something; ``matches`` are found for one on average, of which the join's limit leaves
+    ``kept``; ``most`` for one key at most, which is ``most_key``; ``found`` documents of the other side in all.
+    ``otherwise`` holds what would be matched without the join's own filter, ``in_other_case`` what with other blanks
+    and capitals, ``cured`` what with a cast.
     """
 
     number: int
     join: Join
     rows: int
-    matched: int | None
-    matches: float | None
-    most: int
-    most_key: Any
     keys: list[KeyFacts]
     other: Look
+    matched: int | None = None
+    matches: float | None = None
+    kept: float = 0.0
+    found: int = 0
+    most: int = 0
+    most_key: Any = None
     otherwise: int | None = None
     in_other_case: int = 0
     cured: tuple[int, Cast, int] | None = None
@@ -91,11 +95,6 @@ class JoinFacts:
         """Whether an index of the other side lets no key be there twice."""
         paths = {pair.foreign for pair in self.join.on}
         return any(set(unique) <= paths for unique in self.other.unique)
-
-    def kept(self, limit: int | None) -> float:
-        """Matches of one row, on average, of which at most so many are kept."""
-        mean = self.matches or 0.0
-        return min(mean, limit) if limit is not None else mean
 
 
 @dataclass
@@ -120,16 +119,10 @@ class Probe:
         join = self.spec.joins[number]
         other = look_at(self.spec.database, join.from_)
         rows = self._keys(number, join.on)
-        paths = frozenset(path for document in self.sample for path in document)
-        keys = [
-            KeyFacts(pair, Counter(row["types"][place] for row in rows or []), paths, other)
-            for place, pair in enumerate(join.on)
-        ]
-        if rows is None:
-            return JoinFacts(number, join, 0, None, None, 0, None, keys, other)
-        found = self._found(join, join.on, _wanted(rows))
-        if found is None:
-            return JoinFacts(number, join, len(rows), None, None, 0, None, keys, other)
+        keys = [self._key_facts(number, place, rows or [], other) for place in range(len(join.on))]
+        found = None if rows is None else self._found(join, join.on, _wanted(rows))
+        if rows is None or found is None:
+            return JoinFacts(number, join, len(rows or []), keys, other)
         counts = [_count(row["keys"], found) for row in rows]
         most_key, most = max(found.items(), key=lambda each: each[1], default=(None, 0))
         facts = JoinFacts(
@@ -138,46 +131,61 @@ class Probe:
             rows=len(rows),
             matched=sum(1 for count in counts if count),
             matches=sum(counts) / max(1, len(rows)),
+            kept=sum(min(count, join.limit or count) for count in counts) / max(1, len(rows)),
+            found=found.total(),
             most=most,
             most_key=None if most_key is None else [part[1] for part in most_key],
             keys=keys,
             other=other,
         )
-        return JoinFacts(**{**vars(facts), **self._reasons(facts, rows)})
+        return JoinFacts(**{**vars(facts), **self._reasons(facts, rows, found)})
 
-    def _reasons(self, facts: JoinFacts, rows: list[Document]) -> dict[str, Any]:
+    def _key_facts(self, number: int, place: int, rows: list[Document], other: Look) -> KeyFacts:
+        types = [row["types"][place] for row in rows]
+        empty = sum(1 for names in types if not names) / max(1, len(rows))
+        spec = self.spec
+        paths = {field.path for field in look_at(spec.database, spec.from_).fields}
+        for join in spec.joins[:number]:
+            paths |= {f"{join.as_}.{field.path}" for field in look_at(spec.database, join.from_).fields if join.as_}
+        left = Counter(name for names in types for name in names)
+        return KeyFacts(spec.joins[number].on[place], left, empty, frozenset(paths), other)
+
+    def _reasons(self, facts: JoinFacts, rows: list[Document], found: Counter[tuple[Any, ...]]) -> dict[str, Any]:
         """What would be found if something were otherwise, where little is."""
         join, matched = facts.join, facts.matched or 0
         reasons: dict[str, Any] = {}
         if matched == 0 and join.match:
-            found = self._found(join.model_copy(update={"match": {}}), join.on, _wanted(rows))
-            reasons["otherwise"] = None if found is None else sum(1 for row in rows if _count(row["keys"], found))
+            unfiltered = self._found(join.model_copy(update={"match": {}}), join.on, _wanted(rows))
+            reasons["otherwise"] = sum(1 for row in rows if unfiltered and _count(row["keys"], unfiltered))
         if matched < len(rows) and len(join.on) == 1:
-            reasons["in_other_case"] = self._matched_in_other_case(join, rows)
+            reasons["in_other_case"] = self._matched_in_other_case(join, rows, found)
         for place, key in enumerate(facts.keys):
             cast = _cure(key)
             if cast is None:
                 continue
             on = [*join.on[:place], key.pair.model_copy(update={"cast": cast}), *join.on[place + 1 :]]
             again = self._keys(facts.number, on)
-            found = None if again is None else self._found(join, on, _wanted(again))
-            cured = 0 if again is None or found is None else sum(1 for row in again if _count(row["keys"], found))
+            there = None if again is None else self._found(join, on, _wanted(again))
+            cured = sum(1 for row in again or [] if there and _count(row["keys"], there))
             if cured > matched:
                 reasons["cured"] = (place, cast, cured)
         return reasons
 
-    def _matched_in_other_case(self, join: Join, rows: list[Document]) -> int:
-        texts = {row["keys"][0] for row in rows if isinstance(row["keys"][0], str)}
-        variants = {
-            text: {text.strip(), text.lower(), text.upper(), text.strip().upper(), text.strip().lower()}
-            for text in texts
-        }
-        found = self._found(join, join.on, [[other] for others in variants.values() for other in others])
-        if not found:
+    def _matched_in_other_case(self, join: Join, rows: list[Document], found: Counter[tuple[Any, ...]]) -> int:
+        """The rows that find nothing, and would if capitals and the blanks around them did not count."""
+        lost = [row["keys"][0] for row in rows if isinstance(row["keys"][0], str) and not _count(row["keys"], found)]
+        if not lost:
             return 0
-        lost = [text for text in texts if not _count([text], found)]
-        cured = {text for text in lost if any(_count([other], found) for other in variants[text])}
-        return sum(1 for row in rows if isinstance(row["keys"][0], str) and row["keys"][0] in cured)
+        (pair,) = join.on
+        variants = list({each for text in lost for each in (text, text.strip())})
+        pipeline = [
+            {"$match": {pair.foreign: {"$in": variants}}},
+            *matching(join.match),
+            {"$group": {"_id": f"${pair.foreign}"}},
+        ]
+        there = self._ask(join.from_, pipeline, collation=OTHER_CASE)
+        plain = {_plain(group["_id"]) for group in there or [] if isinstance(group["_id"], str)}
+        return sum(1 for text in lost if _plain(text) in plain)
 
     def _before(self, number: int) -> list[Stage]:
         """The sample, taken through the joins before this one."""
@@ -198,16 +206,11 @@ class Probe:
         shown = {
             "_id": 0,
             "keys": [left_key(pair, elementwise=single) for pair in on],
-            "types": [{"$type": f"${pair.local}"} for pair in on],
-            "elements": [{"$map": {"input": _listed(pair.local), "in": {"$type": "$$this"}}} for pair in on],
+            "types": [{"$map": {"input": _listed(pair.local), "in": {"$type": "$$this"}}} for pair in on],
         }
         rows = self._ask(self.spec.from_, [*self._before(number), {"$project": shown}, {"$limit": SAMPLE_ROWS * 5}])
         for row in rows or []:
-            # A list stands for its elements.
-            row["types"] = [
-                next(iter(elements), "missing") if name == "array" else name
-                for name, elements in zip(row["types"], row["elements"], strict=True)
-            ]
+            row["types"] = [[name for name in names if name not in NOTHING_THERE] for names in row["types"]]
         return rows
 
     def _found(self, join: Join, on: list[KeyPair], wanted: list[list[Any]]) -> Counter[tuple[Any, ...]] | None:
@@ -235,7 +238,11 @@ class Probe:
     def preview(self) -> tuple[list[Document], bool]:
         """A few joined rows; and whether they are of a sample, because to find the first ones would take too long."""
         spec = self.spec.model_copy(
-            update={"joins": [capped(join) for join in self.spec.joins], "sort": [], "limit": PREVIEW_ROWS}
+            update={
+                "joins": [capped(join) for join in self.spec.joins],
+                "sort": [],
+                "limit": min(self.spec.limit or PREVIEW_ROWS, PREVIEW_ROWS),
+            }
         )
         pipeline = compile_pipeline(spec, self.lookups(spec))
         whole = matching(pipeline.filter) + pipeline.pipeline
@@ -244,15 +251,24 @@ class Probe:
         few = [{"$match": {"_id": {"$in": [document.get("_id") for document in self.sample[: PREVIEW_ROWS * 4]]}}}]
         return self._ask(spec.from_, few + pipeline.pipeline, PREVIEW_SECONDS) or [], True
 
-    def _ask(self, collection: str, pipeline: list[Stage], seconds: float = PROBE_SECONDS) -> list[Document] | None:
+    def _ask(
+        self, collection: str, pipeline: list[Stage], seconds: float = PROBE_SECONDS, collation: Collation | None = None
+    ) -> list[Document] | None:
+        options: dict[str, Any] = {"comment": self.comment, "allowDiskUse": True}
+        if collation is not None:
+            options["collation"] = collation
         try:
-            with pymongo.timeout(seconds):
-                return list(self._source[collection].aggregate(pipeline, comment=self.comment, allowDiskUse=True))
-        except ExecutionTimeout:
+            with within(seconds):
+                return list(self._source[collection].aggregate(pipeline, **options))
+        except TookTooLong:
             return None
         except OperationFailure:
             # Such as a joined document that is too big even so: then nothing is known.
             return None
+
+
+def _plain(text: str) -> str:
+    return text.strip().casefold()
 
 
 def capped(join: Join) -> Join:
@@ -268,7 +284,8 @@ def _lookup(join: Join, catalog: Catalog) -> Step:
 
 
 def _listed(path: str) -> Any:
-    return {"$cond": [{"$isArray": f"${path}"}, f"${path}", []]}
+    """The elements of a list, and what is no list as one of itself."""
+    return {"$cond": [{"$isArray": f"${path}"}, f"${path}", [f"${path}"]]}
 
 
 def _wanted(rows: Iterable[Document]) -> list[list[Any]]:

@@ -8,14 +8,14 @@ from datetime import datetime
 from typing import Any, Self
 
 import orjson
-import pymongo
 from bson import Binary, Decimal128, Int64, ObjectId, Regex, Timestamp
 from bson.datetime_ms import DatetimeMS
 from kombu.utils.encoding import ensure_bytes
 from pymongo.collection import Collection
-from pymongo.errors import ExecutionTimeout, OperationFailure
+from pymongo.errors import OperationFailure
 
-from worker_tasks.connections import Document, connections
+from worker_tasks.connections import Document, connections, within
+from worker_tasks.errors import TookTooLong
 from worker_tasks.joins import filters
 from worker_tasks.joins.catalog import COMMAND_NOT_SUPPORTED_ON_VIEW
 from worker_tasks.joins.names import collection_complaint, path_complaint
@@ -149,11 +149,15 @@ def look_at(database: str, collection: str) -> Look:
         sampled=len(documents),
         size=mean_size(documents),
         indexed=tuple(dict.fromkeys(next(iter(index["key"])) for index in indexes)),
-        unique=tuple(tuple(index["key"]) for index in indexes if index.get("unique") or index["name"] == "_id_"),
+        unique=tuple(tuple(index["key"]) for index in indexes if _is_unique(index)),
         fields=tuple(_fields(documents)),
     )
     connections().results.set(key, look.to_json(), ex=KEPT_SECONDS)
     return look
+
+
+def _is_unique(index: Any) -> bool:
+    return index["name"] == "_id_" or (bool(index.get("unique")) and "partialFilterExpression" not in index)
 
 
 def _count_and_indexes(source: Collection[Document]) -> tuple[int | None, list[Any]]:
@@ -174,15 +178,15 @@ def draw(source: Collection[Document], stored: filters.Filter, size: int, commen
     query = filters.to_query(stored)
     pipeline: list[Document] = [{"$match": query}] if query else []
     try:
-        with pymongo.timeout(DRAWING_SECONDS):
+        with within(DRAWING_SECONDS):
             return list(source.aggregate([*pipeline, {"$sample": {"size": size}}], comment=comment))
-    except ExecutionTimeout:
+    except TookTooLong:
         pass
     try:
-        with pymongo.timeout(DRAWING_SECONDS):
+        with within(DRAWING_SECONDS):
             ends = (source.find(query, comment=comment).sort("_id", way).limit(size // 2) for way in (1, -1))
             return list({repr(found["_id"]): found for end in ends for found in end}.values())
-    except ExecutionTimeout:
+    except TookTooLong:
         return []
 
 
@@ -217,6 +221,8 @@ def _walk(document: Document, before: str, depth: int) -> Iterator[tuple[str, An
     for name, value in document.items():
         path = f"{before}{name}"
         yield path, value
+        if isinstance(value, list):
+            yield from ((path, inner) for inner in value[:MAX_ELEMENTS] if not isinstance(inner, dict))
         if depth == 1:
             continue
         for inner in value[:MAX_ELEMENTS] if isinstance(value, list) else [value]:

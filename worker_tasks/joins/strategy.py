@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from worker_tasks.errors import TooExpensive
+from worker_tasks.joins import mongosh
 from worker_tasks.joins.catalog import Known
 from worker_tasks.joins.spec import Join, JoinSpec
 
@@ -186,10 +187,10 @@ def _needs_guard(join: Join, facts: Facts) -> bool:
 
 
 def _refusal(join: Join, facts: Facts, seconds: float) -> str:
-    keys = ", ".join(f"{pair.foreign!r}: 1" for pair in join.on)
+    command = mongosh.create_index(join.from_, [pair.foreign for pair in join.on])
     pairs = facts.left_count * facts.known(join.from_).count
     fields = ", ".join(f"{join.from_}.{pair.foreign}" for pair in join.on)
     return (
         f"No index serves {fields}: about {pairs:,} comparisons, {seconds:,.0f} s by estimate. "
-        f"Ask for db.{join.from_}.createIndex({{{keys}}}), or filter the left side."
+        f"Ask for {command}, or filter the left side."
     )

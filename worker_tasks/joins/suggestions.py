@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
-import pymongo
 from bson import ObjectId
 from kombu.utils.encoding import ensure_bytes
-from pymongo.errors import ExecutionTimeout
 
-from worker_tasks.connections import Document, connections
+from worker_tasks.connections import Document, connections, within
+from worker_tasks.errors import TookTooLong
 from worker_tasks.joins.sampling import KEPT_SECONDS, Field, Look, draw, kind_of, look_at, type_of, values_at
 from worker_tasks.joins.spec import Cast
 
@@ -109,8 +108,10 @@ def _candidates(left: list[LeftField], other: Look, collection: str) -> list[tup
             likeness = _likeness(local, foreign.path, collection)
             if not (served or likeness) or not _comparable(local.field, foreign):
                 continue
-            if local.field.path == foreign.path == "_id" and local.collection != collection:
-                likeness = 0.0  # every collection has one; that says nothing
+            if local.field.path == foreign.path and local.collection == collection:
+                continue  # each document with itself
+            if local.field.path == foreign.path == "_id":
+                likeness = -1.0  # every collection has one; that says nothing
             found.append((likeness + served + 0.5 * ((foreign.path,) in other.unique), local, foreign))
     return found
 
@@ -178,6 +179,8 @@ class _Tries:
 
     def rate(self, local: LeftField, foreign: str, cast: Cast | None) -> float | None:
         """The share of values that are found; None where that was not tried."""
+        if cast == "date":
+            return None  # only MongoDB knows which texts it takes for dates
         values = _converted(self._sample(local.collection), local.field.path, cast)
         return self._rate(values, self._collection, self._other, foreign)
 
@@ -201,9 +204,9 @@ class _Tries:
         if not values:
             return 0.0
         try:
-            with pymongo.timeout(ONE_TRY_SECONDS):
+            with within(ONE_TRY_SECONDS):
                 found = self._source[collection].distinct(path, {path: {"$in": values}})
-        except ExecutionTimeout:
+        except TookTooLong:
             return None
         wanted = {repr_key(value) for value in values}
         return len(wanted & {repr_key(value) for value in found}) / len(wanted)
@@ -222,7 +225,7 @@ def _convert(value: Any, cast: Cast) -> Any:
     if cast == "objectId":
         return ObjectId(value) if isinstance(value, str) and HEXADECIMAL_ID.fullmatch(value) else None
     if cast == "string":
-        return str(value)
+        return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
     if cast in {"int", "long", "double"}:
         return float(value) if re.fullmatch(r"-?\d+(\.\d+)?", str(value)) else None
     return None

@@ -1,0 +1,83 @@
+"""A join as people say it. Pure: no I/O."""
+
+import json
+
+import humanize
+
+from webapp.words import Document
+
+#: How each kind of join is said between two collections.
+KIND_WORDS = {
+    "left": "{left} with their {other}",
+    "inner": "{left} that have {other}, with them",
+    "semi": "{left} that have {other}",
+    "anti": "{left} without {other}",
+    "outer": "All of {left} and {other}",
+}
+
+SHAPE_WORDS = {
+    "array": "all matches in a list",
+    "rows": "one row for each match",
+    "first": "the first match",
+    "count": "how many there are",
+}
+
+
+def join_sentence(join: Document) -> str:
+    """A JoinSpec in a few words."""
+    words, with_them = join["from"], []
+    for each in join["joins"]:
+        kind = each.get("kind", "left")
+        if kind == "left":
+            with_them.append(each["from"])
+        else:
+            words = KIND_WORDS[kind].format(left=words, other=each["from"])
+    if with_them:
+        listed = " and ".join(filter(None, [", ".join(with_them[:-1]), with_them[-1]]))
+        words = KIND_WORDS["left"].format(left=words, other=listed)
+    return words[0].upper() + words[1:]
+
+
+def join_lines(join: Document) -> list[tuple[str, str]]:
+    """A JoinSpec in words, line by line."""
+    lines = [("From", f"{join['database']}.{join['from']}")]
+    lines += _side_lines(join)
+    for each in join["joins"]:
+        pairs = " and ".join(_pair_words(pair) for pair in each["on"])
+        lines.append(
+            ("Join", f"{KIND_WORDS[each.get('kind', 'left')].format(left='rows', other=each['from'])}, where {pairs}")
+        )
+        if "as" in each:
+            lines.append(("Into", f"{each['as']}: {SHAPE_WORDS[each.get('shape', 'array')]}"))
+        lines += _side_lines(each)
+    return lines
+
+
+def _pair_words(pair: Document) -> str:
+    local = f"{pair['local']} as {pair['cast']}" if pair.get("cast") else pair["local"]
+    return f"{local} = {pair['foreign']}"
+
+
+def _side_lines(side: Document) -> list[tuple[str, str]]:
+    lines = []
+    if side.get("match"):
+        lines.append(("Only where", json.dumps(side["match"], ensure_ascii=False)))
+    if side.get("fields"):
+        lines.append(("Fields", ", ".join(side["fields"])))
+    if side.get("sort"):
+        lines.append(("Order", ", ".join(f"{field} {'up' if way == 1 else 'down'}" for field, way in side["sort"])))
+    if side.get("limit"):
+        lines.append(("At most", humanize.intcomma(side["limit"])))
+    return lines
+
+
+def kind_words(kind: str, left: str, other: str) -> str:
+    """A kind of join, said with the names of its collections."""
+    words = KIND_WORDS[kind].format(left=left or "the left side", other=other or "the other side")
+    return words[0].upper() + words[1:]
+
+
+def as_curl(join: Document, root: str) -> str:
+    """The call of the API that asks for this join, of the web application at ``root``."""
+    body = json.dumps({"join": join, "metadata": {}}, ensure_ascii=False, indent=2).replace("'", "'\\''")
+    return f"curl -X POST {root}api/v1/joins -H 'Content-Type: application/json' -d '{body}'"

@@ -1,0 +1,84 @@
+"""Values as people read them: times, sizes, shares, what MongoDB stores. Pure: no I/O."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import humanize
+
+from worker_tasks.joins import findings
+
+Document = dict[str, Any]
+
+MINUTE_SECONDS = 60
+
+
+def bson_value(value: Any) -> Any:
+    """A value of relaxed Extended JSON as a person reads it: ``{"$date": …}`` is an instant, and so on."""
+    if isinstance(value, dict) and len(value) == 1:
+        (kind, inner), *_ = value.items()
+        if kind == "$date" and isinstance(inner, str):
+            return inner.replace("T", " ").replace("Z", " UTC")
+        if kind in {"$oid", "$numberDecimal", "$numberDouble", "$numberLong"}:
+            return inner
+    return value
+
+
+def columns_of(documents: list[Document]) -> list[str]:
+    """Every field of these documents, in the order in which they are first seen."""
+    return list(dict.fromkeys(field for document in documents for field in document))
+
+
+def joined_columns(documents: list[Document], join: Document) -> list[str]:
+    """The columns of a preview: first what was matched by, and what was brought in."""
+    joins = join["joins"]
+    first = [pair["local"].partition(".")[0] for each in joins for pair in each["on"]]
+    first += [each["as"] for each in joins if "as" in each]
+    columns = columns_of(documents)
+    return list(dict.fromkeys([*(name for name in first if name in columns), *columns]))
+
+
+def ago(instant: datetime) -> str:
+    """``2 minutes ago`` or ``in 4 minutes``."""
+    span = datetime.now(UTC) - instant
+    words = humanize.naturaldelta(span)
+    if words == "a moment":
+        return "now"
+    return f"{words} ago" if span > timedelta() else f"in {words}"
+
+
+def is_past(instant: datetime) -> bool:
+    return instant < datetime.now(UTC)
+
+
+def exactly(instant: datetime) -> str:
+    """``2026-11-20 22:15:03 UTC``."""
+    return instant.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def duration(span: timedelta) -> str:
+    """``42 ms``, ``3.2 s``, ``1 minute and 5 seconds``."""
+    seconds = span.total_seconds()
+    if seconds < 1:
+        return f"{round(seconds * 1000)} ms"
+    if seconds < MINUTE_SECONDS:
+        return f"{seconds:.1f} s"
+    return humanize.precisedelta(span, minimum_unit="seconds", format="%d")
+
+
+def seconds(number: float) -> str:
+    return duration(timedelta(seconds=number))
+
+
+def size(number_of_bytes: int) -> str:
+    return humanize.naturalsize(number_of_bytes, binary=True)
+
+
+def share(part: float) -> str:
+    """``83 %``; never 0 or 100 for what is only nearly so."""
+    return findings.percent(part)
+
+
+def about(number: int) -> str:
+    """A number that was estimated, to two figures: ``340,000``."""
+    digits = len(str(number))
+    return humanize.intcomma(round(number, 2 - digits) if digits > 2 else number)  # noqa: PLR2004 - figures
