@@ -11,4 +11,6 @@ timeout = 60
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - gunicorn names its files itself
 # gunicorn 27 would open one in the home folder.
 control_socket_disable = True
+# The builder's whole form is in its address: the longest that gunicorn can be told to take.
+limit_request_line = 8190
 accesslog = None

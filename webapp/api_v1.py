@@ -15,9 +15,9 @@ from webapp.paging import cursor_after, cursor_asked, limit_asked, number_asked
 from worker_tasks import ledger, live, metadata, results, staging
 from worker_tasks.connections import Document
 from worker_tasks.errors import InvalidInput, SearchTooSlow
-from worker_tasks.joins import runs
+from worker_tasks.joins import checks, runs
 from worker_tasks.joins.spec import JoinSpec
-from worker_tasks.submission import cancel, submit_join
+from worker_tasks.submission import cancel, read_join, submit_join
 
 blueprint = Blueprint("api_v1", __name__, url_prefix="/api/v1")
 
@@ -65,6 +65,12 @@ def ask() -> ResponseReturnValue:
     response = jsonify({"task_id": task_id, "status_url": url_for("status.task_page", task_id=task_id)})
     response.headers["Location"] = url_for(".task", task_id=task_id)
     return response, HTTPStatus.ACCEPTED
+
+
+@blueprint.post("/joins/check")
+def check() -> ResponseReturnValue:
+    """Looks at a join before it runs; nothing is recorded."""
+    return jsonify(checks.check(read_join(_read(Asked).join)).to_document())
 
 
 @blueprint.get("/tasks")

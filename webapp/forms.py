@@ -66,6 +66,12 @@ class TaskForm(FlaskForm):
             self.metadata.append_entry({"key": ""})
 
 
+class SavedJoinForm(TaskForm):
+    """What goes with the values of a saved join."""
+
+    first_keys = ("",)
+
+
 class MetadataForm(FlaskForm):
     """The metadata of a task, to be changed."""
 

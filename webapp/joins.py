@@ -1,5 +1,6 @@
 """Ask: the builder with its checks, the original form for a user's orders, the practice task."""
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -27,8 +28,16 @@ def ask() -> ResponseReturnValue:
     if "join" in request.args:
         return redirect(f"{url_for('.ask')}?{_draft_of(json_argument('join')).address()}")
     draft = Draft(request.args)
-    around = builder.look_around(draft)
+    around = _look_around(draft)
     return _builder(draft, around, _checked(draft) if "check" in request.args else None)
+
+
+def _look_around(draft: Draft) -> builder.Surroundings:
+    """Looks at what the draft names; what is wrong with it already stands at its fields then."""
+    around = builder.look_around(draft)
+    with suppress(Unfinished):
+        _read(draft, anything_for_parameters=True)
+    return around
 
 
 def _draft_of(join: Any) -> Draft:
@@ -50,7 +59,7 @@ def press() -> ResponseReturnValue:
     if action == "save":
         return _save(draft)
     builder.apply(draft, action)
-    around = builder.look_around(draft)
+    around = _look_around(draft)
     address = draft.address()
     if request.headers.get("HX-Request"):
         response = make_response(render_template("joins/_builder.html", **_surrounded(draft, around)))

@@ -67,6 +67,33 @@ ROWS = {
     },
 }
 
+CHECKS = {
+    "type": "object",
+    "description": "From bounded samples; nothing is recorded, nothing runs.",
+    "required": ["findings", "expected", "preview", "pipeline"],
+    "properties": {
+        "findings": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "level": {"enum": ["good", "note", "warning", "stop"]},
+                    "text": {"type": "string"},
+                    "join": {"type": ["integer", "null"], "description": "The number of the join that it is about."},
+                    "cure": {"description": "``{join, pair, field, value}``: what to change, or null."},
+                    "command": {"type": ["string", "null"], "description": "For MongoDB's shell."},
+                },
+            },
+        },
+        "expected": {"description": "``{rows, bytes, seconds, rates}``; null for what could not be found out in time."},
+        "preview": {"type": "array", "items": {"type": "object"}, "description": "A few rows as they will come."},
+        "is_sample": {"type": "boolean", "description": "Whether the preview is of a sample."},
+        "pipeline": {"type": "string", "description": "What will be sent, for mongosh or Compass."},
+        "seconds": {"type": "number", "description": "What looking took."},
+    },
+}
+
+OURS = {"Problem": PROBLEM, "Task": TASK, "Rows": ROWS, "Checks": CHECKS}
 TASK_ID = {"name": "task_id", "in": "path", "required": True, "schema": {"type": "string"}}
 
 
@@ -79,7 +106,9 @@ def describe(models: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Dovetail", "version": "1", "description": "Joins MongoDB collections in the background."},
         "paths": _paths(),
-        "components": {"schemas": {**schemas["$defs"], "Problem": PROBLEM, "Task": TASK, "Rows": ROWS}},
+        "components": {
+            "schemas": {**schemas["$defs"], "Problem": PROBLEM, "Task": TASK, "Rows": ROWS, "Checks": CHECKS}
+        },
     }
 
 
@@ -95,6 +124,13 @@ def _paths() -> dict[str, Any]:
                     "202": _json("Recorded; Location is the task.", {"type": "object"}),
                     **_problems("400", "422", "503"),
                 },
+            }
+        },
+        "/api/v1/joins/check": {
+            "post": {
+                "summary": "Look at a join before it runs: what will come of it, what it costs, what is wrong with it",
+                "requestBody": _body("Asked"),
+                "responses": {"200": _model("What was found.", "Checks"), **_problems("400", "422", "503")},
             }
         },
         "/api/v1/tasks": {

@@ -11,7 +11,7 @@ from werkzeug.datastructures import MultiDict
 from webapp import builder
 from webapp.conditions import WRITTEN
 from webapp.drafts import Draft, Unfinished
-from webapp.forms import TaskForm
+from webapp.forms import SavedJoinForm
 from webapp.ready_joins import READY
 from worker_tasks import saved_joins
 from worker_tasks.errors import InvalidInput, ServiceUnavailable
@@ -94,7 +94,7 @@ def all_joins() -> ResponseReturnValue:
 @blueprint.get("/<saved_id>")
 def saved_join(saved_id: str) -> ResponseReturnValue:
     join = find(saved_id)
-    return _page(join, _draft_of(join), TaskForm(), dict(request.args.items()))
+    return _page(join, _draft_of(join), SavedJoinForm(), dict(request.args.items()))
 
 
 def _draft_of(join: dict[str, Any]) -> Draft:
@@ -105,7 +105,7 @@ def _draft_of(join: dict[str, Any]) -> Draft:
 def run(saved_id: str) -> ResponseReturnValue:
     """Runs a saved join with the values that were given."""
     join = find(saved_id)
-    draft, form, given = _draft_of(join), TaskForm(), _given()
+    draft, form, given = _draft_of(join), SavedJoinForm(), _given()
     if request.form.get("do") == "add-row":
         form.add_metadata_row()
         return _page(join, draft, form, given)
@@ -135,7 +135,9 @@ def _given() -> dict[str, str]:
     return {name.removeprefix(prefix): text for name, text in request.form.items() if name.startswith(prefix)}
 
 
-def _page(join: dict[str, Any], draft: Draft, form: TaskForm, given: dict[str, str], trouble: str | None = None) -> str:
+def _page(
+    join: dict[str, Any], draft: Draft, form: SavedJoinForm, given: dict[str, str], trouble: str | None = None
+) -> str:
     parameters = []
     for name, row in draft.parameters().items():
         written = _written(draft, row)

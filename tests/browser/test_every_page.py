@@ -1,6 +1,7 @@
 """What holds on every page, in every state of it: accessible, and as wide as the window."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from celery import states
@@ -9,8 +10,9 @@ from playwright.sync_api import BrowserContext, Page, expect
 from development.servers import Server
 from tests.browser.conftest import Watched, violations
 from tests.support import Process, paused, wait_for_state
-from worker_tasks import ledger, live
+from worker_tasks import ledger, live, submission
 from worker_tasks.connections import connections
+from worker_tasks.joins import checks
 from worker_tasks.joins.user_orders import result_key
 from worker_tasks.submission import submit
 from worker_tasks.tasks import join_users_orders, long_running_task
@@ -56,14 +58,43 @@ def replaced() -> str:
     return task_id
 
 
+def asked_for(join: dict[str, Any]) -> str:
+    checks.check(submission.read_join(join))
+    task_id = submission.submit_join(join, metadata=METADATA)
+    wait_for_state(task_id, states.SUCCESS)
+    return task_id
+
+
+USERS_AND_ORDERS = "database=shop&source=users&joins-0-source=orders&joins-0-on-0-local=_id&joins-0-on-0-foreign=userId"
+EMPLOYED = {
+    "database": "shop",
+    "from": "orders",
+    "match": {"status": "PAID"},
+    "joins": [{"from": "users", "as": "user", "shape": "first", "on": [{"local": "userId", "foreign": "_id"}]}],
+    "sort": [["amount", -1]],
+}
+NEVER_MATCHING = {
+    "database": "shop",
+    "from": "reviews",
+    "joins": [{"from": "products", "as": "product", "kind": "inner", "on": [{"local": "productId", "foreign": "_id"}]}],
+}
+
+
 #: Each page by what a person would call it: where it is, and the status it answers with.
 PAGES: dict[str, tuple[Callable[[], str], int]] = {
-    "form": (lambda: "/", 200),
+    "builder": (lambda: "/", 200),
+    "builder with a join": (lambda: f"/?{USERS_AND_ORDERS}&check=yes", 200),
+    "builder with mistakes": (lambda: f"/?{USERS_AND_ORDERS}&filters-0-field=joinedAt&filters-0-value=soon", 200),
+    "saved joins": (lambda: "/saved", 200),
+    "saved join": (lambda: "/saved/orders-by-status", 200),
+    "form": (lambda: "/user-orders", 200),
     "practice": (lambda: "/practice", 200),
     "waiting": (lambda: f"/tasks/{waiting()}", 200),
     "running": (lambda: f"/tasks/{running()}", 200),
     "done": (lambda: f"/tasks/{joined('u1')}", 200),
     "failed": (lambda: f"/tasks/{joined('')}", 200),
+    "join done": (lambda: f"/tasks/{asked_for(EMPLOYED)}", 200),
+    "empty join": (lambda: f"/tasks/{asked_for(NEVER_MATCHING)}", 200),
     "cancelled": (lambda: f"/tasks/{cancelled()}", 200),
     "long words": (lambda: f"/tasks/{joined('u' * 200)}", 200),
     "result": (lambda: f"/tasks/{joined('u17')}/result", 200),
@@ -113,7 +144,7 @@ def test_an_empty_list_is_so_too(visit: Visit, no_tasks: None) -> None:
 
 
 def test_a_form_with_mistakes_is_so_too(visit: Visit) -> None:
-    page = visit("/", 200, also_expected=422)
+    page = visit("/user-orders", 200, also_expected=422)
     page.get_by_label("Key 3").fill("a.b")
     page.get_by_label("Value 3").fill("x" * 500)
     page.get_by_role("button", name="Join", exact=True).click()

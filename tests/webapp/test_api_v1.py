@@ -323,3 +323,15 @@ def test_the_api_is_described(client: FlaskClient) -> None:
     text = json.dumps(described)
     for reference in {part.split('"')[0] for part in text.split('"#/components/schemas/')[1:]}:
         assert reference in described["components"]["schemas"], reference
+
+
+def test_a_join_is_looked_at_before_it_runs(client: FlaskClient, shop: Database[Document], no_tasks: None) -> None:
+    on = [{"local": "productId", "foreign": "_id"}]
+    join = {"database": "shop", "from": "reviews", "joins": [{"from": "products", "as": "product", "on": on}]}
+    found = client.post("/api/v1/joins/check", json={"join": join}).get_json()
+    assert found["findings"][0]["level"] == "stop"
+    assert found["findings"][0]["cure"] == {"join": 0, "pair": 0, "field": "cast", "value": "objectId"}
+    assert (found["expected"]["rows"], found["expected"]["rates"]) == (600, [0.0])
+    assert len(found["preview"]) == 5
+    assert ".aggregate([" in found["pipeline"]
+    assert ledger.newest(1) == []
