@@ -40,7 +40,7 @@ CONTENT_SECURITY_POLICY = (
 #: What templates may use behind a bar, and what they may call, by the room that it is in.
 FILTERS: dict[ModuleType, tuple[str, ...]] = {
     words: (
-        *("about", "ago", "bson_value", "columns_of", "duration", "exactly", "is_past"),
+        *("about", "about_size", "ago", "bson_value", "columns_of", "duration", "exactly", "is_past"),
         *("joined_columns", "seconds", "share", "size"),
     ),
     join_words: ("as_curl",),

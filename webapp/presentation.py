@@ -9,7 +9,7 @@ import humanize
 from celery import states
 
 from webapp.join_words import join_sentence
-from webapp.words import Document, about, duration, exactly, seconds, share, size
+from webapp.words import Document, about, about_size, duration, exactly, seconds, share, size
 from worker_tasks.errors import InvalidInput
 from worker_tasks.ledger import FINAL_STATES
 from worker_tasks.live import Progress
@@ -204,7 +204,7 @@ def what_came(task: Document) -> list[Document]:
     expected = (task.get("checks") or {}).get("expected") or {}
     lines = [_came("Rows", outcome[1], expected.get("rows"), humanize.intcomma, about)]
     if task.get("result_bytes") is not None:
-        lines.append(_came("Size", task["result_bytes"], expected.get("bytes"), size, size))
+        lines.append(_came("Size", task["result_bytes"], expected.get("bytes"), size, about_size))
     if task["started_at"] is not None and task["date_done"] is not None:
         took = (task["date_done"] - task["started_at"]).total_seconds()
         lines.append(_came("Time", took, expected.get("seconds"), seconds, seconds))

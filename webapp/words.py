@@ -73,6 +73,12 @@ def size(number_of_bytes: int) -> str:
     return humanize.naturalsize(number_of_bytes, binary=True)
 
 
+def about_size(number_of_bytes: int) -> str:
+    """A size that was estimated: ``230 KiB``, ``1.2 GiB``."""
+    number, _, unit = size(number_of_bytes).partition(" ")
+    return f"{float(number):.0f} {unit}" if float(number) >= 10 else f"{number} {unit}"  # noqa: PLR2004 - two figures
+
+
 def share(part: float) -> str:
     """``83 %``; never 0 or 100 for what is only nearly so."""
     return findings.percent(part)

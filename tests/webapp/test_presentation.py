@@ -242,3 +242,10 @@ def test_the_tab_says_the_state_first() -> None:
 @pytest.mark.parametrize(("number", "words"), [(7, "7"), (99, "99"), (336_776, "340,000"), (1_250, "1,200")])
 def test_an_estimate_has_two_figures(number: int, words: str) -> None:
     assert plain.about(number) == words
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(0, "0.0 Bytes"), (999, "999 Bytes"), (240_128, "234 KiB"), (1_300_000, "1.2 MiB")]
+)
+def test_an_estimated_size_has_no_false_figures(number: int, words: str) -> None:
+    assert plain.about_size(number) == words
