@@ -232,7 +232,7 @@ def test_a_cancelled_task_gives_a_receipt() -> None:
 
 
 def test_the_tab_says_the_state_first() -> None:
-    running = task(states.STARTED) | {"join": JOIN}
+    running = task(states.STARTED) | {"name": "worker_tasks.tasks.run_join", "join": JOIN}
     title = presentation.page_title(running, Progress(1, 4, "rows"))
     assert title == "25 % · Users without cities with their orders · Dovetail"
     assert presentation.page_title(running, None).startswith("Running · ")
@@ -245,7 +245,7 @@ def test_an_estimate_has_two_figures(number: int, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "words"), [(0, "0.0 Bytes"), (999, "999 Bytes"), (240_128, "234 KiB"), (1_300_000, "1.2 MiB")]
+    ("number", "words"), [(0, "0 Bytes"), (999, "999 Bytes"), (240_128, "234 KiB"), (1_300_000, "1.2 MiB")]
 )
 def test_an_estimated_size_has_no_false_figures(number: int, words: str) -> None:
     assert plain.about_size(number) == words
