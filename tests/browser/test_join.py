@@ -77,6 +77,8 @@ def test_the_keyboard_is_enough(page: Page) -> None:
     expect(page.get_by_role("link", name="Skip to the content")).to_be_in_viewport()
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
+    expect(page.get_by_role("main").get_by_role("link", name="Saved joins")).to_be_focused()
+    page.keyboard.press("Tab")
     expect(page.get_by_label("User id")).to_be_focused()
     page.keyboard.type("u1")
     page.keyboard.press("Tab")
