@@ -1,6 +1,5 @@
 """The same things as JSON, versioned: joins are asked for, followed, found, read, downloaded and cancelled."""
 
-import re
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -11,10 +10,10 @@ from werkzeug.exceptions import Conflict, Gone
 
 from webapp import exports, openapi, presentation, words
 from webapp.bodies import json_object
-from webapp.paging import cursor_after, cursor_asked, limit_asked, number_asked
-from worker_tasks import ledger, live, metadata, results, staging
+from webapp.paging import cursor_after, cursor_asked, limit_asked, number_asked, wanted
+from worker_tasks import finding, ledger, live, metadata, results, staging
 from worker_tasks.connections import Document
-from worker_tasks.errors import InvalidInput, SearchTooSlow
+from worker_tasks.errors import InvalidInput
 from worker_tasks.joins import checks, runs
 from worker_tasks.joins.spec import JoinSpec
 from worker_tasks.submission import cancel, read_join, submit_join
@@ -77,56 +76,12 @@ def check() -> ResponseReturnValue:
 def tasks() -> ResponseReturnValue:
     """The tasks, newest first, of this state, with this metadata, in which this text occurs."""
     limit = limit_asked()
-    try:
-        found = ledger.search(limit + 1, cursor_asked(), conditions=list(_conditions()))
-    except SearchTooSlow:
-        raise InvalidInput({"q": "took too long to look for: name a state or metadata as well."}) from None
+    found = finding.search(wanted(), limit + 1, cursor_asked())
     response = jsonify([_shown(task) for task in found[:limit]])
     if len(found) > limit:
         query: dict[str, Any] = request.args.to_dict() | {"limit": str(limit), "cursor": cursor_after(found[limit - 1])}
         response.headers["Link"] = f'<{url_for(".tasks", **query)}>; rel="next"'
     return response
-
-
-def _conditions() -> list[Document]:
-    conditions: list[Document] = []
-    for name, text in request.args.items():
-        if name == "status":
-            conditions.append({"status": presentation.stored_state(text)})
-        elif name == "q":
-            conditions.append(_containing(text))
-        elif name.startswith("metadata."):
-            key = name.removeprefix("metadata.")
-            if complaint := metadata.key_complaint(key):
-                raise InvalidInput({name: complaint})
-            conditions.append({f"metadata.{key}": {"$in": _readings(text)}})
-        elif name not in {"limit", "cursor"}:
-            raise InvalidInput({name: "is not known here: there are status, q, metadata.<key>, limit and cursor."})
-    return conditions
-
-
-def _readings(text: str) -> list[Any]:
-    """What a text in an address may stand for: itself, or the number or truth value that is written so."""
-    readings: list[Any] = [text]
-    if re.fullmatch(r"-?\d{1,18}", text):
-        readings.append(int(text))
-    elif re.fullmatch(r"-?\d{1,15}\.\d{1,15}", text):
-        readings.append(float(text))
-    elif text in {"true", "false"}:
-        readings.append(text == "true")
-    return readings
-
-
-def _containing(text: str) -> Document:
-    """Tasks in whose id, name, arguments, collections or metadata this text occurs, in any case."""
-    if not text or len(text) > presentation.MESSAGE_LENGTH:
-        raise InvalidInput({"q": f"must be text of 1 to {presentation.MESSAGE_LENGTH} characters."})
-    pattern = {"$regex": re.escape(text), "$options": "i"}
-    fields = ("_id", "name", "args", "join.from", "join.joins.from")
-    is_text = {"$eq": [{"$type": "$$this.v"}, "string"]}
-    occurs = {"$regexMatch": {"input": "$$this.v", "regex": re.escape(text), "options": "i"}}
-    values = {"$map": {"input": {"$objectToArray": "$metadata"}, "in": {"$and": [is_text, occurs]}}}
-    return {"$or": [*({field: pattern} for field in fields), {"$expr": {"$anyElementTrue": values}}]}
 
 
 @blueprint.get("/tasks/<task_id>")

@@ -13,6 +13,7 @@ from worker_tasks.errors import (
     REDIS_FAILURES,
     InvalidInput,
     SavedJoinNotFound,
+    SearchTooSlow,
     ServiceUnavailable,
     TaskNotFound,
     unavailable,
@@ -29,6 +30,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(UnreadableBody, _unreadable_body)
     app.register_error_handler(Conflict, _conflict)
     app.register_error_handler(Gone, _gone)
+    app.register_error_handler(SearchTooSlow, lambda error: _invalid_input(InvalidInput({"q": str(error)})))
     app.register_error_handler(TaskNotFound, _not_found)
     app.register_error_handler(SavedJoinNotFound, _not_found)
     app.register_error_handler(ServiceUnavailable, _service_unavailable)

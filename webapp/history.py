@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from flask import Blueprint, Response, jsonify, render_template, url_for
+from flask import Blueprint, Response, jsonify, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
 from webapp import presentation
 from webapp.errors import prefers_json
-from webapp.paging import cursor_after, cursor_asked, limit_asked
-from worker_tasks import ledger
+from webapp.paging import cursor_after, cursor_asked, limit_asked, wanted
+from worker_tasks import finding
 
 blueprint = Blueprint("history", __name__)
 
@@ -18,9 +18,11 @@ def tasks() -> ResponseReturnValue:
     limit = limit_asked()
     cursor = cursor_asked()
     # One more than asked for tells whether there is a next page.
-    found = ledger.newest(limit + 1, cursor)
+    found = finding.search(wanted(), limit + 1, cursor)
     shown = found[:limit]
-    more = url_for(".tasks", limit=limit, cursor=cursor_after(shown[-1])) if len(found) > limit else None
+    query = {name: text for name, text in request.args.items() if text and name not in {"limit", "cursor"}}
+    query |= {"limit": str(limit)}
+    more = url_for(".tasks", **query, cursor=cursor_after(shown[-1])) if len(found) > limit else None  # type: ignore[arg-type]
     response = _as_json(shown, more) if prefers_json() else _as_page(shown, more, cursor)
     response.headers["Vary"] = "Accept"
     return response
@@ -33,5 +35,5 @@ def _as_json(shown: list[dict[str, Any]], more: str | None) -> Response:
     return response
 
 
-def _as_page(shown: list[dict[str, Any]], more: str | None, cursor: ledger.Cursor | None) -> Response:
+def _as_page(shown: list[dict[str, Any]], more: str | None, cursor: finding.Cursor | None) -> Response:
     return Response(render_template("history/tasks.html", tasks=shown, more=more, first=cursor is None))

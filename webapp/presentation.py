@@ -275,7 +275,7 @@ def timeline(task: Document) -> list[Document]:
 
 
 #: Fields of the task document that are nobody's business.
-INTERNAL = ("leads", "version", "revision")
+INTERNAL = ("leads", "version", "revision", "labels")
 
 
 def as_json(task: Document) -> Document:

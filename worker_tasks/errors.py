@@ -53,6 +53,9 @@ class TookTooLong(DovetailError):
 class SearchTooSlow(DovetailError):
     """The asker's fault: what was looked for can not be found in a bearable time."""
 
+    def __init__(self) -> None:
+        super().__init__("The text took too long to look for: name a state, metadata or a time as well.")
+
 
 class NotPublished(DovetailError):
     """The queue did not take a task whose document was already there."""

@@ -5,7 +5,6 @@ its filter, so that checking and writing are one step and no late write lands on
 """
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -18,8 +17,9 @@ from kombu.exceptions import EncodeError
 from pymongo.errors import DuplicateKeyError
 
 from worker_tasks import live
-from worker_tasks.connections import Document, connections, within
-from worker_tasks.errors import SearchTooSlow, TaskNotFound, TookTooLong
+from worker_tasks.connections import Document, connections
+from worker_tasks.errors import TaskNotFound
+from worker_tasks.metadata import labels_of
 from worker_tasks.settings import settings
 
 FINAL_STATES = frozenset({states.SUCCESS, states.FAILURE, states.REVOKED})
@@ -30,17 +30,10 @@ IMMUTABLE_STATES = frozenset({states.SUCCESS, states.REVOKED})
 CANCELLED = json.dumps(
     {"exc_type": "TaskRevokedError", "exc_message": ["cancelled"], "exc_module": "celery.exceptions"}
 )
-#: Seconds that a search may take: without an index on what people attach it reads every document.
-SEARCH_SECONDS = 1.5
+#: The order of every list of tasks.
+NEWEST_FIRST = [("queued_at", -1), ("_id", -1)]
 #: Entries of a timeline that are kept, newest last.
 TIMELINE_LENGTH = 50
-
-
-class Cursor(NamedTuple):
-    """The place of a task document in the order newest first."""
-
-    queued_at: datetime
-    task_id: str
 
 
 class AlreadyLed(Exception):
@@ -90,6 +83,8 @@ def new_document(
         "kwargs": dict(kwargs or {}),
         "queue": queue,
         "metadata": dict(metadata or {}),
+        # The same in a form that is found by an index: metadata.py.
+        "labels": labels_of(metadata or {}),
         "requested_by": requested_by,
         "join": join,
         "fingerprint": fingerprint,
@@ -337,41 +332,6 @@ def find(task_id: str) -> Document:
     return task
 
 
-def newest(limit: int, after: Cursor | None = None) -> list[Document]:
-    """At most ``limit`` task documents, newest first, from behind the cursor on.
-
-    Raises:
-        pymongo.errors.PyMongoError: MongoDB does not answer.
-    """
-    older = {} if after is None else _older_than(after)
-    return list(connections().tasks.find(older).sort([("queued_at", -1), ("_id", -1)]).limit(limit))
-
-
-def _older_than(cursor: Cursor) -> Document:
-    return {
-        "$or": [
-            {"queued_at": {"$lt": cursor.queued_at}},
-            {"queued_at": cursor.queued_at, "_id": {"$lt": cursor.task_id}},
-        ]
-    }
-
-
-def search(limit: int, after: Cursor | None = None, *, conditions: Sequence[Document] = ()) -> list[Document]:
-    """As :func:`newest`, of the documents that meet all conditions, within ``SEARCH_SECONDS``.
-
-    Raises:
-        SearchTooSlow: it took longer.
-        pymongo.errors.PyMongoError: MongoDB does not answer.
-    """
-    wanted = [*conditions, *([_older_than(after)] if after is not None else [])]
-    query = {"$and": wanted} if wanted else {}
-    try:
-        with within(SEARCH_SECONDS):
-            return list(connections().tasks.find(query).sort([("queued_at", -1), ("_id", -1)]).limit(limit))
-    except TookTooLong as error:
-        raise SearchTooSlow(f"It took longer than {SEARCH_SECONDS:g} s.") from error
-
-
 def set_metadata(task_id: str, metadata: Document, version: int) -> bool:
     """Replaces the metadata of a task, finished or not, unless it changed since this version.
 
@@ -380,20 +340,7 @@ def set_metadata(task_id: str, metadata: Document, version: int) -> bool:
     """
     unchanged = {"_id": task_id, "version": version}
     event = _event(find(task_id)["status"], "metadata changed")
-    return _write(unchanged, {"$set": {"metadata": metadata}}, event)
-
-
-def metadata_keys(of_newest: int = 200) -> list[str]:
-    """The keys of metadata among the newest tasks, the most frequent first.
-
-    Raises:
-        pymongo.errors.PyMongoError: MongoDB does not answer.
-    """
-    newest_first = connections().tasks.find({}, {"metadata": True}).sort([("queued_at", -1), ("_id", -1)])
-    return [
-        key
-        for key, _ in Counter(key for task in newest_first.limit(of_newest) for key in task["metadata"]).most_common()
-    ]
+    return _write(unchanged, {"$set": {"metadata": metadata, "labels": labels_of(metadata)}}, event)
 
 
 def unchanged_since(before: datetime) -> Iterator[Document]:
@@ -403,29 +350,7 @@ def unchanged_since(before: datetime) -> Iterator[Document]:
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
     quiet = {"status": {"$in": sorted(UNFINISHED_STATES)}, "changed_at": {"$lt": before}}
-    yield from connections().tasks.find(quiet).sort("changed_at", 1)
-
-
-def place_in_queue(task: Document, most: int = 1_000) -> int:
-    """How many tasks wait in the same queue since before this one; counted up to ``most``.
-
-    Raises:
-        pymongo.errors.PyMongoError: MongoDB does not answer.
-    """
-    before = {"status": states.PENDING, "queue": task["queue"], "shares": None, "queued_at": {"$lt": task["queued_at"]}}
-    return connections().tasks.count_documents(before, limit=most)
-
-
-def usual_seconds(of_newest: int = 20) -> float | None:
-    """How long the tasks took that ended lately, from start to end, on average; None where none did.
-
-    Raises:
-        pymongo.errors.PyMongoError: MongoDB does not answer.
-    """
-    ended = {"status": states.SUCCESS, "started_at": {"$ne": None}}
-    newest_first = connections().tasks.find(ended, {"started_at": True, "date_done": True}).sort("queued_at", -1)
-    took = [(task["date_done"] - task["started_at"]).total_seconds() for task in newest_first.limit(of_newest)]
-    return sum(took) / len(took) if took else None
+    yield from connections().tasks.find(quiet).sort("changed_at", 1).hint([("status", 1), ("changed_at", 1)])
 
 
 def queues_waited_in() -> list[str | None]:
@@ -499,7 +424,13 @@ def ensure_indexes() -> None:
     """
     connections().tasks.create_indexes(
         [
-            pymongo.IndexModel([("queued_at", -1), ("_id", -1)]),
+            pymongo.IndexModel(NEWEST_FIRST),
+            # Each begins with what is asked for and goes on in the order of the list, so that no page is sorted.
+            *(pymongo.IndexModel([(field, 1), *NEWEST_FIRST]) for field in ("labels", "status")),
+            *(
+                pymongo.IndexModel([(field, 1), *NEWEST_FIRST], partialFilterExpression={field: {"$type": "string"}})
+                for field in ("fingerprint", "requested_by")
+            ),
             pymongo.IndexModel([("status", 1), ("changed_at", 1)]),
             pymongo.IndexModel("leads", unique=True, partialFilterExpression={"leads": {"$type": "string"}}),
             pymongo.IndexModel("shares", partialFilterExpression={"shares": {"$type": "string"}}),
@@ -507,3 +438,24 @@ def ensure_indexes() -> None:
             pymongo.IndexModel("expires_at", expireAfterSeconds=0),
         ]
     )
+
+
+def label_old_tasks() -> None:
+    """Gives tasks that were recorded by an older version what they are found by.
+
+    Raises:
+        pymongo.errors.PyMongoError: not known to be done.
+    """
+    for task in connections().tasks.find({"labels": {"$exists": False}}, {"metadata": True}):
+        labels = labels_of(task.get("metadata") or {})
+        connections().tasks.update_one({"_id": task["_id"]}, {"$set": {"labels": labels}})
+
+
+def set_expiry(task_id: str, expires_at: datetime) -> None:
+    """Notes another instant at which the result of this task, and of all that share it, is gone.
+
+    Raises:
+        pymongo.errors.PyMongoError: not known to be noted.
+    """
+    sharing = {"$or": [{"_id": task_id}, {"shares": task_id}]}
+    connections().tasks.update_many(sharing, {"$set": {"result_expires_at": expires_at}, "$inc": {"version": 1}})

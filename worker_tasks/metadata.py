@@ -1,7 +1,7 @@
 """What metadata may be: one MongoDB subdocument of bounded size, whose keys can be queried later."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import bson
@@ -11,6 +11,7 @@ MAX_KEYS = 50
 MAX_KEY_LENGTH = 100
 MAX_BYTES = 16 * 1024
 MAX_DEPTH = 10
+MAX_LABEL_LENGTH = 300
 
 
 def errors_in(metadata: Any, field: str = "metadata") -> dict[str, str]:
@@ -44,6 +45,16 @@ def errors_in(metadata: Any, field: str = "metadata") -> dict[str, str]:
 def text_of(value: Any) -> str:
     """A value as people read and write it: text as it is, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def label_of(key: str, value: str) -> str:
+    """A key with its value, as it is indexed; what is too long is cut, and found by its beginning."""
+    return f"{key}\0{value}"[:MAX_LABEL_LENGTH]
+
+
+def labels_of(metadata: Mapping[str, Any]) -> list[str]:
+    """Every key with its value; a number and its text are one."""
+    return [label_of(key, text_of(value)) for key, value in metadata.items()]
 
 
 def key_complaint(key: str) -> str | None:

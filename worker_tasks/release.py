@@ -18,6 +18,7 @@ def release() -> str | None:
     if away := {name: answer for name, answer in answers.items() if answer != "ok"}:
         return "; ".join(f"{name} does not answer ({reason})" for name, reason in away.items())
     ledger.ensure_indexes()
+    ledger.label_old_tasks()
     if warning := eviction_warning():
         print(warning, file=sys.stderr)
     return None

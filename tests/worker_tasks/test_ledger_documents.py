@@ -9,11 +9,11 @@ from kombu.exceptions import EncodeError
 from pymongo.collection import Collection
 
 from tests.worker_tasks.support import METADATA, new_id, task_in
-from worker_tasks import ledger
+from worker_tasks import finding, ledger
 from worker_tasks.celery_app import app
 from worker_tasks.connections import Document, connections
 from worker_tasks.errors import TaskNotFound
-from worker_tasks.ledger import Cursor
+from worker_tasks.finding import Cursor
 
 pytestmark = pytest.mark.usefixtures("servers")
 
@@ -84,7 +84,7 @@ def test_a_finished_task_submitted_again_waits_again_and_keeps_its_metadata(stat
 def pages(limit: int) -> list[list[Document]]:
     """All task documents, as someone sees them who follows the cursor."""
     seen: list[list[Document]] = []
-    while page := ledger.newest(limit, Cursor(seen[-1][-1]["queued_at"], seen[-1][-1]["_id"]) if seen else None):
+    while page := finding.newest(limit, Cursor(seen[-1][-1]["queued_at"], seen[-1][-1]["_id"]) if seen else None):
         seen.append(page)
         assert len(seen) <= connections().tasks.count_documents({}), "the cursor does not move"
     return seen
@@ -109,9 +109,9 @@ def test_the_pages_of_the_list_lose_and_repeat_nothing_also_where_the_time_is_th
 def test_a_page_does_not_move_when_newer_tasks_come() -> None:
     now = ledger.now()
     older = [task_in("PENDING", queued_at=now - timedelta(seconds=ago)) for ago in range(4)]
-    first = ledger.newest(2)
+    first = finding.newest(2)
     task_in("PENDING", queued_at=now + timedelta(seconds=1))
-    second = ledger.newest(2, Cursor(first[-1]["queued_at"], first[-1]["_id"]))
+    second = finding.newest(2, Cursor(first[-1]["queued_at"], first[-1]["_id"]))
     assert [task["_id"] for task in first + second] == older
 
 
@@ -140,8 +140,8 @@ def profile(servers: None) -> Iterator[Collection[Document]]:
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda: ledger.newest(50),
-        lambda: ledger.newest(50, Cursor(ledger.now(), "id")),
+        lambda: finding.newest(50),
+        lambda: finding.newest(50, Cursor(ledger.now(), "id")),
         lambda: list(ledger.unchanged_since(ledger.now())),
     ],
     ids=["first page", "later page", "unchanged"],

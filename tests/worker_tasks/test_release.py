@@ -33,7 +33,7 @@ def test_it_makes_the_indexes(servers: None) -> None:
     run = release()
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
     assert connections().tasks.index_information() == before
-    assert len(before) == 6
+    assert len(before) == 10
 
 
 @pytest.mark.parametrize("server", ["redis_server", "mongodb_server"])

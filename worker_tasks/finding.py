@@ -1,0 +1,137 @@
+"""Tasks, found: newest first, by state, person, join, metadata, time and text; and what lists of them tell."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from celery import states
+from pymongo.errors import ExecutionTimeout
+
+from worker_tasks.connections import Document, connections, within
+from worker_tasks.errors import SearchTooSlow, TookTooLong
+from worker_tasks.metadata import label_of
+
+#: Seconds that a search may take: a text is looked for in every document.
+SEARCH_SECONDS = 1.5
+
+
+class Cursor(NamedTuple):
+    """The place of a task document in the order newest first."""
+
+    queued_at: datetime
+    task_id: str
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which tasks are wanted; what is None or empty does not matter.
+
+    ``status`` is a stored state; ``labels`` are keys of the metadata with their values, as text; ``fingerprint`` names
+    a join; ``text`` occurs in the id, name, arguments, collections or metadata; ``since`` and ``until`` bound the
+    instant at which they were asked for.
+    """
+
+    status: str | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+    requested_by: str | None = None
+    fingerprint: str | None = None
+    text: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def conditions(self) -> Iterator[Document]:
+        """As MongoDB's filters, all of which must be met."""
+        for field, value in (
+            ("status", self.status),
+            ("requested_by", self.requested_by),
+            ("fingerprint", self.fingerprint),
+        ):
+            if value is not None:
+                yield {field: value}
+        yield from ({"labels": label_of(key, value)} for key, value in self.labels)
+        if self.since is not None:
+            yield {"queued_at": {"$gte": self.since}}
+        if self.until is not None:
+            yield {"queued_at": {"$lt": self.until}}
+        if self.text is not None:
+            yield _containing(self.text)
+
+
+def _containing(text: str) -> Document:
+    pattern = {"$regex": re.escape(text), "$options": "i"}
+    return {"$or": [{field: pattern} for field in ("_id", "name", "args", "join.from", "join.joins.from", "labels")]}
+
+
+def newest(limit: int, after: Cursor | None = None) -> list[Document]:
+    """At most ``limit`` task documents, newest first, from behind the cursor on.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    older = {} if after is None else _older_than(after)
+    return list(connections().tasks.find(older).sort([("queued_at", -1), ("_id", -1)]).limit(limit))
+
+
+def _older_than(cursor: Cursor) -> Document:
+    return {
+        "$or": [
+            {"queued_at": {"$lt": cursor.queued_at}},
+            {"queued_at": cursor.queued_at, "_id": {"$lt": cursor.task_id}},
+        ]
+    }
+
+
+def search(wanted: Wanted, limit: int, after: Cursor | None = None) -> list[Document]:
+    """As :func:`newest`, of the tasks that are wanted, within ``SEARCH_SECONDS``.
+
+    Raises:
+        SearchTooSlow: it took longer.
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    conditions = [*wanted.conditions(), *([_older_than(after)] if after is not None else [])]
+    query = {"$and": conditions} if conditions else {}
+    try:
+        with within(SEARCH_SECONDS):
+            return list(connections().tasks.find(query).sort([("queued_at", -1), ("_id", -1)]).limit(limit))
+    except TookTooLong as error:
+        if wanted.text is not None and isinstance(error.__cause__, ExecutionTimeout):
+            raise SearchTooSlow from error
+        raise error.__cause__ or error from None
+
+
+def metadata_keys(of_newest: int = 200) -> list[str]:
+    """The keys of metadata among the newest tasks, the most frequent first.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    newest_first = connections().tasks.find({}, {"metadata": True}).sort([("queued_at", -1), ("_id", -1)])
+    return [
+        key
+        for key, _ in Counter(key for task in newest_first.limit(of_newest) for key in task["metadata"]).most_common()
+    ]
+
+
+def place_in_queue(task: Document, most: int = 1_000) -> int:
+    """How many tasks wait in the same queue since before this one; counted up to ``most``.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    before = {"status": states.PENDING, "queue": task["queue"], "shares": None, "queued_at": {"$lt": task["queued_at"]}}
+    return connections().tasks.count_documents(before, limit=most)
+
+
+def usual_seconds(of_newest: int = 20) -> float | None:
+    """How long the tasks took that ended lately, from start to end, on average; None where none did.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    ended = {"status": states.SUCCESS, "started_at": {"$ne": None}}
+    newest_first = connections().tasks.find(ended, {"started_at": True, "date_done": True}).sort("queued_at", -1)
+    took = [(task["date_done"] - task["started_at"]).total_seconds() for task in newest_first.limit(of_newest)]
+    return sum(took) / len(took) if took else None
