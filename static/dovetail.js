@@ -24,6 +24,7 @@ document.addEventListener("htmx:after:swap", (event) => {
     for (const input of target.querySelectorAll("[type=radio], [type=checkbox]")) input.checked = input.hasAttribute("checked");
     document.body.dispatchEvent(new Event("draft-ready"));
   }
+  if (target?.id === "found") document.getElementById("next-step").replaceChildren();
   showState();
   offerCopies();
 });

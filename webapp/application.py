@@ -41,11 +41,12 @@ CONTENT_SECURITY_POLICY = (
 FILTERS: dict[ModuleType, tuple[str, ...]] = {
     words: (
         *("about", "about_size", "ago", "bson_value", "columns_of", "duration", "exactly", "is_past"),
-        *("joined_columns", "seconds", "share", "size"),
+        *("has_lists", "joined_columns", "seconds", "share", "size"),
     ),
-    join_words: ("as_curl",),
+    join_words: ("as_curl", "as_json"),
     presentation: ("pace", "percent"),
     builder: ("input_mode", "pairs_as_json"),
+    forms: ("as_written",),
 }
 FUNCTIONS: dict[ModuleType, tuple[str, ...]] = {
     join_words: ("join_lines", "join_sentence", "kind_words"),
@@ -53,6 +54,7 @@ FUNCTIONS: dict[ModuleType, tuple[str, ...]] = {
         *("can_be_cancelled", "cancel_receipt", "icon_of", "is_final", "join_outcome", "metadata_rows", "page_title"),
         *("returned", "sentence", "state_words", "status_line", "timeline", "what_came"),
     ),
+    words: ("at_column",),
     forms: ("wrong",),
 }
 

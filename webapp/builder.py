@@ -103,12 +103,13 @@ def _options(first: str, options: dict[str, str], chosen: str | None) -> list[Se
 
 
 def _with_count(name: str, count: int | None) -> str:
-    return f"{name}: a view" if count is None else f"{name}: {count:,} documents"
+    return f"{name} (a view)" if count is None else f"{name} ({count:,})"
 
 
 def _ticked(fields: list[LeftField], chosen: list[str] | None) -> list[SelectChoice]:
     paths = [each.path for each in fields if each.path.count(".") <= 1][:MAX_TICKED]
-    return [SelectChoice(path, path) for path in dict.fromkeys([*paths, *(chosen or [])])]
+    # What is joined in, and what was chosen before, are in sight without scrolling.
+    return [SelectChoice(path, path) for path in dict.fromkeys([*(chosen or []), *paths])]
 
 
 def use(form: Any, pairs: list[tuple[str, str, str | None]]) -> None:

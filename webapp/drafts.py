@@ -13,6 +13,7 @@ from wtforms.widgets import CheckboxInput, ListWidget
 
 from webapp.conditions import BARE, PARAMETER, WRITTEN, merged, rows_of, value_of
 from webapp.forms import TaskForm
+from webapp.join_words import KIND_WORDS, SHAPE_WORDS
 from worker_tasks.joins.spec import MAX_JOINS, JoinSpec
 
 #: Characters of an address that servers still take (gunicorn: of the whole request line).
@@ -36,12 +37,12 @@ SHAPES = [
 OPERATORS = [
     SelectChoice("eq", "is"),
     SelectChoice("ne", "is not"),
-    SelectChoice("gt", "is more than"),
-    SelectChoice("gte", "is at least"),
-    SelectChoice("lt", "is less than"),
-    SelectChoice("lte", "is at most"),
-    SelectChoice("in", "is one of"),
-    SelectChoice("nin", "is none of"),
+    SelectChoice("gt", "more than"),
+    SelectChoice("gte", "at least"),
+    SelectChoice("lt", "less than"),
+    SelectChoice("lte", "at most"),
+    SelectChoice("in", "one of"),
+    SelectChoice("nin", "none of"),
     SelectChoice("contains", "contains"),
     SelectChoice("starts", "begins with"),
     SelectChoice("there", "is there"),
@@ -68,7 +69,7 @@ CASTS = [
     SelectChoice("date", "as date"),
 ]
 
-DIRECTIONS = [SelectChoice("1", "up"), SelectChoice("-1", "down")]
+DIRECTIONS = [SelectChoice("1", "lowest first"), SelectChoice("-1", "highest first")]
 
 #: The BSON type of most values of a path in a collection; None where it is not known.
 TypeOf = Callable[[str, str], str | None]
@@ -91,9 +92,7 @@ class SortRow(Form):
     """One field to sort by; a row without a field is left out."""
 
     field = StringField("Field")
-    direction = SelectField(
-        "Order", choices=[SelectChoice("1", "up"), SelectChoice("-1", "down")], default="1", validate_choice=False
-    )
+    direction = SelectField("Order", choices=DIRECTIONS, default="1", validate_choice=False)
 
 
 class PairRow(Form):
@@ -101,7 +100,7 @@ class PairRow(Form):
 
     local = StringField("Field of the left side")
     foreign = StringField("Field of the other side")
-    cast = SelectField("The left one", choices=CASTS, default="", validate_choice=False)
+    cast = SelectField("Left value", choices=CASTS, default="", validate_choice=False)
 
 
 def _checkboxes(label: str) -> SelectMultipleField:
@@ -248,6 +247,18 @@ class Draft(TaskForm):
         name = re.sub(r"\W", "_", forms[number].source.data or "")
         return name if name not in taken else f"{name}_{number + 1}"
 
+    def lines(self) -> list[tuple[str, str]]:
+        """What the form says, line by line, with its parameters as they are written."""
+        lines = [("From", f"{self.database.data}.{self.source.data}"), *_lines_of(self)]
+        for number, form in enumerate(self.join_forms):
+            pairs = [f"{entry.form.local.data} = {entry.form.foreign.data}" for entry in form.on.entries]
+            kind = KIND_WORDS[form.kind.data].format(left="rows", other=form.source.data)
+            lines.append(("Join", f"{kind}, where {' and '.join(pairs)}"))
+            if form.brings:
+                lines.append(("Into", f"{self.name_of(number)}: {SHAPE_WORDS[form.shape.data]}"))
+            lines += _lines_of(form)
+        return lines
+
     def show_errors(self, errors: Mapping[str, str]) -> None:
         """Puts what is wrong with the join beside the fields that say it; the rest stands above them all."""
         for path, message in errors.items():
@@ -258,6 +269,27 @@ class Draft(TaskForm):
         """The form as the query of an address; empty where it is too long for one."""
         query = urlencode(list(_written(self)))
         return query if len(query) <= MAX_ADDRESS else ""
+
+
+def _lines_of(form: Any) -> Iterator[tuple[str, str]]:
+    operators = {option.value: option.label for option in OPERATORS}
+    for entry in form.filters.entries:
+        row = entry.form
+        if row.field.data:
+            yield (
+                "Only where",
+                f"{row.field.data} {operators.get(row.operator.data, '')} {row.value.data or ''}".strip(),
+            )
+    if form.raw.data:
+        yield "Only where", form.raw.data
+    if form.fields.data:
+        yield "Fields", ", ".join(form.fields.data)
+    sort = [entry.form for entry in form.sort.entries if entry.form.field.data]
+    if sort:
+        ways = {"1": "lowest first", "-1": "highest first"}
+        yield "Order", ", ".join(f"{row.field.data}, {ways.get(row.direction.data, '')}" for row in sort)
+    if form.limit.data:
+        yield "At most", form.limit.data
 
 
 def _renumber(rows: Any, kept: list[Any]) -> None:

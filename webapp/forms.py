@@ -66,6 +66,18 @@ class TaskForm(FlaskForm):
             self.metadata.append_entry({"key": ""})
 
 
+def as_written(metadata: dict[str, Any]) -> dict[str, str]:
+    """Metadata as the fields of a form say it."""
+    written = {}
+    others = {key: value for key, value in metadata.items() if key != NOTE}
+    if NOTE in metadata:
+        written[NOTE] = metadata_rules.text_of(metadata[NOTE])
+    for number, (key, value) in enumerate(others.items()):
+        written[f"metadata-{number}-key"] = key
+        written[f"metadata-{number}-value"] = metadata_rules.text_of(value)
+    return written
+
+
 class SavedJoinForm(TaskForm):
     """What goes with the values of a saved join."""
 

@@ -65,7 +65,9 @@ def _side_lines(side: Document) -> list[tuple[str, str]]:
     if side.get("fields"):
         lines.append(("Fields", ", ".join(side["fields"])))
     if side.get("sort"):
-        lines.append(("Order", ", ".join(f"{field} {'up' if way == 1 else 'down'}" for field, way in side["sort"])))
+        lines.append(
+            ("Order", ", ".join(f"{field}, {'lowest' if way == 1 else 'highest'} first" for field, way in side["sort"]))
+        )
     if side.get("limit"):
         lines.append(("At most", humanize.intcomma(side["limit"])))
     return lines
@@ -77,7 +79,12 @@ def kind_words(kind: str, left: str, other: str) -> str:
     return words[0].upper() + words[1:]
 
 
-def as_curl(join: Document, root: str) -> str:
+def as_curl(join: Document, root: str, metadata: Document) -> str:
     """The call of the API that asks for this join, of the web application at ``root``."""
-    body = json.dumps({"join": join, "metadata": {}}, ensure_ascii=False, indent=2).replace("'", "'\\''")
+    body = json.dumps({"join": join, "metadata": metadata}, ensure_ascii=False, indent=2).replace("'", "'\\''")
     return f"curl -X POST {root}api/v1/joins -H 'Content-Type: application/json' -d '{body}'"
+
+
+def as_json(join: Document) -> str:
+    """The join in one line, in the order in which it was written."""
+    return json.dumps(join, ensure_ascii=False, separators=(",", ":"))

@@ -64,7 +64,9 @@ def press() -> ResponseReturnValue:
     if request.headers.get("HX-Request"):
         response = make_response(render_template("joins/_builder.html", **_surrounded(draft, around)))
         if address:
-            response.headers["HX-Replace-Url"] = f"{url_for('.ask')}?{address}"
+            # What a button did can be taken back by the browser's own button for that.
+            header = "HX-Replace-Url" if action == "draft" else "HX-Push-Url"
+            response.headers[header] = f"{url_for('.ask')}?{address}"
         return response
     if not address:
         return _builder(draft, around)
@@ -115,17 +117,34 @@ def _read(draft: Draft, *, anything_for_parameters: bool = False) -> JoinSpec:
 @blueprint.post("/checks")
 def check() -> ResponseReturnValue:
     """What is to be expected of a draft, as a fragment."""
-    return render_template("joins/_checks.html", **_checked(Draft(request.form)))
+    checked = _checked(Draft(request.form))
+    response = make_response(render_template("joins/_checks.html", **checked))
+    if not checked["checks"]:
+        # What was found last stays in sight, paler, until there is something new to be found.
+        response.headers["HX-Retarget"] = "#next-step"
+    return response
 
 
 def _checked(draft: Draft) -> dict[str, Any]:
     """What the checks say of a draft, for the template."""
     try:
+        if asked_for := draft.parameters():
+            _read(draft, anything_for_parameters=True)
+            names = " and ".join(f"{{{name}}}" for name in asked_for)
+            step = (
+                f"{names} will be asked for when the saved join is run. Save it, or type a value to see what to expect."
+            )
+            return {"checks": None, "next_step": step, "errors": []}
         spec = _read(draft)
     except Unfinished as unfinished:
         errors = _errors_in(draft)
         return {"checks": None, "next_step": str(unfinished), "errors": errors}
-    return {"checks": checks.kept(spec.fingerprint) or checks.check(spec).to_document(), "join": spec.canonical()}
+    return {
+        "checks": checks.kept(spec.fingerprint) or checks.check(spec).to_document(),
+        "join": spec.canonical(),
+        "metadata": draft.collected_metadata(),
+        "result_ttl": timedelta(seconds=settings().result_ttl_seconds),
+    }
 
 
 def _errors_in(draft: Draft) -> list[str]:

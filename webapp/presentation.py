@@ -37,6 +37,8 @@ STATE_WORDS = {
     states.REVOKED: StateWords("REVOKED", "Cancelled", "It was cancelled; nothing of it runs."),
 }
 
+#: The key of the metadata that names the saved join that was run.
+SAVED_JOIN = "saved_join"
 #: The tasks that can be stopped while they run.
 JOINS = frozenset({"worker_tasks.tasks.join_users_orders", "worker_tasks.tasks.run_join"})
 
@@ -72,7 +74,8 @@ def sentence(task: Document) -> str:
     if task["name"] == "worker_tasks.tasks.join_users_orders":
         return f"Orders of user {asked}"
     if task.get("join"):
-        return join_sentence(task["join"])
+        saved = task["metadata"].get(SAVED_JOIN)
+        return saved if isinstance(saved, str) and saved else join_sentence(task["join"])
     if task["name"] == "worker_tasks.tasks.long_running_task":
         return f"Practice task: {asked}"
     return task["name"] or "A task of unknown name"
@@ -258,19 +261,18 @@ def metadata_rows(task: Document) -> list[tuple[str, str]]:
 
 
 def timeline(task: Document) -> list[Document]:
-    """What happened, oldest first: label, note, instant, and the time since the entry before."""
-    entries = []
-    before: datetime | None = None
+    """What happened, oldest first: label, note, instant, and the time since the first entry."""
+    entries: list[Document] = []
+    first = task["timeline"][0]["at"] if task["timeline"] else None
     for event in task["timeline"]:
         entries.append(
             {
                 "label": state_words(event["status"]).label,
                 "note": event["note"],
                 "at": event["at"],
-                "after": None if before is None else event["at"] - before,
+                "after": event["at"] - first if entries else None,
             }
         )
-        before = event["at"]
     return entries
 
 

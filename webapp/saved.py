@@ -12,6 +12,7 @@ from webapp import builder
 from webapp.conditions import WRITTEN
 from webapp.drafts import Draft, Unfinished
 from webapp.forms import SavedJoinForm
+from webapp.presentation import SAVED_JOIN
 from webapp.ready_joins import READY
 from worker_tasks import saved_joins
 from worker_tasks.errors import InvalidInput, ServiceUnavailable
@@ -115,7 +116,7 @@ def run(saved_id: str) -> ResponseReturnValue:
         )
         if not form.validate():
             raise Unfinished("Something is not right yet: see what is marked.")
-        task_id = submit_join(asked, metadata=form.collected_metadata() | {"saved_join": join["name"]})
+        task_id = submit_join(asked, metadata=form.collected_metadata() | {SAVED_JOIN: join["name"]})
     except (Unfinished, InvalidInput) as error:
         return _page(join, draft, form, given, trouble=str(error)), 422
     except ServiceUnavailable as error:
@@ -156,6 +157,7 @@ def _page(
         "saved/join.html",
         join=join,
         parameters=parameters,
+        lines=draft.lines(),
         form=form,
         trouble=trouble,
         draft=draft,

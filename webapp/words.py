@@ -28,13 +28,35 @@ def columns_of(documents: list[Document]) -> list[str]:
     return list(dict.fromkeys(field for document in documents for field in document))
 
 
-def joined_columns(documents: list[Document], join: Document) -> list[str]:
-    """The columns of a preview: first what was matched by, and what was brought in."""
-    joins = join["joins"]
-    first = [pair["local"].partition(".")[0] for each in joins for pair in each["on"]]
-    first += [each["as"] for each in joins if "as" in each]
-    columns = columns_of(documents)
-    return list(dict.fromkeys([*(name for name in first if name in columns), *columns]))
+def joined_columns(documents: list[Document], join: Document | None, columns: list[str] | None = None) -> list[str]:
+    """The columns of joined rows: first what was matched by and what was brought in, unless fields were chosen.
+
+    A document of its own is spread over columns of its fields, by dotted name.
+    """
+    columns = columns_of(documents) if columns is None else columns
+    if join is not None and "fields" not in join:
+        joins = join["joins"]
+        first = [pair["local"].partition(".")[0] for each in joins for pair in each["on"]]
+        first += [each["as"] for each in joins if "as" in each]
+        columns = list(dict.fromkeys([*(name for name in first if name in columns), *columns]))
+    return [spread for column in columns for spread in _spread(documents, column)]
+
+
+def _spread(documents: list[Document], column: str) -> list[str]:
+    there = [document[column] for document in documents if document.get(column) is not None]
+    nested = [value for value in there if isinstance(value, dict) and bson_value(value) is value and value]
+    if not nested or len(nested) < len(there):
+        return [column]
+    return [f"{column}.{name}" for name in columns_of(nested)]
+
+
+def at_column(document: Document, column: str) -> tuple[bool, Any]:
+    """Whether a row has something in a column of :func:`joined_columns`, and what."""
+    if column in document:
+        return True, document[column]
+    head, _, rest = column.partition(".")
+    inner = document.get(head)
+    return (True, inner[rest]) if isinstance(inner, dict) and rest in inner else (False, None)
 
 
 def ago(instant: datetime) -> str:
@@ -88,3 +110,8 @@ def about(number: int) -> str:
     """A number that was estimated, to two figures: ``340,000``."""
     digits = len(str(number))
     return humanize.intcomma(round(number, 2 - digits) if digits > 2 else number)  # noqa: PLR2004 - figures
+
+
+def has_lists(documents: list[Document]) -> bool:
+    """Whether some field holds several documents."""
+    return any(isinstance(value, list) and len(value) > 1 for document in documents for value in document.values())

@@ -58,7 +58,7 @@ def test_flights_and_their_planes_are_joined_from_nothing_to_the_first_rows(page
     expect(page.get_by_label("Field of flights")).to_have_value("tailnum")
     expect(page.get_by_label("Field of planes")).to_have_value("tailnum")
     expect(checks(page)).to_contain_text("find a match in planes by tailnum = tailnum")
-    press(page, "Take the match alone")
+    press(page, "Take the match from planes alone")
     expect(page.get_by_label("The first match alone")).to_be_checked()
     page.get_by_text("Only some flights").click()
     write(page.get_by_label("Field 1", exact=True).first, "carrier")
@@ -86,10 +86,10 @@ def test_what_is_in_the_address_is_in_the_form(page: Page) -> None:
 
 def test_keys_whose_types_differ_are_found_and_cured(page: Page) -> None:
     begin(page, "shop", "reviews", "products")
-    choose(page, "The left one", "")
+    choose(page, "Left value", "")
     expect(checks(page)).to_contain_text("reviews.productId holds text, products._id ObjectIds: they never match.")
-    press(page, "Convert to objectId")
-    expect(page.get_by_label("The left one")).to_have_value("objectId")
+    press(page, "Convert to ObjectId")
+    expect(page.get_by_label("Left value")).to_have_value("objectId")
     expect(checks(page)).to_contain_text(re.compile(r"9\d % of reviews find a match in products"))
 
 
@@ -129,7 +129,7 @@ def test_a_join_is_saved_with_a_parameter_and_run_with_a_value(page: Page) -> No
     page.get_by_label("Airport").fill("LEX")
     run(page)
     expect(page.get_by_role("status")).to_contain_text("1 row joined.")
-    expect(page.get_by_text("Flights to an airport")).to_be_visible()
+    expect(page.get_by_role("heading", name="Flights to an airport")).to_be_visible()
     page.get_by_role("link", name="Saved").click()
     expect(page.get_by_role("link", name="Flights to an airport")).to_be_visible()
 
@@ -226,7 +226,7 @@ def test_metadata_is_changed_in_place(page: Page) -> None:
     page.get_by_label("Key 3", exact=True).fill("ticket")
     page.get_by_label("Value 3", exact=True).fill("T-9")
     page.get_by_role("button", name="Keep the changes").click()
-    expect(page.get_by_text("T-9")).to_be_visible()
+    expect(page.get_by_text("T-9", exact=True)).to_be_visible()
     found = connections().tasks.find_one({"_id": task_id}, {"metadata": 1})
     assert found is not None
     assert found["metadata"] == {"team": "green", "cost": 7, "ticket": "T-9"}
@@ -263,6 +263,33 @@ def test_the_keyboard_is_enough(page: Page) -> None:
     page.get_by_role("button", name="Run the join").focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("status")).to_contain_text("302 rows joined.")
+
+
+def test_enter_updates_the_form_and_a_button_can_be_taken_back(page: Page) -> None:
+    begin(page, "shop", "users", "orders")
+    page.evaluate("window.notReloaded = true")
+    name = page.get_by_label("Into the field")
+    name.fill("theirs")
+    name.press("Enter")
+    settled(page)
+    expect(page).to_have_url(re.compile("joins-0-name=theirs"))
+    expect(name).to_be_focused()
+    assert page.evaluate("window.notReloaded")
+    press(page, "Bring in another collection")
+    choose(page, "Collection", "reviews", nth=2)
+    press(page, "Remove join 2")
+    expect(page.get_by_label("Collection", exact=True)).to_have_count(2)
+    page.go_back()
+    expect(page.get_by_label("Collection", exact=True)).to_have_count(3)
+
+
+def test_a_joined_document_has_columns_of_its_own(page: Page) -> None:
+    join = {"from": "users", "as": "user", "shape": "first", "on": [{"local": "userId", "foreign": "_id"}]}
+    asked = {"database": "shop", "from": "orders", "match": {"userId": "u1"}, "joins": [join]}
+    page.goto(f"/tasks/{submit_join(asked)}")
+    page.get_by_role("link", name="Read the result").click()
+    expect(page.get_by_role("columnheader", name="user.email")).to_be_visible()
+    expect(page.get_by_role("row").filter(has_text="o101")).to_contain_text("alice@example.com")
 
 
 def test_the_first_load_is_light(page: Page) -> None:

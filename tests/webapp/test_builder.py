@@ -52,7 +52,7 @@ def test_each_choice_brings_the_next(client: FlaskClient) -> None:
     assert "Choose a database." in at(client, {})
     page = at(client, {"database": "shop"})
     assert {"users", "orders", "products", "reviews"} <= set(options(page, "source"))
-    assert "users: 400 documents" in page
+    assert "users (400)" in page
     page = at(client, {"database": "shop", "source": "users"})
     assert '<option value="email" label="text"></option>' in page
     assert "Choose the collection to bring in." in page
@@ -128,6 +128,23 @@ def test_the_checks_say_what_is_to_be_chosen_first(client: FlaskClient) -> None:
 def test_the_checks_say_what_is_wrong(client: FlaskClient) -> None:
     wrong = USERS_AND_ORDERS | {"filters-0-field": "joinedAt", "filters-0-value": "soon"}
     assert "“soon” is no date" in checks_of(client, wrong)
+
+
+def test_what_is_asked_for_later_is_no_mistake(client: FlaskClient) -> None:
+    written = USERS_AND_ORDERS | {"filters-0-field": "city", "filters-0-value": "{city}"}
+    fragment = checks_of(client, written)
+    assert "{city} will be asked for when the saved join is run" in fragment
+    assert "finding-stop" not in fragment
+    assert 'aria-invalid="true"' not in at(client, written)
+
+
+def test_a_press_of_a_button_can_be_taken_back(client: FlaskClient) -> None:
+    token = re.search(r'name="csrf_token"[^>]* value="([^"]+)"', client.get("/").text)
+    assert token
+    data = {"csrf_token": token[1], **USERS_AND_ORDERS, "do": "cure 0 0 shape first"}
+    answer = client.post("/", data=data, headers={"HX-Request": "true"})
+    assert answer.headers["HX-Push-Url"].endswith("joins-0-shape=first")
+    assert "HX-Replace-Url" not in answer.headers
 
 
 def test_without_javascript_the_checks_are_a_page(client: FlaskClient) -> None:

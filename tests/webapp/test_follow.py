@@ -187,10 +187,15 @@ def test_a_waiting_task_says_its_place(client: FlaskClient, no_tasks: None, work
 def test_a_join_says_what_was_asked_and_can_be_changed(client: FlaskClient, shop: Database[Document]) -> None:
     on = [{"local": "_id", "foreign": "userId"}]
     join = {"database": "shop", "from": "users", "joins": [{"from": "orders", "as": "theirs", "on": on}]}
-    task_id = celery_app.send_task("worker_tasks.tasks.run_join", [join], queue=UNATTENDED, fields={"join": join}).id
+    why = {"note": "for Ann", "ticket": 7}
+    fields = {"join": join}
+    sent = celery_app.send_task("worker_tasks.tasks.run_join", [join], queue=UNATTENDED, metadata=why, fields=fields)
+    task_id = sent.id
     page = client.get(f"/tasks/{task_id}").text
     assert "rows with their orders, where _id = userId" in page
     link = re.search(r'href="(/\?join=[^"]+)"', page)
     assert link
     builder = client.get(client.get(link[1].replace("&amp;", "&")).headers["Location"]).text
     assert re.search(r'name="joins-0-name"[^>]* value="theirs"', builder)
+    assert re.search(r'name="note"[^>]* value="for Ann"', builder)
+    assert re.search(r'name="metadata-0-value"[^>]* value="7"', builder)

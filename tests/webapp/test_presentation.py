@@ -165,7 +165,7 @@ def test_a_join_is_said_line_by_line() -> None:
     assert join_words.join_lines(JOIN) == [
         ("From", "shop.users"),
         ("Only where", '{"city": "Lima"}'),
-        ("Order", "name down"),
+        ("Order", "name, highest first"),
         ("Join", "rows with their orders, where _id as string = userId"),
         ("Into", "orders: all matches in a list"),
         ("At most", "3"),

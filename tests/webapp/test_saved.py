@@ -40,6 +40,8 @@ def test_a_saved_join_is_listed_and_asks_for_its_values(client: FlaskClient, sav
     assert "How many each has." in page
     assert re.search(r'<label for="value-city">City</label>', page)
     assert "city: text" in page
+    assert "city is {city}" in page
+    assert "rows with their orders, where _id = userId" in page
 
 
 def test_it_is_run_with_the_values_that_are_given(client: FlaskClient, saved: str, worker: Process) -> None:
@@ -49,6 +51,7 @@ def test_it_is_run_with_the_values_that_are_given(client: FlaskClient, saved: st
     assert task["join"]["match"] == {"city": "Madrid"}
     assert task["metadata"] == {"note": "a try", "saved_join": "Orders of a city"}
     assert json.loads(task["result"])["count"] > 10
+    assert "<h1>Orders of a city</h1>" in client.get(answer.headers["Location"]).text
 
 
 @pytest.mark.parametrize(("typed", "words"), [("", "Give a value."), ("x" * 1001, "at most 1,000 characters")])

@@ -16,7 +16,7 @@ from worker_tasks.joins.catalog import Catalog, Known
 from worker_tasks.joins.findings import Finding, Level
 from worker_tasks.joins.pipeline import compile_pipeline
 from worker_tasks.joins.probing import JoinFacts, Probe
-from worker_tasks.joins.sampling import mean_size
+from worker_tasks.joins.sampling import look_at, mean_size
 from worker_tasks.joins.spec import Join, JoinSpec
 from worker_tasks.joins.stages import matching
 from worker_tasks.joins.strategy import Strategy, choose
@@ -29,7 +29,7 @@ COUNTING_SECONDS = 0.5
 #: Bytes of joined documents that a worker encodes and writes in a second: benchmarks/bulk.py.
 WRITTEN_PER_SECOND = 70e6
 #: Seconds that the shortest join takes from press to result.
-LEAST_SECONDS = 0.05
+LEAST_SECONDS = 0.2
 COMMENT = "dovetail check"
 MIB = 2**20
 
@@ -76,6 +76,9 @@ def check(spec: JoinSpec) -> Checks:
     found: list[Finding] = []
     strategy = _strategy(spec, catalog, found)
     found += _of_left_filter(spec, catalog)
+    if spec.match:
+        look = look_at(spec.database, spec.from_)
+        found += findings.of_filter(filters.fields_of(spec.match), look, spec.from_, None)
     probe = Probe(spec, catalog, COMMENT)
     left_fields = {name for document in probe.sample for name in document}
     joins: list[JoinFacts] = []
@@ -84,6 +87,8 @@ def check(spec: JoinSpec) -> Checks:
         if probe.sample:
             found += findings.of_join(joins[-1], spec.from_)
         found += findings.of_names(join, number, left_fields)
+        found += findings.of_kept(join, number, spec.fields_)
+        found += findings.of_filter(filters.fields_of(join.match), joins[-1].other, join.from_, number)
         if strategy is not None:
             step, can_be_indexed = strategy.steps[number], not catalog.known(join.from_).is_view
             way = findings.of_way(join, number, step, _served_by(join, catalog), can_be_indexed=can_be_indexed)

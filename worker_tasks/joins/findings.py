@@ -8,7 +8,7 @@ from typing import Any
 
 from worker_tasks.joins import mongosh
 from worker_tasks.joins.probing import JoinFacts, KeyFacts
-from worker_tasks.joins.sampling import kind_of
+from worker_tasks.joins.sampling import Look, kind_of
 from worker_tasks.joins.spec import Join
 from worker_tasks.joins.strategy import Step, Way
 
@@ -178,7 +178,8 @@ def _of_matches(facts: JoinFacts, left: str) -> Iterator[Finding]:
     else:
         level = Level.GOOD if rate >= FEW else Level.WARNING
         nothing_left = rate == 1 and join.kind == "anti"
-        text = f"{percent(rate)} of {left} find a match in {join.from_} by {on}"
+        about = "" if facts.is_whole or rate == 1 else "About "
+        text = f"{about}{percent(rate)} of {left} find a match in {join.from_} by {on}"
         text += ", so none is left over." if nothing_left else "."
         yield Finding(Level.WARNING if nothing_left else level, text, number)
     if facts.in_other_case and facts.in_other_case / facts.rows >= OTHER_CASE:
@@ -216,6 +217,24 @@ def _of_amount(facts: JoinFacts, left: str) -> Iterator[Finding]:
             "Ask for one row per match, the first one or a count, for fewer fields, or set a limit."
         )
         yield Finding(Level.STOP, text, number)
+
+
+def of_kept(join: Join, number: int, fields: list[str] | None) -> Iterator[Finding]:
+    """What is joined in vain."""
+    if join.as_ is not None and fields is not None and not any(path.partition(".")[0] == join.as_ for path in fields):
+        text = f"{join.from_} is joined into {join.as_}, which is not among the fields that are kept."
+        yield Finding(Level.WARNING, text, number)
+
+
+def of_filter(paths: set[str], look: Look, collection: str, number: int | None) -> Iterator[Finding]:
+    """What a filter asks for that no document of the sample has."""
+    known = [field.path for field in look.fields]
+    for path in sorted(paths):
+        if look.sampled and path not in known and not any(name.startswith(f"{path}.") for name in known):
+            close = difflib.get_close_matches(path, known, n=1)
+            meant = f" Did you mean {close[0]}?" if close else ""
+            text = f"The filter asks for {path}, which no sampled document of {collection} has.{meant}"
+            yield Finding(Level.WARNING, text, number)
 
 
 def of_names(join: Join, number: int, left_fields: set[str]) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from worker_tasks.errors import TookTooLong
 from worker_tasks.joins.catalog import Catalog
 from worker_tasks.joins.keys import NOTHING, left_key
 from worker_tasks.joins.pipeline import compile_pipeline
-from worker_tasks.joins.sampling import Look, draw, kind_of, look_at
+from worker_tasks.joins.sampling import WHOLE_DOCUMENTS, Look, draw, kind_of, look_at
 from worker_tasks.joins.spec import Cast, Join, JoinSpec, KeyPair
 from worker_tasks.joins.stages import Stage, matching
 from worker_tasks.joins.strategy import Step, Strategy, Way, is_bare
@@ -67,8 +67,8 @@ class JoinFacts:
 
     ``matched`` of them find something; ``matches`` are found for one on average, of which the join's limit leaves
     ``kept``; ``most`` for one key at most, which is ``most_key``; ``found`` documents of the other side in all.
-    ``otherwise`` holds what would be matched without the join's own filter, ``in_other_case`` what with other blanks
-    and capitals, ``cured`` what with a cast.
+    ``is_whole`` says that no row was left out of the sample. ``otherwise`` holds what would be matched without the
+    join's own filter, ``in_other_case`` what with other blanks and capitals, ``cured`` what with a cast.
     """
 
     number: int
@@ -82,6 +82,7 @@ class JoinFacts:
     found: int = 0
     most: int = 0
     most_key: Any = None
+    is_whole: bool = False
     otherwise: int | None = None
     in_other_case: int = 0
     cured: tuple[int, Cast, int] | None = None
@@ -108,7 +109,10 @@ class Probe:
 
     def __post_init__(self) -> None:
         self._source = connections().joins[self.spec.database]
-        self.sample = draw(self._source[self.spec.from_], self.spec.match, SAMPLE_ROWS, self.comment)
+        source = self._source[self.spec.from_]
+        self.is_whole = self.catalog.known(self.spec.from_).count <= WHOLE_DOCUMENTS
+        size = WHOLE_DOCUMENTS if self.is_whole else SAMPLE_ROWS
+        self.sample = draw(source, self.spec.match, size, self.comment)
 
     def facts(self, number: int) -> JoinFacts:
         """What the join of this number finds.
@@ -128,6 +132,7 @@ class Probe:
         facts = JoinFacts(
             number=number,
             join=join,
+            is_whole=self.is_whole,
             rows=len(rows),
             matched=sum(1 for count in counts if count),
             matches=sum(counts) / max(1, len(rows)),
@@ -208,7 +213,9 @@ class Probe:
             "keys": [left_key(pair, elementwise=single) for pair in on],
             "types": [{"$map": {"input": _listed(pair.local), "in": {"$type": "$$this"}}} for pair in on],
         }
-        rows = self._ask(self.spec.from_, [*self._before(number), {"$project": shown}, {"$limit": SAMPLE_ROWS * 5}])
+        rows = self._ask(
+            self.spec.from_, [*self._before(number), {"$project": shown}, {"$limit": WHOLE_DOCUMENTS * SAMPLE_MATCHES}]
+        )
         for row in rows or []:
             row["types"] = [[name for name in names if name not in NOTHING_THERE] for names in row["types"]]
         return rows
@@ -236,18 +243,14 @@ class Probe:
         return found
 
     def preview(self) -> tuple[list[Document], bool]:
-        """A few joined rows; and whether they are of a sample, because to find the first ones would take too long."""
-        spec = self.spec.model_copy(
-            update={
-                "joins": [capped(join) for join in self.spec.joins],
-                "sort": [],
-                "limit": min(self.spec.limit or PREVIEW_ROWS, PREVIEW_ROWS),
-            }
-        )
-        pipeline = compile_pipeline(spec, self.lookups(spec))
-        whole = matching(pipeline.filter) + pipeline.pipeline
-        if (rows := self._ask(spec.from_, whole, PREVIEW_SECONDS)) is not None:
-            return rows, False
+        """A few joined rows; and whether they are not the first ones, because to find those would take too long."""
+        limit = min(self.spec.limit or PREVIEW_ROWS, PREVIEW_ROWS)
+        spec = self.spec.model_copy(update={"joins": [capped(join) for join in self.spec.joins], "limit": limit})
+        for sort in [self.spec.sort, []] if self.spec.sort else [[]]:
+            pipeline = compile_pipeline(spec.model_copy(update={"sort": sort}), self.lookups(spec))
+            whole = matching(pipeline.filter) + pipeline.pipeline
+            if (rows := self._ask(spec.from_, whole, PREVIEW_SECONDS)) is not None:
+                return rows, sort != self.spec.sort
         few = [{"$match": {"_id": {"$in": [document.get("_id") for document in self.sample[: PREVIEW_ROWS * 4]]}}}]
         return self._ask(spec.from_, few + pipeline.pipeline, PREVIEW_SECONDS) or [], True
 

@@ -22,6 +22,8 @@ from worker_tasks.joins.names import collection_complaint, path_complaint
 
 #: Documents of a sample.
 SAMPLE_DOCUMENTS = 200
+#: A collection of at most so many documents is looked at whole.
+WHOLE_DOCUMENTS = 1_000
 #: Seconds that drawing a sample may take; after that the first documents and the last stand for all.
 DRAWING_SECONDS = 0.3
 #: How deep fields inside fields are looked at, and elements of a list that are.
@@ -142,8 +144,9 @@ def look_at(database: str, collection: str) -> Look:
     if (kept := connections().results.get(key)) is not None:
         return Look.from_json(ensure_bytes(kept))
     source = connections().joins[database][collection]
-    documents = draw(source, {}, SAMPLE_DOCUMENTS)
     count, indexes = _count_and_indexes(source)
+    is_small = count is not None and count <= WHOLE_DOCUMENTS
+    documents = draw(source, {}, WHOLE_DOCUMENTS if is_small else SAMPLE_DOCUMENTS)
     look = Look(
         count=count,
         sampled=len(documents),

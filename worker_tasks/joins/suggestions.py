@@ -25,6 +25,8 @@ MAX_TRIED, MAX_TOLD = 30, 4
 MAX_UNINDEXED = 50_000
 #: What is worth telling: this share of the tried values was found, or the names say so.
 LEAST_RATE, TELLING_NAMES = 0.05, 3.0
+#: The share of tried values from which on a key that leads to one document is taken for the right one.
+GOOD_RATE = 0.3
 #: Likeness of several fields that are unique together.
 TOGETHER = 6.5
 
@@ -82,11 +84,19 @@ def _suggest(database: str, left: list[LeftField], collection: str) -> list[Sugg
         cast = _cast_between(local.field, foreign)
         rate = tries.rate(local, foreign.path, cast)
         found = max(rate or 0.0, tries.rate_back(local, foreign.path, cast))
-        if rate is not None and found < LEAST_RATE and likeness < TELLING_NAMES:
+        if found < LEAST_RATE and likeness < TELLING_NAMES:
             continue
         rated.append((likeness + 2 * found, Suggestion((Pair(local.path, foreign.path, cast),), rate)))
     rated.sort(key=lambda each: -each[0])
-    return [suggestion for _, suggestion in rated[:MAX_TOLD]]
+    told = [suggestion for _, suggestion in rated]
+    if any(_leads_to_one(suggestion, other) and (suggestion.rate or 0) >= GOOD_RATE for suggestion in told):
+        # Beside these, what is only called the same would mislead: a year matches many documents of that year.
+        told = [suggestion for suggestion in told if suggestion.pairs[0].foreign in other.indexed]
+    return told[:MAX_TOLD]
+
+
+def _leads_to_one(suggestion: Suggestion, other: Look) -> bool:
+    return tuple(pair.foreign for pair in suggestion.pairs) in other.unique
 
 
 def _together(left: list[LeftField], other: Look) -> list[tuple[Pair, ...]]:

@@ -214,6 +214,24 @@ def test_a_list_of_several_types_is_known_by_all_of_them() -> None:
     assert wrong.startswith("50 % of baskets_of_text.ids are text, which never match users._id.")
 
 
+def test_a_field_that_is_misspelt_in_a_filter_is_found_on_either_side() -> None:
+    spec = asked("users", joined("orders", "_id", "userId", match={"stauts": "paid"}), match={"nmae": "x"})
+    found = texts(spec, *WRONG)
+    assert "The filter asks for nmae, which no sampled document of users has. Did you mean name?" in found
+    assert "The filter asks for stauts, which no sampled document of orders has. Did you mean status?" in found
+
+
+def test_what_is_joined_in_vain_is_found() -> None:
+    spec = asked("users", joined("orders", "_id", "userId"), fields=["name"])
+    assert texts(spec, *WRONG) == ["orders is joined into found, which is not among the fields that are kept."]
+
+
+def test_a_preview_that_can_be_sorted_is() -> None:
+    spec = asked("users", joined("orders", "_id", "userId"), sort=[["_id", -1]])
+    found = check(spec)
+    assert ([row["_id"] for row in found.preview], found.is_sample) == ([39, 38, 37, 36, 35], False)
+
+
 def test_nothing_left_over_is_explained() -> None:
     spec = asked("orders", joined("users", "userId", "_id", kind="anti"))
     assert checks.why_empty(spec) == ["100 % of orders find a match in users by userId = _id, so none is left over."]
@@ -454,8 +472,8 @@ def test_what_could_not_be_found_out_in_time_is_said() -> None:
 
 def test_few_matches_are_a_warning_and_many_are_good() -> None:
     few, many = (said(a_join(kind="semi"), matched=matched) for matched in (4, 60))
-    assert few == [(Level.WARNING, "4 % of left find a match in other by key = key.")]
-    assert many == [(Level.GOOD, "60 % of left find a match in other by key = key.")]
+    assert few == [(Level.WARNING, "About 4 % of left find a match in other by key = key.")]
+    assert many == [(Level.GOOD, "About 60 % of left find a match in other by key = key.")]
 
 
 def test_no_match_is_what_an_anti_join_may_ask_for() -> None:
@@ -670,9 +688,10 @@ def test_an_empty_result_is_explained_in_sentences() -> None:
 def test_the_likeliest_reason_for_an_empty_result_comes_first() -> None:
     join = joined("reviews", "_id", "productId", kind="inner", match={"stars": 5}, **{"as": "name"})
     reasons = checks.why_empty(asked("products", join))
-    assert len(reasons) == 2
+    assert len(reasons) == 3
     assert "never match" in reasons[0]
     assert "take the place" in reasons[1]
+    assert reasons[2] == "The filter asks for stars, which no sampled document of reviews has."
 
 
 def test_of_a_join_that_brings_something_nothing_is_explained() -> None:

@@ -13,6 +13,7 @@ from worker_tasks.connections import Document, connections
 from worker_tasks.joins.sampling import (
     MAX_DEPTH,
     SAMPLE_DOCUMENTS,
+    WHOLE_DOCUMENTS,
     Field,
     Look,
     collections_of,
@@ -37,7 +38,7 @@ def database(servers: None) -> Iterator[Database[Document]]:
         {"_id": 4, "name": 4},
     ]
     database.people.insert_many(people)
-    database.many.insert_many([{"_id": number, "even": number % 2 == 0} for number in range(1000)])
+    database.many.insert_many([{"_id": number, "even": number % 2 == 0} for number in range(1001)])
     database.create_collection("view", viewOn="people", pipeline=[{"$match": {"_id": {"$lt": 3}}}])
     yield database
     connections().joins.drop_database(NAME)
@@ -135,9 +136,14 @@ def test_the_types_of_numbers_come_from_mongodb_as_they_were_stored(database: Da
     assert found.kinds == {"number"}
 
 
+def test_a_small_collection_is_looked_at_whole(database: Database[Document]) -> None:
+    database.small.insert_many([{"_id": number} for number in range(WHOLE_DOCUMENTS)])
+    assert look_at(NAME, "small").sampled == WHOLE_DOCUMENTS
+
+
 def test_the_sample_is_bounded_and_the_count_is_of_all_documents(database: Database[Document]) -> None:
     look = look_at(NAME, "many")
-    assert (look.count, look.sampled) == (1000, SAMPLE_DOCUMENTS)
+    assert (look.count, look.sampled) == (1001, SAMPLE_DOCUMENTS)
 
 
 def test_a_view_has_fields_and_neither_a_count_nor_indexes(database: Database[Document]) -> None:
