@@ -1,31 +1,41 @@
-"""Find: the list of tasks, as a page for people and as JSON for programs."""
+"""Find: the list of tasks, as a page for people and as JSON for programs; several of them cancelled or run again."""
 
+import hashlib
 from typing import Any
 
-from flask import Blueprint, Response, jsonify, render_template, request, url_for
+from flask import Blueprint, Response, flash, jsonify, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
 from webapp import presentation
 from webapp.errors import prefers_json
 from webapp.paging import cursor_after, cursor_asked, limit_asked, wanted
-from worker_tasks import finding
+from worker_tasks import finding, submission
+from worker_tasks.errors import InvalidInput, TaskNotFound
 
 blueprint = Blueprint("history", __name__)
+
+#: Seconds between two looks at whether the first page of a list has changed.
+POLL_SECONDS = 5
+#: Tasks that are cancelled or run again at once.
+MAX_SELECTED = 200
 
 
 @blueprint.get("/tasks")
 def tasks() -> ResponseReturnValue:
-    limit = limit_asked()
-    cursor = cursor_asked()
+    limit, cursor = limit_asked(), cursor_asked()
     # One more than asked for tells whether there is a next page.
     found = finding.search(wanted(), limit + 1, cursor)
     shown = found[:limit]
-    query = {name: text for name, text in request.args.items() if text and name not in {"limit", "cursor"}}
-    query |= {"limit": str(limit)}
-    more = url_for(".tasks", **query, cursor=cursor_after(shown[-1])) if len(found) > limit else None  # type: ignore[arg-type]
+    more = _address(limit=str(limit), cursor=cursor_after(shown[-1])) if len(found) > limit else None
     response = _as_json(shown, more) if prefers_json() else _as_page(shown, more, cursor)
-    response.headers["Vary"] = "Accept"
+    response.headers["Vary"] = "Accept, HX-Request"
     return response
+
+
+def _address(**more: str) -> str:
+    """This list, or another page of it."""
+    asked = {name: text for name, text in request.args.items() if text and name not in {"limit", "cursor"}}
+    return url_for(".tasks", **asked, **more)  # type: ignore[arg-type]
 
 
 def _as_json(shown: list[dict[str, Any]], more: str | None) -> Response:
@@ -36,4 +46,61 @@ def _as_json(shown: list[dict[str, Any]], more: str | None) -> Response:
 
 
 def _as_page(shown: list[dict[str, Any]], more: str | None, cursor: finding.Cursor | None) -> Response:
-    return Response(render_template("history/tasks.html", tasks=shown, more=more, first=cursor is None))
+    tag = _tag_of(shown, more)
+    if request.headers.get("HX-PTag") == tag:
+        return make_response("", 304)
+    fragment = request.headers.get("HX-Request") is not None
+    response = make_response(
+        render_template(
+            "history/_tasks.html" if fragment else "history/tasks.html",
+            tasks=shown,
+            more=more,
+            first=cursor is None,
+            tag=tag,
+            this_list=_address(**({"limit": request.args["limit"]} if "limit" in request.args else {})),
+            poll_seconds=POLL_SECONDS,
+            filters={name: text for name, text in request.args.items() if text and name not in {"limit", "cursor"}},
+            states=[words.name for words in presentation.STATE_WORDS.values()],
+            metadata_keys=[] if fragment else finding.metadata_keys(),
+        )
+    )
+    response.headers["HX-PTag"] = tag
+    return response
+
+
+def _tag_of(shown: list[dict[str, Any]], more: str | None) -> str:
+    """Another one as soon as something in the list is another."""
+    state = [more or "", *(f"{task['_id']} {task.get('version')}" for task in shown)]
+    return hashlib.sha256("\n".join(state).encode()).hexdigest()[:16]
+
+
+@blueprint.post("/tasks/selection")
+def selection() -> ResponseReturnValue:
+    """Cancels the tasks that were selected, or runs them again."""
+    ids = request.form.getlist("task")[:MAX_SELECTED]
+    if not ids:
+        flash("No task was selected.")
+    elif request.form.get("do") == "cancel":
+        flash(_told(ids, submission.cancel, "cancelled", "had ended before"))
+    else:
+        flash(_told(ids, submission.submit_again, "submitted again", "could not be"))
+    return redirect(_back_to(request.form.get("list", "")), 303)
+
+
+def _told(ids: list[str], act: Any, done: str, not_done: str) -> str:
+    """Does something to each of these tasks; what came of it in a sentence."""
+    succeeded = 0
+    for task_id in ids:
+        try:
+            succeeded += bool(act(task_id))
+        except (TaskNotFound, InvalidInput):
+            continue
+    left = len(ids) - succeeded
+    told = f"{succeeded} {'task was' if succeeded == 1 else 'tasks were'} {done}"
+    return f"{told}; {left} {not_done}." if left else f"{told}."
+
+
+def _back_to(address: str) -> str:
+    """The list that the selection was made in; never another site."""
+    own = url_for(".tasks")
+    return address if address == own or address.startswith(f"{own}?") else own

@@ -1,12 +1,17 @@
 """GET /tasks: JSON for programs, a page for people, bounded and paged."""
 
 import re
+from collections.abc import Callable
+from datetime import timedelta
 from html import unescape
 
 import pytest
 from flask.testing import FlaskClient
 
+from tests.webapp.conftest import UNATTENDED
 from worker_tasks import ledger
+from worker_tasks.connections import connections
+from worker_tasks.tasks import long_running_task
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
@@ -82,3 +87,118 @@ def test_what_is_no_page_is_refused_by_name(client: FlaskClient, servers: None, 
     answer = client.get(f"/tasks?{query}")
     assert answer.status_code == 422
     assert [error["field"] for error in answer.get_json()["errors"]] == [field]
+
+
+@pytest.fixture
+def four_tasks(no_tasks: None) -> dict[str, str]:
+    """Tasks that differ: each by what it is, with its id."""
+    long_ago = ledger.now() - timedelta(days=40)
+    recorded = {
+        "blue": ledger.new_document("blue", "a.task", ["x"], metadata={"team": "blue", "cost": 7}),
+        "red": ledger.new_document("red", "a.task", ["Lisbon"], metadata={"team": "red"}, requested_by="Ann"),
+        "old": ledger.new_document("old", "a.task", metadata={"team": "blue"}) | {"queued_at": long_ago},
+        "joined": ledger.new_document("joined", "b.task", fingerprint="f" * 32),
+    }
+    for document in recorded.values():
+        ledger.record(document)
+    ledger.transition("red", "FAILURE", fields={"result": "null"})
+    return dict.fromkeys(recorded, "")
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("status=FAILURE", {"red"}),
+        ("status=QUEUED", {"blue", "old", "joined"}),
+        ("key=team&value=blue", {"blue", "old"}),
+        ("metadata.team=blue&metadata.cost=7", {"blue"}),
+        ("key=cost&value=7", {"blue"}),
+        ("by=Ann", {"red"}),
+        (f"join={'f' * 32}", {"joined"}),
+        ("q=lisb", {"red"}),
+        ("q=BLUE", {"blue", "old"}),
+        ("since=2020-01-01&until=2020-02-01", set()),
+        ("status=&key=&value=&q=&since=&until=", {"blue", "red", "old", "joined"}),
+    ],
+)
+def test_tasks_are_found(client: FlaskClient, four_tasks: dict[str, str], query: str, found: set[str]) -> None:
+    assert {task["_id"] for task in client.get(f"/tasks?{query}").get_json()} == found
+
+
+def test_tasks_are_found_by_when_they_were_asked_for(client: FlaskClient, four_tasks: dict[str, str]) -> None:
+    month_ago = (ledger.now() - timedelta(days=30)).date()
+    assert [task["_id"] for task in client.get(f"/tasks?until={month_ago}").get_json()] == ["old"]
+    assert "old" not in [task["_id"] for task in client.get(f"/tasks?since={month_ago}").get_json()]
+
+
+def test_changed_metadata_is_found_as_it_is_now(client: FlaskClient, four_tasks: dict[str, str]) -> None:
+    assert client.patch("/api/v1/tasks/blue", json={"metadata": {"team": "green"}}).status_code == 200
+    assert [task["_id"] for task in client.get("/tasks?key=team&value=green").get_json()] == ["blue"]
+    assert [task["_id"] for task in client.get("/tasks?key=team&value=blue").get_json()] == ["old"]
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("status=GONE", "status"),
+        ("key=$x", "key"),
+        ("since=soon", "since"),
+        ("what=1", "what"),
+        (f"q={'x' * 301}", "q"),
+    ],
+)
+def test_what_can_not_be_looked_for_is_refused(client: FlaskClient, servers: None, query: str, field: str) -> None:
+    answer = client.get(f"/tasks?{query}")
+    assert answer.status_code == 422
+    assert [error["field"] for error in answer.get_json()["errors"]] == [field]
+
+
+def test_the_filters_stay_in_the_page_and_in_its_links(client: FlaskClient, four_tasks: dict[str, str]) -> None:
+    page = client.get("/tasks?key=team&value=blue&limit=1", headers=HTML).text
+    assert re.search(r'name="value" value="blue"', page)
+    assert 'hx-get="/tasks?key=team&amp;value=blue&amp;limit=1"' in page
+    older = re.search(r'rel="next" href="([^"]+)"', page)
+    assert older
+    assert 'href="/tasks/old"' in client.get(unescape(older[1]), headers=HTML).text
+    assert "No task is like that." in client.get("/tasks?key=team&value=none", headers=HTML).text
+
+
+def test_an_unchanged_list_is_not_sent_again(client: FlaskClient, four_tasks: dict[str, str]) -> None:
+    poll = {**HTML, "HX-Request": "true"}
+    first = client.get("/tasks", headers=poll)
+    assert "<html" not in first.text
+    tag = first.headers["HX-PTag"]
+    assert client.get("/tasks", headers={**poll, "HX-PTag": tag}).status_code == 304
+    ledger.transition("blue", "STARTED")
+    assert client.get("/tasks", headers={**poll, "HX-PTag": tag}).status_code == 200
+
+
+@pytest.fixture
+def select(client: FlaskClient) -> Callable[..., str]:
+    def send(action: str, *ids: str, list_: str = "/tasks") -> str:
+        """Does something with these tasks; what the list says then."""
+        token = re.search(r'name="csrf_token" value="([^"]+)"', client.get("/tasks", headers=HTML).text)
+        assert token
+        data = {"csrf_token": token[1], "do": action, "task": list(ids), "list": list_}
+        answer = client.post("/tasks/selection", data=data)
+        assert answer.status_code == 303
+        return client.get(answer.headers["Location"], headers=HTML).text
+
+    return send
+
+
+def test_several_are_cancelled_at_once(no_tasks: None, select: Callable[..., str]) -> None:
+    ids = [long_running_task.apply_async(["x"], queue=UNATTENDED).id for _ in range(3)]
+    ledger.transition(ids[2], "SUCCESS")
+    assert "2 tasks were cancelled; 1 had ended before." in select("cancel", *ids)
+    assert [ledger.find(task_id)["status"] for task_id in ids] == ["REVOKED", "REVOKED", "SUCCESS"]
+
+
+def test_several_are_run_again_at_once(no_tasks: None, select: Callable[..., str]) -> None:
+    ids = [long_running_task.apply_async([text], queue=UNATTENDED).id for text in "ab"]
+    assert "2 tasks were submitted again; 1 could not be." in select("again", *ids, "no-such-task")
+    assert connections().tasks.count_documents({}) == 4
+
+
+def test_nothing_selected_is_said_and_no_other_site_is_gone_to(select: Callable[..., str], four_tasks: None) -> None:
+    assert "No task was selected." in select("cancel", list_="//evil.example/tasks?")
