@@ -8,7 +8,7 @@ and a row index, so that any rows of it are one byte range. How they come there:
 import json
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -25,6 +25,19 @@ SEPARATOR = b",\n"
 CHUNK_BYTES = 1024 * 1024
 
 OFFSET = struct.Struct(">Q")
+
+_STILL_THERE = """
+local there = redis.call('GET', KEYS[3])
+if not there or not string.find(there, ARGV[1], 1, true) then return 0 end
+"""
+_KEEP = f"""{_STILL_THERE}
+redis.call('SET', KEYS[3], ARGV[2])
+for _, key in ipairs(KEYS) do redis.call('PEXPIREAT', key, ARGV[3]) end
+return 1
+"""
+_DISCARD = f"""{_STILL_THERE}
+return redis.call('UNLINK', unpack(KEYS))
+"""
 
 
 class ResultGone(Exception):
@@ -157,7 +170,8 @@ def rows(summary: Summary, first: int, limit: int) -> list[dict[str, Any]] | Non
     if wanted:
         found = _lines(summary, wanted)
     # Asked last, so that what was read above belongs to this run and not to one that came in between.
-    if found is None or find(summary.key) != summary:
+    still = find(summary.key)
+    if found is None or still is None or still.run != summary.run:
         return None
     return [json.loads(line) for line in found]
 
@@ -208,10 +222,36 @@ def read_all(summary: Summary) -> Iterator[bytes]:
             pipe.getrange(summary.key, start, start + CHUNK_BYTES - 1)
             pipe.get(summary_key(summary.key))
             chunk, text = pipe.execute()
-        if text is None or ensure_bytes(text) != summary.to_json().encode() or not chunk:
+        if text is None or summary.mark_of_run.encode() not in ensure_bytes(text) or not chunk:
             raise ResultGone(summary.key)
         yield chunk
         start += len(chunk)
+
+
+def keep(summary: Summary, expires_at: datetime) -> Summary | None:
+    """Lets a result live until another instant; None where it is gone or replaced.
+
+    Raises:
+        redis.exceptions.RedisError: not known to be done.
+    """
+    kept = replace(summary, expires_at=expires_at)
+    until = int(expires_at.timestamp() * 1000)
+    return kept if _of_run(_KEEP, summary, kept.to_json(), until) else None
+
+
+def discard(summary: Summary) -> bool:
+    """Deletes a result at once; False where it is gone or replaced already.
+
+    Raises:
+        redis.exceptions.RedisError: not known to be done.
+    """
+    return bool(_of_run(_DISCARD, summary))
+
+
+def _of_run(script: str, summary: Summary, *arguments: Any) -> Any:
+    key = summary.key
+    keys = [key, index_key(key), summary_key(key), outcome_key(summary.task_id)]
+    return connections().results.eval(script, len(keys), *keys, summary.mark_of_run, *arguments)
 
 
 def outcome_of(task_id: str) -> dict[str, Any] | None:

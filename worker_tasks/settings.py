@@ -103,6 +103,12 @@ class Settings(BaseSettings):
         validation_alias="RESULT_TTL_SECONDS",
         description="How long joined documents stay in Redis, in seconds.",
     )
+    result_keep_seconds: int = Field(
+        default=86_400,
+        ge=1,
+        validation_alias="RESULT_KEEP_SECONDS",
+        description="How long a result can be kept by whoever asks for longer, in seconds from when it was joined.",
+    )
     task_retention_days: int = Field(
         default=365,
         ge=1,

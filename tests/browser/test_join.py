@@ -6,6 +6,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Watched
 from worker_tasks.connections import connections
+from worker_tasks.submission import submit_join
 
 
 def fill_form(page: Page, user_id: str, note: str) -> None:
@@ -104,3 +105,24 @@ def test_an_expired_result_is_run_again(watched: tuple[Page, Watched]) -> None:
     page.get_by_role("button", name="Run again").click()
     page.get_by_role("link", name="Read the result").click()
     expect(page.get_by_role("region", name="Joined documents")).to_contain_text("u5")
+
+
+def test_a_result_is_kept_longer_and_a_row_is_jumped_to(page: Page) -> None:
+    users = {"database": "shop", "from": "users"}
+    join = {"from": "orders", "as": "orders", "on": [{"local": "_id", "foreign": "userId"}]}
+    page.goto(f"/tasks/{submit_join({**users, 'joins': [join]})}")
+    page.get_by_role("link", name="Read the result").click()
+    page.get_by_role("button", name="Keep it until").click()
+    expect(page.get_by_role("status")).to_have_text("The result is kept longer.")
+    expect(page.locator("[data-until]")).to_contain_text(re.compile(r"in (1:0\d|59|[56]\d):"))
+    page.get_by_label("Row", exact=True).fill("399")
+    page.get_by_role("button", name="Go to it").click()
+    expect(page.locator("#row-399")).to_be_in_viewport()
+    expect(page.get_by_text("Page 8 of 8")).to_be_visible()
+    row = page.get_by_role("row").filter(has_text="u1").first
+    page.goto(page.url.partition("?")[0])
+    expect(row.get_by_text("missing").first).to_be_visible()
+    nested = row.get_by_text("1 document")
+    expect(row.get_by_text("o101")).to_be_hidden()
+    nested.click()
+    expect(row.get_by_text("o101")).to_be_visible()

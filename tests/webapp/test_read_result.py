@@ -8,9 +8,10 @@ from celery import states
 from flask.testing import FlaskClient
 
 from tests.support import Process, publish, wait_for_state
-from worker_tasks import ledger
+from worker_tasks import ledger, results
 from worker_tasks.connections import connections
 from worker_tasks.joins.user_orders import result_key
+from worker_tasks.settings import settings
 from worker_tasks.submission import submit
 from worker_tasks.tasks import join_users_orders
 
@@ -58,7 +59,7 @@ def test_values_of_mongodb_are_shown_as_people_read_them(client: FlaskClient, wo
 @pytest.mark.parametrize(("number", "first", "last"), [(1, 0, 49), (2, 50, 99), (3, 100, 119)])
 def test_each_page_holds_its_rows(client: FlaskClient, long_result: str, number: int, first: int, last: int) -> None:
     page = client.get(f"/tasks/{long_result}/result?page={number}").text
-    shown = [int(row) for row in re.findall(r"row-(\d+)", page)]
+    shown = [int(row) for row in re.findall(r">\s*row-(\d+)", page)]
     assert shown == list(range(first, last + 1))
     assert f"Page {number} of 3" in page
 
@@ -106,3 +107,68 @@ def test_what_the_rows_hold_is_shown_and_never_run(client: FlaskClient, servers:
     page = client.get(f"/tasks/{task_id}/result").text + client.get(f"/tasks/{task_id}").text
     for markup in ("<script>", "<img src=x", "<b>", "<i>", "<u>"):
         assert markup not in page
+
+
+def test_a_row_is_gone_to_by_its_number(client: FlaskClient, long_result: str) -> None:
+    answer = client.get(f"/tasks/{long_result}/result?row=51&columns=_id")
+    assert answer.headers["Location"] == f"/tasks/{long_result}/result?page=2&columns=_id#row-51"
+    page = client.get(answer.headers["Location"]).text
+    assert 'id="row-51"' in page
+    assert 'id="row-50"' not in page
+    assert client.get(f"/tasks/{long_result}/result?row={ROWS + 1}").status_code == 422
+
+
+def test_only_the_columns_that_were_chosen_are_shown(client: FlaskClient, long_result: str) -> None:
+    page = client.get(f"/tasks/{long_result}/result?columns=_id").text
+    assert re.findall(r'<th scope="col">(\w+)</th>', page) == ["_id"]
+    assert "Columns: 1 of 2" in page
+
+
+def press(client: FlaskClient, task_id: str, what: str) -> None:
+    token = re.search(r'name="csrf_token" value="([^"]+)"', client.get(f"/tasks/{task_id}/result").text)
+    assert token
+    assert client.post(f"/tasks/{task_id}/result/{what}", data={"csrf_token": token[1]}).status_code == 303
+
+
+def test_a_result_is_kept_longer_but_not_for_ever(
+    client: FlaskClient, long_result: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = result_key(long_result)
+    press(client, long_result, "keeping")
+    kept = results.find(key)
+    assert kept is not None
+    left = [connections().results.ttl(name) for name in (key, results.index_key(key), results.summary_key(key))]
+    assert all(3_590 < seconds <= 3_660 for seconds in left), left
+    assert ledger.find(long_result)["result_expires_at"] == kept.expires_at
+    limited = settings().model_copy(update={"result_keep_seconds": 3_000})
+    monkeypatch.setattr("webapp.results.settings", lambda: limited)
+    assert "Keep it until" not in client.get(f"/tasks/{long_result}/result").text
+    press(client, long_result, "keeping")
+    assert results.find(key) == kept
+
+
+def test_a_result_is_discarded_at_once(client: FlaskClient, long_result: str) -> None:
+    key = result_key(long_result)
+    press(client, long_result, "discarding")
+    names = (key, results.index_key(key), results.summary_key(key), results.outcome_key(long_result))
+    assert connections().results.exists(*names) == 0
+    assert client.get(f"/tasks/{long_result}/result").status_code == 410
+
+
+def test_a_result_that_is_read_while_it_is_kept_longer_is_read_to_its_end(long_result: str) -> None:
+    summary = results.find(result_key(long_result))
+    assert summary is not None
+    chunks = results.read_all(summary)
+    assert results.keep(summary, summary.expires_at + timedelta(hours=1)) is not None
+    assert len(b"".join(chunks)) == summary.bytes
+    assert results.rows(summary, 0, 5) is not None
+
+
+def test_what_took_the_place_of_a_result_is_neither_kept_nor_discarded_for_it(long_result: str) -> None:
+    key = result_key(long_result)
+    before = results.find(key)
+    assert before is not None
+    newer = publish([{"_id": 1}], key, "another-task", 60)
+    assert results.keep(before, before.expires_at + timedelta(hours=1)) is None
+    assert not results.discard(before)
+    assert results.find(key) == newer
