@@ -5,6 +5,7 @@ from typing import Any
 
 from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import NotFound
 
 from webapp.paging import number_asked
 from worker_tasks import ledger, results
@@ -41,6 +42,19 @@ def result_page(task_id: str) -> ResponseReturnValue:
         chosen=request.args.getlist("columns"),
         until=_longest(summary),
     )
+
+
+@blueprint.get("/unmatched/<name>")
+def unmatched_page(task_id: str, name: str) -> ResponseReturnValue:
+    """The rows in which the join that brings in this field found nothing."""
+    task = ledger.find(task_id)
+    summary = results.of_task(task)
+    if summary is not None and name not in summary.unmatched:
+        raise NotFound
+    rows = None if summary is None else results.unmatched_rows(summary, name)
+    if summary is None or rows is None:
+        return render_template("results/gone.html", task=task, newer=None), 410
+    return render_template("results/unmatched.html", task=task, summary=summary, name=name, rows=rows)
 
 
 def _place_of(task_id: str, row: int) -> str:

@@ -21,6 +21,8 @@ from worker_tasks.connections import connections
 PAGE_ROWS = 50
 #: What stands between two rows. No row holds a line break, so a byte range is cut into its rows here.
 SEPARATOR = b",\n"
+#: Rows without a match whose numbers are noted.
+UNMATCHED_ROWS = 50
 #: Bytes that are read at once by :func:`read_all`.
 CHUNK_BYTES = 1024 * 1024
 
@@ -44,13 +46,25 @@ class ResultGone(Exception):
     """A result expired, was evicted or replaced while it was read."""
 
 
+@dataclass
+class Unmatched:
+    """The rows in which a join found nothing: how many, and the numbers of the first ones, counted from 0."""
+
+    count: int = 0
+    rows: list[int] = field(default_factory=list)
+
+    def add(self, rows: list[int]) -> None:
+        self.count += len(rows)
+        self.rows += rows[: UNMATCHED_ROWS - len(self.rows)]
+
+
 @dataclass(frozen=True)
 class Summary:
     """What a published result is: its key, rows, bytes, columns (over all rows, as first seen) and times.
 
     ``run`` names the beginning of the task that made it. ``segments`` holds the rows of each part that it was put
     together from: the row index begins anew in each. One that is not ``complete`` holds the rows that were joined when
-    the run was stopped. ``unmatched`` counts the rows in which a join found nothing, by the field that it brings in.
+    the run was stopped. ``unmatched`` notes the rows in which a join found nothing, by the field that it brings in.
     """
 
     key: str
@@ -63,12 +77,13 @@ class Summary:
     complete: bool
     published_at: datetime
     expires_at: datetime
-    unmatched: dict[str, int] = field(default_factory=dict)
+    unmatched: dict[str, Unmatched] = field(default_factory=dict)
 
     @property
     def fields(self) -> dict[str, Any]:
         """What the task document says of its result."""
-        return {"result_expires_at": self.expires_at, "result_bytes": self.bytes, "unmatched": self.unmatched}
+        counts = {name: unmatched.count for name, unmatched in self.unmatched.items()}
+        return {"result_expires_at": self.expires_at, "result_bytes": self.bytes, "unmatched": counts}
 
     @property
     def outcome(self) -> dict[str, Any]:
@@ -93,6 +108,7 @@ def summary_from_json(text: str | bytes) -> Summary:
     fields = json.loads(text)
     for instant in ("published_at", "expires_at"):
         fields[instant] = datetime.fromisoformat(fields[instant])
+    fields["unmatched"] = {name: Unmatched(**noted) for name, noted in fields.get("unmatched", {}).items()}
     return Summary(**fields)
 
 
@@ -174,6 +190,23 @@ def rows(summary: Summary, first: int, limit: int) -> list[dict[str, Any]] | Non
     if found is None or still is None or still.run != summary.run:
         return None
     return [json.loads(line) for line in found]
+
+
+def unmatched_rows(summary: Summary, name: str) -> list[tuple[int, dict[str, Any]]] | None:
+    """The first rows in which the join that brings in this field found nothing, each with its number, counted from 0.
+
+    None where the result is gone or replaced.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    found = []
+    for number in summary.unmatched[name].rows:
+        row = rows(summary, number, 1)
+        if row is None:
+            return None
+        found.append((number, row[0]))
+    return found
 
 
 def _lines(summary: Summary, wanted: range) -> list[bytes] | None:

@@ -16,7 +16,7 @@ from kombu.utils.encoding import ensure_bytes
 from worker_tasks import ledger, results
 from worker_tasks.connections import connections
 from worker_tasks.errors import LimitExceeded
-from worker_tasks.results import OFFSET, PAGE_ROWS, SEPARATOR, Summary
+from worker_tasks.results import OFFSET, PAGE_ROWS, SEPARATOR, UNMATCHED_ROWS, Summary, Unmatched
 
 #: Bytes held back before they are sent to Redis.
 CHUNK_BYTES = 1024 * 1024
@@ -58,21 +58,23 @@ return ARGV[3]
 class Part:
     """What one part of a run wrote: its rows, its bytes, columns (as first seen), and the offset of every 50th row.
 
-    ``unmatched`` holds the rows in which a join found nothing, by the field that it brings in.
+    ``unmatched`` notes the rows in which a join found nothing, by the field that it brings in.
     """
 
     rows: int
     size: int
     columns: list[str]
     offsets: list[int]
-    unmatched: dict[str, int] = field(default_factory=dict)
+    unmatched: dict[str, Unmatched] = field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        return cls(**json.loads(text))
+        read = json.loads(text)
+        read["unmatched"] = {name: Unmatched(**noted) for name, noted in read.get("unmatched", {}).items()}
+        return cls(**read)
 
 
 class PartWriter:
@@ -81,8 +83,8 @@ class PartWriter:
     def __init__(self, run: str, number: int, max_rows: int, max_size: int):
         #: The names of the columns, as first seen; whoever encodes the rows adds to them.
         self.columns: dict[str, None] = {}
-        #: The rows in which a join found nothing, by the field that it brings in; counted by the same.
-        self.unmatched: dict[str, int] = {}
+        #: The rows in which a join found nothing, by the field that it brings in; noted by the same.
+        self.unmatched: dict[str, Unmatched] = {}
         self._max_rows, self._max_size = max_rows, max_size
         self._rows_elsewhere = self._size_elsewhere = 0
         self._key = part_key(run, number)
@@ -205,9 +207,7 @@ def publish(  # noqa: PLR0913 - what is where, and what becomes of it
         complete=complete,
         published_at=published_at,
         expires_at=published_at + timedelta(seconds=ttl_seconds),
-        unmatched={
-            name: sum(part.unmatched.get(name, 0) for part in parts) for part in parts for name in part.unmatched
-        },
+        unmatched=_unmatched(parts),
     )
     # Lets the reconciler finish a task whose outcome could not be stored in MongoDB.
     outcome = json.dumps(summary.outcome) if complete else ""
@@ -216,6 +216,21 @@ def publish(  # noqa: PLR0913 - what is where, and what becomes of it
     arguments: list[Any] = [ttl_seconds, index, summary.to_json(), outcome, summary.mark_of_run, *places]
     published: Any = connections().publishing.eval(_PUBLISH, len(keys), *keys, *arguments)
     return results.summary_from_json(published)
+
+
+def _unmatched(parts: Sequence[Part]) -> dict[str, Unmatched]:
+    """What each part noted, its rows counted on from those of the parts before it."""
+    noted: dict[str, Unmatched] = {}
+    before = 0
+    for part in parts:
+        for name, unmatched in part.unmatched.items():
+            whole = noted.setdefault(name, Unmatched())
+            whole.count += unmatched.count
+            # Of a part that met a limit the last rows were not written.
+            there = [before + row for row in unmatched.rows if row < part.rows]
+            whole.rows += there[: UNMATCHED_ROWS - len(whole.rows)]
+        before += part.rows
+    return noted
 
 
 def _laid_out(parts: Sequence[Part]) -> tuple[int, bytes, list[int]]:

@@ -12,7 +12,7 @@ from worker_tasks import ledger, results
 from worker_tasks.connections import connections
 from worker_tasks.joins.user_orders import result_key
 from worker_tasks.settings import settings
-from worker_tasks.submission import submit
+from worker_tasks.submission import submit, submit_join
 from worker_tasks.tasks import join_users_orders
 
 ROWS = 120
@@ -172,3 +172,15 @@ def test_what_took_the_place_of_a_result_is_neither_kept_nor_discarded_for_it(lo
     assert results.keep(before, before.expires_at + timedelta(hours=1)) is None
     assert not results.discard(before)
     assert results.find(key) == newer
+
+
+def test_rows_without_a_match_are_a_page_of_their_own(client: FlaskClient, worker: Process) -> None:
+    join = {"from": "orders", "as": "orders", "on": [{"local": "_id", "foreign": "userId"}]}
+    task_id = submit_join({"database": "shop", "from": "users", "match": {"city": {"$ne": "Oz"}}, "joins": [join]})
+    wait_for_state(task_id, states.SUCCESS)
+    page = client.get(f"/tasks/{task_id}/result").text
+    assert "98 without orders" in page
+    tab = client.get(f"/tasks/{task_id}/result/unmatched/orders").text
+    assert "98 of 400 rows found no match" in tab
+    assert "These are the first 50." in tab
+    assert client.get(f"/tasks/{task_id}/result/unmatched/other").status_code == 404

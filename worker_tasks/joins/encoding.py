@@ -16,6 +16,8 @@ import orjson
 from bson import json_util
 from bson.codec_options import CodecOptions, DatetimeConversion
 
+from worker_tasks.results import Unmatched
+
 #: BSON bytes that are decoded at once: what the decoded documents take in memory is some ten times as much.
 SLICE_BYTES = 512 * 1024
 
@@ -29,12 +31,13 @@ _NO_NUMBERS = tuple(struct.pack("<Q", bits << 48) for bits in (0x7FF0, 0xFFF0, 0
 class Lines:
     """Documents as JSON, one a line. The names of their fields go into ``columns``, as first seen over all of them.
 
-    ``unmatched`` counts, for each field that a join brings in, the documents in which it found nothing.
+    ``unmatched`` notes, for each field that a join brings in, the documents in which it found nothing.
     """
 
-    def __init__(self, columns: dict[str, None], unmatched: dict[str, int] | None = None) -> None:
+    def __init__(self, columns: dict[str, None], unmatched: dict[str, Unmatched] | None = None) -> None:
         self.columns = columns
         self.unmatched = {} if unmatched is None else unmatched
+        self._encoded = 0
 
     def encode(self, batch: bytes) -> Iterator[list[bytes]]:
         """The documents of a batch of concatenated BSON, a slice of them at a time."""
@@ -44,9 +47,11 @@ class Lines:
                 for document in documents:
                     if not document.keys() <= self.columns.keys():
                         self.columns.update(dict.fromkeys(document))
-                for name in self.unmatched:
+                for name, unmatched in self.unmatched.items():
                     # Missing, an empty list, or a count of none.
-                    self.unmatched[name] += sum(1 for document in documents if not document.get(name))
+                    rows = enumerate(documents, start=self._encoded)
+                    unmatched.add([number for number, document in rows if not document.get(name)])
+                self._encoded += len(documents)
                 if any(no_number in piece for no_number in _NO_NUMBERS):
                     lines = [_encode_slowly(document) for document in documents]
                 else:

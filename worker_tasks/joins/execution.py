@@ -15,6 +15,7 @@ from pymongo.errors import OperationFailure
 from worker_tasks.connections import connections
 from worker_tasks.joins import stopping
 from worker_tasks.joins.encoding import Lines
+from worker_tasks.results import Unmatched
 from worker_tasks.settings import settings
 from worker_tasks.staging import Part, PartWriter
 
@@ -60,7 +61,7 @@ def write(aggregate: Aggregate, writer: PartWriter, report: Report) -> Part:
         LimitExceeded: the rows, bytes or seconds of the settings are used up.
         pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server is away, or refuses.
     """
-    writer.unmatched = dict.fromkeys(aggregate.watched, 0)
+    writer.unmatched = {name: Unmatched() for name in aggregate.watched}
     lines = Lines(writer.columns, writer.unmatched)
     next_report = 0.0
     try:

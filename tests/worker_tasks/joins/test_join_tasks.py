@@ -102,7 +102,28 @@ def test_a_row_that_found_nothing_is_counted(worker: Process, big: Database[Docu
     join = {"from": "users", "as": "user", "shape": "first", "on": [{"local": "key", "foreign": "_id"}]}
     task = ended(submit_join({"database": "big", "from": "lonely", "joins": [join]}))
     assert task["unmatched"] == {"user": 5}
+    summary = results.find(json.loads(task["result"])["redis_key"])
+    assert summary is not None
+    lost = results.unmatched_rows(summary, "user")
+    assert lost is not None
+    assert sorted(row["key"] for _, row in lost) == [-5, -4, -3, -2, -1]
+    for number, row in lost:
+        assert results.rows(summary, number, 1) == [row]
     assert task["result_bytes"] == connections().results.strlen(json.loads(task["result"])["redis_key"])
+
+
+def test_rows_without_a_match_are_noted_across_all_parts(worker: Process, big: Database[Document]) -> None:
+    big.halves.insert_many([{"key": number} for number in range(0, 4_000, 2)])
+    join = {"from": "halves", "as": "half", "on": [{"local": "_id", "foreign": "key"}]}
+    task = ended(submit_join({"database": "big", "from": "users", "joins": [join]}))
+    assert task["plan"]["parts"] > 1
+    summary = results.find(json.loads(task["result"])["redis_key"])
+    assert summary is not None
+    assert summary.unmatched["half"].count == 2_000
+    lost = results.unmatched_rows(summary, "half")
+    assert lost is not None
+    assert len(lost) == results.UNMATCHED_ROWS
+    assert all(row["half"] == [] and row["_id"] % 2 for _, row in lost)
 
 
 def test_an_empty_result_is_explained(worker: Process, big: Database[Document]) -> None:
