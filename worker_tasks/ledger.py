@@ -426,7 +426,12 @@ def ensure_indexes() -> None:
         [
             pymongo.IndexModel(NEWEST_FIRST),
             # Each begins with what is asked for and goes on in the order of the list, so that no page is sorted.
-            *(pymongo.IndexModel([(field, 1), *NEWEST_FIRST]) for field in ("labels", "status")),
+            pymongo.IndexModel([("labels", 1), *NEWEST_FIRST]),
+            # The rare states alone: the others are found without it, and each index is written at every change.
+            pymongo.IndexModel(
+                [("status", 1), *NEWEST_FIRST],
+                partialFilterExpression={"status": {"$in": [states.FAILURE, states.REVOKED]}},
+            ),
             *(
                 pymongo.IndexModel([(field, 1), *NEWEST_FIRST], partialFilterExpression={field: {"$type": "string"}})
                 for field in ("fingerprint", "requested_by")

@@ -13,7 +13,7 @@ from worker_tasks import finding, ledger
 from worker_tasks.celery_app import app
 from worker_tasks.connections import Document, connections
 from worker_tasks.errors import TaskNotFound
-from worker_tasks.finding import Cursor
+from worker_tasks.finding import Cursor, Wanted
 
 pytestmark = pytest.mark.usefixtures("servers")
 
@@ -143,8 +143,12 @@ def profile(servers: None) -> Iterator[Collection[Document]]:
         lambda: finding.newest(50),
         lambda: finding.newest(50, Cursor(ledger.now(), "id")),
         lambda: list(ledger.unchanged_since(ledger.now())),
+        lambda: finding.search(Wanted(labels=(("team", "blue"),)), 50),
+        lambda: finding.search(Wanted(status="FAILURE"), 50),
+        lambda: finding.search(Wanted(requested_by="Ann"), 50),
+        lambda: finding.search(Wanted(fingerprint="f"), 50, Cursor(ledger.now(), "id")),
     ],
-    ids=["first page", "later page", "unchanged"],
+    ids=["first page", "later page", "unchanged", "metadata", "state", "person", "join"],
 )
 def test_each_list_is_read_from_an_index_and_not_sorted(ask: Callable[[], Any], profile: Collection[Document]) -> None:
     ask()
