@@ -73,6 +73,11 @@ EMPLOYED = {
     "joins": [{"from": "users", "as": "user", "shape": "first", "on": [{"local": "userId", "foreign": "_id"}]}],
     "sort": [["amount", -1]],
 }
+UNMATCHED = {
+    "database": "shop",
+    "from": "users",
+    "joins": [{"from": "orders", "as": "orders", "on": [{"local": "_id", "foreign": "userId"}]}],
+}
 NEVER_MATCHING = {
     "database": "shop",
     "from": "reviews",
@@ -102,6 +107,9 @@ PAGES: dict[str, tuple[Callable[[], str], int]] = {
     "expired result": (lambda: f"/tasks/{expired()}/result", 410),
     "replaced result": (lambda: f"/tasks/{replaced()}/result", 410),
     "tasks": (lambda: "/tasks", 200),
+    "tasks that were looked for": (lambda: "/tasks?key=note&value=nobody&q=x&status=FAILURE", 200),
+    "rows without a match": (lambda: f"/tasks/{asked_for(UNMATCHED)}/result/unmatched/orders", 200),
+    "result of many pages": (lambda: f"/tasks/{asked_for(UNMATCHED)}/result?page=2&columns=_id&columns=name", 200),
     "unknown task": (lambda: "/tasks/no-such-task", 404),
     "nothing there": (lambda: "/nothing", 404),
     "wrong page": (lambda: "/tasks?limit=0", 422),
@@ -127,7 +135,8 @@ def visit(
 
 def assert_good(page: Page) -> None:
     """Nothing for axe-core to find, and nothing to scroll sideways, in a wide and in a narrow window."""
-    for width in (1280, 360):
+    # 640 is what is left of 1280 at a zoom of 200 %.
+    for width in (1280, 640, 360):
         page.set_viewport_size({"width": width, "height": 800})
         assert violations(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width
