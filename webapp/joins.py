@@ -25,9 +25,9 @@ blueprint = Blueprint("joins", __name__)
 
 @blueprint.get("/")
 def ask() -> ResponseReturnValue:
-    if "join" in request.args:
-        return redirect(f"{url_for('.ask')}?{_draft_of(json_argument('join')).address()}")
-    draft = Draft(request.args)
+    draft = _draft_of(json_argument("join")) if "join" in request.args else Draft(request.args)
+    if "join" in request.args and (address := draft.address()):
+        return redirect(f"{url_for('.ask')}?{address}")
     around = _look_around(draft)
     return _builder(draft, around, _checked(draft) if "check" in request.args else None)
 

@@ -198,6 +198,15 @@ def test_a_join_of_the_api_is_opened_in_the_builder(client: FlaskClient) -> None
     assert re.search(r'name="joins-0-name"[^>]* value="theirs"', page)
 
 
+def test_a_join_that_is_too_long_for_an_address_is_opened_all_the_same(client: FlaskClient) -> None:
+    join = {"from": "orders", "as": "theirs", "on": [{"local": "_id", "foreign": "userId"}]}
+    names = {"$in": [f"{'n' * 90}{number}" for number in range(90)]}
+    whole = {"database": "shop", "from": "users", "match": {"name": names}, "joins": [join]}
+    answer = client.get(f"/?{urlencode({'join': json.dumps(whole)})}")
+    assert answer.status_code == 200
+    assert re.search(r'name="joins-0-name"[^>]* value="theirs"', answer.text)
+
+
 @pytest.mark.parametrize("join", ["{", '{"database": "shop"}', '"text"'])
 def test_a_join_in_the_address_that_is_none_is_refused(client: FlaskClient, join: str) -> None:
     assert client.get(f"/?{urlencode({'join': join})}").status_code in {400, 422}
