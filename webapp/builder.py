@@ -8,6 +8,7 @@ from typing import Any
 from wtforms.fields.choices import SelectChoice
 
 from webapp.drafts import Draft
+from webapp.words import share
 from worker_tasks.joins.sampling import Field, Look, collections_of, kind_of, look_at
 from worker_tasks.joins.suggestions import LeftField, Suggestion, suggest
 from worker_tasks.settings import settings
@@ -180,9 +181,7 @@ def type_of(database: str) -> Any:
 
 TYPE_WORDS = {
     "string": "text",
-    "number": "number",
     "objectId": "ObjectId",
-    "date": "date",
     "bool": "true or false",
     "array": "list",
     "object": "document",
@@ -198,8 +197,7 @@ def field_words(found: Field | None) -> str:
     words = " or ".join(kinds[:2]) or "always empty"
     if found.filled == 1:
         return words
-    percent = "under 1" if 0 < found.filled < 0.01 else "over 99" if found.filled > 0.99 else f"{found.filled:.0%}"[:-1]  # noqa: PLR2004
-    return f"{words}, {percent} % filled"
+    return f"{words}, {share(found.filled)} filled"
 
 
 def anchor_of(action: str) -> str:

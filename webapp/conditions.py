@@ -1,6 +1,8 @@
-"""Conditions as they are typed, to the filters of a join and back. Pure: no I/O."""
+"""What is typed of one side of a join, its conditions, order and limit: read, and written again. Pure: no I/O."""
 
+import json
 import re
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +26,83 @@ WRITTEN = {
 }
 
 OPERATOR_NAMES = {"$ne": "ne", "$gt": "gt", "$gte": "gte", "$lt": "lt", "$lte": "lte", "$in": "in", "$nin": "nin"}
+
+
+#: The BSON type of most values of a path in a collection; None where it is not known.
+TypeOf = Callable[[str, str], str | None]
+
+
+class Reader:
+    """Reads what was typed of one side; says at each field what is wrong with it, and remembers that something is."""
+
+    def __init__(self, type_of: TypeOf, given: Mapping[str, str]):
+        self._type_of, self._given = type_of, given
+        self.wrong = False
+
+    def match(self, form: Any, collection: str) -> dict[str, Any]:
+        conditions = []
+        for entry in form.filters.entries:
+            row = entry.form
+            if not row.field.data:
+                continue
+            try:
+                conditions.append({row.field.data: self._condition(row, collection)})
+            except ValueError as error:
+                self._complain(row.value, str(error))
+        raw = self._raw(form)
+        if raw:
+            conditions.append(raw)
+        return merged(conditions)
+
+    def _condition(self, row: Any, collection: str) -> Any:
+        operator = row.operator.data
+        if operator in BARE:
+            return {"$ne": None} if operator == "there" else None
+        text = row.value.data or ""
+        if named := PARAMETER.fullmatch(text.strip()):
+            if named[1] not in self._given:
+                raise ValueError(f"{named[1]} is asked for when the saved join is run: save it, or give a value here.")
+            text = self._given[named[1]]
+        if operator in {"contains", "starts"}:
+            if not text:
+                raise ValueError("Give the text to look for.")
+            return {"$regex": f"^{text}" if operator == "starts" else text}
+        written = row.type.data or WRITTEN.get(self._type_of(collection, row.field.data) or "", "string")
+        if operator in {"in", "nin"}:
+            return {f"${operator}": [value_of(part.strip(), written) for part in text.split(",") if part.strip()]}
+        value = value_of(text, written)
+        return value if operator == "eq" else {f"${operator}": value}
+
+    def _raw(self, form: Any) -> dict[str, Any]:
+        text = (form.raw.data or "").strip()
+        if not text:
+            return {}
+        try:
+            raw = json.loads(text)
+        except ValueError as error:
+            self._complain(form.raw, f"Is no JSON: {error}.")
+            return {}
+        if not isinstance(raw, dict):
+            self._complain(form.raw, 'Must be an object, such as {"status": {"$in": ["PAID", "SHIPPED"]}}.')
+            return {}
+        return raw
+
+    def sort(self, form: Any) -> list[list[Any]]:
+        rows = [entry.form for entry in form.sort.entries]
+        return [[row.field.data, -1 if row.direction.data == "-1" else 1] for row in rows if row.field.data]
+
+    def limit(self, form: Any) -> int | None:
+        text = (form.limit.data or "").strip().replace(",", "")
+        if not text:
+            return None
+        if not (text.isascii() and text.isdecimal()):
+            self._complain(form.limit, "Must be a whole number.")
+            return None
+        return int(text)
+
+    def _complain(self, field: Any, message: str) -> None:
+        field.errors = [*field.errors, message]
+        self.wrong = True
 
 
 def value_of(text: str, written: str) -> Any:

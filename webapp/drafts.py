@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -11,28 +11,18 @@ from wtforms import FieldList, Form, FormField, RadioField, SelectField, SelectM
 from wtforms.fields.choices import SelectChoice
 from wtforms.widgets import CheckboxInput, ListWidget
 
-from webapp.conditions import BARE, PARAMETER, WRITTEN, merged, rows_of, value_of
+from webapp.conditions import PARAMETER, Reader, TypeOf, rows_of
 from webapp.forms import TaskForm
-from webapp.join_words import KIND_WORDS, SHAPE_WORDS
+from webapp.join_words import DIRECTION_WORDS, KIND_WORDS, SHAPE_WORDS
 from worker_tasks.joins.spec import MAX_JOINS, JoinSpec
 
 #: Characters of an address that servers still take (gunicorn: of the whole request line).
 MAX_ADDRESS = 7_000
 
-KINDS = [
-    SelectChoice("left", "All of the left, with their matches"),
-    SelectChoice("inner", "Only those that match, with their matches"),
-    SelectChoice("semi", "Only those that match, as they are"),
-    SelectChoice("anti", "Only those that match nothing"),
-    SelectChoice("outer", "Everything from both sides"),
-]
+# The page says each kind with the names of the collections.
+KINDS = [SelectChoice(kind) for kind in KIND_WORDS]
 
-SHAPES = [
-    SelectChoice("array", "All matches in a list"),
-    SelectChoice("rows", "One row for each match"),
-    SelectChoice("first", "The first match alone"),
-    SelectChoice("count", "How many there are"),
-]
+SHAPES = [SelectChoice(shape, words[0].upper() + words[1:]) for shape, words in SHAPE_WORDS.items()]
 
 OPERATORS = [
     SelectChoice("eq", "is"),
@@ -69,10 +59,7 @@ CASTS = [
     SelectChoice("date", "as date"),
 ]
 
-DIRECTIONS = [SelectChoice("1", "lowest first"), SelectChoice("-1", "highest first")]
-
-#: The BSON type of most values of a path in a collection; None where it is not known.
-TypeOf = Callable[[str, str], str | None]
+DIRECTIONS = [SelectChoice(str(way), words) for way, words in DIRECTION_WORDS.items()]
 
 
 class Unfinished(Exception):
@@ -203,7 +190,7 @@ class Draft(TaskForm):
         """
         if step := self.next_step():
             raise Unfinished(step)
-        reader = _Reader(type_of, given or {})
+        reader = Reader(type_of, given or {})
         join = {
             "database": self.database.data,
             "from": self.source.data,
@@ -217,7 +204,7 @@ class Draft(TaskForm):
             raise Unfinished("Something is not right yet: see what is marked.")
         return {name: value for name, value in join.items() if value not in (None, [], {})}
 
-    def _asked_join(self, number: int, reader: "_Reader") -> dict[str, Any]:
+    def _asked_join(self, number: int, reader: Reader) -> dict[str, Any]:
         form = self.join_forms[number]
         on = [{name: value for name, value in entry.data.items() if value} for entry in form.on.entries]
         join = {
@@ -286,8 +273,8 @@ def _lines_of(form: Any) -> Iterator[tuple[str, str]]:
         yield "Fields", ", ".join(form.fields.data)
     sort = [entry.form for entry in form.sort.entries if entry.form.field.data]
     if sort:
-        ways = {"1": "lowest first", "-1": "highest first"}
-        yield "Order", ", ".join(f"{row.field.data}, {ways.get(row.direction.data, '')}" for row in sort)
+        ways = {option.value: option.label for option in DIRECTIONS}
+        yield "Order", "; ".join(f"{row.field.data}, {ways.get(row.direction.data, '')}" for row in sort)
     if form.limit.data:
         yield "At most", form.limit.data
 
@@ -351,79 +338,6 @@ def _field_at(form: Any, path: list[str]) -> Any:
             form, path = field.entries[int(path[0])].form, path[1:]
             field = next(iter(form))
     return form.source if isinstance(field, FieldList | Form) and "source" in form else field
-
-
-class _Reader:
-    """Reads values as their types; remembers whether something was wrong."""
-
-    def __init__(self, type_of: TypeOf, given: Mapping[str, str]):
-        self._type_of, self._given = type_of, given
-        self.wrong = False
-
-    def match(self, form: Any, collection: str) -> dict[str, Any]:
-        conditions = []
-        for entry in form.filters.entries:
-            row = entry.form
-            if not row.field.data:
-                continue
-            try:
-                conditions.append({row.field.data: self._condition(row, collection)})
-            except ValueError as error:
-                self._complain(row.value, str(error))
-        raw = self._raw(form)
-        if raw:
-            conditions.append(raw)
-        return merged(conditions)
-
-    def _condition(self, row: Any, collection: str) -> Any:
-        operator = row.operator.data
-        if operator in BARE:
-            return {"$ne": None} if operator == "there" else None
-        text = row.value.data or ""
-        if named := PARAMETER.fullmatch(text.strip()):
-            if named[1] not in self._given:
-                raise ValueError(f"{named[1]} is asked for when the saved join is run: save it, or give a value here.")
-            text = self._given[named[1]]
-        if operator in {"contains", "starts"}:
-            if not text:
-                raise ValueError("Give the text to look for.")
-            return {"$regex": f"^{text}" if operator == "starts" else text}
-        written = row.type.data or WRITTEN.get(self._type_of(collection, row.field.data) or "", "string")
-        if operator in {"in", "nin"}:
-            return {f"${operator}": [value_of(part.strip(), written) for part in text.split(",") if part.strip()]}
-        value = value_of(text, written)
-        return value if operator == "eq" else {f"${operator}": value}
-
-    def _raw(self, form: Any) -> dict[str, Any]:
-        text = (form.raw.data or "").strip()
-        if not text:
-            return {}
-        try:
-            raw = json.loads(text)
-        except ValueError as error:
-            self._complain(form.raw, f"Is no JSON: {error}.")
-            return {}
-        if not isinstance(raw, dict):
-            self._complain(form.raw, 'Must be an object, such as {"status": {"$in": ["PAID", "SHIPPED"]}}.')
-            return {}
-        return raw
-
-    def sort(self, form: Any) -> list[list[Any]]:
-        rows = [entry.form for entry in form.sort.entries]
-        return [[row.field.data, -1 if row.direction.data == "-1" else 1] for row in rows if row.field.data]
-
-    def limit(self, form: Any) -> int | None:
-        text = (form.limit.data or "").strip().replace(",", "")
-        if not text:
-            return None
-        if not (text.isascii() and text.isdecimal()):
-            self._complain(form.limit, "Must be a whole number.")
-            return None
-        return int(text)
-
-    def _complain(self, field: Any, message: str) -> None:
-        field.errors = [*field.errors, message]
-        self.wrong = True
 
 
 def from_join(spec: JoinSpec) -> MultiDict[str, str]:

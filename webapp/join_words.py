@@ -15,10 +15,12 @@ KIND_WORDS = {
     "outer": "All of {left} and {other}",
 }
 
+DIRECTION_WORDS = {1: "lowest first", -1: "highest first"}
+
 SHAPE_WORDS = {
     "array": "all matches in a list",
     "rows": "one row for each match",
-    "first": "the first match",
+    "first": "the first match alone",
     "count": "how many there are",
 }
 

@@ -1,7 +1,6 @@
 """Read: pages of rows; a result kept longer, or discarded."""
 
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
 
 from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
@@ -64,7 +63,7 @@ def _place_of(task_id: str, row: int) -> str:
     return url_for(".result_page", task_id=task_id, page=page, columns=columns, _anchor=f"row-{row}")
 
 
-def _longest(summary: results.Summary) -> Any:
+def _longest(summary: results.Summary) -> datetime | None:
     """Until when the next press keeps a result; None where it can not be kept longer."""
     most = summary.published_at + timedelta(seconds=settings().result_keep_seconds)
     until = min(most, max(ledger.now(), summary.expires_at) + KEPT_LONGER)

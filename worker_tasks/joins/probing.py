@@ -3,6 +3,7 @@
 Everything is bounded: so many documents, so many seconds. What could not be found out in time is None.
 """
 
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -29,11 +30,13 @@ SAMPLE_ROWS = 200
 SAMPLE_MATCHES = 5
 #: Seconds that one question may take, and the preview.
 PROBE_SECONDS, PREVIEW_SECONDS = 1.0, 1.0
+#: Seconds that all questions about one join may take together.
+ALL_SECONDS = 5.0
 PREVIEW_ROWS = 5
 #: Names of types of what is not there.
 NOTHING_THERE = frozenset({"missing", "null", "undefined"})
-#: Capitals and accents do not count.
-OTHER_CASE = Collation("en", strength=1)
+#: Capitals do not count.
+OTHER_CASE = Collation("en", strength=2)
 
 
 @dataclass(frozen=True)
@@ -105,9 +108,10 @@ class Probe:
     spec: JoinSpec
     catalog: Catalog
     comment: str
-    sample: list[Document] = field(default_factory=list)
+    sample: list[Document] = field(init=False)
 
     def __post_init__(self) -> None:
+        self._until = time.monotonic() + ALL_SECONDS
         self._source = connections().joins[self.spec.database]
         source = self._source[self.spec.from_]
         self.is_whole = self.catalog.known(self.spec.from_).count <= WHOLE_DOCUMENTS
@@ -257,11 +261,14 @@ class Probe:
     def _ask(
         self, collection: str, pipeline: list[Stage], seconds: float = PROBE_SECONDS, collation: Collation | None = None
     ) -> list[Document] | None:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            return None
         options: dict[str, Any] = {"comment": self.comment, "allowDiskUse": True}
         if collation is not None:
             options["collation"] = collation
         try:
-            with within(seconds):
+            with within(min(seconds, left)):
                 return list(self._source[collection].aggregate(pipeline, **options))
         except TookTooLong:
             return None

@@ -153,13 +153,12 @@ NEVER_KEYS = frozenset({"object", "array", "bool", "null"})
 
 
 def _comparable(local: Field, foreign: Field) -> bool:
-    kinds = {kind_of(name) for name in local.types} - NEVER_KEYS, {kind_of(name) for name in foreign.types} - NEVER_KEYS
-    return bool(kinds[0] & kinds[1]) or _cast_between(local, foreign) is not None
+    return bool((local.kinds & foreign.kinds) - NEVER_KEYS) or _cast_between(local, foreign) is not None
 
 
 def _cast_between(local: Field, foreign: Field) -> Cast | None:
     """The conversion of the left values without which nothing could match."""
-    if {kind_of(name) for name in local.types} & {kind_of(name) for name in foreign.types} - NEVER_KEYS:
+    if (local.kinds & foreign.kinds) - NEVER_KEYS:
         return None
     return cast_to(local.main_type, foreign.main_type)
 
