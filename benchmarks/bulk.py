@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from benchmarks import baselines
 from benchmarks.stack import Row, Servers, amount, fill, memory_of, ratio, timed, wait_until
-from worker_tasks import ledger, results, staging
+from worker_tasks import ledger, release, results, staging
 from worker_tasks.joins import runs
 from worker_tasks.submission import submit_join
 
@@ -87,7 +87,7 @@ class Peak:
 
 
 def measure(servers: Servers, repeats: int) -> Iterator[Row]:
-    ledger.ensure_indexes()
+    release.ensure_indexes()
     fill(baselines.mongodb().bench)
     drain()
     times: dict[str, list[float]] = {name: [] for name in ("drain", "one", "two", "origin", "first", "memory")}

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from benchmarks.stack import Row, Servers, amount, ratio, timed
-from worker_tasks import finding, ledger
+from worker_tasks import ledger, release, task_search
 from worker_tasks.connections import connections
 from worker_tasks.metadata import label_of
 
@@ -13,16 +13,16 @@ LOOKS = 40
 
 
 def measure(servers: Servers, repeats: int) -> Iterator[Row]:
-    ledger.ensure_indexes()
+    release.ensure_indexes()
     connections().tasks.delete_many({})
     _fill(0, FEW)
-    few = [timed(lambda: finding.newest(50)) for _ in range(repeats * LOOKS)]
+    few = [timed(lambda: task_search.search(task_search.TaskFilter(), 50)) for _ in range(repeats * LOOKS)]
     _fill(FEW, MANY)
-    many = [timed(lambda: finding.newest(50)) for _ in range(repeats * LOOKS)]
+    many = [timed(lambda: task_search.search(task_search.TaskFilter(), 50)) for _ in range(repeats * LOOKS)]
     yield ratio("50 newest of 1,000,000 task documents, against 50 of 1,000", "<= 1.5", many, few)
     yield from _found(repeats)
     connections().tasks.drop()
-    ledger.ensure_indexes()
+    release.ensure_indexes()
 
 
 def _found(repeats: int) -> Iterator[Row]:
@@ -30,14 +30,14 @@ def _found(repeats: int) -> Iterator[Row]:
     middle = connections().tasks.find_one({"_id": f"task {MANY // 2}"}, {"queued_at": True})
     if middle is None:
         raise RuntimeError("the tasks are not there")
-    deep = finding.Cursor(middle["queued_at"], middle["_id"])
+    deep = task_search.Cursor(middle["queued_at"], middle["_id"])
     looks = {
-        "one in ten thousand": finding.Wanted(labels=(("ticket", "T-7"),)),
-        "every one": finding.Wanted(labels=(("reason", "measured"),)),
+        "one in ten thousand": task_search.TaskFilter(labels=(("ticket", "T-7"),)),
+        "every one": task_search.TaskFilter(labels=(("reason", "measured"),)),
     }
     for name, wanted in looks.items():
-        first = [timed(lambda wanted=wanted: finding.search(wanted, 51)) for _ in range(repeats * LOOKS)]  # type: ignore[misc]
-        later = [timed(lambda wanted=wanted: finding.search(wanted, 51, deep)) for _ in range(repeats * LOOKS)]  # type: ignore[misc]
+        first = [timed(lambda wanted=wanted: task_search.search(wanted, 51)) for _ in range(repeats * LOOKS)]  # type: ignore[misc]
+        later = [timed(lambda wanted=wanted: task_search.search(wanted, 51, deep)) for _ in range(repeats * LOOKS)]  # type: ignore[misc]
         yield amount(f"metadata that {name} of 1,000,000 has: first page", "<= 0.1", first, "s")
         yield ratio(
             f"metadata that {name} of 1,000,000 has: a page in the middle, against the first", "<= 1.5", later, first

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from benchmarks import baselines
 from benchmarks.bulk import JOIN
 from benchmarks.stack import Row, Servers, amount, fill, wait_until
-from worker_tasks import ledger
+from worker_tasks import release
 from worker_tasks.connections import connections
 from worker_tasks.submission import submit_join
 
@@ -14,7 +14,7 @@ PEOPLE = 100
 
 
 def measure(servers: Servers, repeats: int) -> Iterator[Row]:
-    ledger.ensure_indexes()
+    release.ensure_indexes()
     bench = connections().joins.bench
     fill(baselines.mongodb().bench)
     aggregations, documents = [], []

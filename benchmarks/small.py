@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks import baselines
 from benchmarks.noop import nothing
 from benchmarks.stack import Row, Servers, fill, ratio, timed, wait_until
-from worker_tasks import ledger
+from worker_tasks import release
 from worker_tasks.celery_app import app
 from worker_tasks.connections import connections
 from worker_tasks.submission import submit
@@ -28,7 +28,7 @@ def origin(user_id: str) -> None:
 
 
 def measure(servers: Servers, repeats: int) -> Iterator[Row]:
-    ledger.ensure_indexes()
+    release.ensure_indexes()
     fill(baselines.mongodb().bench)
     mine, theirs = [], []
     with servers.worker(1), servers.origin_worker(1):

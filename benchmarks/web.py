@@ -11,7 +11,7 @@ from benchmarks import baselines
 from benchmarks.bulk import JOIN, MEBIBYTE, Peak, ours
 from benchmarks.stack import Row, Servers, amount, fill, ratio
 from development.servers import free_port
-from worker_tasks import ledger
+from worker_tasks import release
 from worker_tasks.celery_app import app
 
 SECONDS = 5
@@ -19,7 +19,7 @@ CONNECTIONS = 16
 
 
 def measure(servers: Servers, repeats: int) -> Iterator[Row]:
-    ledger.ensure_indexes()
+    release.ensure_indexes()
     if shutil.which("wrk") is None:
         print("polls are not measured: there is no wrk (Debian has it)")
     else:

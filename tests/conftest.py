@@ -15,7 +15,7 @@ from development.samples.shop import TABLES
 from development.servers import REPLICA_SET, Server, free_port, start_mongodb, start_redis
 from tests.support import Process
 from webapp.application import create_app
-from worker_tasks import ledger
+from worker_tasks import release
 from worker_tasks.connections import Document, close_connections, connections
 from worker_tasks.settings import Settings, settings
 
@@ -68,7 +68,7 @@ def mongodb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
 @pytest.fixture(scope="session")
 def servers(redis_server: Server, mongodb_server: Server) -> Iterator[None]:
     """Redis and MongoDB, as the settings of this process name them, with the indexes of the release phase."""
-    ledger.ensure_indexes()
+    release.ensure_indexes()
     yield
     close_connections()
 

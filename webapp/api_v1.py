@@ -10,8 +10,8 @@ from werkzeug.exceptions import Conflict, Gone
 
 from webapp import exports, openapi, presentation, words
 from webapp.bodies import json_object
-from webapp.paging import cursor_after, cursor_asked, limit_asked, number_asked, wanted
-from worker_tasks import finding, ledger, live, metadata, results, staging
+from webapp.paging import cursor_after, cursor_asked, filter_asked, limit_asked, number_asked
+from worker_tasks import ledger, live, metadata, results, staging, task_search
 from worker_tasks.connections import Document
 from worker_tasks.errors import InvalidInput
 from worker_tasks.joins import checks, runs
@@ -76,7 +76,7 @@ def check() -> ResponseReturnValue:
 def tasks() -> ResponseReturnValue:
     """The tasks, newest first, of this state, with this metadata, in which this text occurs."""
     limit = limit_asked()
-    found = finding.search(wanted(), limit + 1, cursor_asked())
+    found = task_search.search(filter_asked(), limit + 1, cursor_asked())
     response = jsonify([_shown(task) for task in found[:limit]])
     if len(found) > limit:
         query: dict[str, Any] = request.args.to_dict() | {"limit": str(limit), "cursor": cursor_after(found[limit - 1])}

@@ -8,8 +8,8 @@ from flask.typing import ResponseReturnValue
 
 from webapp import presentation
 from webapp.errors import prefers_json
-from webapp.paging import cursor_after, cursor_asked, limit_asked, wanted
-from worker_tasks import finding, submission
+from webapp.paging import cursor_after, cursor_asked, filter_asked, limit_asked
+from worker_tasks import submission, task_search
 from worker_tasks.errors import InvalidInput, TaskNotFound
 
 blueprint = Blueprint("history", __name__)
@@ -24,7 +24,7 @@ MAX_SELECTED = 200
 def tasks() -> ResponseReturnValue:
     limit, cursor = limit_asked(), cursor_asked()
     # One more than asked for tells whether there is a next page.
-    found = finding.search(wanted(), limit + 1, cursor)
+    found = task_search.search(filter_asked(), limit + 1, cursor)
     shown = found[:limit]
     more = _address(limit=str(limit), cursor=cursor_after(shown[-1])) if len(found) > limit else None
     response = _as_json(shown, more) if prefers_json() else _as_page(shown, more, cursor)
@@ -45,7 +45,7 @@ def _as_json(shown: list[dict[str, Any]], more: str | None) -> Response:
     return response
 
 
-def _as_page(shown: list[dict[str, Any]], more: str | None, cursor: finding.Cursor | None) -> Response:
+def _as_page(shown: list[dict[str, Any]], more: str | None, cursor: task_search.Cursor | None) -> Response:
     tag = _tag_of(shown, more)
     if request.headers.get("HX-PTag") == tag:
         return make_response("", 304)
@@ -61,7 +61,7 @@ def _as_page(shown: list[dict[str, Any]], more: str | None, cursor: finding.Curs
             poll_seconds=POLL_SECONDS,
             filters={name: text for name, text in request.args.items() if text and name not in {"limit", "cursor"}},
             states=[words.name for words in presentation.STATE_WORDS.values()],
-            metadata_keys=[] if fragment else finding.metadata_keys(),
+            metadata_keys=[] if fragment else task_search.metadata_keys(),
         )
     )
     response.headers["HX-PTag"] = tag

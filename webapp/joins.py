@@ -12,7 +12,7 @@ from webapp import builder, saved
 from webapp.bodies import json_argument
 from webapp.drafts import Draft, Unfinished, from_join
 from webapp.forms import PracticeForm, TaskForm, UserOrdersForm
-from worker_tasks import finding, submission
+from worker_tasks import submission, task_search
 from worker_tasks.errors import InvalidInput, ServiceUnavailable
 from worker_tasks.joins import checks
 from worker_tasks.joins.spec import JoinSpec
@@ -170,7 +170,7 @@ def _surrounded(draft: Draft, around: builder.Surroundings) -> dict[str, Any]:
         "draft": draft.with_blank_rows(),
         "around": around,
         "next_step": draft.next_step(),
-        "metadata_keys": finding.metadata_keys(),
+        "metadata_keys": task_search.metadata_keys(),
         "field_words": builder.field_words,
         "result_ttl": timedelta(seconds=settings().result_ttl_seconds),
     }

@@ -45,7 +45,12 @@ TASK = {
         "join": {"anyOf": [{"$ref": "#/components/schemas/JoinSpec"}, {"type": "null"}]},
         "result": {"description": "``{redis_key, count}``, or ``{type, message}`` of a failure, or null."},
         "partial": {"description": "``{redis_key, count}`` of what was joined before the run was stopped, or null."},
-        "progress": {"description": "While it runs: ``{done, total, unit}``; ``total`` is null where it is not known."},
+        "progress": {
+            "description": "While it runs: ``{done, total, unit, size, rate, share, seconds_left}``, null if unknown."
+        },
+        "checks": {"description": "What was found before it was submitted, without the preview, or null."},
+        "unmatched": {"description": "The rows in which a join found nothing, by the field it brings in, or null."},
+        "explanation": {"description": "Why the result is empty, in sentences, or null."},
         "timeline": {"type": "array", "items": {"type": "object"}},
         "links": {"type": "object", "description": "Where the rows and the files of its result are."},
     },
@@ -140,6 +145,12 @@ def _paths() -> dict[str, Any]:
                     _query("status", "As shown: QUEUED, STARTED, SUCCESS, FAILURE, REVOKED."),
                     _query("q", "Text that occurs in ids, names, arguments, collections or metadata; within 1.5 s."),
                     _query("metadata.{key}", "The value of one key of the metadata; any key."),
+                    _query("by", "Who asked for it."),
+                    _query("join", "The fingerprint of a join."),
+                    _query(
+                        "since", "Asked for at this date or instant (ISO 8601) or later; UTC unless it says otherwise."
+                    ),
+                    _query("until", "Asked for before this date or instant."),
                     _query("limit", "1 to 200; 50 where it is not given."),
                     _query("cursor", "From the Link header of the page before."),
                 ],

@@ -10,7 +10,7 @@ from flask import request
 from webapp import presentation
 from worker_tasks import metadata
 from worker_tasks.errors import InvalidInput
-from worker_tasks.finding import Cursor, Wanted
+from worker_tasks.task_search import Cursor, TaskFilter
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
@@ -64,7 +64,7 @@ def cursor_after(task: dict[str, Any]) -> str:
 KNOWN = frozenset({"status", "key", "value", "by", "join", "q", "since", "until", "limit", "cursor"})
 
 
-def wanted() -> Wanted:
+def filter_asked() -> TaskFilter:
     """Which tasks are asked for.
 
     Raises:
@@ -82,7 +82,7 @@ def wanted() -> Wanted:
     status, sought = request.args.get("status"), request.args.get("q")
     if sought is not None and len(sought) > MAX_TEXT:
         raise InvalidInput({"q": f"must be text of 1 to {MAX_TEXT} characters."})
-    return Wanted(
+    return TaskFilter(
         status=presentation.stored_state(status) if status else None,
         labels=tuple(labels),
         requested_by=request.args.get("by") or None,

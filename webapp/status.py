@@ -10,7 +10,7 @@ from werkzeug.exceptions import Conflict
 
 from webapp import presentation
 from webapp.forms import MetadataForm
-from worker_tasks import capacity, finding, ledger, live, staging, submission
+from worker_tasks import capacity, ledger, live, staging, submission, task_search
 from worker_tasks.errors import TaskNotFound
 from worker_tasks.joins import runs
 
@@ -100,7 +100,7 @@ def _waiting(task: dict[str, Any]) -> str:
         return ""
     if task.get("shares"):
         return "Another task runs the same join just now; this one gets its result."
-    return presentation.waiting_words(finding.place_in_queue(task), finding.usual_seconds(), capacity.slots())
+    return presentation.waiting_words(task_search.place_in_queue(task), task_search.usual_seconds(), capacity.slots())
 
 
 def _first_rows(task: dict[str, Any]) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ its filter, so that checking and writing are one step and no late write lands on
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -343,55 +343,6 @@ def set_metadata(task_id: str, metadata: Document, version: int) -> bool:
     return _write(unchanged, {"$set": {"metadata": metadata, "labels": labels_of(metadata)}}, event)
 
 
-def unchanged_since(before: datetime) -> Iterator[Document]:
-    """The unfinished tasks that nothing happened to since this instant, the longest first.
-
-    Raises:
-        pymongo.errors.PyMongoError: MongoDB does not answer.
-    """
-    quiet = {"status": {"$in": sorted(UNFINISHED_STATES)}, "changed_at": {"$lt": before}}
-    yield from connections().tasks.find(quiet).sort("changed_at", 1).hint([("status", 1), ("changed_at", 1)])
-
-
-def queues_waited_in() -> list[str | None]:
-    """The queues of all unfinished tasks; None is the default one.
-
-    Raises:
-        pymongo.errors.PyMongoError: MongoDB does not answer.
-    """
-    return connections().tasks.distinct("queue", {"status": {"$in": sorted(UNFINISHED_STATES)}})
-
-
-def still_the_same(tasks: list[Document]) -> list[Document]:
-    """Those of these tasks that have not changed since they were read.
-
-    Raises:
-        pymongo.errors.PyMongoError: MongoDB does not answer.
-    """
-    versions = {task["_id"]: task["version"] for task in tasks}
-    found = connections().tasks.find({"_id": {"$in": list(versions)}})
-    return [task for task in found if task["version"] == versions[task["_id"]]]
-
-
-def leader_of(fingerprint: str) -> Document | None:
-    """The task that runs this join now.
-
-    Raises:
-        pymongo.errors.PyMongoError: MongoDB does not answer.
-    """
-    return connections().tasks.find_one({"leads": fingerprint})
-
-
-def followers_of(task_id: str) -> list[Document]:
-    """The unfinished tasks that the run of this one is to answer, the longest waiting first.
-
-    Raises:
-        pymongo.errors.PyMongoError: MongoDB does not answer.
-    """
-    waiting = {"shares": task_id, "status": {"$in": sorted(UNFINISHED_STATES)}}
-    return list(connections().tasks.find(waiting).sort("queued_at", 1))
-
-
 def promote(follower: Document) -> bool:
     """Makes a follower the leader of its join; False where it is finished, or another task leads meanwhile.
 
@@ -414,46 +365,6 @@ def follow(task_id: str, leader_id: str) -> None:
     """
     unfinished = {"_id": task_id, "status": {"$in": sorted(UNFINISHED_STATES)}}
     _write(unfinished, {"$set": {"shares": leader_id}}, _event(states.PENDING, f"shares the run of {leader_id}"))
-
-
-def ensure_indexes() -> None:
-    """Makes the indexes that the queries here use, and the one that ends a document's retention.
-
-    Raises:
-        pymongo.errors.PyMongoError: not all of them are there.
-    """
-    connections().tasks.create_indexes(
-        [
-            pymongo.IndexModel(NEWEST_FIRST),
-            # Each begins with what is asked for and goes on in the order of the list, so that no page is sorted.
-            pymongo.IndexModel([("labels", 1), *NEWEST_FIRST]),
-            # The rare states alone: the others are found without it, and each index is written at every change.
-            pymongo.IndexModel(
-                [("status", 1), *NEWEST_FIRST],
-                partialFilterExpression={"status": {"$in": [states.FAILURE, states.REVOKED]}},
-            ),
-            *(
-                pymongo.IndexModel([(field, 1), *NEWEST_FIRST], partialFilterExpression={field: {"$type": "string"}})
-                for field in ("fingerprint", "requested_by")
-            ),
-            pymongo.IndexModel([("status", 1), ("changed_at", 1)]),
-            pymongo.IndexModel("leads", unique=True, partialFilterExpression={"leads": {"$type": "string"}}),
-            pymongo.IndexModel("shares", partialFilterExpression={"shares": {"$type": "string"}}),
-            # Not on date_done: Celery's own backend makes a plain index there, and the two would collide.
-            pymongo.IndexModel("expires_at", expireAfterSeconds=0),
-        ]
-    )
-
-
-def label_old_tasks() -> None:
-    """Gives tasks that were recorded by an older version what they are found by.
-
-    Raises:
-        pymongo.errors.PyMongoError: not known to be done.
-    """
-    for task in connections().tasks.find({"labels": {"$exists": False}}, {"metadata": True}):
-        labels = labels_of(task.get("metadata") or {})
-        connections().tasks.update_one({"_id": task["_id"]}, {"$set": {"labels": labels}})
 
 
 def set_expiry(task_id: str, expires_at: datetime) -> None:

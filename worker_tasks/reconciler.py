@@ -18,7 +18,7 @@ from celery import bootsteps, states
 from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import LockError
 
-from worker_tasks import ledger, results, sharing
+from worker_tasks import ledger, results, sharing, task_search
 from worker_tasks.connections import Document, connections
 from worker_tasks.errors import MONGODB_FAILURES, REDIS_FAILURES, TaskLost, TaskNotFound
 from worker_tasks.settings import settings
@@ -44,11 +44,11 @@ def reconcile(app: Any, quiet_for: timedelta) -> list[str]:
     Raises:
         pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server is away; the next pass goes on.
     """
-    suspects = _without_message(app, ledger.unchanged_since(ledger.now() - quiet_for))
+    suspects = _without_message(app, task_search.unchanged_since(ledger.now() - quiet_for))
     if not suspects:
         return []
     time.sleep(SECOND_LOOK_SECONDS)
-    lost = _without_message(app, ledger.still_the_same(suspects))
+    lost = _without_message(app, task_search.still_the_same(suspects))
     return [task["_id"] for task in lost if _repair(app, task)]
 
 
@@ -104,7 +104,7 @@ def _message_ids(app: Any) -> Iterator[str]:
         # because a broker that lost its memory learns of a queue only from the next process that connects anew.
         bindings = queue.scan_iter(match=channel.keyprefix_queue % "*")
         names = {bytes_to_str(binding).split(channel.sep)[-1] for key in bindings for binding in queue.smembers(key)}
-        names |= {name or app.conf.task_default_queue for name in ledger.queues_waited_in()}
+        names |= {name or app.conf.task_default_queue for name in task_search.queues_waited_in()}
         keys = [
             channel._q_for_pri(name, step)  # noqa: SLF001 - kombu has no public way
             for name in names

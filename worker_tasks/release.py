@@ -2,10 +2,13 @@
 
 import sys
 
+import pymongo
+from celery import states
 from redis.exceptions import ResponseError
 
-from worker_tasks import ledger
 from worker_tasks.connections import close_connections, connections
+from worker_tasks.ledger import NEWEST_FIRST
+from worker_tasks.metadata import labels_of
 from worker_tasks.settings import SettingsError
 
 
@@ -17,11 +20,51 @@ def release() -> str | None:
         return str(error)
     if away := {name: answer for name, answer in answers.items() if answer != "ok"}:
         return "; ".join(f"{name} does not answer ({reason})" for name, reason in away.items())
-    ledger.ensure_indexes()
-    ledger.label_old_tasks()
+    ensure_indexes()
+    label_old_tasks()
     if warning := eviction_warning():
         print(warning, file=sys.stderr)
     return None
+
+
+def ensure_indexes() -> None:
+    """Makes the indexes that the queries here use, and the one that ends a document's retention.
+
+    Raises:
+        pymongo.errors.PyMongoError: not all of them are there.
+    """
+    connections().tasks.create_indexes(
+        [
+            pymongo.IndexModel(NEWEST_FIRST),
+            # Each begins with what is asked for and goes on in the order of the list, so that no page is sorted.
+            pymongo.IndexModel([("labels", 1), *NEWEST_FIRST]),
+            # The rare states alone: the others are found without it, and each index is written at every change.
+            pymongo.IndexModel(
+                [("status", 1), *NEWEST_FIRST],
+                partialFilterExpression={"status": {"$in": [states.FAILURE, states.REVOKED]}},
+            ),
+            *(
+                pymongo.IndexModel([(field, 1), *NEWEST_FIRST], partialFilterExpression={field: {"$type": "string"}})
+                for field in ("fingerprint", "requested_by")
+            ),
+            pymongo.IndexModel([("status", 1), ("changed_at", 1)]),
+            pymongo.IndexModel("leads", unique=True, partialFilterExpression={"leads": {"$type": "string"}}),
+            pymongo.IndexModel("shares", partialFilterExpression={"shares": {"$type": "string"}}),
+            # Not on date_done: Celery's own backend makes a plain index there, and the two would collide.
+            pymongo.IndexModel("expires_at", expireAfterSeconds=0),
+        ]
+    )
+
+
+def label_old_tasks() -> None:
+    """Gives tasks that were recorded by an older version what they are found by.
+
+    Raises:
+        pymongo.errors.PyMongoError: not known to be done.
+    """
+    for task in connections().tasks.find({"labels": {"$exists": False}}, {"metadata": True}):
+        labels = labels_of(task.get("metadata") or {})
+        connections().tasks.update_one({"_id": task["_id"]}, {"$set": {"labels": labels}})
 
 
 def eviction_warning() -> str | None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from celery import states
 
-from worker_tasks import ledger
+from worker_tasks import ledger, task_search
 from worker_tasks.connections import Document
 
 #: What a task document says of a result, and so do those of all who share it.
@@ -28,7 +28,7 @@ def settle(leader_id: str, outcome: dict[str, Any], fields: Document) -> None:
     Raises:
         pymongo.errors.PyMongoError: not all of them are known to be answered.
     """
-    for follower in ledger.followers_of(leader_id):
+    for follower in task_search.followers_of(leader_id):
         answer(follower["_id"], outcome, fields, f"answered by the run of {leader_id}")
 
 
@@ -38,7 +38,7 @@ def fail(app: Any, leader_id: str, failure: Exception, fields: Document) -> None
     Raises:
         pymongo.errors.PyMongoError: not all of them are known to be ended.
     """
-    for follower in ledger.followers_of(leader_id):
+    for follower in task_search.followers_of(leader_id):
         app.record_failure(follower["_id"], failure, f"failed with the run of {leader_id}", fields)
 
 
@@ -48,7 +48,7 @@ def hand_over(app: Any, leader_id: str) -> None:
     Raises:
         pymongo.errors.PyMongoError, kombu.exceptions.OperationalError: a server is away; the reconciler goes on.
     """
-    followers = ledger.followers_of(leader_id)
+    followers = task_search.followers_of(leader_id)
     for number, follower in enumerate(followers):
         if ledger.promote(follower):
             for other in followers[number + 1 :]:

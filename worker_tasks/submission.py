@@ -6,7 +6,7 @@ from typing import Any
 from celery import Task, states
 from celery.utils import uuid
 
-from worker_tasks import endings, ledger, results, sharing
+from worker_tasks import endings, ledger, results, sharing, task_search
 from worker_tasks import metadata as metadata_rules
 from worker_tasks.celery_app import app
 from worker_tasks.connections import Document, connections
@@ -133,7 +133,7 @@ def _run_or_share(document: Document) -> None:
         try:
             ledger.record(document | {"leads": document["fingerprint"]})
         except ledger.AlreadyLed:
-            if (leader := ledger.leader_of(document["fingerprint"])) is None:
+            if (leader := task_search.leader_of(document["fingerprint"])) is None:
                 continue  # it has ended by now, most likely with a result
             ledger.record(document | {"shares": leader["_id"]})
             # It may have ended before this one was there to be told.
@@ -185,7 +185,7 @@ def cancel(task_id: str) -> bool:
         ServiceUnavailable: a server is away.
     """
     try:
-        if ledger.followers_of(task_id) and ledger.find(task_id)["status"] != states.PENDING:
+        if task_search.followers_of(task_id) and ledger.find(task_id)["status"] != states.PENDING:
             return ledger.transition(
                 task_id,
                 states.REVOKED,

@@ -13,7 +13,7 @@ from celery import states
 from development.servers import Server
 from tests.faults.conftest import StartWorker, Submit
 from tests.support import eventually, paused, wait_for_state
-from worker_tasks import finding, ledger
+from worker_tasks import ledger, task_search
 from worker_tasks.connections import connections
 from worker_tasks.tasks import long_running_task
 
@@ -141,7 +141,7 @@ def test_what_was_refused_because_redis_is_frozen_is_recorded_as_failed_and_does
 ) -> None:
     with paused(redis_server):
         assert post_json(f"{address}/create-task", {"task_input": "met a fault"}).status == 503
-    (refused,) = finding.newest(2)
+    (refused,) = task_search.search(task_search.TaskFilter(), 2)
     assert refused["args"] == ["met a fault"]
     assert refused["status"] == states.FAILURE
     assert refused["timeline"][-1]["note"] == "not published"

@@ -12,7 +12,7 @@ from werkzeug.test import TestResponse
 
 from tests.support import Process, eventually, publish, wait_for_state
 from tests.worker_tasks.support import UNATTENDED, new_id, task_in
-from worker_tasks import finding, ledger, results
+from worker_tasks import ledger, results, task_search
 from worker_tasks.connections import Document, connections
 from worker_tasks.submission import RUN_JOIN
 from worker_tasks.tasks import long_running_task
@@ -333,4 +333,4 @@ def test_a_join_is_looked_at_before_it_runs(client: FlaskClient, shop: Database[
     assert (found["expected"]["rows"], found["expected"]["rates"]) == (600, [0.0])
     assert len(found["preview"]) == 5
     assert ".aggregate([" in found["pipeline"]
-    assert finding.newest(1) == []
+    assert task_search.search(task_search.TaskFilter(), 1) == []

@@ -11,7 +11,7 @@ from pymongo.database import Database
 from werkzeug.test import TestResponse
 
 from tests.support import Process, submit_form, wait_for_state
-from worker_tasks import finding, ledger
+from worker_tasks import ledger, task_search
 from worker_tasks.connections import Document
 
 USERS_AND_ORDERS = {
@@ -181,7 +181,7 @@ def test_what_is_wrong_is_said_and_nothing_is_recorded(
     assert answer.status_code == 422
     assert words.lower() in answer.text.lower()
     assert "typed before" in answer.text
-    assert finding.newest(1) == []
+    assert task_search.search(task_search.TaskFilter(), 1) == []
 
 
 def test_a_join_of_the_api_is_opened_in_the_builder(client: FlaskClient) -> None:

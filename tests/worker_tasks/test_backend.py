@@ -15,7 +15,7 @@ from kombu.exceptions import EncodeError
 from development.servers import Server
 from tests.support import Process, wait_for_state
 from tests.worker_tasks.support import METADATA, new_id, task_in, waiting
-from worker_tasks import ledger
+from worker_tasks import ledger, release
 from worker_tasks.backend import MetadataBackend
 from worker_tasks.celery_app import app
 from worker_tasks.connections import connections
@@ -112,7 +112,7 @@ def test_an_unknown_task_is_read_as_pending_and_gets_no_document(reader: Celery)
 
 def test_the_index_of_a_stock_backend_does_not_collide_with_ours(reader: Celery) -> None:
     AsyncResult(new_id(), app=reader).state  # noqa: B018 - reading it is what makes the index
-    ledger.ensure_indexes()
+    release.ensure_indexes()
     assert {"expires_at_1", "queued_at_-1__id_-1"} <= connections().tasks.index_information().keys()
 
 

@@ -9,11 +9,11 @@ from kombu.exceptions import EncodeError
 from pymongo.collection import Collection
 
 from tests.worker_tasks.support import METADATA, new_id, task_in
-from worker_tasks import finding, ledger
+from worker_tasks import ledger, release, task_search
 from worker_tasks.celery_app import app
 from worker_tasks.connections import Document, connections
 from worker_tasks.errors import TaskNotFound
-from worker_tasks.finding import Cursor, Wanted
+from worker_tasks.task_search import Cursor, TaskFilter
 
 pytestmark = pytest.mark.usefixtures("servers")
 
@@ -84,7 +84,9 @@ def test_a_finished_task_submitted_again_waits_again_and_keeps_its_metadata(stat
 def pages(limit: int) -> list[list[Document]]:
     """All task documents, as someone sees them who follows the cursor."""
     seen: list[list[Document]] = []
-    while page := finding.newest(limit, Cursor(seen[-1][-1]["queued_at"], seen[-1][-1]["_id"]) if seen else None):
+    while page := task_search.search(
+        TaskFilter(), limit, Cursor(seen[-1][-1]["queued_at"], seen[-1][-1]["_id"]) if seen else None
+    ):
         seen.append(page)
         assert len(seen) <= connections().tasks.count_documents({}), "the cursor does not move"
     return seen
@@ -109,9 +111,9 @@ def test_the_pages_of_the_list_lose_and_repeat_nothing_also_where_the_time_is_th
 def test_a_page_does_not_move_when_newer_tasks_come() -> None:
     now = ledger.now()
     older = [task_in("PENDING", queued_at=now - timedelta(seconds=ago)) for ago in range(4)]
-    first = finding.newest(2)
+    first = task_search.search(TaskFilter(), 2)
     task_in("PENDING", queued_at=now + timedelta(seconds=1))
-    second = finding.newest(2, Cursor(first[-1]["queued_at"], first[-1]["_id"]))
+    second = task_search.search(TaskFilter(), 2, Cursor(first[-1]["queued_at"], first[-1]["_id"]))
     assert [task["_id"] for task in first + second] == older
 
 
@@ -123,7 +125,7 @@ def test_documents_end_by_the_index_on_expires_at_alone() -> None:
 
 def test_making_the_indexes_again_changes_nothing() -> None:
     before = connections().tasks.index_information()
-    ledger.ensure_indexes()
+    release.ensure_indexes()
     assert connections().tasks.index_information() == before
 
 
@@ -140,13 +142,13 @@ def profile(servers: None) -> Iterator[Collection[Document]]:
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda: finding.newest(50),
-        lambda: finding.newest(50, Cursor(ledger.now(), "id")),
-        lambda: list(ledger.unchanged_since(ledger.now())),
-        lambda: finding.search(Wanted(labels=(("team", "blue"),)), 50),
-        lambda: finding.search(Wanted(status="FAILURE"), 50),
-        lambda: finding.search(Wanted(requested_by="Ann"), 50),
-        lambda: finding.search(Wanted(fingerprint="f"), 50, Cursor(ledger.now(), "id")),
+        lambda: task_search.search(TaskFilter(), 50),
+        lambda: task_search.search(TaskFilter(), 50, Cursor(ledger.now(), "id")),
+        lambda: list(task_search.unchanged_since(ledger.now())),
+        lambda: task_search.search(TaskFilter(labels=(("team", "blue"),)), 50),
+        lambda: task_search.search(TaskFilter(status="FAILURE"), 50),
+        lambda: task_search.search(TaskFilter(requested_by="Ann"), 50),
+        lambda: task_search.search(TaskFilter(fingerprint="f"), 50, Cursor(ledger.now(), "id")),
     ],
     ids=["first page", "later page", "unchanged", "metadata", "state", "person", "join"],
 )

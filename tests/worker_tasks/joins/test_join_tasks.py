@@ -13,7 +13,7 @@ from pymongo.database import Database
 
 from tests.support import Process, eventually, wait_for_state
 from tests.worker_tasks.support import METADATA, UNATTENDED, new_id
-from worker_tasks import endings, ledger, results
+from worker_tasks import endings, ledger, results, task_search
 from worker_tasks.celery_app import app
 from worker_tasks.connections import Document, connections
 from worker_tasks.errors import InvalidInput, SnapshotGone
@@ -302,4 +302,4 @@ def test_a_cancelled_follower_changes_nothing_for_the_others(worker: Process, bi
 def test_a_task_that_ended_no_longer_leads(worker: Process, big: Database[Document]) -> None:
     join = asked(limit=4)
     task = ended(submit_join(join))
-    eventually(lambda: ledger.leader_of(task["fingerprint"]) is None)
+    eventually(lambda: task_search.leader_of(task["fingerprint"]) is None)

@@ -1,4 +1,4 @@
-"""Tasks, found: newest first, by state, person, join, metadata, time and text; and what lists of them tell."""
+"""Reads many task documents: lists for people, newest first, by what they are; what waits; who shares a run."""
 
 import re
 from collections import Counter
@@ -12,6 +12,7 @@ from pymongo.errors import ExecutionTimeout
 
 from worker_tasks.connections import Document, connections, within
 from worker_tasks.errors import SearchTooSlow, TookTooLong
+from worker_tasks.ledger import NEWEST_FIRST, UNFINISHED_STATES
 from worker_tasks.metadata import label_of
 
 #: Seconds that a search may take: a text is looked for in every document.
@@ -26,7 +27,7 @@ class Cursor(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Wanted:
+class TaskFilter:
     """Which tasks are wanted; what is None or empty does not matter.
 
     ``status`` is a stored state; ``labels`` are keys of the metadata with their values, as text; ``fingerprint`` names
@@ -65,16 +66,6 @@ def _containing(text: str) -> Document:
     return {"$or": [{field: pattern} for field in ("_id", "name", "args", "join.from", "join.joins.from", "labels")]}
 
 
-def newest(limit: int, after: Cursor | None = None) -> list[Document]:
-    """At most ``limit`` task documents, newest first, from behind the cursor on.
-
-    Raises:
-        pymongo.errors.PyMongoError: MongoDB does not answer.
-    """
-    older = {} if after is None else _older_than(after)
-    return list(connections().tasks.find(older).sort([("queued_at", -1), ("_id", -1)]).limit(limit))
-
-
 def _older_than(cursor: Cursor) -> Document:
     return {
         "$or": [
@@ -84,8 +75,8 @@ def _older_than(cursor: Cursor) -> Document:
     }
 
 
-def search(wanted: Wanted, limit: int, after: Cursor | None = None) -> list[Document]:
-    """As :func:`newest`, of the tasks that are wanted, within ``SEARCH_SECONDS``.
+def search(wanted: TaskFilter, limit: int, after: Cursor | None = None) -> list[Document]:
+    """At most ``limit`` task documents, newest first, from behind the cursor on, within ``SEARCH_SECONDS``.
 
     Raises:
         SearchTooSlow: it took longer.
@@ -95,7 +86,7 @@ def search(wanted: Wanted, limit: int, after: Cursor | None = None) -> list[Docu
     query = {"$and": conditions} if conditions else {}
     try:
         with within(SEARCH_SECONDS):
-            return list(connections().tasks.find(query).sort([("queued_at", -1), ("_id", -1)]).limit(limit))
+            return list(connections().tasks.find(query).sort(NEWEST_FIRST).limit(limit))
     except TookTooLong as error:
         if wanted.text is not None and isinstance(error.__cause__, ExecutionTimeout):
             raise SearchTooSlow from error
@@ -108,7 +99,7 @@ def metadata_keys(of_newest: int = 200) -> list[str]:
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
-    newest_first = connections().tasks.find({}, {"metadata": True}).sort([("queued_at", -1), ("_id", -1)])
+    newest_first = connections().tasks.find({}, {"metadata": True}).sort(NEWEST_FIRST)
     return [
         key
         for key, _ in Counter(key for task in newest_first.limit(of_newest) for key in task["metadata"]).most_common()
@@ -132,6 +123,57 @@ def usual_seconds(of_newest: int = 20) -> float | None:
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
     ended = {"status": states.SUCCESS, "started_at": {"$ne": None}}
-    newest_first = connections().tasks.find(ended, {"started_at": True, "date_done": True}).sort("queued_at", -1)
-    took = [(task["date_done"] - task["started_at"]).total_seconds() for task in newest_first.limit(of_newest)]
+    # By the index of the states: however many wait, none of them is looked at.
+    latest = connections().tasks.find(ended, {"started_at": True, "date_done": True}).sort("changed_at", -1)
+    tasks = latest.hint([("status", 1), ("changed_at", 1)]).limit(of_newest)
+    took = [(task["date_done"] - task["started_at"]).total_seconds() for task in tasks]
     return sum(took) / len(took) if took else None
+
+
+def unchanged_since(before: datetime) -> Iterator[Document]:
+    """The unfinished tasks that nothing happened to since this instant, the longest first.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    quiet = {"status": {"$in": sorted(UNFINISHED_STATES)}, "changed_at": {"$lt": before}}
+    yield from connections().tasks.find(quiet).sort("changed_at", 1).hint([("status", 1), ("changed_at", 1)])
+
+
+def queues_waited_in() -> list[str | None]:
+    """The queues of all unfinished tasks; None is the default one.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    return connections().tasks.distinct("queue", {"status": {"$in": sorted(UNFINISHED_STATES)}})
+
+
+def still_the_same(tasks: list[Document]) -> list[Document]:
+    """Those of these tasks that have not changed since they were read.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    versions = {task["_id"]: task["version"] for task in tasks}
+    found = connections().tasks.find({"_id": {"$in": list(versions)}})
+    return [task for task in found if task["version"] == versions[task["_id"]]]
+
+
+def leader_of(fingerprint: str) -> Document | None:
+    """The task that runs this join now.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    return connections().tasks.find_one({"leads": fingerprint})
+
+
+def followers_of(task_id: str) -> list[Document]:
+    """The unfinished tasks that the run of this one is to answer, the longest waiting first.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    waiting = {"shares": task_id, "status": {"$in": sorted(UNFINISHED_STATES)}}
+    return list(connections().tasks.find(waiting).sort("queued_at", 1))
