@@ -226,3 +226,9 @@ def test_the_likeliest_reason_for_an_empty_result_comes_first() -> None:
 
 def test_of_a_join_that_brings_something_nothing_is_explained() -> None:
     assert checks.why_empty(asked("users", joined("orders", "_id", "userId", kind="inner"))) == []
+
+
+def test_once_the_time_is_up_nothing_more_is_asked_and_the_rest_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker_tasks.joins.probing.ALL_SECONDS", 0.0)
+    found = check(asked("users", joined("orders", "_id", "userId", kind="inner")))
+    assert (found.expected.rates, found.expected.rows, found.preview) == ([None], None, [])
