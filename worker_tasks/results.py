@@ -35,9 +35,11 @@ if not there or not string.find(there, ARGV[1], 1, true) then return 0 end
 _KEEP = f"""{_STILL_THERE}
 redis.call('SET', KEYS[3], ARGV[2])
 for _, key in ipairs(KEYS) do redis.call('PEXPIREAT', key, ARGV[3]) end
+for _, key in ipairs(redis.call('SMEMBERS', KEYS[5])) do redis.call('PEXPIREAT', key, ARGV[3]) end
 return 1
 """
 _DISCARD = f"""{_STILL_THERE}
+for _, key in ipairs(redis.call('SMEMBERS', KEYS[5])) do redis.call('UNLINK', key) end
 return redis.call('UNLINK', unpack(KEYS))
 """
 
@@ -65,6 +67,7 @@ class Summary:
     ``run`` names the beginning of the task that made it. ``segments`` holds the rows of each part that it was put
     together from: the row index begins anew in each. One that is not ``complete`` holds the rows that were joined when
     the run was stopped. ``unmatched`` notes the rows in which a join found nothing, by the field that it brings in.
+    One that someone asked to be ``kept`` longer outlives the next runs of the same join.
     """
 
     key: str
@@ -78,6 +81,7 @@ class Summary:
     published_at: datetime
     expires_at: datetime
     unmatched: dict[str, Unmatched] = field(default_factory=dict)
+    kept: bool = False
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -135,6 +139,16 @@ def partial_key(task_id: str) -> str:
     return f"partial_result:{task_id}"
 
 
+def older_key(task_id: str) -> str:
+    """Where the result of a task is once a newer run of the same join has taken its place."""
+    return f"older_result:{task_id}"
+
+
+def derived_key(run: str) -> str:
+    """The names of all keys that hold what was derived from the result of a run."""
+    return f"derived_of:{run}"
+
+
 def find(key: str) -> Summary | None:
     """What is under this key now; None where nothing is, or no longer.
 
@@ -154,8 +168,9 @@ def of_task(task: Mapping[str, Any]) -> Summary | None:
     key = key_of(task)
     if key is None:
         return None
+    made_by = task.get("shares") or task["_id"]
     summary = find(key)
-    return summary if summary is not None and summary.task_id == (task.get("shares") or task["_id"]) else None
+    return summary if summary is not None and summary.task_id == made_by else find(older_key(made_by))
 
 
 def key_of(task: Mapping[str, Any]) -> str | None:
@@ -267,7 +282,7 @@ def keep(summary: Summary, expires_at: datetime) -> Summary | None:
     Raises:
         redis.exceptions.RedisError: not known to be done.
     """
-    kept = replace(summary, expires_at=expires_at)
+    kept = replace(summary, expires_at=expires_at, kept=True)
     until = int(expires_at.timestamp() * 1000)
     return kept if _of_run(_KEEP, summary, kept.to_json(), until) else None
 
@@ -283,7 +298,7 @@ def discard(summary: Summary) -> bool:
 
 def _of_run(script: str, summary: Summary, *arguments: Any) -> Any:
     key = summary.key
-    keys = [key, index_key(key), summary_key(key), outcome_key(summary.task_id)]
+    keys = [key, index_key(key), summary_key(key), outcome_key(summary.task_id), derived_key(summary.run)]
     return connections().results.eval(script, len(keys), *keys, summary.mark_of_run, *arguments)
 
 

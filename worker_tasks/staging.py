@@ -31,9 +31,31 @@ local target, index, summary, outcome = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local seconds = ARGV[1]
 local there = redis.call('GET', summary)
 if there and string.find(there, ARGV[5], 1, true) then return there end  -- done before; the answer was lost
-local function of(part, which) return tonumber(ARGV[5 + (part - 5) * 3 + which]) end
+local function of(part, which) return tonumber(ARGV[6 + (part - 5) * 3 + which]) end
 for part = 5, #KEYS do
   if redis.call('STRLEN', KEYS[part]) ~= of(part, 1) then return redis.error_reply('STAGING a part is gone') end
+end
+local function also_under(key) return {key, 'result_index:' .. key, 'result_summary:' .. key} end
+-- The result that was here stays as long as it was to, or as long as it is the last but one.
+if there and redis.call('EXISTS', target, index) == 2 then
+  local pointer = 'before:' .. target
+  local before = redis.call('GET', pointer)
+  local text = before and redis.call('GET', 'result_summary:' .. before)
+  if text and not cjson.decode(text).kept then
+    local derived = 'derived_of:' .. cjson.decode(text).run
+    for _, key in ipairs(redis.call('SMEMBERS', derived)) do redis.call('UNLINK', key) end
+    redis.call('UNLINK', derived, unpack(also_under(before)))
+  end
+  local summary_there = cjson.decode(there)
+  local older = 'older_result:' .. summary_there.task_id
+  local from, to = also_under(target), also_under(older)
+  for place = 1, 3 do redis.call('RENAME', from[place], to[place]) end
+  -- Only the key is another one now; a decoder would lose what an empty list is.
+  local left = math.max(redis.call('PTTL', older), 1)
+  local first, last = string.find(there, ARGV[6], 1, true)
+  local said = string.sub(there, 1, first - 1) .. cjson.encode(older) .. string.sub(there, last + 1)
+  redis.call('SET', to[3], said, 'PX', left)
+  redis.call('SET', pointer, older, 'PX', left)
 end
 local whole, step = KEYS[5], 4194304
 -- Grown once: each growth may copy all that is there.
@@ -213,7 +235,8 @@ def publish(  # noqa: PLR0913 - what is where, and what becomes of it
     outcome = json.dumps(summary.outcome) if complete else ""
     keys = [key, results.index_key(key), results.summary_key(key), results.outcome_key(task_id)]
     keys += [part_key(run, number) for number in range(len(parts))]
-    arguments: list[Any] = [ttl_seconds, index, summary.to_json(), outcome, summary.mark_of_run, *places]
+    arguments: list[Any] = [ttl_seconds, index, summary.to_json(), outcome, summary.mark_of_run, json.dumps(key)]
+    arguments += places
     published: Any = connections().publishing.eval(_PUBLISH, len(keys), *keys, *arguments)
     return results.summary_from_json(published)
 

@@ -55,6 +55,7 @@ def expired() -> str:
 def replaced() -> str:
     task_id = joined("u4")
     joined("u4")
+    joined("u4")
     return task_id
 
 

@@ -266,7 +266,8 @@ def test_a_task_without_a_result_is_a_conflict(client: FlaskClient, servers: Non
 def test_an_expired_and_a_replaced_result_are_gone(client: FlaskClient, servers: None) -> None:
     task_id = finished_with([{"_id": 1}])
     newer = new_id()
-    publish([{"_id": 2}], f"join_result:{task_id}", newer, 60)
+    publish([{"_id": 2}], f"join_result:{task_id}", new_id(), 60)
+    publish([{"_id": 3}], f"join_result:{task_id}", newer, 60)
     for address in ("result", "result.json", "result.csv", "result.ndjson"):
         problem = assert_problem(client.get(f"/api/v1/tasks/{task_id}/{address}"), 410)
         assert newer in problem["detail"]

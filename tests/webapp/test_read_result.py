@@ -83,9 +83,12 @@ def test_an_expired_result_says_when_and_can_be_run_again(client: FlaskClient, w
     assert f'action="/tasks/{task_id}/runs"' in page.text
 
 
-def test_a_replaced_result_leads_to_the_newer_one(client: FlaskClient, worker: Process) -> None:
-    older, newer = joined("u4"), joined("u4")
-    page = client.get(f"/tasks/{older}/result")
+def test_the_result_before_the_newest_is_still_read_and_the_one_before_that_leads_to_the_newest(
+    client: FlaskClient, worker: Process
+) -> None:
+    oldest, older, newer = joined("u4"), joined("u4"), joined("u4")
+    assert client.get(f"/tasks/{older}/result").status_code == 200
+    page = client.get(f"/tasks/{oldest}/result")
     assert page.status_code == 410
     assert f'href="/tasks/{newer}/result"' in page.text
     assert client.get(f"/tasks/{newer}/result").status_code == 200

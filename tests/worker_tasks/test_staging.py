@@ -2,6 +2,7 @@
 
 import json
 import threading
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from redis.exceptions import ResponseError
 
 from tests.support import publish
 from tests.worker_tasks.support import new_id
-from worker_tasks import results, staging
+from worker_tasks import ledger, results, staging
 from worker_tasks.connections import connections
 from worker_tasks.errors import LimitExceeded
 from worker_tasks.staging import CHUNK_BYTES, Part, PartWriter
@@ -91,6 +92,40 @@ def test_a_part_that_is_gone_keeps_the_old_result() -> None:
         staging.publish(run, parts, key, new_id(), 60)
     assert results.find(key) == old
     assert json.loads(value(key)) == [{"_id": "old"}]
+
+
+def task_with(key: str, task_id: str) -> dict[str, Any]:
+    """As much of a finished task as leads to its result."""
+    return {"_id": task_id, "status": "SUCCESS", "result": json.dumps({"redis_key": key, "count": 1})}
+
+
+def test_the_result_before_stays_as_long_as_it_was_to_and_the_one_before_that_goes() -> None:
+    key, tasks = f"result {new_id()}", [new_id() for _ in range(3)]
+    for number, task_id in enumerate(tasks):
+        publish([{"run": number}], key, task_id, ttl_seconds=60 + number)
+    oldest, older, newest = (results.of_task(task_with(key, task_id)) for task_id in tasks)
+    assert oldest is None
+    assert older is not None
+    assert newest is not None
+    assert older.key == results.older_key(tasks[1])
+    assert results.rows(older, 0, 10) == [{"run": 1}]
+    assert results.rows(newest, 0, 10) == [{"run": 2}]
+    assert 0 < int(connections().results.ttl(older.key)) <= 61
+    assert keys(tasks[0]) == [f"task_outcome:{tasks[0]}".encode()]
+
+
+def test_a_result_that_is_kept_longer_outlives_any_number_of_runs() -> None:
+    key, task_id = f"result {new_id()}", new_id()
+    until = ledger.now() + timedelta(hours=1)
+    assert results.keep(publish([{"kept": "yes"}], key, task_id), until) is not None
+    for number in range(3):
+        publish([{"run": number}], key, new_id())
+    kept = results.of_task(task_with(key, task_id))
+    assert kept is not None
+    assert kept.expires_at == until
+    assert results.rows(kept, 0, 10) == [{"kept": "yes"}]
+    assert results.discard(kept)
+    assert results.of_task(task_with(key, task_id)) is None
 
 
 def test_what_is_being_written_is_not_seen_and_ends_by_itself() -> None:
