@@ -107,6 +107,14 @@ class RecordingCelery(Celery):
         part = [task["_id"], run, number]
         super().send_task("worker_tasks.tasks.join_part", part, task_id=f"{run}.{number}", queue=task["queue"])
 
+    def publish_derivation(self, key: str, task_id: str, run: str, kind: str, options: Document) -> None:
+        """Publishes what is to be worked out from a result: derived.py. Nothing is recorded.
+
+        Raises:
+            kombu.exceptions.OperationalError: Redis is away; not published.
+        """
+        super().send_task("worker_tasks.reading.tasks.derive", [key, task_id, run, kind, options], task_id=uuid())
+
     def record_unpublished(self, task_id: str, cause: Exception) -> None:
         """Ends a task whose message could not be sent; an error of MongoDB is logged, never raised."""
         failure = NotPublished(f"The queue did not take the task ({type(cause).__name__}); it will not run.")
@@ -179,7 +187,7 @@ def celery_settings() -> dict[str, Any]:
     }
 
 
-app = RecordingCelery("dovetail", task_cls=ClaimedTask, include=["worker_tasks.tasks"])
+app = RecordingCelery("dovetail", task_cls=ClaimedTask, include=["worker_tasks.tasks", "worker_tasks.reading.tasks"])
 app.add_defaults(celery_settings)
 app.steps["consumer"].add(Lease)
 app.steps["consumer"].add(Announcer)

@@ -7,7 +7,7 @@ and a row index, so that any rows of it are one byte range. How they come there:
 
 import json
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -173,6 +173,19 @@ def of_task(task: Mapping[str, Any]) -> Summary | None:
     return summary if summary is not None and summary.task_id == made_by else find(older_key(made_by))
 
 
+def find_run(summary: Summary) -> Summary | None:
+    """The same result as it is now: perhaps kept longer, or under another key; None where it is gone.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    for key in (summary.key, older_key(summary.task_id)):
+        found = find(key)
+        if found is not None and found.run == summary.run:
+            return found
+    return None
+
+
 def key_of(task: Mapping[str, Any]) -> str | None:
     """Where the result of a task is, or was; None where it has none."""
     if task.get("partial"):
@@ -274,6 +287,27 @@ def read_all(summary: Summary) -> Iterator[bytes]:
             raise ResultGone(summary.key)
         yield chunk
         start += len(chunk)
+
+
+def lines_of(summary: Summary) -> Iterator[bytes]:
+    """The documents, each as the line that was written.
+
+    Raises:
+        ResultGone: the result expired or was replaced meanwhile.
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    yield from lines_in(read_all(summary))
+
+
+def lines_in(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The documents of a whole value that comes in chunks, each as the line that was written."""
+    held = b""
+    for number, chunk in enumerate(chunks):
+        held += chunk if number else chunk.removeprefix(b"[")
+        *whole, held = held.split(SEPARATOR)
+        yield from whole
+    if last := held.removesuffix(b"]"):
+        yield last
 
 
 def keep(summary: Summary, expires_at: datetime) -> Summary | None:

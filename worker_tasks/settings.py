@@ -127,6 +127,18 @@ class Settings(BaseSettings):
         validation_alias="JOIN_SECONDS",
         description="How long one join may take in MongoDB, in seconds.",
     )
+    reading_seconds: float = Field(
+        default=120,
+        gt=0,
+        validation_alias="READING_SECONDS",
+        description="How long a worker may take to sort, measure, compare or export a result, in seconds.",
+    )
+    reading_memory_mib: int = Field(
+        default=256,
+        ge=64,
+        validation_alias="READING_MEMORY_MIB",
+        description="How much memory that may take, in MiB, before it goes on on disk.",
+    )
     max_attempts: int = Field(
         default=10,
         ge=1,

@@ -48,8 +48,12 @@ class Known:
     is_view: bool = False
 
     def serves(self, paths: Iterable[str]) -> bool:
+        return self.serving(paths) is not None
+
+    def serving(self, paths: Iterable[str]) -> Index | None:
+        """An index in which an equality on all of these fields is looked up."""
         wanted = list(paths)
-        return any(index.serves(wanted) for index in self.indexes)
+        return next((index for index in self.indexes if index.serves(wanted)), None)
 
 
 class Catalog:

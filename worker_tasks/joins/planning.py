@@ -62,7 +62,13 @@ class Plan:
     def to_document(self) -> dict[str, Any]:
         """As it is kept with the task."""
         pipeline = mongosh.aggregate(self.database, self.collection, self.pipeline)
-        return {"steps": self.steps, "parts": len(self.parts), "note": self.note, "pipeline": pipeline}
+        return {
+            "steps": self.steps,
+            "parts": len(self.parts),
+            "note": self.note,
+            "pipeline": pipeline,
+            "snapshot_at": None if self.snapshot is None else self.snapshot.as_datetime().isoformat(),
+        }
 
     def pipeline_of(self, part: int) -> list[Stage]:
         """The aggregation of one part."""
@@ -103,7 +109,7 @@ def make_plan(spec: JoinSpec, key: str, comment: str, *, divided: bool = True) -
         snapshot=snapshot,
         total=_total(spec, catalog),
         watched=_watched(spec),
-        steps=strategy.to_document(),
+        steps=_steps(spec, strategy, catalog),
         note=note,
     )
 
@@ -187,6 +193,25 @@ def _of_one_kind(values: list[Any]) -> bool:
 def snapshot_of(session: ClientSession) -> Timestamp | None:
     """The instant that a snapshot session reads, known after its first operation."""
     return session._snapshot_time  # noqa: SLF001 - the driver has no public way
+
+
+def _steps(spec: JoinSpec, strategy: Strategy, catalog: Catalog) -> list[Document]:
+    """How each collection is brought in, and by which index."""
+    steps = []
+    for join, step in zip(spec.joins, strategy.steps, strict=True):
+        swapped = step.way is Way.SWAPPED
+        looked_up_in = spec.from_ if swapped else join.from_
+        paths = [pair.local if swapped else pair.foreign for pair in join.on]
+        index = catalog.known(looked_up_in).serving(paths) if step.way in {Way.INDEX, Way.SWAPPED} else None
+        steps.append(
+            {
+                "collection": join.from_,
+                "way": str(step.way),
+                "index": None if index is None else f"{looked_up_in}: {', '.join(index.fields)}",
+                "estimated_seconds": round(step.seconds, 3),
+            }
+        )
+    return steps
 
 
 def _watched(spec: JoinSpec) -> list[str]:

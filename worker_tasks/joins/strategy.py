@@ -5,7 +5,7 @@ The costs are seconds on two shared cores, measured by ``benchmarks/strategies.p
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Protocol
 
 from worker_tasks.errors import TooExpensive
 from worker_tasks.joins import mongosh
@@ -74,10 +74,6 @@ class Strategy:
     @property
     def seconds(self) -> float:
         return sum(step.seconds for step in self.steps)
-
-    def to_document(self) -> list[dict[str, Any]]:
-        """As it is kept with the task."""
-        return [{"way": str(step.way), "estimated_seconds": round(step.seconds, 3)} for step in self.steps]
 
 
 class Facts(Protocol):

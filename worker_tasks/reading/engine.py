@@ -1,0 +1,55 @@
+"""DuckDB, as it is used here: a database in a folder of its own for each piece of work, bounded in memory and time."""
+
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+
+from worker_tasks.settings import settings
+
+#: Bytes of one row's JSON: what MongoDB allows a document, and what writing it as JSON may add.
+MAX_ROW_BYTES = 64 * 1024 * 1024
+
+
+@contextmanager
+def opened() -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+    """A database and the folder that it is in, both gone afterwards.
+
+    Raises:
+        duckdb.InterruptException: it took longer than the settings allow.
+        duckdb.OutOfMemoryException: it needs more memory than the settings allow.
+    """
+    with tempfile.TemporaryDirectory(prefix="dovetail-") as name:
+        folder = Path(name)
+        database = duckdb.connect(
+            folder / "work.duckdb",
+            config={
+                "memory_limit": f"{settings().reading_memory_mib}MiB",
+                # As many as the worker's other children have: one.
+                "threads": 1,
+                "temp_directory": str(folder / "spilled"),
+                # All that is used is part of the package; nothing is fetched from anywhere.
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+            },
+        )
+        timer = threading.Timer(settings().reading_seconds, database.interrupt)
+        timer.start()
+        try:
+            yield database, folder
+        finally:
+            timer.cancel()
+            database.close()
+
+
+def literal(text: str) -> str:
+    """A text as it is written in SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def identifier(name: str) -> str:
+    """A name as it is written in SQL."""
+    return '"' + name.replace('"', '""') + '"'

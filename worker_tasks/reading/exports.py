@@ -1,0 +1,126 @@
+"""Files of a result: what of it goes into one, and where it comes from: who asked, why, how it ran. Pure: no I/O."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Self
+
+from worker_tasks.connections import Document
+from worker_tasks.errors import InvalidInput
+from worker_tasks.reading.derived import Derivation, Kind
+from worker_tasks.reading.profiles import Profile
+from worker_tasks.reading.views import View
+from worker_tasks.results import Summary
+
+#: The formats of files; those that are kept as gzip; those that have a place for the provenance of their own.
+FORMATS = ("csv", "xlsx", "parquet", "json", "ndjson")
+PACKED = frozenset({"csv", "json", "ndjson"})
+WITH_PLACE = frozenset({"xlsx", "parquet"})
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """What of a result goes into a file: the rows of a view, and these columns in this order; all of them if empty."""
+
+    view: View = field(default_factory=View)
+    columns: tuple[str, ...] = ()
+
+    @property
+    def is_everything(self) -> bool:
+        return self.view.is_everything and not self.columns
+
+    def check(self, profile: Profile) -> None:
+        """Refuses what these columns do not have.
+
+        Raises:
+            InvalidInput: names what is wrong.
+        """
+        self.view.check(profile)
+        there = {column.name for column in profile.columns}
+        for name in self.columns:
+            if name not in there:
+                raise InvalidInput({"columns": f"names “{name}”, which is no column of this result."})
+
+    def to_document(self) -> Document:
+        return {"view": self.view.to_document(), "columns": list(self.columns)}
+
+    @classmethod
+    def from_document(cls, document: Document) -> Self:
+        return cls(View.from_document(document["view"]), tuple(document["columns"]))
+
+
+def file_of(task_id: str, form: str, excerpt: Excerpt, *, inside: bool) -> Derivation:
+    """A file of a result, for the one who asked for the task.
+
+    Args:
+        form: one of ``FORMATS``.
+        inside: whether the provenance is put into a format that has no place for it.
+    """
+    inside = inside and form not in WITH_PLACE
+    options = {"task_id": task_id, "format": form, "excerpt": excerpt.to_document(), "inside": inside}
+    return Derivation(Kind.FILE, options)
+
+
+def provenance(task: Document, run_by: Document, summary: Summary, sha256: str, excerpt: Excerpt) -> Document:
+    """The card that goes with each export.
+
+    Args:
+        task: who asked for the file asked for this one.
+        run_by: the task whose run made the result; the same one, or another that asked the same.
+        sha256: of the whole result, as its JSON file has it.
+    """
+    plan = run_by.get("plan") or {}
+    return {
+        "made_by": "Dovetail",
+        "task_id": task["_id"],
+        "asked": {
+            "by": task.get("requested_by"),
+            "at": _iso(task["queued_at"]),
+            "why": task["metadata"],
+            "join": task.get("join"),
+            "task": task["name"],
+            "arguments": None if task.get("join") else task["args"],
+        },
+        "run": {
+            "task_id": run_by["_id"],
+            "worker": run_by.get("worker"),
+            "attempt": run_by.get("attempt"),
+            "started_at": _iso(run_by.get("started_at")),
+            "ended_at": _iso(summary.published_at),
+            # One stream reads what is there as it goes; several read at one instant.
+            "snapshot_at": plan.get("snapshot_at"),
+            "parts": plan.get("parts", 1),
+            "how": [{key: step.get(key) for key in ("collection", "way", "index")} for step in plan.get("steps", [])],
+            "pipeline": plan.get("pipeline"),
+        },
+        "result": {
+            "rows": summary.count,
+            "bytes": summary.bytes,
+            "sha256": sha256,
+            "complete": summary.complete,
+            "without_a_match": {name: unmatched.count for name, unmatched in summary.unmatched.items()},
+        },
+        "in_this_file": {
+            "rows": "all" if excerpt.view.is_everything else excerpt.view.to_document(),
+            "columns": "all" if not excerpt.columns else list(excerpt.columns),
+        },
+    }
+
+
+def lines_of(card: Document, prefix: str = "") -> Sequence[tuple[str, str]]:
+    """A card as names and values, for where there is a table alone."""
+    lines: list[tuple[str, str]] = []
+    for name, value in card.items():
+        label = f"{prefix}{name}".replace("_", " ")
+        if isinstance(value, dict) and value and name in card and not prefix:
+            lines += lines_of(value, f"{name}: ")
+        elif value is not None:
+            lines.append(
+                (label, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+            )
+    return lines
+
+
+def _iso(instant: Any) -> str | None:
+    return instant.isoformat() if isinstance(instant, datetime) else None

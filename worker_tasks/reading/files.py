@@ -1,0 +1,233 @@
+"""A result, or an excerpt of it, as a file: CSV, Parquet, JSON, lines of JSON. Excel is in workbook.py."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import orjson
+
+from worker_tasks import results
+from worker_tasks.connections import Document
+from worker_tasks.reading import orders, reader
+from worker_tasks.reading.engine import identifier, literal
+from worker_tasks.reading.exports import Excerpt
+from worker_tasks.reading.figures import text_of
+from worker_tasks.reading.profiles import Column, ColumnKind, Profile
+from worker_tasks.results import Summary
+
+#: What a spreadsheet takes for the beginning of a formula, unless it is a number:
+#: https://owasp.org/www-community/attacks/CSV_Injection
+FORMULA = r"^[=+\-@\t\r]"
+NUMBER = r"^-?\d+(\.\d+)?([eE][+-]?\d+)?$"
+#: Digits of DuckDB's widest exact number.
+MAX_DIGITS = 38
+#: Row numbers, and rows, that are read at once.
+PICKED = 500
+
+
+@dataclass(frozen=True)
+class Making:
+    """What a file is made of: a result whose table is open as ``shown``, what of it is wanted, and its provenance.
+
+    ``inside`` is whether a format that has no place for the provenance carries it all the same. ``report`` is told the
+    rows so far, and how many there will be.
+    """
+
+    summary: Summary
+    database: duckdb.DuckDBPyConnection
+    profile: Profile
+    excerpt: Excerpt
+    card: Document
+    inside: bool
+    report: Callable[[int, int], None]
+
+    @cached_property
+    def numbers(self) -> list[int]:
+        """The numbers of the columns that are wanted."""
+        names = self.excerpt.columns
+        return [self.profile.number_of(name) for name in names] if names else list(range(len(self.profile.columns)))
+
+    @property
+    def columns(self) -> list[Column]:
+        return [self.profile.columns[number] for number in self.numbers]
+
+    @cached_property
+    def rows(self) -> int:
+        """How many rows are wanted; they are then in the table ``chosen``, in their order."""
+        query, parameters = orders.select(self.profile, self.excerpt.view, "number")
+        self.database.execute(
+            f"CREATE TABLE chosen AS SELECT number, row_number() OVER () AS place FROM ({query})", parameters
+        )
+        found = self.database.execute("SELECT count(*) FROM chosen").fetchone()
+        return found[0] if found else 0
+
+    def query(self, expression: Callable[[int, Column], str]) -> str:
+        """A query for something of each wanted column of each wanted row."""
+        what = [
+            f"{expression(number, column)} AS {identifier(f'c{place}')}"
+            for place, (number, column) in enumerate(zip(self.numbers, self.columns, strict=True))
+        ]
+        if self.excerpt.view.is_everything:
+            return f"SELECT {', '.join(what)} FROM shown"
+        return f"SELECT {', '.join(what)} FROM chosen JOIN shown USING (number) ORDER BY place"
+
+
+def csv(making: Making, file: Path) -> None:
+    """RFC 4180: nested fields under dotted names, lists as JSON, what a spreadsheet would run made text."""
+    with file.open("wb") as whole:
+        if making.inside:
+            card = json.dumps(making.card, ensure_ascii=False, indent=1, default=str)
+            whole.writelines(f"# {line}\r\n".encode() for line in card.splitlines())
+        if not making.columns:
+            return
+        header = ",".join(_quoted(_harmless(column.name)) for column in making.columns)
+        whole.write(f"{header}\n".encode())
+        lines = file.with_suffix(".lines")
+        rows = making.rows
+        making.database.execute(
+            f"COPY ({making.query(_cell)}) TO {literal(str(lines))} (FORMAT csv, HEADER false, NULLSTR '')"
+        )
+        with lines.open("rb") as more:
+            shutil.copyfileobj(more, whole, results.CHUNK_BYTES)
+        lines.unlink()
+        making.report(rows, rows)
+
+
+def _cell(number: int, column: Column) -> str:
+    text = text_of(f"c{number}", column.kind)
+    if column.kind not in {ColumnKind.TEXT, ColumnKind.MIXED}:
+        return text
+    runs = f"regexp_matches({text}, {literal(FORMULA)}) AND NOT regexp_matches({text}, {literal(NUMBER)})"
+    return f"CASE WHEN {runs} THEN '''' || {text} ELSE {text} END"
+
+
+def _harmless(name: str) -> str:
+    return f"'{name}" if name[:1] in set("=+-@\t\r") else name
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"' if set(name) & set(',"\r\n') else name
+
+
+def parquet(making: Making, file: Path) -> None:
+    """Typed columns: instants in UTC, exact decimals, lists and documents as JSON; the provenance in its metadata."""
+    rows = making.rows
+    # DuckDB takes names that differ in their letters' case alone for the same.
+    taken: dict[str, str] = {}
+    for column in making.columns:
+        name = column.name
+        while name.lower() in taken:
+            name += "_"
+        taken[name.lower()] = name
+    typed = [
+        f"{_typed(making.database, number, column)} AS c{place}"
+        for place, (number, column) in enumerate(zip(making.numbers, making.columns, strict=True))
+    ]
+    names = ", ".join(f"c{place} AS {identifier(name)}" for place, name in enumerate(taken.values()))
+    origin = "shown" if making.excerpt.view.is_everything else "chosen JOIN shown USING (number)"
+    order = "" if making.excerpt.view.is_everything else " ORDER BY place"
+    card = literal(json.dumps(making.card, ensure_ascii=False, default=str))
+    query = (
+        f"SELECT {names} FROM (SELECT {', '.join(typed)} FROM {origin}{order})"
+        if typed
+        else "SELECT true AS nothing WHERE false"
+    )
+    making.database.execute(
+        f"COPY ({query}) TO {literal(str(file))} (FORMAT parquet, COMPRESSION zstd, KV_METADATA {{provenance: {card}}})"
+    )
+    making.report(rows, rows)
+
+
+def _typed(database: duckdb.DuckDBPyConnection, number: int, column: Column) -> str:
+    name = f"c{number}"
+    if column.kind is ColumnKind.NUMBER:
+        return f"{name}::DOUBLE"
+    if column.kind is ColumnKind.DATE:
+        return f"{name} AT TIME ZONE 'UTC'"
+    if column.kind is ColumnKind.DECIMAL:
+        return _exact(database, name)
+    if column.kind in {ColumnKind.LIST, ColumnKind.DOCUMENT, ColumnKind.MIXED}:
+        return f"{name}::JSON"
+    return name
+
+
+def _exact(database: duckdb.DuckDBPyConnection, name: str) -> str:
+    """As a decimal of as many digits as its values have; where they do not all fit, the digits as text."""
+    found = database.execute(
+        f"SELECT bool_and(regexp_full_match({name}, '-?\\d+(\\.\\d+)?')), "
+        f"max(length(split_part(ltrim({name}, '-'), '.', 1))), max(length(split_part({name}, '.', 2))) FROM shown"
+    ).fetchone()
+    plain, whole, fraction = found or (False, 0, 0)
+    if not plain or whole + fraction > MAX_DIGITS:
+        return name
+    return f"{name}::DECIMAL({max(1, whole + fraction)}, {fraction})"
+
+
+def json_array(making: Making, file: Path) -> None:
+    """One JSON array, a document a line; with its provenance inside an object with ``provenance`` and ``rows``."""
+    with file.open("wb") as whole:
+        if making.inside:
+            whole.write(b'{"provenance":' + orjson.dumps(making.card, default=str) + b',\n"rows":')
+        whole.write(b"[")
+        for number, line in enumerate(_lines(making)):
+            whole.write((results.SEPARATOR if number else b"") + line)
+        whole.write(b"]}" if making.inside else b"]")
+
+
+def json_lines(making: Making, file: Path) -> None:
+    """One document a line; with its provenance inside on a line before them."""
+    with file.open("wb") as whole:
+        if making.inside:
+            whole.write(orjson.dumps({"provenance": making.card}, default=str) + b"\n")
+        whole.writelines(line + b"\n" for line in _lines(making))
+
+
+def _lines(making: Making) -> Iterator[bytes]:
+    paths = [column.path for column in making.columns] if making.excerpt.columns else None
+    for number, line in enumerate(_whole_lines(making)):
+        if number % PICKED == 0:
+            making.report(number, making.rows)
+        yield line if paths is None else orjson.dumps(picked(orjson.loads(line), paths))
+
+
+def _whole_lines(making: Making) -> Iterable[bytes]:
+    total = making.rows
+    if making.excerpt.view.is_everything:
+        yield from results.lines_of(making.summary)
+        return
+    making.database.execute("SELECT number FROM chosen ORDER BY place")
+    numbers = [number for (number,) in making.database.fetchall()]
+    for first in range(0, total, PICKED):
+        for row in reader.rows_at(making.summary, numbers[first : first + PICKED]):
+            yield orjson.dumps(row.document)
+
+
+def picked(document: Document, paths: list[list[str]]) -> Document:
+    """Some fields of a document, each where it was."""
+    found: Document = {}
+    for path in paths:
+        inner: Any = document
+        for name in path:
+            if not isinstance(inner, dict) or name not in inner:
+                break
+            inner = inner[name]
+        else:
+            within = found
+            for name in path[:-1]:
+                within = within.setdefault(name, {})
+            within[path[-1]] = inner
+    return found
+
+
+#: Each format's maker, by its name, which is the file's extension.
+MAKERS: dict[str, Callable[[Making, Path], None]] = {
+    "csv": csv,
+    "parquet": parquet,
+    "json": json_array,
+    "ndjson": json_lines,
+}

@@ -1,0 +1,119 @@
+"""The rows of a view, found and sorted: their numbers, in order."""
+
+from array import array
+from collections.abc import Iterator
+from typing import Any
+
+import duckdb
+
+from worker_tasks.reading.figures import comparable, text_of
+from worker_tasks.reading.profiles import NESTED, NUMBERS, ColumnKind, Profile
+from worker_tasks.reading.views import Condition, Operator, View, operand
+
+#: Row numbers that are fetched at once.
+FETCHED = 50_000
+#: What exact numbers are compared as: DuckDB's widest, half of it behind the point.
+EXACT = "DECIMAL(38, 12)"
+#: An empty text in SQL.
+NOTHING = "''"
+SIGNS = {
+    Operator.EQ: "=",
+    Operator.NE: "<>",
+    Operator.LT: "<",
+    Operator.LTE: "<=",
+    Operator.GT: ">",
+    Operator.GTE: ">=",
+}
+
+
+def numbers_of(database: duckdb.DuckDBPyConnection, profile: Profile, view: View) -> Iterator[bytes]:
+    """The numbers of a view's rows, packed, from the table that is open as ``shown``.
+
+    Raises:
+        InvalidInput: the view does not go with these columns.
+        duckdb.Error: it takes too much, or too long.
+    """
+    view.check(profile)
+    query, parameters = select(profile, view, "number")
+    found = database.execute(query, parameters)
+    while rows := found.fetchmany(FETCHED):
+        yield array("I", (number for (number,) in rows)).tobytes()
+
+
+def select(profile: Profile, view: View, what: str) -> tuple[str, list[Any]]:
+    """A query for something of each of a view's rows, and its parameters."""
+    conditions, parameters = [], []
+    for condition in view.conditions:
+        number = profile.number_of(condition.column)
+        text, values = _compared(number, profile.columns[number].kind, condition, bool(profile.columns[number].nulls))
+        conditions.append(text)
+        parameters += values
+    if view.text:
+        texts = ", ".join(_sought(f"c{number}", column.kind) for number, column in enumerate(profile.columns))
+        conditions.append(f"contains(lower(concat_ws(chr(31), {texts or NOTHING})), lower(?))")
+        parameters.append(view.text)
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    return f"SELECT {what} FROM shown{where} ORDER BY {', '.join([*_sorted_by(profile, view), 'number'])}", parameters
+
+
+def _sought(column: str, kind: ColumnKind) -> str:
+    """What a text is looked for in: of nested values not the names of their fields."""
+    if kind in NESTED:
+        return f"regexp_replace({column}, '\"[^\"]*\":', '', 'g')"
+    return text_of(column, kind)
+
+
+def _sorted_by(profile: Profile, view: View) -> Iterator[str]:
+    for name, descending in view.sort:
+        number = profile.number_of(name)
+        kind = profile.columns[number].kind
+        # What is not there stands last either way.
+        direction = "DESC NULLS LAST" if descending else "ASC NULLS LAST"
+        yield f"{comparable(f'c{number}', kind)} {direction}"
+        if kind is ColumnKind.DECIMAL:
+            # Those that are the same as floating-point numbers.
+            yield f"TRY_CAST(c{number} AS {EXACT}) {direction}"
+
+
+def _compared(number: int, kind: ColumnKind, condition: Condition, has_nulls: bool) -> tuple[str, list[Any]]:
+    column, operator = f"c{number}", condition.operator
+    is_null = f"n{number}" if has_nulls else "false"
+    if operator is Operator.THERE:
+        return f"{column} IS NOT NULL", []
+    if operator is Operator.NULL:
+        return is_null, []
+    if operator is Operator.MISSING:
+        return f"({column} IS NULL AND NOT {is_null})", []
+    value, after = operand(condition, kind)
+    if operator is Operator.CONTAINS:
+        return f"contains(lower({text_of(column, kind)}), lower(?))", [value]
+    if operator is Operator.STARTS:
+        return f"starts_with(lower({text_of(column, kind)}), lower(?))", [value]
+    if kind in NUMBERS:
+        exact, double = f"TRY_CAST({column} AS {EXACT})", f"TRY_CAST({column} AS DOUBLE)"
+        sign = SIGNS[operator]
+        text = f"coalesce({exact} {sign} TRY_CAST(? AS {EXACT}), {double} {sign} CAST(? AS DOUBLE), false)"
+        return _or_nothing(text, column, operator), [str(value), str(value)]
+    if after is not None:
+        return _of_day(column, operator), _days(operator, value, after)
+    return _or_nothing(f"coalesce({column} {SIGNS[operator]} ?, false)", column, operator), [value]
+
+
+def _or_nothing(text: str, column: str, operator: Operator) -> str:
+    """What is not there is not equal either, as in MongoDB."""
+    return f"({text} OR {column} IS NULL)" if operator is Operator.NE else text
+
+
+def _of_day(column: str, operator: Operator) -> str:
+    if operator is Operator.EQ:
+        return f"coalesce({column} >= ? AND {column} < ?, false)"
+    if operator is Operator.NE:
+        return f"({column} IS NULL OR {column} < ? OR {column} >= ?)"
+    sign = {Operator.LT: "<", Operator.LTE: "<", Operator.GT: ">=", Operator.GTE: ">="}[operator]
+    return f"coalesce({column} {sign} ?, false)"
+
+
+def _days(operator: Operator, first: Any, after: Any) -> list[Any]:
+    if operator in {Operator.EQ, Operator.NE}:
+        return [first, after]
+    return [after if operator in {Operator.LTE, Operator.GT} else first]

@@ -1,0 +1,107 @@
+"""The columns of a result in figures: what of each is filled, how far it reaches, what is frequent. Pure: no I/O."""
+
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any, Self
+
+
+class ColumnKind(StrEnum):
+    """What all values of a column are."""
+
+    BOOLEAN = "boolean"
+    INTEGER = "integer"
+    NUMBER = "number"
+    DECIMAL = "decimal"
+    DATE = "date"
+    ID = "id"
+    TEXT = "text"
+    LIST = "list"
+    DOCUMENT = "document"
+    #: Values of several kinds, or of one that stands alone.
+    MIXED = "mixed"
+    #: Nothing but null.
+    NOTHING = "nothing"
+
+
+NUMBERS = frozenset({ColumnKind.INTEGER, ColumnKind.NUMBER, ColumnKind.DECIMAL})
+#: Whose values are kept as JSON.
+NESTED = frozenset({ColumnKind.LIST, ColumnKind.DOCUMENT, ColumnKind.MIXED, ColumnKind.NOTHING})
+
+
+@dataclass(frozen=True)
+class Bin:
+    """How many values are from ``low`` to ``high``, both as text."""
+
+    low: str
+    high: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column, and its figures.
+
+    ``path`` leads to it through nested documents; ``name`` is the same with dots. Of all rows ``filled`` have a value,
+    ``nulls`` null and ``missing`` nothing. ``least``, ``middle`` (the median) and ``most`` are values as text, for a
+    list its lengths; ``top`` are the most frequent values with their counts, where any comes twice.
+    """
+
+    name: str
+    path: list[str]
+    kind: ColumnKind
+    filled: int
+    nulls: int
+    missing: int
+    distinct: int | None = None
+    least: str | None = None
+    middle: str | None = None
+    most: str | None = None
+    top: list[tuple[str, int]] = field(default_factory=list)
+    bins: list[Bin] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        return self.filled + self.nulls + self.missing
+
+    @property
+    def is_unique(self) -> bool:
+        """Whether no value comes twice."""
+        return self.filled > 0 and self.distinct == self.filled
+
+
+@dataclass(frozen=True)
+class Profile:
+    """All columns of a result, nested documents spread; ``sha256`` is of the whole value in Redis, in hexadecimal."""
+
+    columns: list[Column]
+    rows: int
+    sha256: str
+
+    def to_document(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> Self:
+        columns = [
+            Column(
+                **column
+                | {
+                    "kind": ColumnKind(column["kind"]),
+                    "top": [(value, count) for value, count in column["top"]],
+                    "bins": [Bin(**each) for each in column["bins"]],
+                }
+            )
+            for column in document["columns"]
+        ]
+        return cls(columns, document["rows"], document["sha256"])
+
+    def number_of(self, name: str) -> int:
+        """The place of the column of this name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for number, column in enumerate(self.columns):
+            if column.name == name:
+                return number
+        raise KeyError(name)

@@ -1,0 +1,270 @@
+"""A result as a table of typed columns, in Parquet, with each column's figures: what all other readings begin with.
+
+In the table column ``c<n>`` holds the n-th column's values, and ``n<n>`` whether one that is not there is null; the
+names are in the profile, because DuckDB takes ``name`` and ``Name`` for the same. Numbers other than whole ones are
+kept as the digits that were written, so that none is lost.
+"""
+
+import hashlib
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+
+import duckdb
+
+from worker_tasks import results
+from worker_tasks.reading import derived, reader
+from worker_tasks.reading.engine import MAX_ROW_BYTES, literal
+from worker_tasks.reading.figures import Described, figures_of
+from worker_tasks.reading.profiles import NUMBERS, ColumnKind, Profile
+from worker_tasks.results import SEPARATOR, Summary
+
+#: Fields of a document that are spread over columns; one with more is most likely a map, and stays one column.
+MAX_FIELDS = 100
+MAX_COLUMNS = 1_000
+#: How deep documents inside documents are spread.
+MAX_DEPTH = 8
+#: Milliseconds since 1970 that DuckDB has instants for.
+MAX_INSTANT = 9_000_000_000_000_000
+
+#: What Extended JSON writes as an object with one key.
+WRAPPED = {
+    "$oid": ColumnKind.ID,
+    "$uuid": ColumnKind.ID,
+    "$date": ColumnKind.DATE,
+    "$numberDecimal": ColumnKind.DECIMAL,
+    "$numberDouble": ColumnKind.NUMBER,
+    "$numberLong": ColumnKind.INTEGER,
+    "$symbol": ColumnKind.TEXT,
+}
+PLAIN = {
+    "BOOLEAN": ColumnKind.BOOLEAN,
+    "UBIGINT": ColumnKind.INTEGER,
+    "BIGINT": ColumnKind.INTEGER,
+    "HUGEINT": ColumnKind.NUMBER,
+    "DOUBLE": ColumnKind.NUMBER,
+    "VARCHAR": ColumnKind.TEXT,
+    "ARRAY": ColumnKind.LIST,
+    "OBJECT": ColumnKind.DOCUMENT,
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """The Parquet file, its profile, and the offset of each row in the value, with one more for the end."""
+
+    file: Path
+    profile: Profile
+    offsets: bytes
+
+
+@dataclass
+class _Source:
+    """A column before it has a type: ``column`` of ``table`` is its JSON, missing where the field is."""
+
+    path: list[str]
+    table: str
+    column: str
+    kind: ColumnKind = ColumnKind.NOTHING
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return ".".join(self.path)
+
+
+def build(summary: Summary, database: duckdb.DuckDBPyConnection, folder: Path) -> Table:
+    """Reads a whole result.
+
+    Raises:
+        ResultGone: it expired or was discarded meanwhile.
+        duckdb.Error: it is too big, or takes too long.
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    digest, offsets = _fetch(summary, folder / "rows.ndjson")
+    # By its lines, and not by DuckDB's own reading of JSON, which would take null for missing.
+    database.execute(
+        f"CREATE TABLE rows AS SELECT json FROM read_ndjson_objects({literal(str(folder / 'rows.ndjson'))}, "
+        f"maximum_object_size={MAX_ROW_BYTES})"
+    )
+    (folder / "rows.ndjson").unlink()
+    sources = _spread(database, summary.columns) if summary.count else []
+    file = folder / "table.parquet"
+    _write(database, sources, file)
+    return Table(file, Profile(figures_of(database, _described(sources), "typed"), summary.count, digest), offsets)
+
+
+def _fetch(summary: Summary, file: Path) -> tuple[str, bytes]:
+    """Writes each row on a line of its own; the checksum of the whole value, and where its rows are."""
+    digest = hashlib.sha256()
+    lengths = array("L")
+
+    def value() -> Iterator[bytes]:
+        for chunk in results.read_all(summary):
+            digest.update(chunk)
+            yield chunk
+
+    with file.open("wb") as lines:
+        for line in results.lines_in(value()):
+            lengths.append(len(line))
+            lines.write(line + b"\n")
+    starts = accumulate((length + len(SEPARATOR) for length in lengths), initial=1)
+    return digest.hexdigest(), array("I", starts).tobytes()
+
+
+def _spread(database: duckdb.DuckDBPyConnection, names: list[str]) -> list[_Source]:
+    """The columns, documents spread over those of their fields."""
+    level = _extracted(database, "level0", "rows", "json", [], names)
+    tables = ["level0"]
+    spread = level
+    for depth in range(1, MAX_DEPTH + 1):
+        deeper: dict[int, list[_Source]] = {}
+        taken = {source.name for source in spread}
+        for source in level:
+            fields = _fields_of(database, source)
+            names = [f"{source.name}.{each}" for each in fields]
+            if not fields or taken & set(names) or len(spread) + len(fields) > MAX_COLUMNS:
+                continue
+            table = f"level{depth}_{len(deeper)}"
+            deeper[id(source)] = _extracted(database, table, source.table, source.column, source.path, fields)
+            taken |= set(names)
+            tables.append(table)
+        if not deeper:
+            break
+        spread = [each for source in spread for each in deeper.get(id(source), [source])]
+        level = [each for found in deeper.values() for each in found]
+    database.execute(f"CREATE VIEW spread AS SELECT * FROM {' POSITIONAL JOIN '.join(tables)}")
+    return spread
+
+
+def _extracted(  # noqa: PLR0913, PLR0917 - out of what, into what
+    database: duckdb.DuckDBPyConnection, table: str, within: str, column: str, path: list[str], names: list[str]
+) -> list[_Source]:
+    """Makes a table of these fields of a JSON column, and looks at what their values are."""
+    pointers = ", ".join(literal("/" + name.replace("~", "~0").replace("/", "~1")) for name in names)
+    columns = ", ".join(f"found[{number + 1}] AS {table}_{number}" for number in range(len(names)))
+    database.execute(
+        f"CREATE TABLE {table} AS "
+        f"SELECT {columns} FROM (SELECT json_extract({column}, [{pointers}]) AS found FROM {within})"
+    )
+    sources = [_Source([*path, name], table, f"{table}_{number}") for number, name in enumerate(names)]
+    for source in sources:
+        _look_at(database, source)
+    return sources
+
+
+def _look_at(database: duckdb.DuckDBPyConnection, source: _Source) -> None:
+    """Finds out what a column's values are."""
+    table, column = source.table, source.column
+    found = database.execute(
+        f"SELECT json_type({column}) AS type, "
+        f"CASE WHEN json_type({column}) = 'OBJECT' AND len(json_keys({column})) = 1 "
+        f"AND starts_with(json_keys({column})[1], '$') THEN json_keys({column})[1] END AS wrapper, count(*) "
+        f"FROM {table} GROUP BY ALL"
+    ).fetchall()
+    kinds: set[ColumnKind] = set()
+    for json_type, wrapper, count in found:
+        if json_type is None or json_type == "NULL":
+            name = "missing" if json_type is None else "nulls"
+            source.counts[name] = count
+            continue
+        source.counts["filled"] = source.counts.get("filled", 0) + count
+        kinds.add(PLAIN[json_type] if wrapper is None else WRAPPED.get(wrapper, ColumnKind.MIXED))
+    source.kind = _common(kinds)
+    if source.kind is ColumnKind.DATE and not _has_instants(database, table, column):
+        source.kind = ColumnKind.MIXED
+
+
+def _common(kinds: set[ColumnKind]) -> ColumnKind:
+    if not kinds:
+        return ColumnKind.NOTHING
+    if len(kinds) == 1:
+        return next(iter(kinds))
+    if kinds <= {ColumnKind.INTEGER, ColumnKind.NUMBER}:
+        return ColumnKind.NUMBER
+    if kinds <= NUMBERS:
+        return ColumnKind.DECIMAL
+    return ColumnKind.MIXED
+
+
+def _has_instants(database: duckdb.DuckDBPyConnection, table: str, column: str) -> bool:
+    """Whether all of these dates are ones that DuckDB has instants for."""
+    (least, most) = database.execute(
+        f'SELECT min(ms), max(ms) FROM (SELECT ({column}->>\'$."$date"."$numberLong"\')::BIGINT AS ms FROM {table})'
+    ).fetchone() or (None, None)
+    return least is None or (least > -MAX_INSTANT and most < MAX_INSTANT)
+
+
+def _fields_of(database: duckdb.DuckDBPyConnection, source: _Source) -> list[str]:
+    """The fields of a column's documents, as first seen; none where it is to stay whole."""
+    if source.kind is not ColumnKind.DOCUMENT:
+        return []
+    table, column = source.table, source.column
+    found = database.execute(
+        f"SELECT name FROM (SELECT unnest(json_keys({column})) AS name, "
+        f"generate_subscripts(json_keys({column}), 1) AS place, rowid AS number "
+        f"FROM {table} WHERE json_type({column}) = 'OBJECT') "
+        f"GROUP BY name ORDER BY min(number), min(place) LIMIT {MAX_FIELDS + 1}"
+    ).fetchall()
+    return [name for (name,) in found] if len(found) <= MAX_FIELDS else []
+
+
+#: A column's value out of its JSON.
+_TYPED = {
+    ColumnKind.BOOLEAN: "({0})::BOOLEAN",
+    ColumnKind.INTEGER: "coalesce({0}->>'$.\"$numberLong\"', {0}::VARCHAR)::BIGINT",
+    ColumnKind.NUMBER: "coalesce({0}->>'$.\"$numberDouble\"', {0}->>'$.\"$numberLong\"', {0}::VARCHAR)",
+    ColumnKind.DECIMAL: (
+        "coalesce({0}->>'$.\"$numberDecimal\"', {0}->>'$.\"$numberDouble\"', {0}->>'$.\"$numberLong\"', {0}::VARCHAR)"
+    ),
+    ColumnKind.DATE: (
+        'coalesce(epoch_ms(({0}->>\'$."$date"."$numberLong"\')::BIGINT), '
+        "CASE WHEN json_type({0}, '$.\"$date\"') = 'VARCHAR' THEN rtrim({0}->>'$.\"$date\"', 'Z')::TIMESTAMP END)"
+    ),
+    ColumnKind.ID: "coalesce({0}->>'$.\"$oid\"', {0}->>'$.\"$uuid\"')",
+    ColumnKind.TEXT: "CASE WHEN json_type({0}) = 'VARCHAR' THEN {0}->>'$' ELSE {0}->>'$.\"$symbol\"' END",
+}
+
+
+def _write(database: duckdb.DuckDBPyConnection, sources: list[_Source], file: Path) -> None:
+    columns = []
+    for number, source in enumerate(sources):
+        there = f"nullif({source.column}, 'null'::JSON)" if source.counts.get("nulls") else source.column
+        columns.append(f"{_TYPED.get(source.kind, '{0}::VARCHAR').format(there)} AS c{number}")
+        if source.counts.get("nulls"):
+            columns.append(f"coalesce(json_type({source.column}) = 'NULL', false) AS n{number}")
+    # Parquet needs a column, and a result may have none.
+    chosen = ", ".join(columns) or "true AS nothing"
+    origin = "spread" if sources else "rows"
+    database.execute(f"CREATE TABLE typed AS SELECT {chosen} FROM {origin}")
+    database.execute(f"COPY typed TO {literal(str(file))} (FORMAT parquet, COMPRESSION zstd)")
+
+
+def _described(sources: list[_Source]) -> list[Described]:
+    return [
+        Described(source.path, source.kind, *(source.counts.get(name, 0) for name in ("filled", "nulls", "missing")))
+        for source in sources
+    ]
+
+
+def open_table(summary: Summary, database: duckdb.DuckDBPyConnection, folder: Path, name: str = "shown") -> Profile:
+    """Opens the table that was built of a result, as the view ``name``, with its rows' numbers as ``number``.
+
+    Raises:
+        ResultGone: it is not there any more.
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    state = derived.find(summary, derived.TABLE)
+    if state is None or not state.is_done:
+        raise results.ResultGone(f"{summary.key}: no table")
+    file = folder / f"{name}.parquet"
+    with file.open("wb") as copy:
+        for chunk in derived.read_all(summary, derived.TABLE, "table", state.data["size"]):
+            copy.write(chunk)
+    database.execute(
+        f"CREATE VIEW {name} AS SELECT *, file_row_number AS number "
+        f"FROM read_parquet({literal(str(file))}, file_row_number=true)"
+    )
+    return reader.profile_of(summary)

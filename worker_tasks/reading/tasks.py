@@ -1,0 +1,158 @@
+"""The task that works things out from a result."""
+
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from celery import Task
+from celery.utils.log import get_task_logger
+from redis.exceptions import OutOfMemoryError
+
+from worker_tasks import ledger, results
+from worker_tasks.celery_app import app
+from worker_tasks.connections import Document
+from worker_tasks.errors import REDIS_FAILURES, DovetailError
+from worker_tasks.reading import comparing, engine, files, orders, tables, workbook
+from worker_tasks.reading.derived import GIVEN_UP, MAX_TIMES, Derivation, Kind, Work
+from worker_tasks.reading.exports import PACKED, Excerpt, provenance
+from worker_tasks.reading.files import Making
+from worker_tasks.reading.views import View
+from worker_tasks.results import ResultGone
+from worker_tasks.settings import settings
+
+#: Seconds that an order stays; whoever still looks at it then has it made anew.
+ORDER_SECONDS = 900
+#: The same for a file.
+FILE_SECONDS = 900
+#: zlib's wbits for gzip's format, and its level: fast, and about as small as the slow ones.
+GZIP, PACKING = 31, 3
+FORMATS = files.MAKERS | {"xlsx": workbook.excel}
+
+logger = get_task_logger(__name__)
+
+#: What is derived: data about it, and how long it stays, None for as long as the result.
+Made = tuple[Document, datetime | None]
+
+
+@app.task(bind=True, base=Task, ignore_result=True)
+def derive(  # noqa: PLR0913, PLR0917 - which result, and what of it
+    self: Task, key: str, task_id: str, run: str, kind: str, options: dict[str, Any]
+) -> None:
+    """Works out something from the result that is under a key, or was."""
+    summary = results.find(key)
+    if summary is None or summary.run != run:
+        summary = results.find(results.older_key(task_id))
+    if summary is None or summary.run != run:
+        return
+    work = Work(summary, Derivation(Kind(kind), options))
+    times = work.begin()
+    if times == 0:
+        return
+    if times > MAX_TIMES:
+        work.fail(GIVEN_UP)
+        return
+    with work.alive():
+        _work_out(work)
+
+
+def _work_out(work: Work) -> None:
+    try:
+        data, until = MAKERS[work.derivation.kind](work)
+        work.end(data, until)
+    except ResultGone:
+        work.give_back()
+    except duckdb.InterruptException:
+        work.fail(f"It took longer than {settings().reading_seconds:g} seconds, which is the limit.")
+    except duckdb.OutOfMemoryException:
+        work.fail(f"It needs more than {settings().reading_memory_mib} MiB of memory, which is the limit.")
+    except OutOfMemoryError:
+        work.fail("Redis has no room for it. Try again when other results have expired.")
+    except DovetailError as error:
+        work.fail(str(error))
+    except REDIS_FAILURES:
+        # Whoever waits for it asks again when the last sign of life is old.
+        raise
+    except Exception as error:
+        work.fail(f"It could not be worked out: {type(error).__name__}.")
+        raise
+
+
+def _table(work: Work) -> Made:
+    with engine.opened() as (database, folder):
+        table = tables.build(work.summary, database, folder)
+        size = work.write("table", _read(table.file))
+        work.write("offsets", [table.offsets])
+        work.write("profile", [json.dumps(table.profile.to_document()).encode()])
+        return {"size": size, "sha256": table.profile.sha256}, None
+
+
+def _order(work: Work) -> Made:
+    with engine.opened() as (database, folder):
+        profile = tables.open_table(work.summary, database, folder)
+        view = View.from_document(work.derivation.options)
+        size = work.write("numbers", orders.numbers_of(database, profile, view))
+        return {"rows": size // 4}, ledger.now() + timedelta(seconds=ORDER_SECONDS)
+
+
+def _file(work: Work) -> Made:
+    options = work.derivation.options
+    summary, form = work.summary, options["format"]
+    task, run_by = ledger.find(options["task_id"]), ledger.find(summary.task_id)
+    excerpt = Excerpt.from_document(options["excerpt"])
+    with engine.opened() as (database, folder):
+        profile = tables.open_table(summary, database, folder)
+        excerpt.check(profile)
+        making = Making(
+            summary=summary,
+            database=database,
+            profile=profile,
+            excerpt=excerpt,
+            card=provenance(task, run_by, summary, profile.sha256, excerpt),
+            inside=options["inside"],
+            report=work.report,
+        )
+        file = folder / f"result.{form}"
+        FORMATS[form](making, file)
+        size = file.stat().st_size
+        stored = work.write("file", _packed(file) if form in PACKED else _read(file))
+        data = {"size": size, "stored": stored, "rows": making.rows}
+        return data, ledger.now() + timedelta(seconds=FILE_SECONDS)
+
+
+def _read(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as opened:
+        yield from iter(lambda: opened.read(results.CHUNK_BYTES), b"")
+
+
+def _packed(file: Path) -> Iterator[bytes]:
+    """As gzip, which takes a tenth of the room."""
+    packer = zlib.compressobj(level=PACKING, wbits=GZIP)
+    for chunk in _read(file):
+        yield packer.compress(chunk)
+    yield packer.flush()
+
+
+def _comparison(work: Work) -> Made:
+    options = work.derivation.options
+    older = results.of_task(ledger.find(options["task_id"]))
+    if older is None or older.run != options["run"]:
+        raise ResultGone(options["run"])
+    with engine.opened() as (database, folder):
+        before = tables.open_table(older, database, folder, "older")
+        after = tables.open_table(work.summary, database, folder, "newer")
+        found = comparing.compare(database, before, after, options["key"])
+        for what in comparing.LISTS:
+            work.write(what, comparing.numbers_of(database, what))
+        return found.to_document(), older.expires_at
+
+
+MAKERS: dict[Kind, Callable[[Work], Made]] = {
+    Kind.TABLE: _table,
+    Kind.ORDER: _order,
+    Kind.FILE: _file,
+    Kind.COMPARISON: _comparison,
+}
