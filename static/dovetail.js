@@ -27,6 +27,7 @@ document.addEventListener("htmx:after:swap", (event) => {
   if (target?.id === "found") document.getElementById("next-step").replaceChildren();
   showState();
   offerCopies();
+  localTimes();
 });
 
 // The tab's icon says the state; its title comes with the fragment.
@@ -47,6 +48,18 @@ document.addEventListener("click", async (event) => {
 });
 
 offerCopies();
+
+// Instants are written in UTC; here they are read where the reader is.
+function localTimes() {
+  for (const time of document.querySelectorAll("time[data-local]")) {
+    const instant = new Date(time.dateTime);
+    if (Number.isNaN(instant.valueOf())) continue;
+    // Sweden writes dates as ISO 8601 does.
+    time.textContent = instant.toLocaleString("sv-SE", { timeZoneName: "short" });
+    time.removeAttribute("data-local");
+  }
+}
+localTimes();
 
 // What is left of a result, to the second.
 function countDown() {

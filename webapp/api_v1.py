@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.exceptions import Conflict, Gone
 
-from webapp import exports, openapi, presentation, words
+from webapp import comparisons, exports, openapi, presentation, reading, words
 from webapp.bodies import json_object
 from webapp.paging import cursor_after, cursor_asked, filter_asked, limit_asked, number_asked
 from worker_tasks import ledger, live, metadata, results, staging, task_search
@@ -16,12 +16,20 @@ from worker_tasks.connections import Document
 from worker_tasks.errors import InvalidInput
 from worker_tasks.joins import checks, runs
 from worker_tasks.joins.spec import JoinSpec
+from worker_tasks.reading import derived, reader
+from worker_tasks.reading import exports as export_rules
+from worker_tasks.reading.derived import Derived
+from worker_tasks.reading.exports import FORMATS, Excerpt, file_of
+from worker_tasks.reading.profiles import Profile
+from worker_tasks.results import ResultGone
 from worker_tasks.submission import cancel, read_join, submit_join
 
 blueprint = Blueprint("api_v1", __name__, url_prefix="/api/v1")
 
 MAX_ROWS = 1_000
 MAX_ROW_NUMBER = 10**12
+#: Seconds that a request waits for what a worker makes: platforms cut off one that has no answer after 30.
+FILE_SECONDS = 20
 #: How often a change of metadata is tried that meets another change of the task.
 TRIES = 10
 
@@ -99,7 +107,7 @@ def _shown(task: Document) -> Document:
         shown["progress"] = _progress(progress) if progress else None
     elif results.key_of(task) is not None:
         address = url_for(".result", task_id=task["_id"])
-        shown["links"] = {"result": address, **{name: f"{address}.{name}" for name in exports.FORMATS}}
+        shown["links"] = {"result": address, **{name: f"{address}.{name}" for name in FORMATS}}
     return shown
 
 
@@ -132,19 +140,26 @@ def cancel_task(task_id: str) -> ResponseReturnValue:
 
 @blueprint.get("/tasks/<task_id>/result")
 def result(task_id: str) -> ResponseReturnValue:
-    """Some rows of a result; the first ones while they are still being joined."""
+    """Some rows of a result, found and sorted as asked; the first ones while they are still being joined."""
     offset = number_asked("offset", 0, 0, MAX_ROW_NUMBER)
     limit = number_asked("limit", results.PAGE_ROWS, 1, MAX_ROWS)
     found = ledger.find(task_id)
     if not presentation.is_final(found):
         return jsonify(_glimpse(found, limit))
-    summary = _summary(found)
-    rows = results.rows(summary, offset, limit)
-    if rows is None:
-        raise Gone("The result expired or was replaced while it was read.")
+    summary, excerpt = _summary(found), reading.excerpt_asked()
+    count = summary.count
+    if excerpt.view.is_everything:
+        rows = results.rows(summary, offset, limit)
+        if rows is None:
+            raise ResultGone(summary.key)
+    else:
+        _require_table(summary, excerpt)
+        order = _waited_for(derived.follow(summary, reader.order_of(excerpt.view), FILE_SECONDS))
+        count = order.data["rows"]
+        rows = [row.document for row in reader.rows(summary, excerpt.view, offset, limit)]
     return jsonify(
         {
-            "count": summary.count,
+            "count": count,
             "offset": offset,
             "columns": summary.columns,
             "complete": summary.complete,
@@ -163,10 +178,75 @@ def _glimpse(task: Document, limit: int) -> Document:
     return {"count": state.rows, "offset": 0, "columns": columns, "complete": False, "expires_at": None, "rows": rows}
 
 
-@blueprint.get("/tasks/<task_id>/result.<any(json, ndjson, csv):format>")
+@blueprint.get("/tasks/<task_id>/result.<any(csv, xlsx, parquet, json, ndjson):format>")
 def result_file(task_id: str, format: str) -> Response:  # noqa: A002 - the name of the address's part
-    """The whole result as a file, streamed."""
-    return exports.FORMATS[format](_summary(ledger.find(task_id)))
+    """The result, or what of it is asked for, as a file; one that a worker has to make is waited for."""
+    summary, excerpt = _summary(ledger.find(task_id)), reading.excerpt_asked()
+    inside = request.args.get("inside") == "yes"
+    if format in exports.AT_ONCE and excerpt.is_everything and not inside:
+        response = exports.at_once(summary, format)
+    else:
+        _require_table(summary, excerpt)
+        file = file_of(task_id, format, excerpt, inside=inside)
+        response = exports.made(summary, file, _waited_for(derived.follow(summary, file, FILE_SECONDS)))
+    table = derived.find(summary, derived.TABLE)
+    if table is not None and table.is_done and excerpt.is_everything and format == "json":
+        exports.with_digest(response, table.data["sha256"])
+    card = url_for(".provenance", task_id=task_id, **reading.address_of(excerpt))
+    response.headers["Link"] = f'<{card}>; rel="describedby"'
+    return response
+
+
+def _require_table(summary: results.Summary, excerpt: Excerpt) -> Profile:
+    """The columns of a result, measured, which go with what is asked of it.
+
+    Raises:
+        InvalidInput: they do not.
+        Busy: a worker is still measuring them.
+        Conflict: they can not be measured.
+    """
+    _waited_for(derived.follow(summary, derived.TABLE, FILE_SECONDS))
+    profile = reader.profile_of(summary)
+    excerpt.check(profile)
+    return profile
+
+
+def _waited_for(found: Derived) -> Derived:
+    if found.is_under_way:
+        raise exports.Busy("A worker is still on it. Ask again in a few seconds.")
+    if not found.is_done:
+        raise Conflict(found.message or "")
+    return found
+
+
+@blueprint.get("/tasks/<task_id>/profile")
+def profile(task_id: str) -> ResponseReturnValue:
+    """Every column of a result, in figures."""
+    return jsonify(_require_table(_summary(ledger.find(task_id)), Excerpt()).to_document())
+
+
+@blueprint.get("/tasks/<task_id>/provenance")
+def provenance(task_id: str) -> ResponseReturnValue:
+    """Where a result, or what of it is asked for, comes from."""
+    task = ledger.find(task_id)
+    summary, excerpt = _summary(task), reading.excerpt_asked()
+    sha256 = _require_table(summary, excerpt).sha256
+    return jsonify(export_rules.provenance(task, ledger.find(summary.task_id), summary, sha256, excerpt))
+
+
+@blueprint.get("/comparison")
+def comparison() -> ResponseReturnValue:
+    """What changed between the results of two tasks: how many rows, by which key, in which columns."""
+    older, newer = comparisons.two_asked()
+    compared = comparisons.compare(older, newer, request.args.getlist("key"), FILE_SECONDS)
+    if compared["missing"]:
+        gone = ", ".join(each["_id"] for each in compared["missing"])
+        raise Gone(f"There is no result any more of {gone}.")
+    if compared["same_run"]:
+        raise Conflict("Both have the same result: one run answered both.")
+    if compared["found"] is None:
+        raise exports.Busy("A worker is still on it.") if compared["under_way"] else Conflict(compared["message"])
+    return jsonify(compared["found"].to_document())
 
 
 def _summary(task: Document) -> results.Summary:

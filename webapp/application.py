@@ -12,6 +12,9 @@ from webapp import (
     api,
     api_v1,
     builder,
+    charts,
+    comparisons,
+    downloads,
     errors,
     forms,
     health,
@@ -39,9 +42,10 @@ CONTENT_SECURITY_POLICY = (
 
 #: What templates may use behind a bar, and what they may call, by the room that it is in.
 FILTERS: dict[ModuleType, tuple[str, ...]] = {
+    charts: ("distinct_words", "filled_words", "short_words", "told", "values_said"),
     words: (
         *("about", "about_size", "ago", "bson_value", "columns_of", "duration", "exactly", "is_past"),
-        *("has_lists", "joined_columns", "seconds", "share", "size"),
+        *("has_lists", "instant_of", "joined_columns", "seconds", "share", "size"),
     ),
     join_words: ("as_curl", "as_json"),
     presentation: ("pace", "percent"),
@@ -55,6 +59,7 @@ FUNCTIONS: dict[ModuleType, tuple[str, ...]] = {
         *("returned", "sentence", "state_words", "status_line", "timeline", "what_came"),
     ),
     words: ("at_column",),
+    charts: ("bar_length", "bars", "value_words"),
     forms: ("wrong",),
 }
 
@@ -71,7 +76,7 @@ def create_app() -> Flask:
     protection = CSRFProtect(app)
     for programs in (api, api_v1):
         protection.exempt(programs.blueprint)
-    for room in (joins, saved, status, results, history, api, api_v1, health):
+    for room in (joins, saved, status, results, downloads, comparisons, history, api, api_v1, health):
         app.register_blueprint(room.blueprint)
     errors.register(app)
     _teach_templates(app)

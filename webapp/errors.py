@@ -8,6 +8,7 @@ from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import Conflict, Gone, HTTPException
 
 from webapp.bodies import UnreadableBody
+from webapp.exports import Busy
 from worker_tasks.errors import (
     MONGODB_FAILURES,
     REDIS_FAILURES,
@@ -18,8 +19,10 @@ from worker_tasks.errors import (
     TaskNotFound,
     unavailable,
 )
+from worker_tasks.results import ResultGone
 
 RETRY_AFTER_SECONDS = "5"
+WENT_AWAY = "The result expired or was replaced while it was read."
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +39,8 @@ def register(app: Flask) -> None:
     app.register_error_handler(ServiceUnavailable, _service_unavailable)
     for failure in (*MONGODB_FAILURES, *REDIS_FAILURES):
         app.register_error_handler(failure, lambda error: _service_unavailable(unavailable(error)))
+    app.register_error_handler(ResultGone, lambda error: _gone(Gone(WENT_AWAY)))
+    app.register_error_handler(Busy, _busy)
     app.register_error_handler(CSRFError, _form_too_old)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _own_fault)
@@ -77,6 +82,12 @@ def _gone(error: Gone) -> Response:
 def _not_found(error: TaskNotFound | SavedJoinNotFound) -> Response:
     title = "No such task" if isinstance(error, TaskNotFound) else "No such join"
     return answer(HTTPStatus.NOT_FOUND, title, str(error))
+
+
+def _busy(error: Busy) -> Response:
+    response = answer(HTTPStatus.SERVICE_UNAVAILABLE, "Not yet", error.description or "")
+    response.headers["Retry-After"] = RETRY_AFTER_SECONDS
+    return response
 
 
 def _service_unavailable(error: ServiceUnavailable) -> Response:

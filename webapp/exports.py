@@ -1,51 +1,126 @@
-"""Read: a whole result as a file, streamed from Redis in constant memory."""
+"""A whole result, or a file that was made of it, streamed from Redis in constant memory."""
 
-import csv
-import io
-import json
+import base64
 import logging
 import re
-from collections.abc import Callable, Iterator
-from typing import Any
+import threading
+import zlib
+from collections.abc import Iterator
+from http import HTTPStatus
 
-from flask import Response
+from flask import Response, request
+from werkzeug.exceptions import ServiceUnavailable
 
 from worker_tasks import results
+from worker_tasks.reading import derived
+from worker_tasks.reading.derived import Derivation, Derived
+from worker_tasks.reading.exports import PACKED
 from worker_tasks.results import SEPARATOR, ResultGone, Summary
 
-#: What a spreadsheet takes for the beginning of a formula: https://owasp.org/www-community/attacks/CSV_Injection
-FORMULA = re.compile(r"^[=+\-@\t\r]")
-NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
+CONTENT_TYPES = {
+    "csv": "text/csv; charset=utf-8",
+    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    "parquet": "application/vnd.apache.parquet",
+    "json": "application/json",
+    "ndjson": "application/x-ndjson",
+}
+#: What each format is called, and what it is for.
+FORMAT_WORDS = {
+    "csv": ("CSV", "Any spreadsheet or program; nested fields under dotted names, lists as JSON."),
+    "xlsx": ("Excel", "Numbers and dates as such, rows found again by filter; a sheet says where it comes from."),
+    "parquet": ("Parquet", "DuckDB, pandas, Spark: typed columns, exact decimals, small."),
+    "json": ("JSON", "All documents in one array, as MongoDB's relaxed Extended JSON."),
+    "ndjson": ("Lines of JSON", "A document a line, as mongoimport and jq take them."),
+}
+#: Formats in which all of a result is there without being made.
+AT_ONCE = frozenset({"json", "ndjson"})
+#: Downloads that one process streams at once; the other threads answer pages.
+MOST_AT_ONCE = 5
+#: zlib's wbits for gzip's format.
+GZIP = 31
 
 logger = logging.getLogger(__name__)
+_slots = threading.BoundedSemaphore(MOST_AT_ONCE)
 
 
-def as_json(summary: Summary) -> Response:
-    """The value as it is in Redis."""
-    response = _file(summary, results.read_all(summary), "application/json", "json")
-    response.content_length = summary.bytes
+class Busy(ServiceUnavailable):
+    """As many downloads as there may be are under way, or the file is still being made."""
+
+
+def at_once(summary: Summary, form: str) -> Response:
+    """All of a result, as it is in Redis."""
+    if form == "json":
+        return _file(summary, results.read_all(summary), form, summary.bytes)
+    return _file(summary, _lines(summary), form, size_at_once(summary, form))
+
+
+def size_at_once(summary: Summary, form: str) -> int:
+    """The bytes of such a file."""
+    # Each row has a line break in place of a separator; of the last one, in place of the brackets.
+    return summary.bytes if form == "json" else summary.bytes - max(summary.count, len(b"[]"))
+
+
+def _lines(summary: Summary) -> Iterator[bytes]:
+    """The value without its brackets, each row on a line; no byte of a row is looked at."""
+    held, first = b"", True
+    for chunk in results.read_all(summary):
+        held += chunk[1:] if first else chunk
+        first = False
+        # What may be cut in the middle of a separator, or is the last bracket, waits for the next chunk.
+        ready, held = held[: -len(SEPARATOR)], held[-len(SEPARATOR) :]
+        if ready.endswith(b",") and held.startswith(b"\n"):
+            ready, held = ready[:-1], b"," + held
+        yield ready.replace(SEPARATOR, b"\n")
+    if summary.count:
+        yield held.removesuffix(b"]").replace(SEPARATOR, b"\n") + b"\n"
+
+
+def made(summary: Summary, file: Derivation, found: Derived) -> Response:
+    """A file that a worker has made."""
+    form, size, stored = file.options["format"], found.data["size"], found.data["stored"]
+    chunks = derived.read_all(summary, file, "file", stored)
+    if form not in PACKED:
+        return _file(summary, chunks, form, size)
+    if request.accept_encodings.best_match(["gzip", "identity"]) == "gzip":
+        response = _file(summary, chunks, form, stored)
+        response.headers["Content-Encoding"] = "gzip"
+    else:
+        response = _file(summary, _unpacked(chunks), form, size)
+    response.headers["Vary"] = "Accept-Encoding"
     return response
 
 
-def as_ndjson(summary: Summary) -> Response:
-    """One document a line."""
-    lines = (line + b"\n" for line in lines_of(summary))
-    return _file(summary, _joined(lines), "application/x-ndjson", "ndjson")
+def _unpacked(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    unpacker = zlib.decompressobj(wbits=GZIP)
+    for chunk in chunks:
+        held = chunk
+        while held:
+            yield unpacker.decompress(held, results.CHUNK_BYTES)
+            held = unpacker.unconsumed_tail
+    yield unpacker.flush()
 
 
-def as_csv(summary: Summary) -> Response:
-    """RFC 4180: nested fields under dotted names, lists as JSON, what a spreadsheet would run made text."""
-    return _file(summary, _csv(summary), "text/csv; charset=utf-8", "csv")
-
-
-FORMATS: dict[str, Callable[[Summary], Response]] = {"json": as_json, "ndjson": as_ndjson, "csv": as_csv}
-
-
-def _file(summary: Summary, chunks: Iterator[bytes], content_type: str, extension: str) -> Response:
-    response = Response(_watched(chunks, summary), content_type=content_type)
+def name_of(summary: Summary, form: str) -> str:
+    """What a file is called."""
     name = re.sub(r"[^A-Za-z0-9._-]", "_", summary.key)
-    partial = "" if summary.complete else ".partial"
-    response.headers["Content-Disposition"] = f'attachment; filename="{name}{partial}.{extension}"'
+    return f"{name}{'' if summary.complete else '.partial'}.{form}"
+
+
+def _file(summary: Summary, chunks: Iterator[bytes], form: str, size: int) -> Response:
+    if not _slots.acquire(blocking=False):
+        raise Busy("As many files as this server sends at once are on their way. Try again in a few seconds.")
+    response = Response(_watched(chunks, summary), content_type=CONTENT_TYPES[form], status=HTTPStatus.OK)
+    # However it ends, and if nobody ever reads it.
+    response.call_on_close(_slots.release)
+    response.content_length = size
+    response.headers["Content-Disposition"] = f'attachment; filename="{name_of(summary, form)}"'
+    return response
+
+
+def with_digest(response: Response, sha256: str) -> Response:
+    """Says the checksum of a whole result: RFC 9530."""
+    digest = base64.b64encode(bytes.fromhex(sha256)).decode()
+    response.headers["Repr-Digest"] = f"sha-256=:{digest}:"
     return response
 
 
@@ -56,112 +131,3 @@ def _watched(chunks: Iterator[bytes], summary: Summary) -> Iterator[bytes]:
     except ResultGone:
         logger.warning("the result %s went away while it was read", summary.key)
         raise
-
-
-def lines_of(summary: Summary) -> Iterator[bytes]:
-    """The documents, each as the line that was written.
-
-    Raises:
-        ResultGone: the result expired or was replaced meanwhile.
-    """
-    if not summary.count:
-        return
-    held = b""
-    first = True
-    for chunk in results.read_all(summary):
-        held += chunk[1:] if first else chunk
-        first = False
-        *whole, held = held.split(SEPARATOR)
-        yield from whole
-    yield held.removesuffix(b"]")
-
-
-def _joined(lines: Iterator[bytes]) -> Iterator[bytes]:
-    """Fewer, larger pieces."""
-    held = bytearray()
-    for line in lines:
-        held += line
-        if len(held) >= results.CHUNK_BYTES:
-            yield bytes(held)
-            held.clear()
-    yield bytes(held)
-
-
-def _csv(summary: Summary) -> Iterator[bytes]:
-    # All names first, from a reading of their own: the last document may have a field that no other has.
-    columns: dict[str, None] = {}
-    for row in _flat_rows(summary):
-        if not row.keys() <= columns.keys():
-            columns.update(dict.fromkeys(row))
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow([_harmless(column) for column in columns])
-    for row in _flat_rows(summary):
-        writer.writerow([_harmless(row.get(column, "")) for column in columns])
-        if text.tell() >= results.CHUNK_BYTES:
-            yield _taken(text)
-    yield _taken(text)
-
-
-def _taken(text: io.StringIO) -> bytes:
-    written = text.getvalue().encode()
-    text.seek(0)
-    text.truncate()
-    return written
-
-
-def _flat_rows(summary: Summary) -> Iterator[dict[str, str]]:
-    for line in lines_of(summary):
-        # Numbers as they are written: no digit is lost on the way through a float.
-        yield dict(_flat("", json.loads(line, parse_float=Exact, parse_int=Exact)))
-
-
-class Exact(str):
-    """A number, by its digits."""
-
-    __slots__ = ()
-
-
-def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
-        scalar = plain_scalar(value)
-        if scalar is not None:
-            yield name, scalar
-        elif value or not name:
-            for inner, within in value.items():
-                yield from _flat(f"{name}.{inner}" if name else inner, within)
-        else:
-            yield name, "{}"
-    elif isinstance(value, list):
-        yield name, _as_json(value)
-    elif isinstance(value, bool):
-        yield name, str(value).lower()
-    else:
-        yield name, "" if value is None else str(value)
-
-
-def plain_scalar(value: dict[str, Any]) -> str | None:
-    """The text of a value that Extended JSON writes as an object with one key; None where it is a document."""
-    if len(value) != 1:
-        return None
-    ((kind, inner),) = value.items()
-    if kind == "$date" and isinstance(inner, dict):
-        return inner.get("$numberLong")
-    if kind in {"$oid", "$date", "$numberDecimal", "$numberLong", "$numberDouble", "$uuid", "$symbol"}:
-        return str(inner)
-    return None
-
-
-def _as_json(value: Any) -> str:
-    """A list as JSON again, its numbers by their digits."""
-    if isinstance(value, Exact):
-        return str(value)
-    if isinstance(value, list):
-        return f"[{','.join(map(_as_json, value))}]"
-    if isinstance(value, dict):
-        return f"{{{','.join(f'{json.dumps(name)}:{_as_json(inner)}' for name, inner in value.items())}}}"
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _harmless(cell: str) -> str:
-    return f"'{cell}" if FORMULA.match(cell) and not NUMBER.fullmatch(cell) else cell

@@ -6,10 +6,10 @@ from typing import Any
 from flask import Blueprint, Response, flash, jsonify, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from webapp import presentation
+from webapp import comparisons, presentation
 from webapp.errors import prefers_json
 from webapp.paging import cursor_after, cursor_asked, filter_asked, limit_asked
-from worker_tasks import submission, task_search
+from worker_tasks import ledger, submission, task_search
 from worker_tasks.errors import InvalidInput, TaskNotFound
 
 blueprint = Blueprint("history", __name__)
@@ -18,6 +18,8 @@ blueprint = Blueprint("history", __name__)
 POLL_SECONDS = 5
 #: Tasks that are cancelled or run again at once.
 MAX_SELECTED = 200
+#: Tasks that are compared with each other.
+TO_COMPARE = 2
 
 
 @blueprint.get("/tasks")
@@ -76,10 +78,14 @@ def _tag_of(shown: list[dict[str, Any]], more: str | None) -> str:
 
 @blueprint.post("/tasks/selection")
 def selection() -> ResponseReturnValue:
-    """Cancels the tasks that were selected, or runs them again."""
+    """Cancels the tasks that were selected, runs them again, or compares two of them."""
     ids = request.form.getlist("task")[:MAX_SELECTED]
     if not ids:
         flash("No task was selected.")
+    elif request.form.get("do") == "compare":
+        if len(ids) == TO_COMPARE:
+            return redirect(comparisons.address(*map(ledger.find, ids)), 303)
+        flash(f"Select two tasks to compare them; {len(ids)} {'was' if len(ids) == 1 else 'were'} selected.")
     elif request.form.get("do") == "cancel":
         flash(_told(ids, submission.cancel, "cancelled", "had ended before"))
     else:

@@ -1,69 +1,188 @@
-"""Read: pages of rows; a result kept longer, or discarded."""
+"""Read: the pages of a result: its rows, its columns in figures, the rows without a match; kept longer, discarded."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 
-from flask import Blueprint, flash, redirect, render_template, request, url_for
+from flask import Blueprint, Response, flash, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import NotFound
 
+from webapp import reading, words
 from webapp.paging import number_asked
 from worker_tasks import ledger, results
+from worker_tasks.connections import Document
+from worker_tasks.reading.exports import Excerpt
+from worker_tasks.reading.profiles import Column
+from worker_tasks.reading.reader import Row
+from worker_tasks.reading.views import MAX_CONDITIONS, Operator
+from worker_tasks.results import ResultGone, Summary
 from worker_tasks.settings import settings
 
 blueprint = Blueprint("results", __name__, url_prefix="/tasks/<task_id>/result")
 
-#: How much longer a press keeps a result.
+#: What one press adds to the life of a result.
 KEPT_LONGER = timedelta(hours=1)
+#: Columns that are shown where none were chosen, and that are told of on one page.
+SHOWN_COLUMNS, TOLD_COLUMNS = 40, 100
+#: How often a result is looked for that moves to another key while it is read.
+TRIES = 3
+
+OPERATOR_WORDS = {
+    Operator.EQ: "is",
+    Operator.NE: "is not",
+    Operator.CONTAINS: "contains",
+    Operator.STARTS: "begins with",
+    Operator.GT: "is greater than",
+    Operator.GTE: "is at least",
+    Operator.LT: "is less than",
+    Operator.LTE: "is at most",
+    Operator.THERE: "has a value",
+    Operator.NULL: "is null",
+    Operator.MISSING: "is missing",
+}
 
 
-@blueprint.get("")
-def result_page(task_id: str) -> ResponseReturnValue:
+def read(task_id: str, page: Callable[[Document, Summary], ResponseReturnValue]) -> ResponseReturnValue:
+    """A page of the result of a task, or what became of it: 410 where it is gone, the task where it has none."""
     task = ledger.find(task_id)
     key = results.key_of(task)
     if key is None:
         return redirect(url_for("status.task_page", task_id=task_id), 303)
-    summary = results.of_task(task)
-    rows = None
-    if summary is not None:
-        if "row" in request.args and summary.count:
-            return redirect(_place_of(task_id, number_asked("row", 1, 1, summary.count)), 303)
-        number = number_asked("page", 1, 1, summary.pages)
-        rows = results.page(summary, number)
-    if summary is None or rows is None:
-        return render_template("results/gone.html", task=task, newer=results.find(key)), 410
-    return render_template(
+    for _ in range(TRIES):
+        if (summary := results.of_task(task)) is None:
+            break
+        try:
+            return page(task, summary)
+        except ResultGone:
+            continue
+    if "HX-Request" in request.headers:
+        # An error would be swapped nowhere, and the page would ask for ever.
+        return _nothing(refresh=True)
+    return render_template("results/gone.html", task=task, newer=results.find(key)), 410
+
+
+def _nothing(*, refresh: bool = False) -> Response:
+    response = make_response("", 204)
+    if refresh:
+        response.headers["HX-Refresh"] = "true"
+    return response
+
+
+@blueprint.get("")
+def result_page(task_id: str) -> ResponseReturnValue:
+    """Rows, as many as fit a page: as they were joined, or those that were looked for, in the order that was asked."""
+    return read(task_id, _rows_page)
+
+
+def _rows_page(task: Document, summary: Summary) -> ResponseReturnValue:
+    excerpt = reading.excerpt_asked()
+    if "row" in request.args and summary.count:
+        return redirect(_place_of(task["_id"], number_asked("row", 1, 1, summary.count), excerpt), 303)
+    fragment = "HX-Request" in request.headers
+    looked = reading.look(summary, excerpt, 0 if fragment else reading.PATIENCE)
+    if fragment and looked.is_under_way:
+        return _nothing()
+    pages = max(1, -(-looked.count // results.PAGE_ROWS))
+    number = number_asked("page", 1, 1, pages)
+    first = (number - 1) * results.PAGE_ROWS
+    rows = reading.rows_of(looked, first, results.PAGE_ROWS) if looked.has_rows else []
+    columns = _columns(looked, rows, task.get("join"))
+    page = render_template(
         "results/result.html",
         task=task,
         summary=summary,
+        looked=looked,
         rows=rows,
+        columns=columns,
         number=number,
-        first_row=(number - 1) * results.PAGE_ROWS + 1,
-        chosen=request.args.getlist("columns"),
+        pages=pages,
         until=_longest(summary),
+        **_tools(looked, columns),
+    )
+    return page, 422 if looked.errors else 200
+
+
+def _columns(looked: reading.Reading, rows: list[Row], join: Document | None) -> list[str]:
+    """The names of all columns, those that were chosen first, in their order."""
+    if looked.profile is not None:
+        every = [column.name for column in words.profiled_columns(looked.profile, join)]
+    else:
+        every = words.joined_columns([row.document for row in rows], join, looked.summary.columns)
+    return list(dict.fromkeys([*looked.excerpt.columns, *every]))
+
+
+def _tools(looked: reading.Reading, columns: list[str]) -> dict[str, Any]:
+    """What the page's links and forms are made of."""
+    chosen = looked.excerpt.columns
+    told: dict[str, Column] = {} if looked.profile is None else {each.name: each for each in looked.profile.columns}
+    return {
+        "shown": list(chosen) or columns[:SHOWN_COLUMNS],
+        "told": told,
+        "parameters": reading.address_of(looked.excerpt),
+        "sorted_by": lambda column: reading.address_of(reading.sorted_by(looked.excerpt, column)),
+        "moved": lambda column, by: reading.address_of(_moved(looked.excerpt, columns, column, by)),
+        "operators": OPERATOR_WORDS,
+        "blank_conditions": min(1, MAX_CONDITIONS - len(looked.view.conditions)),
+    }
+
+
+def _moved(excerpt: Excerpt, columns: list[str], column: str, by: int) -> Excerpt:
+    """The same with a column shown further to the left or the right."""
+    order = list(excerpt.columns) or columns[:SHOWN_COLUMNS]
+    place = order.index(column)
+    order.insert(max(0, place + by), order.pop(place))
+    return Excerpt(excerpt.view, tuple(order))
+
+
+@blueprint.get("/columns")
+def columns_page(task_id: str) -> ResponseReturnValue:
+    """Each column in figures, in pictures and in words."""
+    return read(task_id, _columns_page)
+
+
+def _columns_page(task: Document, summary: Summary) -> ResponseReturnValue:
+    fragment = "HX-Request" in request.headers
+    looked = reading.look(summary, Excerpt(), 0 if fragment else reading.PATIENCE)
+    if fragment and looked.is_under_way:
+        return _nothing()
+    columns = words.profiled_columns(looked.profile, task.get("join")) if looked.profile else []
+    pages = max(1, -(-len(columns) // TOLD_COLUMNS))
+    number = number_asked("page", 1, 1, pages)
+    return render_template(
+        "results/columns.html",
+        task=task,
+        summary=summary,
+        looked=looked,
+        columns=columns[(number - 1) * TOLD_COLUMNS : number * TOLD_COLUMNS],
+        number=number,
+        pages=pages,
+        only=lambda column, value: reading.address_of(reading.with_condition(Excerpt(), column.name, value)),
     )
 
 
 @blueprint.get("/unmatched/<name>")
 def unmatched_page(task_id: str, name: str) -> ResponseReturnValue:
     """The rows in which the join that brings in this field found nothing."""
-    task = ledger.find(task_id)
-    summary = results.of_task(task)
-    if summary is not None and name not in summary.unmatched:
-        raise NotFound
-    rows = None if summary is None else results.unmatched_rows(summary, name)
-    if summary is None or rows is None:
-        return render_template("results/gone.html", task=task, newer=None), 410
-    return render_template("results/unmatched.html", task=task, summary=summary, name=name, rows=rows)
+
+    def page(task: Document, summary: Summary) -> ResponseReturnValue:
+        if name not in summary.unmatched:
+            raise NotFound
+        rows = results.unmatched_rows(summary, name)
+        if rows is None:
+            raise ResultGone(summary.key)
+        return render_template("results/unmatched.html", task=task, summary=summary, name=name, rows=rows)
+
+    return read(task_id, page)
 
 
-def _place_of(task_id: str, row: int) -> str:
-    """Where this row is, counted from 1, among the columns that are shown."""
+def _place_of(task_id: str, row: int, excerpt: Excerpt) -> str:
+    """Where this row is, counted from 1 among all of them, with the columns that are shown."""
     page = (row - 1) // results.PAGE_ROWS + 1
-    columns = request.args.getlist("columns")
-    return url_for(".result_page", task_id=task_id, page=page, columns=columns, _anchor=f"row-{row}")
+    return url_for(".result_page", task_id=task_id, page=page, columns=list(excerpt.columns), _anchor=f"row-{row}")
 
 
-def _longest(summary: results.Summary) -> datetime | None:
+def _longest(summary: Summary) -> datetime | None:
     """Until when the next press keeps a result; None where it can not be kept longer."""
     most = summary.published_at + timedelta(seconds=settings().result_keep_seconds)
     until = min(most, max(ledger.now(), summary.expires_at) + KEPT_LONGER)

@@ -6,6 +6,7 @@ from typing import Any
 import humanize
 
 from worker_tasks.joins import findings
+from worker_tasks.reading.profiles import Column, Profile
 
 Document = dict[str, Any]
 
@@ -17,7 +18,7 @@ def bson_value(value: Any) -> Any:
     if isinstance(value, dict) and len(value) == 1:
         (kind, inner), *_ = value.items()
         if kind == "$date" and isinstance(inner, str):
-            return inner.replace("T", " ").replace("Z", " UTC")
+            return exactly_iso(inner)
         if kind in {"$oid", "$numberDecimal", "$numberDouble", "$numberLong"}:
             return inner
     return value
@@ -34,12 +35,23 @@ def joined_columns(documents: list[Document], join: Document | None, columns: li
     A document of its own is spread over columns of its fields, by dotted name.
     """
     columns = columns_of(documents) if columns is None else columns
-    if join is not None and "fields" not in join:
-        joins = join["joins"]
-        first = [pair["local"].partition(".")[0] for each in joins for pair in each["on"]]
-        first += [each["as"] for each in joins if "as" in each]
-        columns = list(dict.fromkeys([*(name for name in first if name in columns), *columns]))
-    return [spread for column in columns for spread in _spread(documents, column)]
+    return [spread for column in _joined_first(columns, join) for spread in _spread(documents, column)]
+
+
+def profiled_columns(profile: Profile, join: Document | None) -> list[Column]:
+    """The columns of a whole result in the same order."""
+    names = list(dict.fromkeys(column.path[0] for column in profile.columns))
+    place = {name: number for number, name in enumerate(_joined_first(names, join))}
+    return sorted(profile.columns, key=lambda column: place[column.path[0]])
+
+
+def _joined_first(columns: list[str], join: Document | None) -> list[str]:
+    if join is None or "fields" in join:
+        return columns
+    joins = join["joins"]
+    first = [pair["local"].partition(".")[0] for each in joins for pair in each["on"]]
+    first += [each["as"] for each in joins if "as" in each]
+    return list(dict.fromkeys([*(name for name in first if name in columns), *columns]))
 
 
 def _spread(documents: list[Document], column: str) -> list[str]:
@@ -51,12 +63,16 @@ def _spread(documents: list[Document], column: str) -> list[str]:
 
 
 def at_column(document: Document, column: str) -> tuple[bool, Any]:
-    """Whether a row has something in a column of :func:`joined_columns`, and what."""
+    """Whether a row has something in a column of this dotted name, and what."""
     if column in document:
         return True, document[column]
-    head, _, rest = column.partition(".")
-    inner = document.get(head)
-    return (True, inner[rest]) if isinstance(inner, dict) and rest in inner else (False, None)
+    for head, inner in document.items():
+        # The names of fields may have dots as well.
+        if isinstance(inner, dict) and column.startswith(f"{head}."):
+            there, value = at_column(inner, column[len(head) + 1 :])
+            if there:
+                return True, value
+    return False, None
 
 
 def ago(instant: datetime) -> str:
@@ -66,6 +82,18 @@ def ago(instant: datetime) -> str:
     if words == "a moment":
         return "now"
     return f"{words} ago" if span > timedelta() else f"in {words}"
+
+
+def exactly_iso(text: str) -> str:
+    """An instant of ISO 8601 in UTC: ``2026-11-20 22:15:03 UTC``."""
+    return text.replace("T", " ").replace("Z", " UTC")
+
+
+def instant_of(value: Any) -> str | None:
+    """The instant that a value of relaxed Extended JSON is, as ISO 8601; None where it is another value."""
+    if isinstance(value, dict) and value.keys() == {"$date"} and isinstance(value["$date"], str):
+        return value["$date"]
+    return None
 
 
 def is_past(instant: datetime) -> bool:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -33,6 +34,8 @@ BEGUN_SECONDS = 12
 FAILED_SECONDS = 120
 #: How often something is begun without coming to an end before it counts as failed.
 MAX_TIMES = 3
+#: Seconds between two looks of one who waits for it, at first and at most.
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
 GIVEN_UP = "It was begun several times, and each time its worker went away. It is not tried again for a while."
 
 logger = logging.getLogger(__name__)
@@ -332,3 +335,17 @@ class Work:
 
 def _milliseconds(instant: datetime) -> int:
     return int(instant.timestamp() * 1000)
+
+
+def follow(summary: Summary, derivation: Derivation, seconds: float) -> Derived:
+    """Asks, and waits for it to be done for at most so many seconds.
+
+    Raises:
+        redis.exceptions.RedisError, kombu.exceptions.OperationalError: Redis is away.
+    """
+    until = time.monotonic() + seconds
+    pause = FIRST_PAUSE
+    while (found := ask(summary, derivation)).is_under_way and (left := until - time.monotonic()) > 0:
+        time.sleep(min(pause, left))
+        pause = min(pause * 2, LONGEST_PAUSE)
+    return found

@@ -53,6 +53,19 @@ def rows(summary: Summary, view: View, first: int, limit: int = PAGE_ROWS) -> li
     return rows_at(summary, numbers_in(derived.part(summary, order_of(view), "numbers", first * NUMBER.size, end)))
 
 
+def from_the_first(summary: Summary, first: int, limit: int) -> list[Row]:
+    """The same of all rows as they were joined, which needs no order to be made.
+
+    Raises:
+        ResultGone: the result is not there any more.
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    documents = results.rows(summary, first, limit)
+    if documents is None:
+        raise ResultGone(summary.key)
+    return [Row(number, document) for number, document in enumerate(documents, start=first)]
+
+
 def numbers_in(data: bytes) -> list[int]:
     return [number for (number,) in NUMBER.iter_unpack(data)]
 

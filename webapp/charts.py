@@ -1,0 +1,138 @@
+"""The columns of a result as pictures and in words: bars, what they say, how full a column is. Pure: no I/O."""
+
+from dataclasses import dataclass
+
+import humanize
+
+from webapp.words import exactly_iso, share
+from worker_tasks.reading.profiles import Column, ColumnKind
+
+KIND_WORDS = {
+    ColumnKind.BOOLEAN: "true or false",
+    ColumnKind.INTEGER: "whole numbers",
+    ColumnKind.NUMBER: "numbers",
+    ColumnKind.DECIMAL: "exact decimals",
+    ColumnKind.DATE: "instants",
+    ColumnKind.ID: "ids",
+    ColumnKind.TEXT: "text",
+    ColumnKind.LIST: "lists",
+    ColumnKind.DOCUMENT: "documents",
+    ColumnKind.MIXED: "values of several types",
+    ColumnKind.NOTHING: "nothing but null",
+}
+#: Least height of a bar that stands for something, as a share of the highest.
+LEAST = 0.04
+#: Characters of a value beside a small picture.
+SHORT = 14
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A rectangle, in units of the picture, and what it stands for."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    words: str
+
+
+def bars(column: Column, width: int, height: int) -> list[Bar]:
+    """How the values are spread: upright bars, side by side."""
+    counts = [each.count for each in column.bins]
+    highest = max(counts, default=0)
+    if not highest:
+        return []
+    step = width / len(counts)
+    found = []
+    for number, each in enumerate(column.bins):
+        tall = height * max(each.count / highest, LEAST if each.count else 0)
+        words = f"{_from_to(column, each.low, each.high)}: {humanize.intcomma(each.count)}"
+        found.append(Bar(round(number * step, 2), round(height - tall, 2), round(step - 1, 2), round(tall, 2), words))
+    return found
+
+
+def bar_length(column: Column, count: int, width: int) -> float:
+    """How long a bar is that stands for so many of the values, where the most frequent takes all the width."""
+    most = column.top[0][1] if column.top else column.rows
+    return round(max(width * count / max(most, 1), 1), 2)
+
+
+def values_said(column: Column) -> str:
+    """What the values of a column are."""
+    return KIND_WORDS[column.kind]
+
+
+def filled_words(column: Column) -> str:
+    """``100 %``, or what is not there: ``83 % filled, 12 null, 3 missing``."""
+    if column.filled == column.rows:
+        return "100 % filled"
+    lacks = [(column.nulls, "null"), (column.missing, "missing")]
+    lacking = "".join(f", {humanize.intcomma(count)} {word}" for count, word in lacks if count)
+    return f"{share(column.filled / column.rows)} filled{lacking}"
+
+
+def distinct_words(column: Column) -> str:
+    if column.distinct is None:
+        return ""
+    if column.is_unique and column.filled > 1:
+        return "each another"
+    return f"{humanize.intcomma(column.distinct)} {'value' if column.distinct == 1 else 'values'}"
+
+
+def short_words(column: Column) -> str:
+    """A column in a few words: how far it reaches, or how many values it has."""
+    if column.filled == 0:
+        return "empty"
+    if column.kind is ColumnKind.BOOLEAN:
+        true = dict(column.top).get("true", column.filled if column.least == "true" else 0)
+        return f"{share(true / column.filled)} true"
+    if column.kind is ColumnKind.LIST:
+        return f"{column.least} to {column.most} long"
+    if column.kind is ColumnKind.DATE and column.least and column.most:
+        return f"{column.least[:10]} to {column.most[:10]}"
+    if column.middle is not None:
+        return f"{_short(column.least)} to {_short(column.most)}"
+    return distinct_words(column) or KIND_WORDS[column.kind]
+
+
+def _short(value: str | None) -> str:
+    text = value or ""
+    if len(text) <= SHORT:
+        return text
+    try:
+        return f"{float(text):.4g}"
+    except ValueError:
+        return f"{text[:SHORT]}…"
+
+
+def told(column: Column) -> str:
+    """What the picture of a column shows, in a sentence."""
+    if column.bins:
+        most = max(column.bins, key=lambda each: each.count)
+        where = _from_to(column, most.low, most.high)
+        part = share(most.count / max(column.filled, 1))
+        half = f" half of them up to {value_words(column, column.middle)};" if column.middle is not None else ""
+        return (
+            f"From {value_words(column, column.least)} to {value_words(column, column.most)};{half} "
+            f"the fullest of {len(column.bins)} equal ranges is {where} with {part}."
+        )
+    if column.top:
+        value, count = column.top[0]
+        return f"Most often {value_words(column, value)}: {share(count / max(column.filled, 1))}."
+    return ""
+
+
+def _from_to(column: Column, low: str, high: str) -> str:
+    return value_words(column, low) if low == high else f"{value_words(column, low)} to {value_words(column, high)}"
+
+
+def value_words(column: Column, value: str | None) -> str:
+    """A value of a column's figures as a person reads it."""
+    if value is None:
+        return "nothing"
+    if column.kind is ColumnKind.DATE:
+        return exactly_iso(value)
+    if column.kind is ColumnKind.INTEGER:
+        return humanize.intcomma(value)
+    return value or "(empty text)"

@@ -1,0 +1,163 @@
+"""Find: two tasks side by side, and what changed between their results."""
+
+from datetime import timedelta
+from typing import Any
+
+from flask import Blueprint, make_response, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+
+from webapp import presentation, reading, words
+from webapp.join_words import join_lines
+from webapp.paging import number_asked
+from worker_tasks import ledger, results
+from worker_tasks.connections import Document
+from worker_tasks.errors import InvalidInput
+from worker_tasks.reading import comparison, derived, reader
+from worker_tasks.reading.comparison import Comparison, comparison_with
+from worker_tasks.reading.derived import Derived
+from worker_tasks.reading.exports import Excerpt
+from worker_tasks.reading.reader import Row
+from worker_tasks.results import PAGE_ROWS, ResultGone, Summary
+
+blueprint = Blueprint("comparisons", __name__)
+
+#: Columns that are shown of rows that were added or are gone.
+SHOWN_COLUMNS = 20
+#: The lists of a comparison, by what they are called in an address.
+SHOWN = {"changed": "changed_to", "added": "added", "gone": "gone"}
+
+
+def two_asked() -> tuple[Document, Document]:
+    """The two tasks that are asked for, as ``older`` and ``newer``.
+
+    Raises:
+        InvalidInput: one is not named, or both are the same.
+        TaskNotFound: there is no such task.
+    """
+    for name in ("older", "newer"):
+        if not request.args.get(name):
+            raise InvalidInput({name: "must be the id of a task."})
+    if request.args["older"] == request.args["newer"]:
+        raise InvalidInput({"newer": "is the same task as the older one."})
+    return ledger.find(request.args["older"]), ledger.find(request.args["newer"])
+
+
+@blueprint.get("/comparison")
+def comparison_page() -> ResponseReturnValue:
+    """Two tasks side by side, and if the results of both are there, their rows."""
+    older, newer = two_asked()
+    shown = request.args.get("show", "changed")
+    if shown not in SHOWN:
+        raise InvalidInput({"show": f"must be one of {', '.join(SHOWN)}."})
+    fragment = "HX-Request" in request.headers
+    try:
+        compared = compare(older, newer, request.args.getlist("key"), 0 if fragment else reading.PATIENCE)
+        if fragment and compared["under_way"]:
+            return make_response("", 204)
+        if compared["found"] is not None:
+            compared |= _rows(compared, shown)
+    except ResultGone:
+        compared = {"found": None, "under_way": False, "missing": [older, newer], "same_run": False, "message": None}
+    return make_response(
+        render_template(
+            "comparisons/comparison.html",
+            older=older,
+            newer=newer,
+            facts=facts(older, newer),
+            shown=shown,
+            keys=request.args.getlist("key"),
+            **compared,
+        )
+    )
+
+
+def compare(older: Document, newer: Document, key: list[str], seconds: float) -> dict[str, Any]:
+    """How far the comparison of two tasks' results is; ``missing`` are tasks whose result is not there.
+
+    Raises:
+        ResultGone: one of them went away meanwhile.
+        redis.exceptions.RedisError, kombu.exceptions.OperationalError: Redis is away.
+    """
+    before, after = results.of_task(older), results.of_task(newer)
+    compared: dict[str, Any] = {"found": None, "under_way": False, "same_run": False, "message": None, "columns": []}
+    compared["missing"] = [task for task, summary in ((older, before), (newer, after)) if summary is None]
+    if before is None or after is None:
+        return compared
+    if before.run == after.run:
+        return compared | {"same_run": True}
+    looked = [reading.look(summary, Excerpt(), seconds) for summary in (before, after)]
+    if not all(each.table.is_done for each in looked):
+        message = next((each.failure for each in looked if each.failure), None)
+        return compared | {"under_way": message is None, "message": message}
+    profiles = [reader.profile_of(summary) for summary in (before, after)]
+    compared["columns"] = comparison.common(*profiles)
+    asked = comparison_with(before, key)
+    state: Derived = derived.follow(after, asked, seconds)
+    found = Comparison.from_document(state.data) if state.is_done else None
+    return compared | {
+        "found": found,
+        "under_way": state.is_under_way,
+        "message": state.message,
+        "asked": asked,
+        "before": before,
+        "after": after,
+        "profile": profiles[1],
+    }
+
+
+def _rows(compared: dict[str, Any], shown: str) -> dict[str, Any]:
+    """One page of the rows that were added, are gone, or changed, the latter in pairs."""
+    found: Comparison = compared["found"]
+    before, after, asked = compared["before"], compared["after"], compared["asked"]
+    count = getattr(found, shown)
+    pages = max(1, -(-count // PAGE_ROWS))
+    number = number_asked("page", 1, 1, pages)
+    first = (number - 1) * PAGE_ROWS
+
+    def rows(summary: Summary, what: str) -> list[Row]:
+        return reader.rows_at(summary, comparison.numbers(after, asked, what, first, PAGE_ROWS))
+
+    names = [column.name for column in words.profiled_columns(compared["profile"], None)]
+    if shown == "changed":
+        pairs = list(zip(rows(before, "changed_from"), rows(after, "changed_to"), strict=True))
+        columns = list(dict.fromkeys([*found.key, *found.changes]))
+        return {"pairs": pairs, "rows": [], "names": columns, "number": number, "pages": pages}
+    listed = rows(before if shown == "gone" else after, shown)
+    columns = list(dict.fromkeys([*found.key, *names]))[:SHOWN_COLUMNS]
+    return {"pairs": [], "rows": listed, "names": columns, "number": number, "pages": pages}
+
+
+def facts(older: Document, newer: Document) -> list[tuple[str, str, str]]:
+    """What is known of two tasks, side by side; what is the same of both is said twice."""
+    lines = [_facts(task) for task in (older, newer)]
+    labels = list(dict.fromkeys(label for each in lines for label in each))
+    return [(label, lines[0].get(label, ""), lines[1].get(label, "")) for label in labels]
+
+
+def _facts(task: Document) -> dict[str, str]:
+    outcome = presentation.join_outcome(task)
+    found = {
+        "Asked": words.exactly(task["queued_at"]),
+        "By": task.get("requested_by") or "",
+        **dict(presentation.metadata_rows(task)),
+        "State": presentation.state_words(task["status"]).label,
+        "Rows": "" if outcome is None else f"{outcome[1]:,}",
+        "Size": "" if task.get("result_bytes") is None else words.size(task["result_bytes"]),
+        "Took": words.duration(took) if (took := _took(task)) is not None else "",
+    }
+    for name, count in (task.get("unmatched") or {}).items():
+        found[f"Without {name}"] = f"{count:,}"
+    for label, value in join_lines(task["join"]) if task.get("join") else []:
+        found[label] = f"{found[label]}; {value}" if label in found else value
+    return {label: value for label, value in found.items() if value}
+
+
+def _took(task: Document) -> timedelta | None:
+    begun, done = task["started_at"], task["date_done"]
+    return done - begun if begun is not None and done is not None else None
+
+
+def address(first: Document, second: Document) -> str:
+    """Where two tasks are compared, whichever of them was first."""
+    older, newer = sorted((first, second), key=lambda task: (task["queued_at"], task["_id"]))
+    return url_for("comparisons.comparison_page", older=older["_id"], newer=newer["_id"])

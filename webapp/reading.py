@@ -1,0 +1,140 @@
+"""What an address asks of a result: which rows, in which order, which columns; and how far that is worked out."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flask import request
+
+from worker_tasks.errors import InvalidInput
+from worker_tasks.reading import derived, reader, views
+from worker_tasks.reading.derived import Derived
+from worker_tasks.reading.exports import Excerpt
+from worker_tasks.reading.profiles import Profile
+from worker_tasks.reading.views import View
+from worker_tasks.results import ResultGone, Summary
+
+#: Seconds that a page waits for what is worked out, before it shows itself without.
+PATIENCE = 0.6
+#: Columns that can be named in an address.
+MAX_COLUMNS = 300
+#: The parts of an address that say what is asked of a result.
+NAMES = ("columns", "sort", "q", "where", "is", "value")
+
+
+def excerpt_asked() -> Excerpt:
+    """The rows and columns that the request asks for.
+
+    Raises:
+        InvalidInput: names what can not be understood.
+    """
+    asked = request.values
+    columns = tuple(dict.fromkeys(asked.getlist("columns")))
+    if len(columns) > MAX_COLUMNS:
+        raise InvalidInput({"columns": f"may name at most {MAX_COLUMNS}."})
+    view = views.read(
+        asked.getlist("sort"), asked.get("q", ""), asked.getlist("where"), asked.getlist("is"), asked.getlist("value")
+    )
+    return Excerpt(view, columns)
+
+
+def address_of(excerpt: Excerpt) -> dict[str, Any]:
+    """An excerpt as the parameters of an address."""
+    view = excerpt.view
+    parameters: dict[str, Any] = {
+        "columns": list(excerpt.columns),
+        "sort": [f"-{column}" if descending else column for column, descending in view.sort],
+        "q": view.text or None,
+        "where": [condition.column for condition in view.conditions],
+        "is": [str(condition.operator) for condition in view.conditions],
+        "value": [condition.value for condition in view.conditions],
+    }
+    return {name: value for name, value in parameters.items() if value}
+
+
+def sorted_by(excerpt: Excerpt, column: str) -> Excerpt:
+    """The same with another order: by this column upwards, then downwards, then as the rows were joined."""
+    now = dict(excerpt.view.sort).get(column)
+    sort: tuple[tuple[str, bool], ...] = {None: ((column, False),), False: ((column, True),), True: ()}[now]
+    return replace(excerpt, view=replace(excerpt.view, sort=sort))
+
+
+def with_condition(excerpt: Excerpt, column: str, value: str) -> Excerpt:
+    """The same, of the rows alone that have this value."""
+    condition = views.Condition(column, views.Operator.EQ, value)
+    return replace(excerpt, view=replace(excerpt.view, conditions=(*excerpt.view.conditions, condition)))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How far what is asked of a result is: its table, and where not all rows are asked for, their order.
+
+    ``profile`` is None as long as there is no table; ``errors`` name what its columns can not be asked.
+    """
+
+    summary: Summary
+    excerpt: Excerpt
+    table: Derived
+    profile: Profile | None
+    order: Derived | None
+    errors: dict[str, str]
+
+    @property
+    def view(self) -> View:
+        return self.excerpt.view
+
+    @property
+    def is_under_way(self) -> bool:
+        return self.table.is_under_way or (self.order is not None and self.order.is_under_way)
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether the rows can be shown already: all of them at once, others when they are found."""
+        return self.view.is_everything or (self.order is not None and self.order.is_done)
+
+    @property
+    def failure(self) -> str | None:
+        """Why something of it can not be worked out."""
+        return self.table.message or (self.order.message if self.order is not None else None)
+
+    @property
+    def count(self) -> int:
+        """How many rows are asked for."""
+        return self.order.data["rows"] if self.order is not None and self.order.is_done else self.summary.count
+
+
+def look(summary: Summary, excerpt: Excerpt, seconds: float = PATIENCE) -> Reading:
+    """Has worked out what is asked, and waits for it for at most so many seconds.
+
+    Raises:
+        ResultGone: the result, or what was made of it, went away meanwhile.
+        redis.exceptions.RedisError, kombu.exceptions.OperationalError: Redis is away.
+    """
+    table = derived.follow(summary, derived.TABLE, seconds)
+    if not table.is_done:
+        return Reading(summary, excerpt, table, None, None, {})
+    profile = reader.profile_of(summary)
+    try:
+        excerpt.check(profile)
+    except InvalidInput as error:
+        return Reading(summary, excerpt, table, profile, None, error.errors)
+    if excerpt.view.is_everything:
+        return Reading(summary, excerpt, table, profile, None, {})
+    return Reading(
+        summary, excerpt, table, profile, derived.follow(summary, reader.order_of(excerpt.view), seconds), {}
+    )
+
+
+def rows_of(reading: Reading, first: int, limit: int) -> list[reader.Row]:
+    """Rows of a reading that has them.
+
+    Raises:
+        ResultGone: they went away meanwhile.
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    if reading.view.is_everything:
+        found = reader.from_the_first(reading.summary, first, limit)
+    else:
+        found = reader.rows(reading.summary, reading.view, first, limit)
+    if len(found) < min(limit, reading.count - first):
+        raise ResultGone(reading.summary.key)
+    return found
