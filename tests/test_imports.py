@@ -20,7 +20,7 @@ DRIVERS = {"redis", "pymongo", "bson", "gridfs", "kombu"}
 #: Imports each module that is named, in a child that has seen none of ours; what is not ours is there already.
 EACH_ALONE = """
 import importlib, os, sys, traceback
-import celery, flask, flask_wtf, honcho.printer, humanize, playwright.sync_api, pydantic_settings, pymongo, redis
+import celery, duckdb, flask, flask_wtf, honcho.printer, humanize, playwright.sync_api, pydantic_settings, pymongo, redis
 
 failed = []
 for module in sys.argv[1:]:
@@ -112,6 +112,14 @@ def test_a_worker_loads_nothing_of_the_web() -> None:
     names = {name.partition(".")[0] for name in loaded.stdout.split()}
     assert "worker_tasks" in names
     assert not names & {"flask", "flask_wtf", "wtforms", "werkzeug", "webapp", "development"}
+
+
+def test_the_web_loads_nothing_that_works_results_out() -> None:
+    loaded = python("-c", "import sys, webapp.application; print(*sys.modules)")
+    assert loaded.returncode == 0, loaded.stderr
+    names = {name.partition(".")[0] for name in loaded.stdout.split()}
+    assert "worker_tasks" in names
+    assert not names & {"duckdb", "xlsxwriter"}
 
 
 def test_the_web_never_meets_a_server_by_name() -> None:

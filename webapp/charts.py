@@ -76,7 +76,7 @@ def distinct_words(column: Column) -> str:
     if column.distinct is None:
         return ""
     if column.is_unique and column.filled > 1:
-        return "each another"
+        return "all different"
     return f"{humanize.intcomma(column.distinct)} {'value' if column.distinct == 1 else 'values'}"
 
 

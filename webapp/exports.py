@@ -6,7 +6,6 @@ import re
 import threading
 import zlib
 from collections.abc import Iterator
-from http import HTTPStatus
 
 from flask import Response, request
 from werkzeug.exceptions import ServiceUnavailable
@@ -30,7 +29,7 @@ FORMAT_WORDS = {
     "xlsx": ("Excel", "Numbers and dates as such, rows found again by filter; a sheet says where it comes from."),
     "parquet": ("Parquet", "DuckDB, pandas, Spark: typed columns, exact decimals, small."),
     "json": ("JSON", "All documents in one array, as MongoDB's relaxed Extended JSON."),
-    "ndjson": ("Lines of JSON", "A document a line, as mongoimport and jq take them."),
+    "ndjson": ("JSON lines", "A document a line, as mongoimport and jq take them."),
 }
 #: Formats in which all of a result is there without being made.
 AT_ONCE = frozenset({"json", "ndjson"})
@@ -47,6 +46,20 @@ class Busy(ServiceUnavailable):
     """As many downloads as there may be are under way, or the file is still being made."""
 
 
+class _Slot:
+    """The right to stream a file, given back once: when all is sent, or nobody wants more of it."""
+
+    def __init__(self) -> None:
+        if not _slots.acquire(blocking=False):
+            raise Busy("As many files as this server sends at once are on their way. Try again in a few seconds.")
+        self._held = True
+
+    def give_back(self) -> None:
+        if self._held:
+            self._held = False
+            _slots.release()
+
+
 def at_once(summary: Summary, form: str) -> Response:
     """All of a result, as it is in Redis."""
     if form == "json":
@@ -57,7 +70,7 @@ def at_once(summary: Summary, form: str) -> Response:
 def size_at_once(summary: Summary, form: str) -> int:
     """The bytes of such a file."""
     # Each row has a line break in place of a separator; of the last one, in place of the brackets.
-    return summary.bytes if form == "json" else summary.bytes - max(summary.count, len(b"[]"))
+    return summary.bytes if form == "json" else summary.bytes - (summary.count or len(b"[]"))
 
 
 def _lines(summary: Summary) -> Iterator[bytes]:
@@ -107,11 +120,10 @@ def name_of(summary: Summary, form: str) -> str:
 
 
 def _file(summary: Summary, chunks: Iterator[bytes], form: str, size: int) -> Response:
-    if not _slots.acquire(blocking=False):
-        raise Busy("As many files as this server sends at once are on their way. Try again in a few seconds.")
-    response = Response(_watched(chunks, summary), content_type=CONTENT_TYPES[form], status=HTTPStatus.OK)
-    # However it ends, and if nobody ever reads it.
-    response.call_on_close(_slots.release)
+    slot = _Slot()
+    response = Response(_watched(chunks, summary, slot), content_type=CONTENT_TYPES[form])
+    # Also if nobody ever reads it.
+    response.call_on_close(slot.give_back)
     response.content_length = size
     response.headers["Content-Disposition"] = f'attachment; filename="{name_of(summary, form)}"'
     return response
@@ -124,10 +136,12 @@ def with_digest(response: Response, sha256: str) -> Response:
     return response
 
 
-def _watched(chunks: Iterator[bytes], summary: Summary) -> Iterator[bytes]:
+def _watched(chunks: Iterator[bytes], summary: Summary, slot: _Slot) -> Iterator[bytes]:
     """Breaks off where the result goes away: the connection is cut, so that nobody takes a part for the whole."""
     try:
         yield from chunks
     except ResultGone:
         logger.warning("the result %s went away while it was read", summary.key)
         raise
+    finally:
+        slot.give_back()

@@ -6,13 +6,16 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from webapp.exports import CONTENT_TYPES
+from worker_tasks.reading.views import Operator
+
 PROBLEMS = {
     "400": "The body is not JSON.",
     "404": "There is no task with this id.",
     "409": "Not as the task is now.",
     "410": "The result expired, or another run took its place.",
     "422": "What was asked for can not be done; ``errors`` names each field and says why.",
-    "503": "A server that is needed does not answer.",
+    "503": "A server that is needed does not answer; or a worker is still on it: ask again after Retry-After.",
 }
 
 PROBLEM = {
@@ -98,7 +101,35 @@ CHECKS = {
     },
 }
 
-OURS = {"Problem": PROBLEM, "Task": TASK, "Rows": ROWS, "Checks": CHECKS}
+COMPARISON = {
+    "type": "object",
+    "description": "How many rows were added, are gone, changed, or are the same.",
+    "required": ["key", "added", "gone", "changed", "same"],
+    "properties": {
+        "key": {"type": "array", "items": {"type": "string"}, "description": "The columns that rows are paired by."},
+        **{name: {"type": "integer"} for name in ("added", "gone", "changed", "same")},
+        "repeated": {"type": "boolean", "description": "Whether several rows have the same key."},
+        "changes": {"type": "object", "description": "How many values changed, by column."},
+        "only_older": {"type": "array", "items": {"type": "string"}, "description": "Columns that are gone."},
+        "only_newer": {"type": "array", "items": {"type": "string"}, "description": "New columns."},
+    },
+}
+
+OURS = {"Problem": PROBLEM, "Task": TASK, "Rows": ROWS, "Checks": CHECKS, "Comparison": COMPARISON}
+
+
+def _query(name: str, description: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "description": description, "schema": {"type": "string"}}
+
+
+#: Which rows of a result, and in which order.
+VIEW = [
+    _query("sort", "A column to sort by, - before it for downwards; may come again."),
+    _query("q", "Text that occurs in any column, whatever the case of its letters."),
+    _query("where", "A column that a condition is about; comes as often as is and value."),
+    _query("is", f"Its operator: {', '.join(Operator)}."),
+    _query("value", "What it is compared with; instants in UTC."),
+]
 TASK_ID = {"name": "task_id", "in": "path", "required": True, "schema": {"type": "string"}}
 
 
@@ -111,15 +142,12 @@ def describe(models: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Dovetail", "version": "1", "description": "Joins MongoDB collections in the background."},
         "paths": _paths(),
-        "components": {
-            "schemas": {**schemas["$defs"], "Problem": PROBLEM, "Task": TASK, "Rows": ROWS, "Checks": CHECKS}
-        },
+        "components": {"schemas": {**schemas["$defs"], **OURS}},
     }
 
 
 def _paths() -> dict[str, Any]:
     task = "/api/v1/tasks/{task_id}"
-    files = {"json": "application/json", "ndjson": "application/x-ndjson", "csv": "text/csv"}
     return {
         "/api/v1/joins": {
             "post": {
@@ -180,28 +208,65 @@ def _paths() -> dict[str, Any]:
                 "parameters": [
                     _query("offset", "The first row, counted from 0."),
                     _query("limit", "1 to 1,000; 50 where it is not given."),
+                    *VIEW,
                 ],
-                "responses": {"200": _model("The rows.", "Rows"), **_problems("404", "409", "410", "422")},
+                "responses": {"200": _model("The rows.", "Rows"), **_problems("404", "409", "410", "422", "503")},
             },
         },
         **{
             f"{task}/result.{name}": {
                 "parameters": [TASK_ID],
                 "get": {
-                    "summary": f"Download the whole result as {name.upper()}",
+                    "summary": f"Download the result, or a part of it, as {name.upper()}",
+                    "parameters": [
+                        _query("columns", "A column that is wanted, in this order; may come again. All if none does."),
+                        _query("inside", "yes: the provenance goes into the file, also where it has no place for it."),
+                        *VIEW,
+                    ],
                     "responses": {
                         "200": {"description": "Streamed.", "content": {content_type: {}}},
-                        **_problems("404", "409", "410"),
+                        **_problems("404", "409", "410", "422", "503"),
                     },
                 },
             }
-            for name, content_type in files.items()
+            for name, content_type in CONTENT_TYPES.items()
+        },
+        f"{task}/profile": {
+            "parameters": [TASK_ID],
+            "get": {
+                "summary": "Each column of the result in figures",
+                "responses": {
+                    "200": _json("The columns.", {"type": "object"}),
+                    **_problems("404", "409", "410", "503"),
+                },
+            },
+        },
+        f"{task}/provenance": {
+            "parameters": [TASK_ID],
+            "get": {
+                "summary": "Where the result comes from: who asked, why, how it ran, its checksum",
+                "parameters": VIEW,
+                "responses": {
+                    "200": _json("The provenance.", {"type": "object"}),
+                    **_problems("404", "409", "410", "422", "503"),
+                },
+            },
+        },
+        "/api/v1/comparison": {
+            "get": {
+                "summary": "What changed between the results of two tasks",
+                "parameters": [
+                    _query("older", "The id of a task."),
+                    _query("newer", "The id of another one."),
+                    _query("key", "A column by which rows are paired; may come again. Found by itself if none does."),
+                ],
+                "responses": {
+                    "200": _model("What changed.", "Comparison"),
+                    **_problems("404", "409", "410", "422", "503"),
+                },
+            },
         },
     }
-
-
-def _query(name: str, description: str) -> dict[str, Any]:
-    return {"name": name, "in": "query", "description": description, "schema": {"type": "string"}}
 
 
 def _body(model: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from flask import request
 
+from worker_tasks import capacity
 from worker_tasks.errors import InvalidInput
 from worker_tasks.reading import derived, reader, views
 from worker_tasks.reading.derived import Derived
@@ -85,6 +86,11 @@ class Reading:
     @property
     def is_under_way(self) -> bool:
         return self.table.is_under_way or (self.order is not None and self.order.is_under_way)
+
+    @property
+    def has_no_worker(self) -> bool:
+        """Whether nobody is there who could go on with it."""
+        return self.is_under_way and capacity.slots() == 0
 
     @property
     def has_rows(self) -> bool:

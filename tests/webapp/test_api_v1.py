@@ -14,6 +14,7 @@ from tests.support import Process, eventually, publish, wait_for_state
 from tests.worker_tasks.support import UNATTENDED, new_id, task_in
 from worker_tasks import ledger, results, task_search
 from worker_tasks.connections import Document, connections
+from worker_tasks.reading.exports import FORMATS
 from worker_tasks.submission import RUN_JOIN
 from worker_tasks.tasks import long_running_task
 
@@ -318,7 +319,7 @@ def test_the_api_is_described(client: FlaskClient) -> None:
         if rule.endpoint.startswith("api_v1.") and not str(rule).endswith("openapi.json")
     }
     files = {rule for rule in rules if "<any" in rule}
-    expected = rules - files | {f"/api/v1/tasks/{{task_id}}/result.{name}" for name in ("json", "ndjson", "csv")}
+    expected = rules - files | {f"/api/v1/tasks/{{task_id}}/result.{name}" for name in FORMATS}
     assert set(described["paths"]) == expected
     text = json.dumps(described)
     for reference in {part.split('"')[0] for part in text.split('"#/components/schemas/')[1:]}:

@@ -107,7 +107,10 @@ def _bins(database: duckdb.DuckDBPyConnection, kind: ColumnKind, measured: str, 
         return []
     whole = kind in {ColumnKind.INTEGER, ColumnKind.LIST, ColumnKind.DATE}
     number = min(BINS, most - least + 1) if whole else BINS
-    width = math.ceil((most - least + 1) / number) if whole else (most - least) / number
+    # Not by math.ceil: whole numbers may have more digits than a floating-point one.
+    width = -(-(most - least + 1) // number) if whole else (most - least) / number
+    if not 0 < width < math.inf:
+        return []
     counted = dict(
         database.execute(
             f"SELECT least(floor(({value}::DOUBLE - {least}) / {width})::INTEGER, {number - 1}) AS bar, count(*) "

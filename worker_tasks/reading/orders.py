@@ -1,5 +1,6 @@
 """The rows of a view, found and sorted: their numbers, in order."""
 
+import json
 from array import array
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,8 @@ FETCHED = 50_000
 EXACT = "DECIMAL(38, 12)"
 #: An empty text in SQL.
 NOTHING = "''"
+#: A regular expression for a string in JSON.
+STRING = r'"(?:[^"\\]|\\.)*"'
 SIGNS = {
     Operator.EQ: "=",
     Operator.NE: "<>",
@@ -42,16 +45,23 @@ def numbers_of(database: duckdb.DuckDBPyConnection, profile: Profile, view: View
 
 def select(profile: Profile, view: View, what: str) -> tuple[str, list[Any]]:
     """A query for something of each of a view's rows, and its parameters."""
-    conditions, parameters = [], []
+    conditions, sought, parameters = [], [], []
     for condition in view.conditions:
         number = profile.number_of(condition.column)
         text, values = _compared(number, profile.columns[number].kind, condition, bool(profile.columns[number].nulls))
         conditions.append(text)
         parameters += values
     if view.text:
-        texts = ", ".join(_sought(f"c{number}", column.kind) for number, column in enumerate(profile.columns))
-        conditions.append(f"contains(lower(concat_ws(chr(31), {texts or NOTHING})), lower(?))")
-        parameters.append(view.text)
+        # In JSON it stands as JSON writes it.
+        for is_json, text in ((False, view.text), (True, json.dumps(view.text, ensure_ascii=False)[1:-1])):
+            columns = [
+                _sought(f"c{number}", column.kind)
+                for number, column in enumerate(profile.columns)
+                if (column.kind in NESTED) is is_json
+            ]
+            sought.append(f"contains(lower(concat_ws(chr(31), {', '.join(columns) or NOTHING})), lower(?))")
+            parameters.append(text)
+        conditions.append(f"({' OR '.join(sought)})")
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     return f"SELECT {what} FROM shown{where} ORDER BY {', '.join([*_sorted_by(profile, view), 'number'])}", parameters
 
@@ -59,7 +69,7 @@ def select(profile: Profile, view: View, what: str) -> tuple[str, list[Any]]:
 def _sought(column: str, kind: ColumnKind) -> str:
     """What a text is looked for in: of nested values not the names of their fields."""
     if kind in NESTED:
-        return f"regexp_replace({column}, '\"[^\"]*\":', '', 'g')"
+        return rf"regexp_replace({column}, '({STRING}[^:])|{STRING}:', '\1', 'g')"
     return text_of(column, kind)
 
 
@@ -70,7 +80,7 @@ def _sorted_by(profile: Profile, view: View) -> Iterator[str]:
         # What is not there stands last either way.
         direction = "DESC NULLS LAST" if descending else "ASC NULLS LAST"
         yield f"{comparable(f'c{number}', kind)} {direction}"
-        if kind is ColumnKind.DECIMAL:
+        if kind in {ColumnKind.NUMBER, ColumnKind.DECIMAL}:
             # Those that are the same as floating-point numbers.
             yield f"TRY_CAST(c{number} AS {EXACT}) {direction}"
 
@@ -90,10 +100,7 @@ def _compared(number: int, kind: ColumnKind, condition: Condition, has_nulls: bo
     if operator is Operator.STARTS:
         return f"starts_with(lower({text_of(column, kind)}), lower(?))", [value]
     if kind in NUMBERS:
-        exact, double = f"TRY_CAST({column} AS {EXACT})", f"TRY_CAST({column} AS DOUBLE)"
-        sign = SIGNS[operator]
-        text = f"coalesce({exact} {sign} TRY_CAST(? AS {EXACT}), {double} {sign} CAST(? AS DOUBLE), false)"
-        return _or_nothing(text, column, operator), [str(value), str(value)]
+        return _of_number(column, kind, operator), [str(value)] * 3
     if after is not None:
         return _of_day(column, operator), _days(operator, value, after)
     return _or_nothing(f"coalesce({column} {SIGNS[operator]} ?, false)", column, operator), [value]
@@ -102,6 +109,18 @@ def _compared(number: int, kind: ColumnKind, condition: Condition, has_nulls: bo
 def _or_nothing(text: str, column: str, operator: Operator) -> str:
     """What is not there is not equal either, as in MongoDB."""
     return f"({text} OR {column} IS NULL)" if operator is Operator.NE else text
+
+
+def _of_number(column: str, kind: ColumnKind, operator: Operator) -> str:
+    """Where they are the same as floating-point numbers, the exact ones tell."""
+    sign, of_same = SIGNS[operator], operator in {Operator.EQ, Operator.LTE, Operator.GTE}
+    # What is no number is neither less nor greater.
+    number = column if kind is ColumnKind.INTEGER else f"nullif({column}, 'NaN')"
+    exact, double = f"TRY_CAST({number} AS {EXACT})", f"TRY_CAST({number} AS DOUBLE)"
+    return (
+        f"CASE WHEN {double} = CAST(? AS DOUBLE) THEN coalesce({exact} {sign} TRY_CAST(? AS {EXACT}), {of_same}) "
+        f"ELSE coalesce({double} {sign} CAST(? AS DOUBLE), {operator is Operator.NE}) END"
+    )
 
 
 def _of_day(column: str, operator: Operator) -> str:

@@ -90,7 +90,7 @@ def build(summary: Summary, database: duckdb.DuckDBPyConnection, folder: Path) -
         f"maximum_object_size={MAX_ROW_BYTES})"
     )
     (folder / "rows.ndjson").unlink()
-    sources = _spread(database, summary.columns) if summary.count else []
+    sources = _spread(database, summary.columns) if summary.columns else []
     file = folder / "table.parquet"
     _write(database, sources, file)
     return Table(file, Profile(figures_of(database, _described(sources), "typed"), summary.count, digest), offsets)
@@ -122,11 +122,13 @@ def _spread(database: duckdb.DuckDBPyConnection, names: list[str]) -> list[_Sour
     for depth in range(1, MAX_DEPTH + 1):
         deeper: dict[int, list[_Source]] = {}
         taken = {source.name for source in spread}
+        columns = len(spread)
         for source in level:
             fields = _fields_of(database, source)
             names = [f"{source.name}.{each}" for each in fields]
-            if not fields or taken & set(names) or len(spread) + len(fields) > MAX_COLUMNS:
+            if not fields or taken & set(names) or columns + len(fields) - 1 > MAX_COLUMNS:
                 continue
+            columns += len(fields) - 1
             table = f"level{depth}_{len(deeper)}"
             deeper[id(source)] = _extracted(database, table, source.table, source.column, source.path, fields)
             taken |= set(names)

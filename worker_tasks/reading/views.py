@@ -176,7 +176,8 @@ def _date(text: str) -> Operand:
         instant = datetime.fromisoformat(text.strip())
         if instant.tzinfo is not None:
             instant = instant.astimezone(UTC).replace(tzinfo=None)
-        return instant, instant + timedelta(days=1) if _DAY.fullmatch(text.strip()) else None
+        # Less than a day, because the last one that there is has none after it; instants are whole milliseconds.
+        return instant, instant + timedelta(days=1, microseconds=-1) if _DAY.fullmatch(text.strip()) else None
     except (ValueError, OverflowError):
         raise ValueError(f"“{text}” is no date: write it as 2026-01-31 or 2026-01-31T18:30, in UTC.") from None
 
