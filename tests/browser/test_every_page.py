@@ -86,6 +86,17 @@ NEVER_MATCHING = {
 }
 
 
+LOOKED_FOR = "sort=-name&q=a&where=orders&is=there&value=&columns=name&columns=orders"
+WRONG = "where=joinedAt&is=gte&value=soon"
+
+
+def compared() -> str:
+    older, newer = (submission.submit_join(UNMATCHED, metadata=METADATA, fresh=True) for _ in range(2))
+    for task_id in (older, newer):
+        wait_for_state(task_id, states.SUCCESS)
+    return f"/comparison?older={older}&newer={newer}"
+
+
 #: Each page by what a person would call it: where it is, and the status it answers with.
 PAGES: dict[str, tuple[Callable[[], str], int]] = {
     "builder": (lambda: "/", 200),
@@ -111,6 +122,12 @@ PAGES: dict[str, tuple[Callable[[], str], int]] = {
     "tasks that were looked for": (lambda: "/tasks?key=note&value=nobody&q=x&status=FAILURE", 200),
     "rows without a match": (lambda: f"/tasks/{asked_for(UNMATCHED)}/result/unmatched/orders", 200),
     "result of many pages": (lambda: f"/tasks/{asked_for(UNMATCHED)}/result?page=2&columns=_id&columns=name", 200),
+    "result that was looked through": (lambda: f"/tasks/{asked_for(UNMATCHED)}/result?{LOOKED_FOR}", 200),
+    "result asked for what it can not be": (lambda: f"/tasks/{asked_for(UNMATCHED)}/result?{WRONG}", 422),
+    "columns": (lambda: f"/tasks/{asked_for(EMPLOYED)}/result/columns", 200),
+    "files": (lambda: f"/tasks/{asked_for(EMPLOYED)}/result/files?make=csv&columns=amount", 200),
+    "comparison": (compared, 200),
+    "comparison of what is gone": (lambda: f"/comparison?older={joined('')}&newer={joined('u1')}", 200),
     "unknown task": (lambda: "/tasks/no-such-task", 404),
     "nothing there": (lambda: "/nothing", 404),
     "wrong page": (lambda: "/tasks?limit=0", 422),

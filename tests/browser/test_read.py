@@ -1,0 +1,186 @@
+"""A result is read: looked through, measured, taken away, compared with another run."""
+
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+from pymongo.database import Database
+
+from tests.browser.conftest import violations
+from tests.support import Process, wait_for_state
+from tests.webapp.test_api_v1 import finished_with
+from worker_tasks.connections import Document
+from worker_tasks.submission import submit_join
+
+WITH_ORDERS = {
+    "database": "shop",
+    "from": "users",
+    "joins": [{"from": "orders", "as": "orders", "on": [{"local": "_id", "foreign": "userId"}]}],
+}
+
+
+@pytest.fixture
+def people(servers: None) -> str:
+    """The id of a task that joined 120 people: a city each, but for one whose is null and one that has none."""
+    rows: list[Document] = [
+        {"_id": n, "name": f"Person {n:03}", "city": ["Oslo", "Lima", "Accra"][n % 3], "amount": (n * 37) % 120}
+        for n in range(120)
+    ]
+    rows[3]["city"] = None
+    del rows[4]["city"]
+    return finished_with(rows)
+
+
+@pytest.fixture
+def a_changing_shop(shop: Database[Document]) -> Iterator[Database[Document]]:
+    """Users who may be changed; afterwards they are as before."""
+    before = list(shop.users.find())
+    yield shop
+    shop.users.delete_many({})
+    shop.users.insert_many(before)
+
+
+def first_cells(page: Page) -> list[str]:
+    """The names in the table, from the top."""
+    return page.get_by_role("region", name="Joined documents").locator("td[data-label=name]").all_inner_texts()[:3]
+
+
+def test_rows_are_sorted_by_a_press_on_a_column_and_found_by_what_is_in_them(page: Page, people: str) -> None:
+    page.goto(f"/tasks/{people}/result")
+    page.get_by_role("link", name="amount").click()
+    expect(page.get_by_role("columnheader", name="amount")).to_have_attribute("aria-sort", "ascending")
+    assert first_cells(page) == ["Person 000", "Person 013", "Person 026"]
+    page.get_by_role("link", name="amount", exact=True).click()
+    expect(page.get_by_role("columnheader", name="amount")).to_have_attribute("aria-sort", "descending")
+    assert first_cells(page) == ["Person 107", "Person 094", "Person 081"]
+    page.get_by_text("Only rows where").click()
+    page.get_by_label("Column 1").fill("city")
+    page.get_by_label("Value 1").fill("Lima")
+    page.get_by_role("button", name="Find").click()
+    expect(page.get_by_role("status")).to_contain_text("39 of 120 rows, sorted by amount downwards.")
+    page.get_by_role("searchbox", name="Text").fill("person 11")
+    page.get_by_role("button", name="Find").click()
+    expect(page.get_by_role("status")).to_contain_text("3 of 120 rows")
+    assert sorted(first_cells(page)) == ["Person 112", "Person 115", "Person 118"]
+    assert violations(page) == []
+    page.get_by_role("link", name="All rows as they were joined").click()
+    expect(page.get_by_role("status")).to_contain_text("All 120 rows")
+
+
+def test_null_is_told_from_missing(page: Page, people: str) -> None:
+    page.goto(f"/tasks/{people}/result")
+    expect(page.locator("#row-4 td[data-label=city]")).to_have_text("null")
+    expect(page.locator("#row-5 td[data-label=city]")).to_have_text("missing")
+    page.get_by_text("Only rows where").click()
+    page.get_by_label("Column 1").fill("city")
+    page.get_by_label("Condition 1").select_option("is missing")
+    page.get_by_role("button", name="Find").click()
+    expect(page.get_by_role("status")).to_contain_text("1 of 120 rows")
+    assert first_cells(page) == ["Person 004"]
+
+
+def test_columns_are_chosen_and_put_in_order_and_the_download_has_no_others(page: Page, people: str) -> None:
+    page.goto(f"/tasks/{people}/result")
+    page.get_by_text("Columns: all").click()
+    for column in ("_id", "city"):
+        page.get_by_role("checkbox", name=column, exact=True).uncheck()
+    page.get_by_role("button", name="Show these").click()
+    page.get_by_text("Columns: 2 of 4").click()
+    page.get_by_role("link", name="Show amount further to the left").click()
+    headers = page.get_by_role("region", name="Joined documents").locator("thead th a").all_inner_texts()
+    assert headers == ["amount", "name"]
+    page.get_by_role("link", name="Download what is shown").click()
+    expect(page.get_by_text("Every row, with amount, name alone.")).to_be_visible()
+    page.get_by_role("button", name="Prepare CSV").click()
+    with page.expect_download() as downloading:
+        page.get_by_role("link", name=re.compile(r"Download CSV, [\d.]+ KiB")).click()
+    lines = Path(downloading.value.path()).read_text().splitlines()
+    assert (lines[0], len(lines)) == ("amount,name", 121)
+
+
+def test_an_excel_file_is_prepared_and_fetched_while_the_page_is_watched(page: Page, people: str) -> None:
+    page.goto(f"/tasks/{people}/result")
+    page.get_by_role("link", name="Download", exact=True).click()
+    page.get_by_role("button", name="Prepare Excel").click()
+    with page.expect_download() as downloading:
+        page.get_by_role("link", name=re.compile("Download Excel")).click()
+    assert downloading.value.suggested_filename.endswith(".xlsx")
+    assert Path(downloading.value.path()).read_bytes()[:2] == b"PK"
+
+
+def test_columns_are_measured_while_the_first_rows_are_read(page: Page, worker: Process) -> None:
+    task_id = finished_with([{"_id": n, "half": n / 2, "text": f"t{n % 7}"} for n in range(60_000)])
+    worker.signal_group(signal.SIGSTOP)
+    try:
+        page.goto(f"/tasks/{task_id}/result")
+        page.evaluate("window.notReloaded = true")
+        expect(page.get_by_text("A worker is measuring all 60,000 rows")).to_be_visible()
+        expect(page.locator("#row-50")).to_be_visible()
+        assert violations(page) == []
+    finally:
+        worker.signal_group(signal.SIGCONT)
+    expect(page.get_by_role("img", name=re.compile("From 0 to 59,999"))).to_be_visible()
+    assert page.evaluate("window.notReloaded")
+    assert page.locator("#reading").get_attribute("hx-get") is None
+    page.get_by_role("link", name="Columns", exact=True).click()
+    expect(page.get_by_text("whole numbers, all different")).to_be_visible()
+    page.get_by_role("link", name="t3", exact=True).click()
+    expect(page.get_by_role("status")).to_contain_text("8,571 of 60,000 rows")
+
+
+def test_looking_works_without_javascript(page_without_javascript: Page, people: str) -> None:
+    page = page_without_javascript
+    page.goto(f"/tasks/{people}/result")
+    page.get_by_label("Order").select_option("amount, highest first")
+    page.get_by_role("searchbox", name="Text").fill("oslo")
+    page.get_by_role("button", name="Find").click()
+    expect(page.get_by_role("status")).to_contain_text("39 of 120 rows")
+    # 37 n modulo 120, highest first, of every third person.
+    assert first_cells(page) == ["Person 081", "Person 042", "Person 084"]
+    page.get_by_role("link", name="Download", exact=True).click()
+    page.get_by_role("button", name="Prepare Parquet").click()
+    expect(page.get_by_role("link", name=re.compile("Download Parquet"))).to_be_visible()
+
+
+def test_a_nested_list_is_opened(page: Page) -> None:
+    task_id = submit_join(WITH_ORDERS)
+    wait_for_state(task_id, "SUCCESS")
+    page.goto(f"/tasks/{task_id}/result")
+    orders = page.locator("#row-1 td[data-label=orders]")
+    expect(orders.get_by_text("o101")).to_be_hidden()
+    orders.get_by_text("1 document").click()
+    expect(orders.get_by_text("o101")).to_be_visible()
+
+
+def test_two_runs_are_compared_after_rows_were_added_removed_and_changed(
+    page: Page, a_changing_shop: Database[Document], no_tasks: None
+) -> None:
+    users = a_changing_shop.users
+    older = submit_join(WITH_ORDERS, fresh=True)
+    wait_for_state(older, "SUCCESS")
+    users.insert_many([{"_id": "new-1", "name": "New One"}, {"_id": "new-2", "name": "New Two"}])
+    users.delete_one({"_id": "u7"})
+    users.update_one({"_id": "u1"}, {"$set": {"name": "Alicia"}})
+    newer = submit_join(WITH_ORDERS, fresh=True)
+    wait_for_state(newer, "SUCCESS")
+    page.goto("/tasks")
+    for task in page.get_by_role("checkbox", name=re.compile("Select Users with their orders")).all():
+        task.check()
+    page.get_by_role("button", name="Compare two").click()
+    expect(page.get_by_role("status")).to_have_text(re.compile("1 changed, 2 added, 1 gone, [0-9,]+ the same."))
+    changed = page.get_by_role("region", name="Rows: changed")
+    expect(changed.locator("del")).to_contain_text("Alice")
+    expect(changed.locator("ins")).to_contain_text("Alicia")
+    assert violations(page) == []
+    page.get_by_role("link", name="2 added").click()
+    expect(page.get_by_role("region", name="Rows: added")).to_contain_text("New Two")
+    page.get_by_role("link", name="1 gone").click()
+    expect(page.get_by_role("region", name="Rows: gone").locator("td[data-label=_id]")).to_have_text("u7")
+    page.get_by_text("Compare by other columns").click()
+    page.get_by_role("checkbox", name="_id", exact=True).uncheck()
+    page.get_by_role("checkbox", name="email", exact=True).check()
+    page.get_by_role("button", name="Compare by these").click()
+    expect(page.get_by_text("Rows with the same email are compared")).to_be_visible()
