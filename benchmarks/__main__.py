@@ -1,4 +1,4 @@
-"""Runs the measurements that are named, or all of them: bulk, small, web, list, sharing, ways."""
+"""Runs the measurements that are named, or all of them: bulk, small, web, list, sharing, ways, reading."""
 
 import argparse
 import json
@@ -20,9 +20,17 @@ def main() -> None:
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Servers(Path(folder)) as servers:
         # Only now, because the settings are read from the environment once.
-        from benchmarks import bulk, lists, sharing, small, strategies, web  # noqa: PLC0415
+        from benchmarks import bulk, lists, reading, sharing, small, strategies, web  # noqa: PLC0415
 
-        rooms = {"bulk": bulk, "small": small, "web": web, "list": lists, "sharing": sharing, "ways": strategies}
+        rooms = {
+            "bulk": bulk,
+            "small": small,
+            "web": web,
+            "list": lists,
+            "sharing": sharing,
+            "ways": strategies,
+            "reading": reading,
+        }
         measured = json.loads(RESULTS.read_text())["measured"] if RESULTS.exists() else {}
         for name in chosen.names or rooms:
             for row in rooms[name].measure(servers, chosen.repeats):

@@ -104,7 +104,9 @@ def test_a_comparison_of_nothing_is_refused(client: FlaskClient, asked: dict[str
 
 
 def selected(client: FlaskClient, *task_ids: str) -> TestResponse:
-    token = re.search(r'name="csrf_token"[^>]* value="([^"]+)"', client.get("/tasks", headers={"Accept": "text/html"}).text)
+    token = re.search(
+        r'name="csrf_token"[^>]* value="([^"]+)"', client.get("/tasks", headers={"Accept": "text/html"}).text
+    )
     assert token
     form = {"csrf_token": token[1], "do": "compare", "task": list(task_ids)}
     return client.post("/tasks/selection", data=form)
@@ -115,4 +117,7 @@ def test_two_that_are_selected_are_compared_the_older_first(client: FlaskClient,
     answer = selected(client, newer, older)
     assert answer.headers["Location"] == f"/comparison?older={older}&newer={newer}"
     answer = selected(client, newer)
-    assert "Select two tasks to compare them; 1 was selected." in client.get(answer.headers["Location"], headers={"Accept": "text/html"}).text
+    assert (
+        "Select two tasks to compare them; 1 was selected."
+        in client.get(answer.headers["Location"], headers={"Accept": "text/html"}).text
+    )

@@ -1,7 +1,8 @@
 """Two results of the same join beside each other: their rows paired by key, their values compared.
 
-Rows of the same key are paired in the order of their values. Values are compared as text, nested ones as their JSON;
-null is another value than a field that is missing.
+Of rows of the same key those are paired first that are the same. Values are compared as text, nested ones as their
+JSON, as are those of a column that is of another kind in the other result; null is another value than a field that is
+missing.
 """
 
 from array import array
@@ -12,12 +13,13 @@ import duckdb
 from worker_tasks.errors import InvalidInput
 from worker_tasks.reading.comparison import Comparison, common, usual_key
 from worker_tasks.reading.figures import text_of
-from worker_tasks.reading.profiles import Profile
+from worker_tasks.reading.profiles import ColumnKind, Profile
 
 #: Row numbers that are fetched at once.
 FETCHED = 50_000
-#: What stands for null, and for nothing at all; and what parts values.
-NULL, MISSING, UNIT = "chr(1)", "chr(2)", "chr(31)"
+OID_DIGITS = 24
+#: What stands for null, and for nothing at all, and before each value.
+NULL, MISSING, VALUE = "'null'", "'missing'", "'='"
 
 
 def compare(database: duckdb.DuckDBPyConnection, older: Profile, newer: Profile, key: Sequence[str]) -> Comparison:
@@ -35,19 +37,21 @@ def compare(database: duckdb.DuckDBPyConnection, older: Profile, newer: Profile,
         if name not in columns:
             raise InvalidInput({"key": f"names “{name}”, which is not a column of both results."})
     by = list(key) or usual_key(older, newer)
-    for side, profile in (("older", older), ("newer", newer)):
-        values = [_value(profile, name) for name in columns]
-        keys = [_value(profile, name) for name in by]
+    for side, profile, other in (("older", older, newer), ("newer", newer, older)):
+        values = [_value(profile, other, name) for name in columns]
+        keys = [_value(profile, other, name) for name in by]
         database.execute(
             f"CREATE TABLE keyed_{side} AS "
             f"SELECT number, {_joined(keys or values)} AS key, md5({_joined(values)}) AS digest FROM {side}"
         )
     repeated = any(_is_repeated(database, side) for side in ("older", "newer"))
-    turn = "row_number() OVER (PARTITION BY key ORDER BY digest, number)" if repeated else "1"
+    first, second = (
+        _in_turn(*sides) if repeated else f"(SELECT *, 1 AS turn FROM keyed_{sides[0]})"
+        for sides in (("older", "newer"), ("newer", "older"))
+    )
     database.execute(
         "CREATE TABLE pairs AS SELECT older.number AS was, newer.number AS is_now, older.digest = newer.digest AS same "
-        f"FROM (SELECT *, {turn} AS turn FROM keyed_older) AS older "
-        f"FULL JOIN (SELECT *, {turn} AS turn FROM keyed_newer) AS newer USING (key, turn)"
+        f"FROM {first} AS older FULL JOIN {second} AS newer USING (key, turn)"
     )
     counted = database.execute(
         "SELECT count(*) FILTER (was IS NULL), count(*) FILTER (is_now IS NULL), count(*) FILTER (NOT same), "
@@ -67,16 +71,47 @@ def compare(database: duckdb.DuckDBPyConnection, older: Profile, newer: Profile,
     )
 
 
-def _value(profile: Profile, name: str) -> str:
+def _value(profile: Profile, other: Profile, name: str) -> str:
     """A column's value as text, in SQL; never NULL."""
     number = profile.number_of(name)
     column = profile.columns[number]
+    text = text_of(f"c{number}", column.kind)
+    if column.kind is not other.columns[other.number_of(name)].kind:
+        text = _as_json(f"c{number}", column.kind, text)
     nothing = f"CASE WHEN n{number} THEN {NULL} ELSE {MISSING} END" if column.nulls else MISSING
-    return f"coalesce({text_of(f'c{number}', column.kind)}, {nothing})"
+    return f"coalesce({VALUE} || {text}, {nothing})"
+
+
+def _as_json(column: str, kind: ColumnKind, text: str) -> str:
+    """A column's value as it stands in a column of mixed kinds; exact numbers as they do in one of their own."""
+    if kind is ColumnKind.TEXT:
+        return f"to_json({column})::VARCHAR"
+    if kind is ColumnKind.ID:
+        name = f"CASE WHEN length({column}) = {OID_DIGITS} THEN '$oid' ELSE '$uuid' END"
+        return f"json_object({name}, {column})::VARCHAR"
+    if kind is ColumnKind.DATE:
+        return (
+            f"CASE WHEN year({column}) BETWEEN 1970 AND 9999 THEN json_object('$date', {text}) "
+            f"ELSE json_object('$date', json_object('$numberLong', epoch_ms({column})::VARCHAR)) END::VARCHAR"
+        )
+    if kind is ColumnKind.MIXED:
+        return f"coalesce({column}::JSON->>'$.\"$numberDecimal\"', {column}::JSON->>'$.\"$numberDouble\"', {column})"
+    return text
 
 
 def _joined(values: list[str]) -> str:
-    return f"concat_ws({UNIT}, {', '.join(values)})" if values else "''"
+    return f"to_json([{', '.join(values)}])::VARCHAR" if values else "''"
+
+
+def _in_turn(side: str, other: str) -> str:
+    """The rows of one side, those of the same key numbered: first those that the other side has as well."""
+    nth = "row_number() OVER (PARTITION BY digest ORDER BY number) AS nth"
+    return (
+        "(SELECT number, key, digest, "
+        "row_number() OVER (PARTITION BY key ORDER BY there IS NULL, digest, nth) AS turn "
+        f"FROM (SELECT *, {nth} FROM keyed_{side}) "
+        f"LEFT JOIN (SELECT digest, {nth}, true AS there FROM keyed_{other}) USING (digest, nth))"
+    )
 
 
 def _is_repeated(database: duckdb.DuckDBPyConnection, side: str) -> bool:
@@ -88,7 +123,7 @@ def _changes(database: duckdb.DuckDBPyConnection, older: Profile, newer: Profile
     """How many values of each column changed, the most first."""
     found: dict[str, int] = {}
     for name in columns:
-        was, is_now = _value(older, name), _value(newer, name)
+        was, is_now = _value(older, newer, name), _value(newer, older, name)
         row = database.execute(
             f"SELECT count(*) FROM (SELECT was, is_now FROM pairs WHERE NOT same) "
             f"JOIN (SELECT number, {was} AS before FROM older) AS o ON o.number = was "

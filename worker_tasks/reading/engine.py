@@ -12,6 +12,8 @@ from worker_tasks.settings import settings
 
 #: Bytes of one row's JSON: what MongoDB allows a document, and what writing it as JSON may add.
 MAX_ROW_BYTES = 64 * 1024 * 1024
+#: Seconds between two interruptions of what takes too long.
+INTERRUPT_SECONDS = 0.05
 
 
 @contextmanager
@@ -36,13 +38,23 @@ def opened() -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
                 "autoload_known_extensions": False,
             },
         )
-        timer = threading.Timer(settings().reading_seconds, database.interrupt)
-        timer.start()
+        over = threading.Event()
+        limit = threading.Thread(target=_interrupt, args=(database, over), name="limit", daemon=True)
+        limit.start()
         try:
             yield database, folder
         finally:
-            timer.cancel()
+            over.set()
+            limit.join()
             database.close()
+
+
+def _interrupt(database: duckdb.DuckDBPyConnection, over: threading.Event) -> None:
+    """Ends what takes too long: each query from then on, because between two of them there is nothing to end."""
+    seconds = settings().reading_seconds
+    while not over.wait(seconds):
+        database.interrupt()
+        seconds = INTERRUPT_SECONDS
 
 
 def literal(text: str) -> str:

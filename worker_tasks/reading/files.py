@@ -89,9 +89,8 @@ def csv(making: Making, file: Path) -> None:
         whole.write(f"{header}\n".encode())
         lines = file.with_suffix(".lines")
         rows = making.rows
-        making.database.execute(
-            f"COPY ({making.query(_cell)}) TO {literal(str(lines))} (FORMAT csv, HEADER false, NULLSTR '')"
-        )
+        query = making.query(_cell if len(making.columns) > 1 else _only_cell)
+        making.database.execute(f"COPY ({query}) TO {literal(str(lines))} (FORMAT csv, HEADER false, NULLSTR '')")
         with lines.open("rb") as more:
             shutil.copyfileobj(more, whole, results.CHUNK_BYTES)
         lines.unlink()
@@ -104,6 +103,11 @@ def _cell(number: int, column: Column) -> str:
         return text
     runs = f"regexp_matches({text}, {literal(FORMULA)}) AND NOT regexp_matches({text}, {literal(NUMBER)})"
     return f"CASE WHEN {runs} THEN '''' || {text} ELSE {text} END"
+
+
+def _only_cell(number: int, column: Column) -> str:
+    """Never NULL, so that a row without a value is no empty line, which readers skip."""
+    return f"coalesce({_cell(number, column)}, '')"
 
 
 def _harmless(name: str) -> str:
@@ -120,7 +124,8 @@ def parquet(making: Making, file: Path) -> None:
     # DuckDB takes names that differ in their letters' case alone for the same.
     taken: dict[str, str] = {}
     for column in making.columns:
-        name = column.name
+        # Nor is a name without a letter one.
+        name = column.name or "_"
         while name.lower() in taken:
             name += "_"
         taken[name.lower()] = name

@@ -1,5 +1,6 @@
 """A result, or an excerpt of it, as an Excel workbook: the rows, on as many sheets as they need, and a provenance."""
 
+import math
 from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
@@ -119,9 +120,15 @@ def exactly(value: int | str, kind: ColumnKind) -> float | None:
         return None
     if not exact.is_finite():
         return None
+    number = float(exact)
+    # Beyond what a floating-point number reaches.
+    if math.isinf(number) or (exact and not number):
+        return None
     # What is written with a fraction in a column of floating-point numbers is no more exact than Excel is.
     floating = kind is ColumnKind.NUMBER and exact != exact.to_integral_value()
-    return float(exact) if floating or len(exact.normalize().as_tuple().digits) <= DIGITS else None
+    # Not by normalize(), which keeps 28 digits and no more.
+    digits = "".join(map(str, exact.as_tuple().digits)).rstrip("0")
+    return number if floating or len(digits) <= DIGITS else None
 
 
 def _provenance(workbook: xlsxwriter.Workbook, making: Making, cut: int) -> None:
