@@ -20,7 +20,8 @@ DRIVERS = {"redis", "pymongo", "bson", "gridfs", "kombu"}
 #: Imports each module that is named, in a child that has seen none of ours; what is not ours is there already.
 EACH_ALONE = """
 import importlib, os, sys, traceback
-import celery, duckdb, flask, flask_wtf, honcho.printer, humanize, playwright.sync_api, pydantic_settings, pymongo, redis
+import celery, duckdb, flask, flask_wtf, honcho.printer, humanize, playwright.sync_api, pydantic_settings
+import pymongo, redis
 
 failed = []
 for module in sys.argv[1:]:

@@ -1,6 +1,7 @@
 """Find: the list of tasks, as a page for people and as JSON for programs; several of them cancelled or run again."""
 
 import hashlib
+from collections import Counter
 from typing import Any
 
 from flask import Blueprint, Response, flash, jsonify, make_response, redirect, render_template, request, url_for
@@ -63,11 +64,23 @@ def _as_page(shown: list[dict[str, Any]], more: str | None, cursor: task_search.
             poll_seconds=POLL_SECONDS,
             filters={name: text for name, text in request.args.items() if text and name not in {"limit", "cursor"}},
             states=[words.name for words in presentation.STATE_WORDS.values()],
-            metadata_keys=[] if fragment else task_search.metadata_keys(),
+            **({} if fragment else _choices()),
         )
     )
     response.headers["HX-PTag"] = tag
     return response
+
+
+def _choices() -> dict[str, Any]:
+    """What the form offers: keys of the metadata, people, joins."""
+    joins = [(task["fingerprint"], presentation.sentence(task)) for task in task_search.joins_of()]
+    alike = Counter(said for _, said in joins)
+    return {
+        "metadata_keys": task_search.metadata_keys(),
+        "people": task_search.people_of(),
+        # Joins that differ only in what a sentence does not say.
+        "joins": [(mark, f"{said} ({mark[:6]})" if alike[said] > 1 else said) for mark, said in joins],
+    }
 
 
 def _tag_of(shown: list[dict[str, Any]], more: str | None) -> str:

@@ -106,6 +106,30 @@ def metadata_keys(of_newest: int = 200) -> list[str]:
     ]
 
 
+def joins_of(of_newest: int = 200) -> list[Document]:
+    """Of each join among the newest tasks the newest one.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    newest_first = connections().tasks.find({}, {"timeline": False, "checks": False}).sort(NEWEST_FIRST)
+    found: dict[str, Document] = {}
+    for task in newest_first.limit(of_newest):
+        if task.get("fingerprint"):
+            found.setdefault(task["fingerprint"], task)
+    return list(found.values())
+
+
+def people_of(of_newest: int = 200) -> list[str]:
+    """Who asked for the newest tasks, as far as that is known.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    newest_first = connections().tasks.find({}, {"requested_by": True}).sort(NEWEST_FIRST)
+    return sorted({task["requested_by"] for task in newest_first.limit(of_newest) if task.get("requested_by")})
+
+
 def place_in_queue(task: Document, most: int = 1_000) -> int:
     """How many tasks wait in the same queue since before this one; counted up to ``most``.
 

@@ -139,11 +139,11 @@ def test_a_parquet_file_is_read_with_its_types_and_its_provenance(
 ) -> None:
     file = tmp_path / "people.parquet"
     file.write_bytes(download(client, people, "parquet"))
-    described = duckdb.sql(f"DESCRIBE SELECT * FROM '{file}'").fetchall()  # noqa: S608 - a file of this test
+    described = duckdb.execute(f"DESCRIBE SELECT * FROM '{file}'").fetchall()  # noqa: S608 - a file of this test
     assert [column[:2] for column in described] == [
         ("_id", "BIGINT"), ("name", "VARCHAR"), ("secret", "VARCHAR"), ("born.year", "BIGINT")
     ]  # fmt: skip
-    ((card,),) = duckdb.sql(f"SELECT value FROM parquet_kv_metadata('{file}') WHERE key = 'provenance'").fetchall()  # noqa: S608
+    ((card,),) = duckdb.execute(f"SELECT value FROM parquet_kv_metadata('{file}') WHERE key = 'provenance'").fetchall()  # noqa: S608
     assert json.loads(card)["task_id"] == people
 
 

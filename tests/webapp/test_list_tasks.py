@@ -163,6 +163,29 @@ def test_the_filters_stay_in_the_page_and_in_its_links(client: FlaskClient, four
     assert "No task is like that." in client.get("/tasks?key=team&value=none", headers=HTML).text
 
 
+def test_the_form_offers_the_joins_and_the_people_that_there_are(client: FlaskClient, no_tasks: None) -> None:
+    for task_id, other, mark, person in (
+        ("a", "orders", "f1", "ada"),
+        ("b", "orders", "f2", None),
+        ("c", "cats", "f3", "bo"),
+    ):
+        join = {"database": "shop", "from": "users", "joins": [{"from": other, "as": "x", "on": []}]}
+        options = {"join": join, "fingerprint": mark, "requested_by": person}
+        ledger.record(ledger.new_document(task_id, "worker_tasks.tasks.run_join", [join], **options))
+    page = client.get("/tasks?join=f3", headers=HTML).text
+    offered = re.findall(r'<option value="(f\d)" (selected)?\s*>([^<]+)</option>', page)
+    assert sorted(offered) == [
+        ("f1", "", "Users with their orders (f1)"),
+        ("f2", "", "Users with their orders (f2)"),
+        ("f3", "selected", "Users with their cats"),
+    ]
+    assert re.findall(r'<datalist id="people">(.*?)</datalist>', page) == [
+        '<option value="ada"></option><option value="bo"></option>'
+    ]
+    assert re.findall(r'name="task" value="(\w)"', page) == ["c"]
+    assert re.findall(r'name="task" value="(\w)"', client.get("/tasks?by=ada", headers=HTML).text) == ["a"]
+
+
 def test_an_unchanged_list_is_not_sent_again(client: FlaskClient, four_tasks: dict[str, str]) -> None:
     poll = {**HTML, "HX-Request": "true"}
     first = client.get("/tasks", headers=poll)
