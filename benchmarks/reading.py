@@ -43,7 +43,9 @@ def measure(servers: Servers, repeats: int) -> Iterator[Row]:
     release.ensure_indexes()
     fill(baselines.mongodb().bench)
     took: dict[str, list[float]] = {}
-    growth, idle, busy = [], [], []
+    growth: list[float] = []
+    idle: list[float] = []
+    busy: list[float] = []
     port = free_port()
     waiting = app.send_task("worker_tasks.tasks.long_running_task", ["x"], queue="unattended").id
     gunicorn = f"exec gunicorn wsgi:app --bind 127.0.0.1:{port} --workers 1"
@@ -62,8 +64,8 @@ def measure(servers: Servers, repeats: int) -> Iterator[Row]:
                         for name, seconds in reader.result().items():
                             took.setdefault(name, []).append(seconds)
                 growth.append(peak.growth)
-    for name, seconds in took.items():
-        yield amount(f"300,000 rows, two people at once: {name}", "", seconds, "s")
+    for name, each in took.items():
+        yield amount(f"300,000 rows, two people at once: {name}", "", each, "s")
     yield amount("the same: growth of the web process", "<= 60", growth, "MiB")
     yield ratio("the same: 99th percentile of the polls of others, against idle", "<= 2", [_p99(busy)], [_p99(idle)])
 

@@ -68,7 +68,12 @@ def at_column(document: Document, column: str) -> tuple[bool, Any]:
         return True, document[column]
     for head, inner in document.items():
         # The names of fields may have dots as well.
-        if isinstance(inner, dict) and column.startswith(f"{head}."):
+        if not column.startswith(f"{head}."):
+            continue
+        if inner is None:
+            # What is inside of null is null, and not missing.
+            return True, None
+        if isinstance(inner, dict):
             there, value = at_column(inner, column[len(head) + 1 :])
             if there:
                 return True, value

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from datetime import timedelta
 from html import unescape
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
@@ -170,7 +171,7 @@ def test_the_form_offers_the_joins_and_the_people_that_there_are(client: FlaskCl
         ("c", "cats", "f3", "bo"),
     ):
         join = {"database": "shop", "from": "users", "joins": [{"from": other, "as": "x", "on": []}]}
-        options = {"join": join, "fingerprint": mark, "requested_by": person}
+        options: dict[str, Any] = {"join": join, "fingerprint": mark, "requested_by": person}
         ledger.record(ledger.new_document(task_id, "worker_tasks.tasks.run_join", [join], **options))
     page = client.get("/tasks?join=f3", headers=HTML).text
     offered = re.findall(r'<option value="(f\d)" (selected)?\s*>([^<]+)</option>', page)

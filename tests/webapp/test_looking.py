@@ -10,9 +10,8 @@ from flask.testing import FlaskClient
 from tests.support import Process, eventually
 from tests.webapp.test_api_v1 import finished_with
 from webapp import reading
-from worker_tasks import results
+from worker_tasks import celery_app, results
 from worker_tasks.connections import connections
-from worker_tasks.reading import derived
 
 CITIES = ["Oslo", "Lima", None, "Accra"]
 
@@ -117,7 +116,7 @@ def test_a_result_without_a_worker_is_read_all_the_same(
     client: FlaskClient, servers: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading, "PATIENCE", 0)
-    monkeypatch.setattr(derived.app, "publish_derivation", lambda *_: None)
+    monkeypatch.setattr(celery_app.app, "publish_derivation", lambda *_: None)
     task_id = finished_with([{"_id": number} for number in range(60)])
     page, numbers = shown(client, task_id)
     assert numbers == list(range(1, 51))

@@ -1,8 +1,8 @@
 """Two results of the same join beside each other: their rows paired by key, their values compared.
 
 Of rows of the same key those are paired first that are the same. Values are compared as text, nested ones as their
-JSON, as are those of a column that is of another kind in the other result; null is another value than a field that is
-missing.
+JSON, as are those of a column that is of another kind in the other result. Null is another value than a field that is
+missing; an empty document, where others are spread over columns, is not.
 """
 
 from array import array

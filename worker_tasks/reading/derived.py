@@ -58,6 +58,11 @@ local times = redis.call('INCR', KEYS[3])
 redis.call('EXPIRE', KEYS[3], ARGV[4])
 return times
 """
+_WRITE = """
+redis.call('SET', KEYS[1], '', 'PX', ARGV[1])
+redis.call('SADD', KEYS[2], KEYS[1])
+if redis.call('PTTL', KEYS[2]) < tonumber(ARGV[1]) then redis.call('PEXPIRE', KEYS[2], ARGV[1]) end
+"""
 _IF_MINE = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end\n"
 _SAY = f"""{_IF_MINE}
 redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
@@ -226,7 +231,9 @@ class Work:
         self._written.append(name)
         store = connections().results
         size = 0
-        store.set(key, b"", ex=max(1, self._seconds_left()))
+        left = max(1, int((self.summary.expires_at - ledger.now()).total_seconds() * 1000))
+        # Noted with the result, so that it goes with it even if this worker dies.
+        store.eval(_WRITE, 2, key, results.derived_key(self.summary.run), left)
         for chunk in chunks:
             store.setrange(key, size, chunk)
             size += len(chunk)
@@ -234,9 +241,6 @@ class Work:
 
     def _staged(self, name: str) -> str:
         return f"{_key(self.summary.run, self.derivation.name, name)}:{self._mark}"
-
-    def _seconds_left(self) -> int:
-        return int((self.summary.expires_at - ledger.now()).total_seconds())
 
     def _keys(self) -> list[str]:
         run, name = self.summary.run, self.derivation.name

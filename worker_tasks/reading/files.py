@@ -82,7 +82,7 @@ def csv(making: Making, file: Path) -> None:
     with file.open("wb") as whole:
         if making.inside:
             card = json.dumps(making.card, ensure_ascii=False, indent=1, default=str)
-            whole.writelines(f"# {line}\r\n".encode() for line in card.splitlines())
+            whole.writelines(f"# {line}\n".encode() for line in card.splitlines())
         if not making.columns:
             return
         header = ",".join(_quoted(_harmless(column.name)) for column in making.columns)

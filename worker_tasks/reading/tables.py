@@ -146,10 +146,14 @@ def _extracted(  # noqa: PLR0913, PLR0917 - out of what, into what
 ) -> list[_Source]:
     """Makes a table of these fields of a JSON column, and looks at what their values are."""
     pointers = ", ".join(literal("/" + name.replace("~", "~0").replace("/", "~1")) for name in names)
-    columns = ", ".join(f"found[{number + 1}] AS {table}_{number}" for number in range(len(names)))
+    # What is inside of null is null, and not missing.
+    columns = ", ".join(
+        f"CASE WHEN is_null THEN 'null'::JSON ELSE found[{number + 1}] END AS {table}_{number}"
+        for number in range(len(names))
+    )
     database.execute(
-        f"CREATE TABLE {table} AS "
-        f"SELECT {columns} FROM (SELECT json_extract({column}, [{pointers}]) AS found FROM {within})"
+        f"CREATE TABLE {table} AS SELECT {columns} FROM (SELECT json_extract({column}, [{pointers}]) AS found, "
+        f"coalesce(json_type({column}) = 'NULL', false) AS is_null FROM {within})"
     )
     sources = [_Source([*path, name], table, f"{table}_{number}") for number, name in enumerate(names)]
     for source in sources:
