@@ -10,7 +10,7 @@ from werkzeug.exceptions import Conflict
 
 from webapp import presentation
 from webapp.forms import MetadataForm
-from worker_tasks import capacity, ledger, live, staging, submission, task_search
+from worker_tasks import capacity, ledger, live, results, staging, submission, task_search
 from worker_tasks.errors import TaskNotFound
 from worker_tasks.joins import runs
 
@@ -84,6 +84,7 @@ def _seen(task_id: str) -> dict[str, Any]:
         "progress": alive.progress if alive else None,
         "waiting": _waiting(task),
         "first_rows": _first_rows(task) if alive and alive.progress else [],
+        "before": _run_before(task),
         "tag": _tag(alive.tag if alive else revision_of(task), task),
         "poll_seconds": presentation.poll_seconds(task, datetime.now(UTC)),
     }
@@ -101,6 +102,14 @@ def _waiting(task: dict[str, Any]) -> str:
     if task.get("shares"):
         return "Another task runs the same join just now; this one gets its result."
     return presentation.waiting_words(task_search.place_in_queue(task), task_search.usual_seconds(), capacity.slots())
+
+
+def _run_before(task: dict[str, Any]) -> dict[str, Any] | None:
+    """The run before this one, if there is a result of both to compare."""
+    if task["status"] != states.SUCCESS or results.of_task(task) is None:
+        return None
+    before = task_search.run_before(task)
+    return before if before is not None and results.of_task(before) is not None else None
 
 
 def _first_rows(task: dict[str, Any]) -> list[dict[str, Any]]:

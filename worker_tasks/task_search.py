@@ -120,6 +120,20 @@ def joins_of(of_newest: int = 200) -> list[Document]:
     return list(found.values())
 
 
+def run_before(task: Document) -> Document | None:
+    """The newest run of the same join that was asked for before this one and did its work; None where there is none.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    if not task.get("fingerprint"):
+        return None
+    before = _older_than(Cursor(task["queued_at"], task["_id"]))
+    # One that shared a run has no result of its own.
+    done = {"fingerprint": task["fingerprint"], "status": states.SUCCESS, "shares": None, **before}
+    return next(iter(connections().tasks.find(done).sort(NEWEST_FIRST).limit(1)), None)
+
+
 def people_of(of_newest: int = 200) -> list[str]:
     """Who asked for the newest tasks, as far as that is known.
 

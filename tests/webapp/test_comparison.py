@@ -9,12 +9,12 @@ from celery import states
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from tests.support import Process, publish
+from tests.support import Process, publish, wait_for_state
 from tests.webapp.test_api_v1 import assert_problem
 from tests.worker_tasks.support import new_id
 from worker_tasks import ledger, results
 from worker_tasks.connections import Document, connections
-from worker_tasks.submission import RUN_JOIN
+from worker_tasks.submission import RUN_JOIN, submit_join
 
 BEFORE: list[Document] = [{"_id": n, "name": f"P{n}", "orders": [{"amount": n}]} for n in range(60)]
 
@@ -72,6 +72,19 @@ def test_other_columns_can_tell_rows_apart(client: FlaskClient, two: tuple[str, 
     assert "Rows with the same name are compared; several rows have the same" in page
     answer = client.get("/comparison", query_string={"older": two[0], "newer": two[1], "key": "nobody"})
     assert "names “nobody”, which is not a column of both results." in answer.text
+
+
+def test_a_task_leads_to_what_changed_since_the_run_before(client: FlaskClient, worker: Process) -> None:
+    join = {"from": "orders", "as": "orders", "on": [{"local": "_id", "foreign": "userId"}]}
+    asked = {"database": "shop", "from": "users", "match": {"_id": {"$in": ["u1", "u2"]}}, "joins": [join]}
+    tasks = []
+    for _ in range(3):
+        tasks.append(submit_join(asked, fresh=True))
+        wait_for_state(tasks[-1], states.SUCCESS)
+    link = f"/comparison?older={tasks[1]}&amp;newer={tasks[2]}"
+    assert link in client.get(f"/tasks/{tasks[2]}").text
+    # Of the first one nothing is left to compare with.
+    assert "/comparison" not in client.get(f"/tasks/{tasks[1]}").text
 
 
 def test_a_program_reads_the_same(client: FlaskClient, two: tuple[str, str]) -> None:
