@@ -28,6 +28,7 @@ document.addEventListener("htmx:after:swap", (event) => {
   showState();
   offerCopies();
   localTimes();
+  countSelected();
 });
 
 // The tab's icon says the state; its title comes with the fragment.
@@ -62,13 +63,39 @@ function localTimes() {
 }
 localTimes();
 
+// What is done to several tasks says how many, and offers only what can be done to so many.
+function countSelected() {
+  const selected = document.querySelectorAll("input[name=task]:checked").length;
+  for (const place of document.querySelectorAll("[data-count-of=task]")) place.textContent = selected ? `${selected} selected. ` : "";
+  for (const button of document.querySelectorAll("[data-needs]")) button.disabled = selected !== Number(button.dataset.needs);
+}
+document.addEventListener("change", (event) => { if (event.target.name === "task") countSelected(); });
+window.addEventListener("pageshow", countSelected);
+
+// An address that is sent on says only what was asked.
+document.addEventListener("formdata", (event) => {
+  if (event.target.method !== "get") return;
+  const where = event.formData.getAll("where"), is = event.formData.getAll("is"), value = event.formData.getAll("value");
+  for (const name of new Set(event.formData.keys())) {
+    if (event.formData.getAll(name).every((text) => text === "")) event.formData.delete(name);
+  }
+  if (!where.length) return;
+  for (const name of ["where", "is", "value"]) event.formData.delete(name);
+  where.forEach((column, place) => {
+    if (!column) return;
+    event.formData.append("where", column);
+    event.formData.append("is", is[place]);
+    event.formData.append("value", value[place]);
+  });
+});
+
 // What is left of a result, to the second.
 function countDown() {
   for (const time of document.querySelectorAll("[data-until]")) {
     const seconds = Math.round((new Date(time.dateTime) - Date.now()) / 1000);
     const parts = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, seconds % 60];
     const clock = parts.map((part, place) => (place ? String(part).padStart(2, "0") : part)).join(":");
-    time.textContent = seconds > 0 ? `in ${clock.replace(/^0:/, "")}` : "now";
+    time.textContent = seconds > 0 ? `in ${clock.replace(/^0:/, "")}` : "expired";
   }
 }
 if (document.querySelector("[data-until]")) {

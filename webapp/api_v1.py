@@ -181,7 +181,8 @@ def _glimpse(task: Document, limit: int) -> Document:
 @blueprint.get("/tasks/<task_id>/result.<any(csv, xlsx, parquet, json, ndjson):format>")
 def result_file(task_id: str, format: str) -> Response:  # noqa: A002 - the name of the address's part
     """The result, or what of it is asked for, as a file; one that a worker has to make is waited for."""
-    summary, excerpt = _summary(ledger.find(task_id)), reading.excerpt_asked()
+    task = ledger.find(task_id)
+    summary, excerpt = _summary(task), reading.excerpt_asked()
     inside = request.args.get("inside") == "yes"
     if format in exports.AT_ONCE and excerpt.is_everything and not inside:
         response = exports.at_once(summary, format)
@@ -194,7 +195,8 @@ def result_file(task_id: str, format: str) -> Response:  # noqa: A002 - the name
         exports.with_digest(response, table.data["sha256"])
     card = url_for(".provenance", task_id=task_id, **reading.address_of(excerpt))
     response.headers["Link"] = f'<{card}>; rel="describedby"'
-    return response
+    excerpted = not excerpt.is_everything
+    return exports.named(response, exports.name_of(presentation.sentence(task), summary, format, excerpt=excerpted))
 
 
 def _require_table(summary: results.Summary, excerpt: Excerpt) -> Profile:
@@ -230,8 +232,10 @@ def provenance(task_id: str) -> ResponseReturnValue:
     """Where a result, or what of it is asked for, comes from."""
     task = ledger.find(task_id)
     summary, excerpt = _summary(task), reading.excerpt_asked()
-    sha256 = _require_table(summary, excerpt).sha256
-    return jsonify(export_rules.provenance(task, ledger.find(summary.task_id), summary, sha256, excerpt))
+    sha256, rows = _require_table(summary, excerpt).sha256, summary.count
+    if not excerpt.view.is_everything:
+        rows = _waited_for(derived.follow(summary, reader.order_of(excerpt.view), FILE_SECONDS)).data["rows"]
+    return jsonify(export_rules.provenance(task, ledger.find(summary.task_id), summary, sha256, excerpt, rows))
 
 
 @blueprint.get("/comparison")

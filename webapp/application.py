@@ -42,7 +42,16 @@ CONTENT_SECURITY_POLICY = (
 
 #: What templates may use behind a bar, and what they may call, by the room that it is in.
 FILTERS: dict[ModuleType, tuple[str, ...]] = {
-    charts: ("distinct_words", "filled_words", "short_words", "told", "values_said"),
+    charts: (
+        "distinct_words",
+        "filled_words",
+        "fullness",
+        "is_telling",
+        "others_words",
+        "short_words",
+        "told",
+        "values_said",
+    ),
     words: (
         *("about", "about_size", "ago", "bson_value", "columns_of", "duration", "exactly", "is_past"),
         *("has_lists", "instant_of", "joined_columns", "seconds", "share", "size"),
@@ -58,6 +67,7 @@ FUNCTIONS: dict[ModuleType, tuple[str, ...]] = {
         *("can_be_cancelled", "cancel_receipt", "icon_of", "is_final", "join_outcome", "metadata_rows", "page_title"),
         *("returned", "sentence", "state_words", "status_line", "timeline", "what_came"),
     ),
+    results: ("kept_until",),
     words: ("at_column",),
     charts: ("bar_length", "bars", "value_words"),
     forms: ("wrong",),

@@ -53,9 +53,27 @@ def bars(column: Column, width: int, height: int) -> list[Bar]:
 
 
 def bar_length(column: Column, count: int, width: int) -> float:
-    """How long a bar is that stands for so many of the values, where the most frequent takes all the width."""
-    most = column.top[0][1] if column.top else column.rows
-    return round(max(width * count / max(most, 1), 1), 2)
+    """How long a bar is that stands for so many of all values."""
+    return round(max(width * count / max(column.filled, 1), 1), 2)
+
+
+def is_telling(column: Column) -> bool:
+    """Whether its most frequent values are frequent enough to be drawn."""
+    return bool(column.top) and column.top[0][1] >= LEAST * column.filled
+
+
+def others_words(column: Column) -> str:
+    """What is left of the values that are not named."""
+    if column.distinct is None or column.distinct <= len(column.top):
+        return ""
+    values, rows = column.distinct - len(column.top), column.filled - sum(count for _, count in column.top)
+    said = f"{humanize.intcomma(values)} other {'value' if values == 1 else 'values'}"
+    return f"{said}: {humanize.intcomma(rows)} {'row' if rows == 1 else 'rows'}"
+
+
+def fullness(column: Column) -> float:
+    """The share of rows that have something in this column: an empty list or text is nothing."""
+    return (column.filled - column.empty) / max(column.rows, 1)
 
 
 def values_said(column: Column) -> str:
@@ -65,11 +83,9 @@ def values_said(column: Column) -> str:
 
 def filled_words(column: Column) -> str:
     """``100 %``, or what is not there: ``83 % filled, 12 null, 3 missing``."""
-    if column.filled == column.rows:
-        return "100 % filled"
-    lacks = [(column.nulls, "null"), (column.missing, "missing")]
+    lacks = [(column.nulls, "null"), (column.missing, "missing"), (column.empty, "empty")]
     lacking = "".join(f", {humanize.intcomma(count)} {word}" for count, word in lacks if count)
-    return f"{share(column.filled / column.rows)} filled{lacking}"
+    return f"{share(fullness(column))} filled{lacking}"
 
 
 def distinct_words(column: Column) -> str:
@@ -92,7 +108,8 @@ def short_words(column: Column) -> str:
     if column.kind is ColumnKind.DATE and column.least and column.most:
         return f"{column.least[:10]} to {column.most[:10]}"
     if column.middle is not None:
-        return f"{_short(column.least)} to {_short(column.most)}"
+        least, most = _short(column.least), _short(column.most)
+        return least if least == most else f"{least} to {most}"
     return distinct_words(column) or KIND_WORDS[column.kind]
 
 
@@ -134,5 +151,6 @@ def value_words(column: Column, value: str | None) -> str:
     if column.kind is ColumnKind.DATE:
         return exactly_iso(value)
     if column.kind is ColumnKind.INTEGER:
-        return humanize.intcomma(value)
+        # Four digits may be a year.
+        return humanize.intcomma(value) if len(value.lstrip("-")) > 4 else value  # noqa: PLR2004
     return value or "(empty text)"

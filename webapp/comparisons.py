@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 
 from webapp import presentation, reading, words
 from webapp.join_words import join_lines
-from webapp.paging import number_asked
+from webapp.paging import number_or_last
 from worker_tasks import ledger, results
 from worker_tasks.connections import Document
 from worker_tasks.errors import InvalidInput
@@ -66,6 +66,7 @@ def comparison_page() -> ResponseReturnValue:
             facts=facts(older, newer),
             shown=shown,
             keys=request.args.getlist("key"),
+            other_join=(older["name"], older["args"]) != (newer["name"], newer["args"]),
             **compared,
         )
     )
@@ -111,13 +112,13 @@ def _rows(compared: dict[str, Any], shown: str) -> dict[str, Any]:
     before, after, asked = compared["before"], compared["after"], compared["asked"]
     count = getattr(found, shown)
     pages = max(1, -(-count // PAGE_ROWS))
-    number = number_asked("page", 1, 1, pages)
+    number = number_or_last("page", pages)
     first = (number - 1) * PAGE_ROWS
 
     def rows(summary: Summary, what: str) -> list[Row]:
         return reader.rows_at(summary, comparison.numbers(after, asked, what, first, PAGE_ROWS))
 
-    names = [column.name for column in words.profiled_columns(compared["profile"], None)]
+    names = [column.name for column in compared["profile"].in_order(None)]
     if shown == "changed":
         pairs = list(zip(rows(before, "changed_from"), rows(after, "changed_to"), strict=True))
         columns = list(dict.fromkeys([*found.key, *found.changes]))

@@ -96,7 +96,7 @@ class Reader:
         if not text:
             return None
         if not (text.isascii() and text.isdecimal()):
-            self._complain(form.limit, "Must be a whole number.")
+            self._complain(form.limit, "Must be a whole number, 1 or more, such as 100.")
             return None
         return int(text)
 

@@ -8,11 +8,11 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import NotFound
 
 from webapp import exports, reading
-from webapp.results import read
+from webapp.results import OPERATOR_WORDS, read
 from worker_tasks.connections import Document
 from worker_tasks.reading import derived
 from worker_tasks.reading.derived import Derivation, Derived
-from worker_tasks.reading.exports import FORMATS, WITH_PLACE, Excerpt, file_of
+from worker_tasks.reading.exports import FORMATS, Excerpt, file_of
 from worker_tasks.results import Summary
 
 blueprint = Blueprint("downloads", __name__, url_prefix="/tasks/<task_id>/result/files")
@@ -75,7 +75,7 @@ def files_page(task_id: str) -> ResponseReturnValue:
                 parameters=_parameters(excerpt),
                 asked_for=asked_for,
                 words=exports.FORMAT_WORDS,
-                with_place=WITH_PLACE,
+                operators=OPERATOR_WORDS,
             ),
             422 if looked.errors else 200,
         )

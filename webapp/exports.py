@@ -26,7 +26,7 @@ CONTENT_TYPES = {
 #: What each format is called, and what it is for.
 FORMAT_WORDS = {
     "csv": ("CSV", "Any spreadsheet or program; nested fields under dotted names, lists as JSON."),
-    "xlsx": ("Excel", "Numbers and dates as such, rows found again by filter; a sheet says where it comes from."),
+    "xlsx": ("Excel", "Numbers and dates as such, a filter over every column; a sheet says where it comes from."),
     "parquet": ("Parquet", "DuckDB, pandas, Spark: typed columns, exact decimals, small."),
     "json": ("JSON", "All documents in one array, as MongoDB's relaxed Extended JSON."),
     "ndjson": ("JSON lines", "A document a line, as mongoimport and jq take them."),
@@ -35,6 +35,8 @@ FORMAT_WORDS = {
 AT_ONCE = frozenset({"json", "ndjson"})
 #: Downloads that one process streams at once; the other threads answer pages.
 MOST_AT_ONCE = 5
+#: Characters of a file's name that say what was asked.
+MAX_NAME = 60
 #: zlib's wbits for gzip's format.
 GZIP = 31
 
@@ -113,10 +115,17 @@ def _unpacked(chunks: Iterator[bytes]) -> Iterator[bytes]:
     yield unpacker.flush()
 
 
-def name_of(summary: Summary, form: str) -> str:
-    """What a file is called."""
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", summary.key)
-    return f"{name}{'' if summary.complete else '.partial'}.{form}"
+def name_of(title: str, summary: Summary, form: str, *, excerpt: bool) -> str:
+    """What a file is called: what was asked, which task joined it, and whether it is all of it."""
+    words = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:MAX_NAME].strip("-")
+    part = "-excerpt" if excerpt else ""
+    return f"{words or 'result'}-{summary.task_id[:8]}{part}{'' if summary.complete else '-partial'}.{form}"
+
+
+def named(response: Response, name: str) -> Response:
+    """The same, to be kept under a name."""
+    response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    return response
 
 
 def _file(summary: Summary, chunks: Iterator[bytes], form: str, size: int) -> Response:
@@ -125,7 +134,6 @@ def _file(summary: Summary, chunks: Iterator[bytes], form: str, size: int) -> Re
     # Also if nobody ever reads it.
     response.call_on_close(slot.give_back)
     response.content_length = size
-    response.headers["Content-Disposition"] = f'attachment; filename="{name_of(summary, form)}"'
     return response
 
 

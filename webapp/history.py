@@ -63,7 +63,7 @@ def _as_page(shown: list[dict[str, Any]], more: str | None, cursor: task_search.
             this_list=_address(**({"limit": request.args["limit"]} if "limit" in request.args else {})),
             poll_seconds=POLL_SECONDS,
             filters={name: text for name, text in request.args.items() if text and name not in {"limit", "cursor"}},
-            states=[words.name for words in presentation.STATE_WORDS.values()],
+            states=list(presentation.STATE_WORDS.values()),
             **({} if fragment else _choices()),
         )
     )

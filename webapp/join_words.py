@@ -37,6 +37,8 @@ def join_sentence(join: Document) -> str:
     if with_them:
         listed = " and ".join(filter(None, [", ".join(with_them[:-1]), with_them[-1]]))
         words = KIND_WORDS["left"].format(left=words, other=listed)
+    if any(each.get("shape") == "rows" for each in join["joins"]):
+        words += ", a row for each match"
     return words[0].upper() + words[1:]
 
 

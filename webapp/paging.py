@@ -16,6 +16,12 @@ DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
 #: Characters of a text that is looked for.
 MAX_TEXT = 300
+#: Digits of a number that can be meant; Python itself refuses to read thousands of them.
+MAX_DIGITS = 18
+#: Words of sentences about joins that say nothing of what is joined.
+FILLERS = frozenset(
+    {"a", "all", "and", "each", "for", "have", "match", "of", "row", "that", "the", "their", "them", "with", "without"}
+)
 
 
 def number_asked(name: str, default: int, least: int, most: int) -> int:
@@ -25,9 +31,24 @@ def number_asked(name: str, default: int, least: int, most: int) -> int:
         InvalidInput: it is none, or not in these bounds.
     """
     asked = request.args.get(name, str(default))
-    if not (asked.isascii() and asked.isdecimal()) or not least <= int(asked) <= most:
+    if not _is_number(asked) or len(asked) > MAX_DIGITS or not least <= int(asked) <= most:
         raise InvalidInput({name: f"must be a number from {least} to {most:,}."})
     return int(asked)
+
+
+def number_or_last(name: str, most: int) -> int:
+    """A number in the query of the request, from 1 on; the last one where it is beyond.
+
+    Raises:
+        InvalidInput: it is none.
+    """
+    asked = request.args.get(name, "1")
+    is_beyond = _is_number(asked) and (len(asked) > MAX_DIGITS or int(asked) > most)
+    return most if is_beyond else number_asked(name, 1, 1, most)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
 
 
 def limit_asked() -> int:
@@ -77,19 +98,29 @@ def filter_asked() -> TaskFilter:
         elif name not in KNOWN:
             known = "status, q, by, join, since, until, metadata.<key>, limit and cursor"
             raise InvalidInput({name: f"is not known here: there are {known}."})
-    if key := request.args.get("key"):
-        labels.append((_key("key", key), request.args.get("value", "")))
+    key, value = request.args.get("key"), request.args.get("value")
+    if key and value:
+        labels.append((_key("key", key), value))
     status, sought = request.args.get("status"), request.args.get("q")
     if sought is not None and len(sought) > MAX_TEXT:
         raise InvalidInput({"q": f"must be text of 1 to {MAX_TEXT} characters."})
+    since, until = _instant("since"), _instant("until")
+    if since is not None and until is not None and since >= until:
+        raise InvalidInput({"until": "must be later than since: it is the first instant that is not wanted any more."})
+    # What a task is called has words that nothing of it has.
+    words = [word for word in (sought or "").split() if word.lower().strip(",.") not in FILLERS] or (
+        sought or ""
+    ).split()
     return TaskFilter(
         status=presentation.stored_state(status) if status else None,
         labels=tuple(labels),
         requested_by=request.args.get("by") or None,
         fingerprint=request.args.get("join") or None,
-        text=sought or None,
-        since=_instant("since"),
-        until=_instant("until"),
+        words=tuple(words),
+        keys=(_key("key", key),) if key and not value else (),
+        value=value if value and not key else None,
+        since=since,
+        until=until,
     )
 
 

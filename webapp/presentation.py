@@ -236,6 +236,11 @@ def _matched(task: Document, rows: int, rates: list[float | None]) -> list[Docum
         if unmatched is None or not rows:
             continue
         rate = rates[number] if number < len(rates) else None
+        if join.get("shape") == "rows":
+            # A row for each match: their number says nothing of how many of the left side have one.
+            came = f"{humanize.intcomma(unmatched)} found none"
+            lines.append({"label": f"Match in {join['from']}", "came": came, "expected": ""})
+            continue
         came = f"{share(1 - unmatched / rows)}; {humanize.intcomma(unmatched)} rows found none"
         expected = "" if rate is None else f"about {share(rate)}"
         lines.append({"label": f"Match in {join['from']}", "came": came, "expected": expected})

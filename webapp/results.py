@@ -9,13 +9,13 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import NotFound
 
 from webapp import reading, words
-from webapp.paging import number_asked
+from webapp.paging import number_or_last
 from worker_tasks import ledger, results
 from worker_tasks.connections import Document
 from worker_tasks.reading.exports import Excerpt
-from worker_tasks.reading.profiles import Column
+from worker_tasks.reading.profiles import Column, ColumnKind
 from worker_tasks.reading.reader import Row
-from worker_tasks.reading.views import MAX_CONDITIONS, Operator
+from worker_tasks.reading.views import MAX_CONDITIONS, Condition, Operator, View
 from worker_tasks.results import ResultGone, Summary
 from worker_tasks.settings import settings
 
@@ -38,6 +38,7 @@ OPERATOR_WORDS = {
     Operator.LT: "is less than",
     Operator.LTE: "is at most",
     Operator.THERE: "has a value",
+    Operator.EMPTY: "has nothing in it",
     Operator.NULL: "is null",
     Operator.MISSING: "is missing",
 }
@@ -59,7 +60,8 @@ def read(task_id: str, page: Callable[[Document, Summary], ResponseReturnValue])
     if "HX-Request" in request.headers:
         # An error would be swapped nowhere, and the page would ask for ever.
         return _nothing(refresh=True)
-    return render_template("results/gone.html", task=task, newer=results.find(key)), 410
+    look = reading.address_of(reading.excerpt_asked())
+    return render_template("results/gone.html", task=task, newer=results.find(key), look=look), 410
 
 
 def _nothing(*, refresh: bool = False) -> Response:
@@ -78,13 +80,15 @@ def result_page(task_id: str) -> ResponseReturnValue:
 def _rows_page(task: Document, summary: Summary) -> ResponseReturnValue:
     excerpt = reading.excerpt_asked()
     if "row" in request.args and summary.count:
-        return redirect(_place_of(task["_id"], number_asked("row", 1, 1, summary.count), excerpt), 303)
+        return redirect(_place_of(task["_id"], number_or_last("row", summary.count), excerpt), 303)
+    if "move" in request.args:
+        return redirect(_moved(task["_id"], excerpt), 303)
     fragment = "HX-Request" in request.headers
     looked = reading.look(summary, excerpt, 0 if fragment else reading.PATIENCE)
     if fragment and looked.is_under_way:
         return _nothing()
     pages = max(1, -(-looked.count // results.PAGE_ROWS))
-    number = number_asked("page", 1, 1, pages)
+    number = number_or_last("page", pages)
     first = (number - 1) * results.PAGE_ROWS
     rows = reading.rows_of(looked, first, results.PAGE_ROWS) if looked.has_rows else []
     columns = _columns(looked, rows, task.get("join"))
@@ -97,7 +101,7 @@ def _rows_page(task: Document, summary: Summary) -> ResponseReturnValue:
         columns=columns,
         number=number,
         pages=pages,
-        until=_longest(summary),
+        chosen=request.args.get("chosen"),
         **_tools(looked, columns),
     )
     return page, 422 if looked.errors else 200
@@ -106,7 +110,7 @@ def _rows_page(task: Document, summary: Summary) -> ResponseReturnValue:
 def _columns(looked: reading.Reading, rows: list[Row], join: Document | None) -> list[str]:
     """The names of all columns, those that were chosen first, in their order."""
     if looked.profile is not None:
-        every = [column.name for column in words.profiled_columns(looked.profile, join)]
+        every = [column.name for column in looked.profile.in_order(join)]
     else:
         every = words.joined_columns([row.document for row in rows], join, looked.summary.columns)
     return list(dict.fromkeys([*looked.excerpt.columns, *every]))
@@ -121,18 +125,20 @@ def _tools(looked: reading.Reading, columns: list[str]) -> dict[str, Any]:
         "told": told,
         "parameters": reading.address_of(looked.excerpt),
         "sorted_by": lambda column: reading.address_of(reading.sorted_by(looked.excerpt, column)),
-        "moved": lambda column, by: reading.address_of(_moved(looked.excerpt, columns, column, by)),
         "operators": OPERATOR_WORDS,
         "blank_conditions": min(1, MAX_CONDITIONS - len(looked.view.conditions)),
     }
 
 
-def _moved(excerpt: Excerpt, columns: list[str], column: str, by: int) -> Excerpt:
-    """The same with a column shown further to the left or the right."""
-    order = list(excerpt.columns) or columns[:SHOWN_COLUMNS]
-    place = order.index(column)
-    order.insert(max(0, place + by), order.pop(place))
-    return Excerpt(excerpt.view, tuple(order))
+def _moved(task_id: str, excerpt: Excerpt) -> str:
+    """The same page with a column shown one place further to the left or the right."""
+    way, _, column = request.args["move"].partition(" ")
+    order = list(excerpt.columns)
+    if column in order:
+        place = order.index(column)
+        order.insert(max(0, place + (-1 if way == "left" else 1)), order.pop(place))
+    parameters = reading.address_of(Excerpt(excerpt.view, tuple(order)))
+    return url_for(".result_page", task_id=task_id, chosen=request.args["move"], **parameters)
 
 
 @blueprint.get("/columns")
@@ -146,9 +152,9 @@ def _columns_page(task: Document, summary: Summary) -> ResponseReturnValue:
     looked = reading.look(summary, Excerpt(), 0 if fragment else reading.PATIENCE)
     if fragment and looked.is_under_way:
         return _nothing()
-    columns = words.profiled_columns(looked.profile, task.get("join")) if looked.profile else []
+    columns = looked.profile.in_order(task.get("join")) if looked.profile else []
     pages = max(1, -(-len(columns) // TOLD_COLUMNS))
-    number = number_asked("page", 1, 1, pages)
+    number = number_or_last("page", pages)
     return render_template(
         "results/columns.html",
         task=task,
@@ -171,9 +177,28 @@ def unmatched_page(task_id: str, name: str) -> ResponseReturnValue:
         rows = results.unmatched_rows(summary, name)
         if rows is None:
             raise ResultGone(summary.key)
-        return render_template("results/unmatched.html", task=task, summary=summary, name=name, rows=rows)
+        return render_template(
+            "results/unmatched.html",
+            task=task,
+            summary=summary,
+            name=name,
+            rows=rows,
+            all_of_them=_all_unmatched(summary, name),
+        )
 
     return read(task_id, page)
+
+
+def _all_unmatched(summary: Summary, name: str) -> dict[str, Any] | None:
+    """The parameters that show all rows in which this join found nothing; None where its columns are not known yet."""
+    looked = reading.look(summary, Excerpt())
+    brought = [column for column in looked.profile.columns if column.path[0] == name] if looked.profile else []
+    if not brought:
+        return None
+    condition = Condition(brought[0].name, Operator.EMPTY)
+    if brought[0].kind is ColumnKind.INTEGER and len(brought) == 1:
+        condition = Condition(name, Operator.EQ, "0")
+    return reading.address_of(Excerpt(View(conditions=(condition,))))
 
 
 def _place_of(task_id: str, row: int, excerpt: Excerpt) -> str:
@@ -182,7 +207,7 @@ def _place_of(task_id: str, row: int, excerpt: Excerpt) -> str:
     return url_for(".result_page", task_id=task_id, page=page, columns=list(excerpt.columns), _anchor=f"row-{row}")
 
 
-def _longest(summary: Summary) -> datetime | None:
+def kept_until(summary: Summary) -> datetime | None:
     """Until when the next press keeps a result; None where it can not be kept longer."""
     most = summary.published_at + timedelta(seconds=settings().result_keep_seconds)
     until = min(most, max(ledger.now(), summary.expires_at) + KEPT_LONGER)
@@ -193,11 +218,13 @@ def _longest(summary: Summary) -> datetime | None:
 def keep(task_id: str) -> ResponseReturnValue:
     """Keeps the result longer, as long as it may be."""
     summary = results.of_task(ledger.find(task_id))
-    until = None if summary is None else _longest(summary)
+    until = None if summary is None else kept_until(summary)
     if summary is not None and until is not None and results.keep(summary, until) is not None:
         ledger.set_expiry(summary.task_id, until)
         flash("The result is kept longer.")
-    return redirect(url_for(".result_page", task_id=task_id), 303)
+    parameters = reading.address_of(reading.excerpt_asked())
+    page = request.args.get("page")
+    return redirect(url_for(".result_page", task_id=task_id, page=page, **parameters), 303)
 
 
 @blueprint.post("/discarding")
@@ -205,5 +232,5 @@ def discard(task_id: str) -> ResponseReturnValue:
     """Deletes the result at once, for all who share it."""
     summary = results.of_task(ledger.find(task_id))
     if summary is not None and results.discard(summary):
-        ledger.set_expiry(summary.task_id, ledger.now())
+        ledger.set_expiry(summary.task_id, ledger.now(), discarded=True)
     return redirect(url_for("status.task_page", task_id=task_id), 303)

@@ -8,7 +8,7 @@ from flask import Blueprint, Response, make_response, redirect, render_template,
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import Conflict
 
-from webapp import presentation
+from webapp import presentation, reading
 from webapp.forms import MetadataForm
 from worker_tasks import capacity, ledger, live, results, staging, submission, task_search
 from worker_tasks.errors import TaskNotFound
@@ -54,7 +54,8 @@ def cancel(task_id: str) -> ResponseReturnValue:
 
 @blueprint.post("/runs")
 def run_again(task_id: str) -> ResponseReturnValue:
-    return redirect(url_for("status.task_page", task_id=submission.submit_again(task_id)), 303)
+    look = reading.address_of(reading.excerpt_asked())
+    return redirect(url_for("status.task_page", task_id=submission.submit_again(task_id), **look), 303)
 
 
 @blueprint.post("/metadata")
@@ -79,12 +80,16 @@ def _seen(task_id: str) -> dict[str, Any]:
         # Also where it is known, so that the polls that follow need no query for a while.
         live.announce_if_unknown(task_id, revision_of(task), task.get("shares"))
         alive = alive or live.read(task_id)
+    summary = results.of_task(task)
     return {
         "task": task,
+        "summary": summary,
+        # What was looked at in a result that is gone is looked at again in the one that comes.
+        "look": reading.address_of(reading.excerpt_asked()),
         "progress": alive.progress if alive else None,
         "waiting": _waiting(task),
         "first_rows": _first_rows(task) if alive and alive.progress else [],
-        "before": _run_before(task),
+        "before": _run_before(task) if summary is not None else None,
         "tag": _tag(alive.tag if alive else revision_of(task), task),
         "poll_seconds": presentation.poll_seconds(task, datetime.now(UTC)),
     }
@@ -106,7 +111,7 @@ def _waiting(task: dict[str, Any]) -> str:
 
 def _run_before(task: dict[str, Any]) -> dict[str, Any] | None:
     """The run before this one, if there is a result of both to compare."""
-    if task["status"] != states.SUCCESS or results.of_task(task) is None:
+    if task["status"] != states.SUCCESS:
         return None
     before = task_search.run_before(task)
     return before if before is not None and results.of_task(before) is not None else None

@@ -6,7 +6,7 @@ from typing import Any
 import humanize
 
 from worker_tasks.joins import findings
-from worker_tasks.reading.profiles import Column, Profile
+from worker_tasks.reading.profiles import joined_first
 
 Document = dict[str, Any]
 
@@ -35,23 +35,7 @@ def joined_columns(documents: list[Document], join: Document | None, columns: li
     A document of its own is spread over columns of its fields, by dotted name.
     """
     columns = columns_of(documents) if columns is None else columns
-    return [spread for column in _joined_first(columns, join) for spread in _spread(documents, column)]
-
-
-def profiled_columns(profile: Profile, join: Document | None) -> list[Column]:
-    """The columns of a whole result in the same order."""
-    names = list(dict.fromkeys(column.path[0] for column in profile.columns))
-    place = {name: number for number, name in enumerate(_joined_first(names, join))}
-    return sorted(profile.columns, key=lambda column: place[column.path[0]])
-
-
-def _joined_first(columns: list[str], join: Document | None) -> list[str]:
-    if join is None or "fields" in join:
-        return columns
-    joins = join["joins"]
-    first = [pair["local"].partition(".")[0] for each in joins for pair in each["on"]]
-    first += [each["as"] for each in joins if "as" in each]
-    return list(dict.fromkeys([*(name for name in first if name in columns), *columns]))
+    return [spread for column in joined_first(columns, join) for spread in _spread(documents, column)]
 
 
 def _spread(documents: list[Document], column: str) -> list[str]:

@@ -114,6 +114,7 @@ def new_document(
         "unmatched": None,
         "explanation": None,
         "result_expires_at": None,
+        "result_discarded": False,
         "expires_at": queued_at + timedelta(days=settings().task_retention_days),
         "version": 1,
         # Another one after each change: what polls compare.
@@ -367,11 +368,16 @@ def follow(task_id: str, leader_id: str) -> None:
     _write(unfinished, {"$set": {"shares": leader_id}}, _event(states.PENDING, f"shares the run of {leader_id}"))
 
 
-def set_expiry(task_id: str, expires_at: datetime) -> None:
+def set_expiry(task_id: str, expires_at: datetime, *, discarded: bool = False) -> None:
     """Notes another instant at which the result of this task, and of all that share it, is gone.
+
+    Args:
+        discarded: whether somebody wanted it so.
 
     Raises:
         pymongo.errors.PyMongoError: not known to be noted.
     """
     sharing = {"$or": [{"_id": task_id}, {"shares": task_id}]}
-    connections().tasks.update_many(sharing, {"$set": {"result_expires_at": expires_at}, "$inc": {"version": 1}})
+    connections().tasks.update_many(
+        sharing, {"$set": {"result_expires_at": expires_at, "result_discarded": discarded}, "$inc": {"version": 1}}
+    )

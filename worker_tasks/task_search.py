@@ -17,6 +17,8 @@ from worker_tasks.metadata import label_of
 
 #: Seconds that a search may take: a text is looked for in every document.
 SEARCH_SECONDS = 1.5
+#: What stands between key and value in a label, as a regular expression has it.
+BETWEEN = r"\x00"
 
 
 class Cursor(NamedTuple):
@@ -30,16 +32,18 @@ class Cursor(NamedTuple):
 class TaskFilter:
     """Which tasks are wanted; what is None or empty does not matter.
 
-    ``status`` is a stored state; ``labels`` are keys of the metadata with their values, as text; ``fingerprint`` names
-    a join; ``text`` occurs in the id, name, arguments, collections or metadata; ``since`` and ``until`` bound the
-    instant at which they were asked for.
+    ``status`` is a stored state; ``labels`` are keys of the metadata with their values, as text; ``keys`` are keys with
+    any value, and ``value`` occurs in the value of any key. ``fingerprint`` names a join; each of ``words`` occurs in
+    the id, name, arguments, collections or metadata; ``since`` and ``until`` bound the instant of asking.
     """
 
     status: str | None = None
     labels: tuple[tuple[str, str], ...] = ()
     requested_by: str | None = None
     fingerprint: str | None = None
-    text: str | None = None
+    words: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    value: str | None = None
     since: datetime | None = None
     until: datetime | None = None
 
@@ -53,12 +57,19 @@ class TaskFilter:
             if value is not None:
                 yield {field: value}
         yield from ({"labels": label_of(key, value)} for key, value in self.labels)
+        yield from ({"labels": {"$regex": f"^{re.escape(key)}{BETWEEN}"}} for key in self.keys)
+        if self.value is not None:
+            yield {"labels": {"$regex": f"{BETWEEN}.*{re.escape(self.value)}", "$options": "is"}}
         if self.since is not None:
             yield {"queued_at": {"$gte": self.since}}
         if self.until is not None:
             yield {"queued_at": {"$lt": self.until}}
-        if self.text is not None:
-            yield _containing(self.text)
+        yield from map(_containing, self.words)
+
+    @property
+    def looks_at_all(self) -> bool:
+        """Whether no index finds what is wanted."""
+        return bool(self.words) or self.value is not None
 
 
 def _containing(text: str) -> Document:
@@ -88,7 +99,7 @@ def search(wanted: TaskFilter, limit: int, after: Cursor | None = None) -> list[
         with within(SEARCH_SECONDS):
             return list(connections().tasks.find(query).sort(NEWEST_FIRST).limit(limit))
     except TookTooLong as error:
-        if wanted.text is not None and isinstance(error.__cause__, ExecutionTimeout):
+        if wanted.looks_at_all and isinstance(error.__cause__, ExecutionTimeout):
             raise SearchTooSlow from error
         raise error.__cause__ or error from None
 
@@ -160,7 +171,7 @@ def usual_seconds(of_newest: int = 20) -> float | None:
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
-    ended = {"status": states.SUCCESS, "started_at": {"$ne": None}}
+    ended = {"status": states.SUCCESS, "started_at": {"$ne": None}, "date_done": {"$ne": None}}
     # By the index of the states: however many wait, none of them is looked at.
     latest = connections().tasks.find(ended, {"started_at": True, "date_done": True}).sort("changed_at", -1)
     tasks = latest.hint([("status", 1), ("changed_at", 1)]).limit(of_newest)

@@ -169,7 +169,7 @@ def test_a_join_is_run_with_its_metadata_and_its_checks(client: FlaskClient, wor
         ({"joins-0-on-0-foreign": ""}, "Choose the field of orders that _id equals."),
         ({"joins-0-name": "a.b"}, "must be the name of one new field"),
         ({"source": "nowhere"}, "nowhere does not exist"),
-        ({"limit": "x"}, "Must be a whole number."),
+        ({"limit": "x"}, "Must be a whole number, 1 or more"),
         ({"metadata-0-key": "a.b", "metadata-0-value": "x"}, "a key must not contain"),
         ({"raw": '{"$where": "1"}'}, "$where is not allowed in a filter."),
     ],

@@ -86,9 +86,14 @@ def test_a_value_that_does_not_fit_its_column_is_said_beside_the_form(client: Fl
 
 def test_columns_are_moved(client: FlaskClient, people: str) -> None:
     page, _ = shown(client, people, columns=["name", "age", "_id"])
-    moved = re.search(r'href="([^"]+)" aria-label="Show age further to the right"', page)
-    assert moved
-    page = client.get(unescape(moved[1])).text
+    assert 'aria-label="Show age further to the right"' in page
+    asked = {"columns": ["name", "age", "_id"], "move": "right age", "sort": "name"}
+    moved = client.get(f"/tasks/{people}/result", query_string=asked)
+    assert moved.status_code == 303
+    page = client.get(moved.headers["Location"]).text
+    assert re.search(r'value="right age"[^>]*autofocus', page) is None  # it is the last one now
+    assert re.search(r'<details class="part columns" open', page)
+    assert 'aria-sort="ascending"' in page
     assert re.findall(r'<td data-label="([^"]+)"', page)[:3] == ["name", "_id", "age"]
 
 

@@ -197,7 +197,7 @@ def _of_amount(facts: JoinFacts, left: str) -> Iterator[Finding]:
         text = f"Each match is one of {amount(each)} on average, and no order says which is the first."
         yield Finding(Level.WARNING, text, number)
     elif join.shape == "rows" and each > 1 + FEW:
-        text = f"Each of {left} is repeated {amount(each)} times on average: their values count as often."
+        text = f"Each of {left} that matches is repeated {amount(each)} times on average: their values count as often."
         yield Finding(Level.NOTE, text, number)
     elif join.shape == "array" and join.kind != "outer" and each == 1 and facts.is_unique:
         text = f"Each of {left} matches one of {join.from_} at most: the match alone is handier than a list of one."

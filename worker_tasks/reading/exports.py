@@ -1,7 +1,6 @@
 """Files of a result: what of it goes into one, and where it comes from: who asked, why, how it ran. Pure: no I/O."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self
@@ -62,8 +61,10 @@ def file_of(task_id: str, form: str, excerpt: Excerpt, *, inside: bool) -> Deriv
     return Derivation(Kind.FILE, options)
 
 
-def provenance(task: Document, run_by: Document, summary: Summary, sha256: str, excerpt: Excerpt) -> Document:
-    """The card that goes with each export.
+def provenance(  # noqa: PLR0913, PLR0917 - all that is known of it
+    task: Document, run_by: Document, summary: Summary, sha256: str, excerpt: Excerpt, rows: int
+) -> Document:
+    """The card that goes with each export; ``rows`` are in it.
 
     Args:
         task: who asked for the file asked for this one.
@@ -102,24 +103,40 @@ def provenance(task: Document, run_by: Document, summary: Summary, sha256: str, 
             "without_a_match": {name: unmatched.count for name, unmatched in summary.unmatched.items()},
         },
         "in_this_file": {
-            "rows": "all" if excerpt.view.is_everything else excerpt.view.to_document(),
+            "rows": rows,
+            "view": None if excerpt.view.is_everything else excerpt.view.to_document(),
             "columns": "all" if not excerpt.columns else list(excerpt.columns),
         },
     }
 
 
-def lines_of(card: Document, prefix: str = "") -> Sequence[tuple[str, str]]:
+#: What of a card is said as JSON, because it is a text of its own.
+AS_JSON = frozenset({"join", "how", "arguments", "columns"})
+
+
+def lines_of(card: Document, within: str = "") -> list[tuple[str, str]]:
     """A card as names and values, for where there is a table alone."""
     lines: list[tuple[str, str]] = []
     for name, value in card.items():
-        label = f"{prefix}{name}".replace("_", " ")
-        if isinstance(value, dict) and value and name in card and not prefix:
-            lines += lines_of(value, f"{name}: ")
-        elif value is not None:
-            lines.append(
-                (label, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
-            )
+        label = f"{within}{name}".replace("_", " ")
+        if name == "view":
+            lines.append((label, "all rows, as they were joined" if value is None else _said(value)))
+        elif isinstance(value, dict) and name not in AS_JSON:
+            lines += lines_of(value, f"{label}: ") or [(label, "nothing")]
+        elif isinstance(value, str):
+            lines.append((label, value))
+        else:
+            text = json.dumps(value, ensure_ascii=False, indent=1, default=str)
+            lines.append((label, "not known" if value is None else text))
     return lines
+
+
+def _said(view: Document) -> str:
+    """The rows of a view, and their order, on a line."""
+    said = [" ".join(condition).strip() for condition in view["conditions"]]
+    said += [f"contains the text {view['text']}"] if view["text"] else []
+    said += [f"sorted by {column}{' downwards' if descending else ''}" for column, descending in view["sort"]]
+    return "; ".join(said)
 
 
 def _iso(instant: Any) -> str | None:

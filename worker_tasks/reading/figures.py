@@ -89,8 +89,16 @@ def _figures(database: duckdb.DuckDBPyConnection, table: str, name: str, column:
             "most": most,
             "top": top,
             "bins": bins,
+            "empty": _one(database, f"SELECT count(*) {found} AND {_emptiness(name, kind)}"),
         }
     )
+
+
+def _emptiness(name: str, kind: ColumnKind) -> str:
+    """Whether there is nothing in a value, in SQL."""
+    if kind is ColumnKind.LIST:
+        return f"json_array_length({name}) = 0"
+    return f"{name} = ''" if kind is ColumnKind.TEXT else "false"
 
 
 def _one(database: duckdb.DuckDBPyConnection, query: str, parameters: Sequence[object] = ()) -> Any:

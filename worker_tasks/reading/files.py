@@ -15,7 +15,7 @@ from worker_tasks import results
 from worker_tasks.connections import Document
 from worker_tasks.reading import orders, reader
 from worker_tasks.reading.engine import identifier, literal
-from worker_tasks.reading.exports import Excerpt
+from worker_tasks.reading.exports import Excerpt, provenance
 from worker_tasks.reading.figures import text_of
 from worker_tasks.reading.profiles import Column, ColumnKind, Profile
 from worker_tasks.results import Summary
@@ -32,8 +32,9 @@ PICKED = 500
 
 @dataclass(frozen=True)
 class Making:
-    """What a file is made of: a result whose table is open as ``shown``, what of it is wanted, and its provenance.
+    """What a file is made of: a result whose table is open as ``shown``, and what of it is wanted.
 
+    ``task`` is the one that asked for it, ``run_by`` the one whose run made it.
     ``inside`` is whether a format that has no place for the provenance carries it all the same. ``report`` is told the
     rows so far, and how many there will be.
     """
@@ -42,15 +43,21 @@ class Making:
     database: duckdb.DuckDBPyConnection
     profile: Profile
     excerpt: Excerpt
-    card: Document
+    task: Document
+    run_by: Document
     inside: bool
     report: Callable[[int, int], None]
 
     @cached_property
+    def card(self) -> Document:
+        """Where the file comes from."""
+        return provenance(self.task, self.run_by, self.summary, self.profile.sha256, self.excerpt, self.rows)
+
+    @cached_property
     def numbers(self) -> list[int]:
         """The numbers of the columns that are wanted."""
-        names = self.excerpt.columns
-        return [self.profile.number_of(name) for name in names] if names else list(range(len(self.profile.columns)))
+        names = self.excerpt.columns or [column.name for column in self.profile.in_order(self.run_by.get("join"))]
+        return [self.profile.number_of(name) for name in names]
 
     @property
     def columns(self) -> list[Column]:

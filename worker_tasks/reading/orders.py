@@ -94,6 +94,8 @@ def _compared(number: int, kind: ColumnKind, condition: Condition, has_nulls: bo
         return is_null, []
     if operator is Operator.MISSING:
         return f"({column} IS NULL AND NOT {is_null})", []
+    if operator is Operator.EMPTY:
+        return f"coalesce({column}::VARCHAR IN ('', '[]', '{{}}'), true)", []
     value, after = operand(condition, kind)
     if operator is Operator.CONTAINS:
         return f"contains(lower({text_of(column, kind)}), lower(?))", [value]

@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
+from worker_tasks.connections import Document
+
 
 class ColumnKind(StrEnum):
     """What all values of a column are."""
@@ -42,8 +44,9 @@ class Column:
     """A column, and its figures.
 
     ``path`` leads to it through nested documents; ``name`` is the same with dots. Of all rows ``filled`` have a value,
-    ``nulls`` null and ``missing`` nothing. ``least``, ``middle`` (the median) and ``most`` are values as text, for a
-    list its lengths; ``top`` are the most frequent values with their counts, where any comes twice.
+    ``nulls`` null and ``missing`` nothing; of those filled ``empty`` are a list or a text with nothing in it.
+    ``least``, ``middle`` (the median) and ``most`` are values as text, for a list its lengths; ``top`` are the most
+    frequent values with their counts, where any comes twice.
     """
 
     name: str
@@ -58,15 +61,30 @@ class Column:
     most: str | None = None
     top: list[tuple[str, int]] = field(default_factory=list)
     bins: list[Bin] = field(default_factory=list)
+    empty: int = 0
 
     @property
     def rows(self) -> int:
         return self.filled + self.nulls + self.missing
 
     @property
+    def is_number(self) -> bool:
+        return self.kind in NUMBERS
+
+    @property
     def is_unique(self) -> bool:
         """Whether no value comes twice."""
         return self.filled > 0 and self.distinct == self.filled
+
+
+def joined_first(columns: list[str], join: Document | None) -> list[str]:
+    """Names of fields, those that a join matches by and brings in first; as they are where fields were chosen."""
+    if join is None or "fields" in join:
+        return columns
+    joins = join["joins"]
+    first = [pair["local"].partition(".")[0] for each in joins for pair in each["on"]]
+    first += [each["as"] for each in joins if "as" in each]
+    return list(dict.fromkeys([*(name for name in first if name in columns), *columns]))
 
 
 @dataclass(frozen=True)
@@ -94,6 +112,12 @@ class Profile:
             for column in document["columns"]
         ]
         return cls(columns, document["rows"], document["sha256"])
+
+    def in_order(self, join: Document | None) -> list[Column]:
+        """The columns as people look at them: what was matched by and what was brought in first."""
+        names = list(dict.fromkeys(column.path[0] for column in self.columns))
+        place = {name: number for number, name in enumerate(joined_first(names, join))}
+        return sorted(self.columns, key=lambda column: place[column.path[0]])
 
     def number_of(self, name: str) -> int:
         """The place of the column of this name.

@@ -18,7 +18,7 @@ from worker_tasks.connections import Document
 from worker_tasks.errors import REDIS_FAILURES, DovetailError
 from worker_tasks.reading import comparing, engine, files, orders, tables, workbook
 from worker_tasks.reading.derived import GIVEN_UP, MAX_TIMES, Derivation, Kind, Work
-from worker_tasks.reading.exports import PACKED, Excerpt, provenance
+from worker_tasks.reading.exports import PACKED, Excerpt
 from worker_tasks.reading.files import Making
 from worker_tasks.reading.views import View
 from worker_tasks.results import ResultGone
@@ -101,7 +101,6 @@ def _order(work: Work) -> Made:
 def _file(work: Work) -> Made:
     options = work.derivation.options
     summary, form = work.summary, options["format"]
-    task, run_by = ledger.find(options["task_id"]), ledger.find(summary.task_id)
     excerpt = Excerpt.from_document(options["excerpt"])
     with engine.opened() as (database, folder):
         profile = tables.open_table(summary, database, folder)
@@ -111,7 +110,8 @@ def _file(work: Work) -> Made:
             database=database,
             profile=profile,
             excerpt=excerpt,
-            card=provenance(task, run_by, summary, profile.sha256, excerpt),
+            task=ledger.find(options["task_id"]),
+            run_by=ledger.find(summary.task_id),
             inside=options["inside"],
             report=work.report,
         )

@@ -36,10 +36,11 @@ class Operator(StrEnum):
     THERE = "there"
     NULL = "null"
     MISSING = "missing"
+    EMPTY = "empty"
 
 
 #: Operators that take no value.
-BARE = frozenset({Operator.THERE, Operator.NULL, Operator.MISSING})
+BARE = frozenset({Operator.THERE, Operator.NULL, Operator.MISSING, Operator.EMPTY})
 #: Operators that compare text.
 OF_TEXT = frozenset({Operator.CONTAINS, Operator.STARTS})
 

@@ -12,7 +12,7 @@ import xlsxwriter
 
 from worker_tasks.reading.exports import lines_of
 from worker_tasks.reading.files import Making
-from worker_tasks.reading.profiles import ColumnKind
+from worker_tasks.reading.profiles import Column, ColumnKind
 
 #: https://support.microsoft.com/en-us/office/excel-specifications-and-limits-1672b34d-7043-467e-8e27-269d656771c3
 SHEET_ROWS = 1_048_576
@@ -20,6 +20,8 @@ CELL_CHARACTERS = 32_767
 DIGITS = 15
 FIRST_YEAR = 1900
 WIDTH = 18
+#: Characters of a column's width: of one with instants, and at least and at most of the others.
+DATE_WIDTH, LEAST_WIDTH, MOST_WIDTH = 20, 8, 48
 #: Rows that are fetched at once.
 FETCHED = 2_000
 NOTE = "Instants are in UTC. Numbers with more digits than Excel keeps, and whatever is nested, are text."
@@ -68,8 +70,9 @@ class _Sheets:
         self._sheet = self._workbook.add_worksheet("Result" if self._number == 1 else f"Result {self._number}")
         self._sheet.freeze_panes(1, 0)
         if columns := self._making.columns:
-            self._sheet.set_column(0, len(columns) - 1, WIDTH)
+            self._sheet.autofilter(0, 0, SHEET_ROWS - 1, len(columns) - 1)
         for place, column in enumerate(columns):
+            self._sheet.set_column(place, place, _width(column))
             self._sheet.write_string(0, place, column.name, self._bold)
         self._row = 1
 
@@ -110,6 +113,14 @@ class _Sheets:
             self.cut += 1
             text = text[:CELL_CHARACTERS]
         self._sheet.write_string(self._row, place, text)
+
+
+def _width(column: Column) -> int:
+    """Characters that most values of a column have room in."""
+    if column.kind is ColumnKind.DATE:
+        return DATE_WIDTH
+    known = [column.name, column.least or "", column.most or "", *(value for value, _ in column.top)]
+    return min(max(LEAST_WIDTH, *map(len, known)) + 2, MOST_WIDTH)
 
 
 def exactly(value: int | str, kind: ColumnKind) -> float | None:

@@ -92,7 +92,7 @@ def test_the_first_match_of_several_without_an_order_is_questioned() -> None:
 
 
 def test_rows_that_are_repeated_are_told() -> None:
-    words = "Each of left is repeated 2.0 times on average: their values count as often."
+    words = "Each of left that matches is repeated 2.0 times on average: their values count as often."
     assert (Level.NOTE, words) in said(a_join(shape="rows"))
 
 

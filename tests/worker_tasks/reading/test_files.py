@@ -315,9 +315,9 @@ def test_each_file_says_where_it_comes_from(form: str, tmp_path: Path) -> None:
     assert card["result"]["sha256"] == hashlib.sha256(value(summary)).hexdigest()
     assert (card["result"]["rows"], card["result"]["bytes"]) == (5, len(value(summary)))
     assert card["result"]["complete"] is True
-    assert card["in_this_file"] == {"rows": view.to_document(), "columns": ["b", "a"]}
+    assert card["in_this_file"] == {"rows": 3, "view": view.to_document(), "columns": ["b", "a"]}
     whole = provenance_of(summary, form, EVERYTHING, (), tmp_path)
-    assert whole["in_this_file"] == {"rows": "all", "columns": "all"}
+    assert whole["in_this_file"] == {"rows": 5, "view": None, "columns": "all"}
 
 
 def test_behind_its_provenance_a_csv_file_is_the_same(summary: Summary) -> None:

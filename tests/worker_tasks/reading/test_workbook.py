@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import re
 import zipfile
 from collections.abc import Iterator
@@ -213,13 +214,15 @@ def test_a_cell_that_is_too_long_is_cut_and_the_workbook_says_so() -> None:
 
 def test_the_last_sheet_says_where_it_comes_from() -> None:
     summary = with_table(random_documents(32, 20), requested_by="ann", metadata={"reason": "=1+1"})
-    said = dict(sheets(file(summary, "xlsx", View(text="e"), ("text",)))["Provenance"])
+    view = View((("text", True),), "e", (Condition("text", Operator.NE, "x"),))
+    said = dict(sheets(file(summary, "xlsx", view, ("text",)))["Provenance"])
     assert said["result: sha256"] == hashlib.sha256(value(summary)).hexdigest()
     assert said["asked: by"] == "ann"
-    assert "=1+1" in said["asked: why"]
+    assert said["asked: why: reason"] == "=1+1"
     assert said["task id"] == summary.task_id
-    assert said["in this file: columns"] == '["text"]'
-    assert '"text": "e"' in said["in this file: rows"]
+    assert json.loads(said["in this file: columns"]) == ["text"]
+    assert said["in this file: view"] == "text ne x; contains the text e; sorted by text downwards"
+    assert int(said["in this file: rows"]) > 0
 
 
 @pytest.mark.parametrize("documents", [[], [{}], [{}, {}]], ids=str)
