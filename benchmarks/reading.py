@@ -67,7 +67,8 @@ def measure(servers: Servers, repeats: int) -> Iterator[Row]:
     for name, each in took.items():
         yield amount(f"300,000 rows, two people at once: {name}", "", each, "s")
     yield amount("300,000 rows, two people at once: growth of the web process", "<= 60", growth, "MiB")
-    yield ratio("300,000 rows, two people at once: p99 of others' polls, against idle", "<= 2", [_p99(busy)], [_p99(idle)])
+    name = "300,000 rows, two people at once: p99 of others' polls, against idle"
+    yield ratio(name, "<= 2", [_p99(busy)], [_p99(idle)])
 
 
 def _joined() -> str:

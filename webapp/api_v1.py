@@ -1,9 +1,13 @@
 """The same things as JSON, versioned: joins are asked for, followed, found, read, downloaded and cancelled."""
 
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any, TypeVar
 
-from flask import Blueprint, Response, jsonify, request, url_for
+from flask import Blueprint, Response, g, jsonify, request, url_for
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.exceptions import Conflict, Gone
@@ -18,7 +22,7 @@ from worker_tasks.joins import checks, runs
 from worker_tasks.joins.spec import JoinSpec
 from worker_tasks.reading import derived, reader
 from worker_tasks.reading import exports as export_rules
-from worker_tasks.reading.derived import Derived
+from worker_tasks.reading.derived import Derivation, Derived
 from worker_tasks.reading.exports import FORMATS, Excerpt, file_of
 from worker_tasks.reading.profiles import Profile
 from worker_tasks.results import ResultGone
@@ -28,11 +32,15 @@ blueprint = Blueprint("api_v1", __name__, url_prefix="/api/v1")
 
 MAX_ROWS = 1_000
 MAX_ROW_NUMBER = 10**12
-#: Seconds that a request waits for what a worker makes: platforms cut off one that has no answer after 30.
+#: Seconds that a request waits for what workers make: platforms cut off one that has no answer after 30.
 FILE_SECONDS = 20
+#: Requests that wait so at once in one process, which has eight threads.
+MOST_WAITING = 4
 #: How often a change of metadata is tried that meets another change of the task.
 TRIES = 10
 
+
+_waiting = threading.BoundedSemaphore(MOST_WAITING)
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -154,7 +162,7 @@ def result(task_id: str) -> ResponseReturnValue:
             raise ResultGone(summary.key)
     else:
         _require_table(summary, excerpt)
-        order = _waited_for(derived.follow(summary, reader.order_of(excerpt.view), FILE_SECONDS))
+        order = _worked_out(summary, reader.order_of(excerpt.view))
         count = order.data["rows"]
         rows = [row.document for row in reader.rows(summary, excerpt.view, offset, limit)]
     return jsonify(
@@ -189,7 +197,7 @@ def result_file(task_id: str, format: str) -> Response:  # noqa: A002 - the name
     else:
         _require_table(summary, excerpt)
         file = file_of(task_id, format, excerpt, inside=inside)
-        response = exports.made(summary, file, _waited_for(derived.follow(summary, file, FILE_SECONDS)))
+        response = exports.made(summary, file, _worked_out(summary, file))
     table = derived.find(summary, derived.TABLE)
     if table is not None and table.is_done and excerpt.is_everything and format == "json":
         exports.with_digest(response, table.data["sha256"])
@@ -207,13 +215,34 @@ def _require_table(summary: results.Summary, excerpt: Excerpt) -> Profile:
         Busy: a worker is still measuring them.
         Conflict: they can not be measured.
     """
-    _waited_for(derived.follow(summary, derived.TABLE, FILE_SECONDS))
+    _worked_out(summary, derived.TABLE)
     profile = reader.profile_of(summary)
     excerpt.check(profile)
     return profile
 
 
-def _waited_for(found: Derived) -> Derived:
+@contextmanager
+def _waiting_seconds() -> Iterator[float]:
+    """How long this request may still wait: not at all where as many wait already as leave threads for others."""
+    until = g.setdefault("waits_until", time.monotonic() + FILE_SECONDS)
+    if not _waiting.acquire(blocking=False):
+        yield 0
+        return
+    try:
+        yield max(0, until - time.monotonic())
+    finally:
+        _waiting.release()
+
+
+def _worked_out(summary: results.Summary, derivation: Derivation) -> Derived:
+    """What a worker makes of a result, waited for as long as threads are left that answer others.
+
+    Raises:
+        Busy: it is still being made.
+        Conflict: it can not be made.
+    """
+    with _waiting_seconds() as seconds:
+        found = derived.follow(summary, derivation, seconds)
     if found.is_under_way:
         raise exports.Busy("A worker is still on it. Ask again in a few seconds.")
     if not found.is_done:
@@ -234,7 +263,7 @@ def provenance(task_id: str) -> ResponseReturnValue:
     summary, excerpt = _summary(task), reading.excerpt_asked()
     sha256, rows = _require_table(summary, excerpt).sha256, summary.count
     if not excerpt.view.is_everything:
-        rows = _waited_for(derived.follow(summary, reader.order_of(excerpt.view), FILE_SECONDS)).data["rows"]
+        rows = _worked_out(summary, reader.order_of(excerpt.view)).data["rows"]
     return jsonify(export_rules.provenance(task, ledger.find(summary.task_id), summary, sha256, excerpt, rows))
 
 
@@ -242,7 +271,9 @@ def provenance(task_id: str) -> ResponseReturnValue:
 def comparison() -> ResponseReturnValue:
     """What changed between the results of two tasks: how many rows, by which key, in which columns."""
     older, newer = comparisons.two_asked()
-    compared = comparisons.compare(older, newer, request.args.getlist("key"), FILE_SECONDS)
+    with _waiting_seconds() as seconds:
+        # For the tables of both, and for what comes of them.
+        compared = comparisons.compare(older, newer, request.args.getlist("key"), seconds / 3)
     if compared["missing"]:
         gone = ", ".join(each["_id"] for each in compared["missing"])
         raise Gone(f"There is no result any more of {gone}.")

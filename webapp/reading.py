@@ -18,8 +18,6 @@ from worker_tasks.results import ResultGone, Summary
 PATIENCE = 0.6
 #: Columns that can be named in an address.
 MAX_COLUMNS = 300
-#: The parts of an address that say what is asked of a result.
-NAMES = ("columns", "sort", "q", "where", "is", "value")
 
 
 def excerpt_asked() -> Excerpt:

@@ -6,6 +6,7 @@ from celery import Celery, states
 from celery.signals import celeryd_init
 from celery.utils import uuid
 from celery.utils.log import get_task_logger
+from kombu.entity import Queue
 from pymongo.errors import PyMongoError
 
 from worker_tasks import ledger
@@ -23,6 +24,10 @@ PUBLISH_TIMEOUT = 0.6
 #: Seconds without a byte after which a worker drops its broker connection and makes a new one: above the one
 #: second that kombu's BRPOP blocks, and short, because a worker that stops while Redis is frozen waits for it.
 WORKER_SOCKET_TIMEOUT = 3.0
+
+#: The queue of what is worked out from results. A worker takes from it and from the default one in turn, so that who
+#: sorts a result does not wait behind a hundred joins, nor a join behind those who read.
+DEFAULT_QUEUE, READING_QUEUE = "celery", "reading"
 
 logger = get_task_logger(__name__)
 
@@ -113,7 +118,8 @@ class RecordingCelery(Celery):
         Raises:
             kombu.exceptions.OperationalError: Redis is away; not published.
         """
-        super().send_task("worker_tasks.reading.tasks.derive", [key, task_id, run, kind, options], task_id=uuid())
+        what = [key, task_id, run, kind, options]
+        super().send_task("worker_tasks.reading.tasks.derive", what, task_id=uuid(), queue=READING_QUEUE)
 
     def record_unpublished(self, task_id: str, cause: Exception) -> None:
         """Ends a task whose message could not be sent; an error of MongoDB is logged, never raised."""
@@ -166,6 +172,7 @@ def celery_settings() -> dict[str, Any]:
         # the default would block the worker without limit.
         "result_backend_always_retry": True,
         "result_backend_max_retries": 8,
+        "task_queues": [Queue(DEFAULT_QUEUE), Queue(READING_QUEUE)],
         "task_serializer": "json",
         "result_serializer": "json",
         "accept_content": ["json"],

@@ -8,6 +8,7 @@ import io
 import json
 import re
 import threading
+import time
 from typing import Any
 
 import duckdb
@@ -19,7 +20,7 @@ from tests.support import Process, publish
 from tests.webapp.test_api_v1 import assert_problem, finished_with
 from tests.worker_tasks.support import new_id
 from webapp import api_v1, exports
-from worker_tasks import results
+from worker_tasks import celery_app, results
 from worker_tasks.connections import Document, connections
 from worker_tasks.reading.exports import FORMATS
 from worker_tasks.results import CHUNK_BYTES, ResultGone
@@ -206,6 +207,19 @@ def test_a_file_that_takes_long_is_asked_for_again(
     answer = client.get(f"/api/v1/tasks/{finished_with([{'_id': 1}])}/result.csv")
     assert_problem(answer, 503)
     assert answer.headers["Retry-After"] == "5"
+
+
+def test_no_more_requests_wait_than_leave_threads_for_pages(
+    client: FlaskClient, servers: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api_v1, "_waiting", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(celery_app.app, "publish_derivation", lambda *_: None)
+    address = f"/api/v1/tasks/{finished_with([{'_id': 1}])}/profile"
+    assert api_v1._waiting.acquire(blocking=False)
+    began = time.monotonic()
+    assert_problem(client.get(address), 503)
+    assert time.monotonic() - began < api_v1.FILE_SECONDS / 2
+    api_v1._waiting.release()
 
 
 def test_no_more_files_are_sent_at_once_than_leave_threads_for_pages(

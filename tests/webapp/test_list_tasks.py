@@ -132,6 +132,30 @@ def test_tasks_are_found_by_when_they_were_asked_for(client: FlaskClient, four_t
     assert "old" not in [task["_id"] for task in client.get(f"/tasks?since={month_ago}").get_json()]
 
 
+def test_metadata_is_found_by_key_alone_by_value_alone_and_words_in_any_order(
+    client: FlaskClient, no_tasks: None
+) -> None:
+    join = {"database": "shop", "from": "users", "joins": [{"from": "orders", "as": "x", "on": []}]}
+    for task_id, metadata in (("a", {"ticket": "NU-1"}), ("b", {"ticket": "X", "team": "blue"}), ("c", {"team": "NU"})):
+        ledger.record(ledger.new_document(task_id, "worker_tasks.tasks.run_join", [join], join=join, metadata=metadata))
+
+    def found(**asked: str) -> str:
+        return "".join(sorted(task["_id"] for task in client.get("/tasks", query_string=asked).get_json()))
+
+    assert found(key="ticket") == "ab"
+    assert found(key="tick") == ""
+    assert found(value="nu") == "ac"
+    assert found(value="ticket") == ""
+    assert found(q="orders users blue") == "b"
+    assert found(q="Users with their orders") == "abc"
+    assert found(q="with") == ""
+
+
+def test_the_bounds_of_time_must_have_something_between(client: FlaskClient, no_tasks: None) -> None:
+    problem = client.get("/tasks?since=2026-01-02&until=2026-01-02")
+    assert (problem.status_code, problem.get_json()["errors"][0]["field"]) == (422, "until")
+
+
 def test_changed_metadata_is_found_as_it_is_now(client: FlaskClient, four_tasks: dict[str, str]) -> None:
     assert client.patch("/api/v1/tasks/blue", json={"metadata": {"team": "green"}}).status_code == 200
     assert [task["_id"] for task in client.get("/tasks?key=team&value=green").get_json()] == ["blue"]

@@ -1,17 +1,21 @@
 """The rows of a result, looked for, sorted, and told of column by column."""
 
 import re
+import signal
 from html import unescape
 from typing import Any
 
 import pytest
+from celery import states
 from flask.testing import FlaskClient
 
 from tests.support import Process, eventually
 from tests.webapp.test_api_v1 import finished_with
 from webapp import reading
-from worker_tasks import celery_app, results
+from worker_tasks import celery_app, results, submission
 from worker_tasks.connections import connections
+from worker_tasks.reading import derived
+from worker_tasks.tasks import long_running_task
 
 CITIES = ["Oslo", "Lima", None, "Accra"]
 
@@ -171,3 +175,22 @@ def test_all_of_a_result_is_there_at_once_as_json(client: FlaskClient, people: s
     for name, form in (("JSON", "json"), ("JSON lines", "ndjson")):
         size = len(client.get(f"/api/v1/tasks/{people}/result.{form}").data)
         assert f"Download {name}, {size / 1024:.1f} KiB" in page
+
+
+def test_who_reads_does_not_wait_behind_those_who_join(worker: Process) -> None:
+    task_id = finished_with([{"_id": 1}])
+    summary = results.find(f"join_result:{task_id}")
+    assert summary
+    worker.signal_group(signal.SIGSTOP)
+    try:
+        before = [long_running_task.delay("x").id for _ in range(40)]
+        derived.ask(summary, derived.TABLE)
+    finally:
+        worker.signal_group(signal.SIGCONT)
+    assert derived.follow(summary, derived.TABLE, 20).is_done
+    waiting = connections().tasks.count_documents({"_id": {"$in": before}, "status": states.PENDING})
+    for number in before:
+        submission.cancel(number)
+    # Those that are cancelled are gone soon, and keep no other test waiting.
+    eventually(lambda: not connections().queue.llen("celery"), within=30)
+    assert waiting > 20

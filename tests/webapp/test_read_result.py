@@ -30,6 +30,8 @@ def long_result(servers: None) -> str:
     """The id of a finished task whose result has three pages."""
     task_id = "long-result"
     key = result_key(task_id)
+    if (before := results.find(key)) is not None:
+        results.discard(before)
     summary = publish([{"_id": f"row-{row}", "orders": []} for row in range(ROWS)], key, task_id, 60)
     connections().tasks.delete_one({"_id": task_id})
     ledger.record(ledger.new_document(task_id, join_users_orders.name, [task_id]))
@@ -92,6 +94,56 @@ def test_the_result_before_the_newest_is_still_read_and_the_one_before_that_lead
     assert page.status_code == 410
     assert f'href="/tasks/{newer}/result"' in page.text
     assert client.get(f"/tasks/{newer}/result").status_code == 200
+
+
+def test_what_was_looked_at_in_a_result_that_is_gone_is_looked_at_in_the_next_one(
+    client: FlaskClient, worker: Process
+) -> None:
+    task_id = joined("u6")
+    press(client, task_id, "discarding")
+    gone = client.get(f"/tasks/{task_id}/result?sort=-name&q=x")
+    assert gone.status_code == 410
+    assert "was discarded by hand" in gone.text
+    assert f'action="/tasks/{task_id}/runs?sort=-name&amp;q=x"' in gone.text
+    token = re.search(r'name="csrf_token" value="([^"]+)"', gone.text)
+    assert token
+    again = client.post(f"/tasks/{task_id}/runs?sort=-name&q=x", data={"csrf_token": token[1]})
+    address = again.headers["Location"]
+    assert re.fullmatch(r"/tasks/[0-9a-f-]{36}\?sort=-name&q=x", address)
+    wait_for_state(address[7:43], states.SUCCESS)
+    assert f'href="/tasks/{address[7:43]}/result?sort=-name&amp;q=x"' in client.get(address).text
+
+
+def test_the_task_of_a_result_that_is_gone_says_so_and_offers_to_run_it_again(
+    client: FlaskClient, worker: Process
+) -> None:
+    task_id = joined("u8")
+    press(client, task_id, "discarding")
+    page = client.get(f"/tasks/{task_id}").text
+    assert "The joined documents were discarded by hand" in page
+    assert "Read the result" not in page
+    assert page.count(f'action="/tasks/{task_id}/runs"') == 1
+
+
+def test_a_task_that_got_an_older_result_says_of_when_and_offers_a_new_run(
+    client: FlaskClient, worker: Process
+) -> None:
+    join = {"from": "orders", "as": "orders", "on": [{"local": "_id", "foreign": "userId"}]}
+    asked = {"database": "shop", "from": "users", "match": {"_id": "u11"}, "joins": [join]}
+    first = submit_join(asked)
+    wait_for_state(first, states.SUCCESS)
+    second = submit_join(asked)
+    assert "Nothing was run for this task" not in client.get(f"/tasks/{first}").text
+    page = client.get(f"/tasks/{second}").text
+    assert "Nothing was run for this task" in page
+    assert "Run it afresh" in page
+
+
+def test_a_result_is_kept_longer_as_it_is_looked_at(client: FlaskClient, long_result: str) -> None:
+    token = re.search(r'name="csrf_token" value="([^"]+)"', client.get(f"/tasks/{long_result}/result").text)
+    assert token
+    kept = client.post(f"/tasks/{long_result}/result/keeping?page=2&columns=_id", data={"csrf_token": token[1]})
+    assert kept.headers["Location"] == f"/tasks/{long_result}/result?page=2&columns=_id"
 
 
 def test_a_task_without_a_result_leads_to_its_page(client: FlaskClient, waiting_task: str) -> None:
