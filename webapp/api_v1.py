@@ -274,14 +274,15 @@ def comparison() -> ResponseReturnValue:
     with _waiting_seconds() as seconds:
         # For the tables of both, and for what comes of them.
         compared = comparisons.compare(older, newer, request.args.getlist("key"), seconds / 3)
-    if compared["missing"]:
-        gone = ", ".join(each["_id"] for each in compared["missing"])
-        raise Gone(f"There is no result any more of {gone}.")
-    if compared["same_run"]:
+    if compared.missing:
+        raise Gone(f"There is no result any more of {', '.join(each['_id'] for each in compared.missing)}.")
+    if compared.same_run:
         raise Conflict("Both have the same result: one run answered both.")
-    if compared["found"] is None:
-        raise exports.Busy("A worker is still on it.") if compared["under_way"] else Conflict(compared["message"])
-    return jsonify(compared["found"].to_document())
+    if compared.under_way:
+        raise exports.Busy("A worker is still on it. Ask again in a few seconds.")
+    if compared.found is None:
+        raise Conflict(compared.message or "")
+    return jsonify(compared.found.to_document())
 
 
 def _summary(task: Document) -> results.Summary:

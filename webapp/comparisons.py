@@ -1,7 +1,8 @@
 """Find: two tasks side by side, and what changed between their results."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 from flask import Blueprint, make_response, render_template, request, url_for
 from flask.typing import ResponseReturnValue
@@ -14,7 +15,6 @@ from worker_tasks.connections import Document
 from worker_tasks.errors import InvalidInput
 from worker_tasks.reading import comparison, derived, reader
 from worker_tasks.reading.comparison import Comparison, comparison_with
-from worker_tasks.reading.derived import Derived
 from worker_tasks.reading.exports import Excerpt
 from worker_tasks.reading.reader import Row
 from worker_tasks.results import PAGE_ROWS, ResultGone, Summary
@@ -23,8 +23,8 @@ blueprint = Blueprint("comparisons", __name__)
 
 #: Columns that are shown of rows that were added or are gone.
 SHOWN_COLUMNS = 20
-#: The lists of a comparison, by what they are called in an address.
-SHOWN = {"changed": "changed_to", "added": "added", "gone": "gone"}
+#: The lists of a comparison, as an address names them.
+SHOWN = ("changed", "added", "gone")
 
 
 def two_asked() -> tuple[Document, Document]:
@@ -42,22 +42,48 @@ def two_asked() -> tuple[Document, Document]:
     return ledger.find(request.args["older"]), ledger.find(request.args["newer"])
 
 
+@dataclass(frozen=True)
+class Compared:
+    """How far the comparison of two results is.
+
+    ``missing`` are the tasks whose result is not there; ``same_run`` says that there is but one result; ``columns`` are
+    those that rows can be paired by. ``found`` is None while it is ``under_way``, or where ``message`` says why not.
+    """
+
+    missing: Sequence[Document] = ()
+    same_run: bool = False
+    under_way: bool = False
+    message: str | None = None
+    columns: Sequence[str] = ()
+    found: Comparison | None = None
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One page of the rows that were added or are gone, or of the ``pairs`` of those that changed."""
+
+    names: list[str]
+    number: int = 1
+    pages: int = 1
+    rows: Sequence[Row] = ()
+    pairs: Sequence[tuple[Row, Row]] = ()
+
+
 @blueprint.get("/comparison")
 def comparison_page() -> ResponseReturnValue:
     """Two tasks side by side, and if the results of both are there, their rows."""
     older, newer = two_asked()
-    shown = request.args.get("show", "changed")
+    shown, key = request.args.get("show", "changed"), request.args.getlist("key")
     if shown not in SHOWN:
         raise InvalidInput({"show": f"must be one of {', '.join(SHOWN)}."})
     fragment = "HX-Request" in request.headers
     try:
-        compared = compare(older, newer, request.args.getlist("key"), 0 if fragment else reading.PATIENCE)
-        if fragment and compared["under_way"]:
-            return make_response("", 204)
-        if compared["found"] is not None:
-            compared |= _rows(compared, shown)
+        compared = compare(older, newer, key, 0 if fragment else reading.PATIENCE)
+        listed = Listed([]) if compared.found is None else _listed(older, newer, key, shown, compared.found)
     except ResultGone:
-        compared = {"found": None, "under_way": False, "missing": [older, newer], "same_run": False, "message": None}
+        compared, listed = Compared(missing=[older, newer]), Listed([])
+    if fragment and compared.under_way:
+        return make_response("", 204)
     return make_response(
         render_template(
             "comparisons/comparison.html",
@@ -65,67 +91,59 @@ def comparison_page() -> ResponseReturnValue:
             newer=newer,
             facts=facts(older, newer),
             shown=shown,
-            keys=request.args.getlist("key"),
+            keys=key,
             other_join=(older["name"], older["args"]) != (newer["name"], newer["args"]),
-            **compared,
+            compared=compared,
+            listed=listed,
         )
     )
 
 
-def compare(older: Document, newer: Document, key: list[str], seconds: float) -> dict[str, Any]:
-    """How far the comparison of two tasks' results is; ``missing`` are tasks whose result is not there.
+def compare(older: Document, newer: Document, key: list[str], seconds: float) -> Compared:
+    """Has the results of two tasks compared; waits at most so many seconds for each of three steps.
 
     Raises:
         ResultGone: one of them went away meanwhile.
         redis.exceptions.RedisError, kombu.exceptions.OperationalError: Redis is away.
     """
     before, after = results.of_task(older), results.of_task(newer)
-    compared: dict[str, Any] = {"found": None, "under_way": False, "same_run": False, "message": None, "columns": []}
-    compared["missing"] = [task for task, summary in ((older, before), (newer, after)) if summary is None]
     if before is None or after is None:
-        return compared
+        return Compared(missing=[task for task, summary in ((older, before), (newer, after)) if summary is None])
     if before.run == after.run:
-        return compared | {"same_run": True}
+        return Compared(same_run=True)
     looked = [reading.look(summary, Excerpt(), seconds) for summary in (before, after)]
-    if not all(each.table.is_done for each in looked):
+    profiles = [each.profile for each in looked if each.profile is not None]
+    if len(profiles) < len(looked):
         message = next((each.failure for each in looked if each.failure), None)
-        return compared | {"under_way": message is None, "message": message}
-    profiles = [reader.profile_of(summary) for summary in (before, after)]
-    compared["columns"] = comparison.common(*profiles)
-    asked = comparison_with(before, key)
-    state: Derived = derived.follow(after, asked, seconds)
-    found = Comparison.from_document(state.data) if state.is_done else None
-    return compared | {
-        "found": found,
-        "under_way": state.is_under_way,
-        "message": state.message,
-        "asked": asked,
-        "before": before,
-        "after": after,
-        "profile": profiles[1],
-    }
+        return Compared(under_way=message is None, message=message)
+    state = derived.follow(after, comparison_with(before, key), seconds)
+    return Compared(
+        under_way=state.is_under_way,
+        message=state.message,
+        columns=comparison.common(*profiles),
+        found=Comparison.from_document(state.data) if state.is_done else None,
+    )
 
 
-def _rows(compared: dict[str, Any], shown: str) -> dict[str, Any]:
-    """One page of the rows that were added, are gone, or changed, the latter in pairs."""
-    found: Comparison = compared["found"]
-    before, after, asked = compared["before"], compared["after"], compared["asked"]
-    count = getattr(found, shown)
-    pages = max(1, -(-count // PAGE_ROWS))
+def _listed(older: Document, newer: Document, key: list[str], shown: str, found: Comparison) -> Listed:
+    before, after = results.of_task(older), results.of_task(newer)
+    if before is None or after is None:
+        raise ResultGone(shown)
+    pages = max(1, -(-getattr(found, shown) // PAGE_ROWS))
     number = number_or_last("page", pages)
-    first = (number - 1) * PAGE_ROWS
+    asked, first = comparison_with(before, key), (number - 1) * PAGE_ROWS
 
     def rows(summary: Summary, what: str) -> list[Row]:
         return reader.rows_at(summary, comparison.numbers(after, asked, what, first, PAGE_ROWS))
 
-    names = [column.name for column in compared["profile"].in_order(None)]
     if shown == "changed":
+        names = list(dict.fromkeys([*found.key, *found.changes]))
         pairs = list(zip(rows(before, "changed_from"), rows(after, "changed_to"), strict=True))
-        columns = list(dict.fromkeys([*found.key, *found.changes]))
-        return {"pairs": pairs, "rows": [], "names": columns, "number": number, "pages": pages}
-    listed = rows(before if shown == "gone" else after, shown)
-    columns = list(dict.fromkeys([*found.key, *names]))[:SHOWN_COLUMNS]
-    return {"pairs": [], "rows": listed, "names": columns, "number": number, "pages": pages}
+        return Listed(names, number, pages, pairs=pairs)
+    side = before if shown == "gone" else after
+    columns = reader.profile_of(side).in_order(older.get("join"))
+    names = list(dict.fromkeys([*found.key, *(column.name for column in columns)]))[:SHOWN_COLUMNS]
+    return Listed(names, number, pages, rows=rows(side, shown))
 
 
 def facts(older: Document, newer: Document) -> list[tuple[str, str, str]]:

@@ -173,17 +173,14 @@ def of_task(task: Mapping[str, Any]) -> Summary | None:
     return summary if summary is not None and summary.task_id == made_by else find(older_key(made_by))
 
 
-def find_run(summary: Summary) -> Summary | None:
-    """The same result as it is now: perhaps kept longer, or under another key; None where it is gone.
+def find_run(key: str, task_id: str, run: str) -> Summary | None:
+    """The result of a run that was under this key, wherever it is now; None where it is gone.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    for key in (summary.key, older_key(summary.task_id)):
-        found = find(key)
-        if found is not None and found.run == summary.run:
-            return found
-    return None
+    places = map(find, (key, older_key(task_id)))
+    return next((found for found in places if found is not None and found.run == run), None)
 
 
 def key_of(task: Mapping[str, Any]) -> str | None:

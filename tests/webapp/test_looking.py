@@ -152,6 +152,17 @@ def test_what_was_worked_out_goes_with_its_result(client: FlaskClient, people: s
     assert list(connections().results.scan_iter(f"derived*{summary.run}*")) == []
 
 
+@pytest.mark.parametrize("lost", ["order.*:numbers", "table:offsets", "table:profile"])
+def test_what_a_full_redis_deleted_is_worked_out_again(client: FlaskClient, people: str, lost: str) -> None:
+    asked = {"sort": "-name", "page": 1}
+    _, before = shown(client, people, **asked)
+    summary = results.find(f"join_result:{people}")
+    assert summary
+    (key,) = connections().results.scan_iter(f"derived:{summary.run}:{lost}")
+    connections().results.delete(key)
+    eventually(lambda: shown(client, people, **asked)[1] == before)
+
+
 def test_a_file_is_made_for_a_form_and_its_size_said(client: FlaskClient, people: str) -> None:
     address = f"/tasks/{people}/result/files"
     page = client.get(f"{address}?columns=name&columns=age").text

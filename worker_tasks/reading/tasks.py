@@ -17,10 +17,11 @@ from worker_tasks.celery_app import app
 from worker_tasks.connections import Document
 from worker_tasks.errors import REDIS_FAILURES, DovetailError
 from worker_tasks.reading import comparing, engine, files, orders, tables, workbook
-from worker_tasks.reading.derived import GIVEN_UP, MAX_TIMES, Derivation, Kind, Work
+from worker_tasks.reading.derived import Derivation, Kind
 from worker_tasks.reading.exports import PACKED, Excerpt
 from worker_tasks.reading.files import Making
 from worker_tasks.reading.views import View
+from worker_tasks.reading.work import GIVEN_UP, MAX_TIMES, Work
 from worker_tasks.results import ResultGone
 from worker_tasks.settings import settings
 
@@ -43,10 +44,8 @@ def derive(  # noqa: PLR0913, PLR0917 - which result, and what of it
     self: Task, key: str, task_id: str, run: str, kind: str, options: dict[str, Any]
 ) -> None:
     """Works out something from the result that is under a key, or was."""
-    summary = results.find(key)
-    if summary is None or summary.run != run:
-        summary = results.find(results.older_key(task_id))
-    if summary is None or summary.run != run:
+    summary = results.find_run(key, task_id, run)
+    if summary is None:
         return
     work = Work(summary, Derivation(Kind(kind), options))
     times = work.begin()

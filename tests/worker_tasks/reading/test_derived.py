@@ -16,10 +16,12 @@ from tests.worker_tasks.support import new_id
 from worker_tasks import celery_app, ledger, results
 from worker_tasks.connections import connections
 from worker_tasks.reading import derived, engine, exports, reader
-from worker_tasks.reading.derived import ASKED_SECONDS, GIVEN_UP, MAX_TIMES, TABLE, Derivation, Kind, State, Work
+from worker_tasks.reading import work as working
+from worker_tasks.reading.derived import ASKED_SECONDS, TABLE, Derivation, Kind, State
 from worker_tasks.reading.exports import Excerpt
 from worker_tasks.reading.tasks import FORMATS, derive
 from worker_tasks.reading.views import View
+from worker_tasks.reading.work import GIVEN_UP, MAX_TIMES, Work
 from worker_tasks.results import ResultGone, Summary
 from worker_tasks.settings import Settings, settings
 
@@ -31,7 +33,7 @@ VIEW = View(sort=(("text", True),))
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker counts as lost after a second."""
-    monkeypatch.setattr(derived, "BEGUN_SECONDS", 1)
+    monkeypatch.setattr(working, "BEGUN_SECONDS", 1)
 
 
 @pytest.fixture(autouse=True)
@@ -201,7 +203,7 @@ def test_a_result_that_is_discarded_leaves_nothing_of_a_worker_that_died_either(
     assert work.begin() == 1
     work.write("table", [b"of the dead" * 1000])
     assert results.discard(summary)
-    assert [key for key in of_run(summary) if left(key) > derived.BEGUN_SECONDS * 10] == []
+    assert [key for key in of_run(summary) if left(key) > working.BEGUN_SECONDS * 10] == []
 
 
 def test_a_result_that_was_discarded_meanwhile_ends_the_work_and_leaves_nothing() -> None:
@@ -248,7 +250,7 @@ def test_what_was_derived_is_found_after_a_newer_run_took_the_place_of_the_resul
     summary = with_table(documents)
     expected = value(summary)
     publish([{"newer": True}], summary.key, new_id())
-    older = results.find_run(summary)
+    older = results.find_run(summary.key, summary.task_id, summary.run)
     assert older is not None
     assert older.key == results.older_key(summary.task_id)
     assert state(older) is State.DONE
@@ -264,7 +266,7 @@ def test_what_replaces_the_result_but_one_takes_along_what_was_derived_from_it()
     summary = with_table(random_documents(5, 10))
     for _ in range(2):
         publish([{"newer": True}], summary.key, new_id())
-    assert results.find_run(summary) is None
+    assert results.find_run(summary.key, summary.task_id, summary.run) is None
     assert of_run(summary) == set()
 
 
@@ -310,7 +312,7 @@ def test_what_takes_too_long_ends_also_where_no_query_ran_when_it_was_over(monke
 
 
 def test_what_failed_may_be_tried_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(derived, "FAILED_SECONDS", 1)
+    monkeypatch.setattr(working, "FAILED_SECONDS", 1)
     summary = result([{"_id": 1}])
     work = Work(summary, TABLE)
     assert work.begin() == 1
