@@ -101,8 +101,7 @@ def short_words(column: Column) -> str:
     if column.filled == 0:
         return "empty"
     if column.kind is ColumnKind.BOOLEAN:
-        true = dict(column.top).get("true", column.filled if column.least == "true" else 0)
-        return f"{share(true / column.filled)} true"
+        return f"{share(dict(column.top).get('true', 0) / column.filled)} true"
     if column.kind is ColumnKind.LIST:
         return f"{column.least} to {column.most} long"
     if column.kind is ColumnKind.DATE and column.least and column.most:

@@ -73,7 +73,8 @@ def _figures(database: duckdb.DuckDBPyConnection, table: str, name: str, column:
         half = _one(database, f"SELECT quantile_disc({measured}, 0.5) {found}")
         middle = _one(database, f"SELECT {shown} {found} AND {measured} = ? LIMIT 1", [half])
     top: list[tuple[str, int]] = []
-    if distinct < column.filled:
+    # Of true and false there is no least and no most; what there is is told by naming it.
+    if distinct < column.filled or kind is ColumnKind.BOOLEAN:
         top = database.execute(
             f"SELECT {shown}, count(*) AS times {found} GROUP BY {measured if kind is ColumnKind.LIST else name} , 1 "
             f"ORDER BY times DESC, {measured if kind is ColumnKind.LIST else name} LIMIT {TOP}"
