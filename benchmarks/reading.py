@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 from benchmarks import baselines
 from benchmarks.bulk import Peak
 from benchmarks.stack import Row, Servers, amount, fill, ratio, wait_until
-from benchmarks.web import _answering, _tag
+from benchmarks.web import answering, tag_of
 from development.servers import free_port
 from worker_tasks import ledger, release
 from worker_tasks.celery_app import app
@@ -54,7 +54,7 @@ def measure(servers: Servers, repeats: int) -> Iterator[Row]:
             # Anew each time: what was worked out goes with the result that it was worked out of.
             results = [_joined() for _ in range(2)]
             with servers.process(gunicorn, "Booting worker") as process:
-                _answering(port)
+                answering(port)
                 idle += people.submit(_polls, port, waiting, POLL_SECONDS).result()
                 with Peak(process) as peak:
                     readers = [people.submit(read, port, task_id) for task_id in results]
@@ -117,7 +117,7 @@ def _get(port: int, path: str, or_else: int = 200) -> int:
 
 def _polls(port: int, task_id: str, seconds: float) -> list[float]:
     """The seconds that each of the polls of a few people took, who ask as often as pages do, and more."""
-    tag, took = _tag(port, f"/tasks/{task_id}/status"), []
+    tag, took = tag_of(port, f"/tasks/{task_id}/status"), []
     connections: list[Any] = [http.client.HTTPConnection("127.0.0.1", port, timeout=10) for _ in range(POLLERS)]
     pause = 1 / (POLLERS * POLLS_A_SECOND)
     until = time.monotonic() + seconds

@@ -35,21 +35,21 @@ def _polls(servers: Servers, repeats: int) -> Row:
     uvicorn = f"exec uvicorn --factory benchmarks.baselines:web --port {their_port} --workers 2 --log-level warning"
     with servers.process(gunicorn, "Booting worker"):
         for _ in range(repeats):
-            tag = _tag(our_port, f"/tasks/{task_id}/status")
+            tag = tag_of(our_port, f"/tasks/{task_id}/status")
             mine.append(_rate(our_port, f"/tasks/{task_id}/status", f"HX-PTag: {tag}"))
     with servers.process(f"echo started; {uvicorn}", "started"):
-        _answering(their_port)
+        answering(their_port)
         theirs += [_rate(their_port, f"/task/{task_id}") for _ in range(repeats)]
     return ratio("unchanged polls per second, two web processes, against the origin", ">= 3", mine, theirs, "1/s")
 
 
-def _tag(port: int, path: str) -> str:
+def tag_of(port: int, path: str) -> str:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     connection.request("GET", path)
     return connection.getresponse().headers["HX-PTag"]
 
 
-def _answering(port: int) -> None:
+def answering(port: int) -> None:
     for _ in range(100):
         try:
             http.client.HTTPConnection("127.0.0.1", port, timeout=5).request("GET", "/docs")
@@ -77,7 +77,7 @@ def _download(servers: Servers, repeats: int) -> Iterator[Row]:
     growth, sizes = [], []
     gunicorn = f"exec gunicorn wsgi:app --bind 127.0.0.1:{port} --workers 1"
     with servers.process(gunicorn, "Booting worker") as process:
-        _tag(port, f"/tasks/{task['_id']}")
+        tag_of(port, f"/tasks/{task['_id']}")
         for _ in range(repeats):
             with Peak(process) as peak:
                 sizes.append(_read(port, f"/api/v1/tasks/{task['_id']}/result.json") / MEBIBYTE)

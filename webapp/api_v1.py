@@ -191,16 +191,16 @@ def result_file(task_id: str, format: str) -> Response:  # noqa: A002 - the name
     """The result, or what of it is asked for, as a file; one that a worker has to make is waited for."""
     task = ledger.find(task_id)
     summary, excerpt = _summary(task), reading.excerpt_asked()
-    inside = request.args.get("inside") == "yes"
-    if format in exports.AT_ONCE and excerpt.is_everything and not inside:
+    inside = reading.inside_asked()
+    if exports.is_at_once(format, excerpt, inside=inside):
         response = exports.at_once(summary, format)
+        # Of the value as it is in Redis, once somebody has looked at it.
+        if format == "json" and (table := derived.find(summary, derived.TABLE)) is not None and table.is_done:
+            exports.with_digest(response, table.data["sha256"])
     else:
         _require_table(summary, excerpt)
         file = file_of(task_id, format, excerpt, inside=inside)
         response = exports.made(summary, file, _worked_out(summary, file))
-    table = derived.find(summary, derived.TABLE)
-    if table is not None and table.is_done and excerpt.is_everything and format == "json":
-        exports.with_digest(response, table.data["sha256"])
     card = url_for(".provenance", task_id=task_id, **reading.address_of(excerpt))
     response.headers["Link"] = f'<{card}>; rel="describedby"'
     excerpted = not excerpt.is_everything

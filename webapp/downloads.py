@@ -27,25 +27,17 @@ class Offer:
     size: int | None
 
 
-def inside_asked() -> bool:
-    """Whether the provenance goes into formats that have no place for it."""
-    return request.values.get("inside") == "yes"
-
-
-def is_at_once(form: str, excerpt: Excerpt, *, inside: bool) -> bool:
-    """Whether the file is there without being made."""
-    return form in exports.AT_ONCE and excerpt.is_everything and not inside
-
-
-def _offer(task_id: str, summary: Summary, form: str, excerpt: Excerpt) -> Offer:
-    if is_at_once(form, excerpt, inside=inside_asked()):
+def _offer(task_id: str, summary: Summary, form: str, excerpt: Excerpt, *, make: bool) -> Offer:
+    """What there is of a format; one that somebody waits for is asked for, so that it is begun anew if need be."""
+    if exports.is_at_once(form, excerpt, inside=reading.inside_asked()):
         return Offer(form, None, exports.size_at_once(summary, form))
-    state = derived.find(summary, file_of(task_id, form, excerpt, inside=inside_asked()))
+    file = _file(task_id, form, excerpt)
+    state = derived.ask(summary, file) if make else derived.find(summary, file)
     return Offer(form, state, state.data["size"] if state is not None and state.is_done else None)
 
 
 def _parameters(excerpt: Excerpt) -> dict[str, Any]:
-    return reading.address_of(excerpt) | ({"inside": "yes"} if inside_asked() else {})
+    return reading.address_of(excerpt) | ({"inside": "yes"} if reading.inside_asked() else {})
 
 
 @blueprint.get("")
@@ -56,12 +48,8 @@ def files_page(task_id: str) -> ResponseReturnValue:
         excerpt = reading.excerpt_asked()
         looked = reading.look(summary, excerpt, 0 if "HX-Request" in request.headers else reading.PATIENCE)
         asked_for = request.args.getlist("make")
-        offers = []
-        for form in FORMATS:
-            # Whoever waits for a file asks on, so that one whose worker went away is begun anew.
-            if form in asked_for and looked.table.is_done and not looked.errors:
-                derived.ask(summary, _file(task_id, form, excerpt))
-            offers.append(_offer(task_id, summary, form, excerpt))
+        can_be_made = looked.table.is_done and not looked.errors
+        offers = [_offer(task_id, summary, form, excerpt, make=can_be_made and form in asked_for) for form in FORMATS]
         under_way = looked.is_under_way or any(offer.state and offer.state.is_under_way for offer in offers)
         return make_response(
             render_template(
@@ -71,7 +59,7 @@ def files_page(task_id: str) -> ResponseReturnValue:
                 looked=looked,
                 offers=offers,
                 under_way=under_way,
-                inside=inside_asked(),
+                inside=reading.inside_asked(),
                 parameters=_parameters(excerpt),
                 asked_for=asked_for,
                 words=exports.FORMAT_WORDS,
@@ -84,7 +72,7 @@ def files_page(task_id: str) -> ResponseReturnValue:
 
 
 def _file(task_id: str, form: str, excerpt: Excerpt) -> Derivation:
-    return file_of(task_id, form, excerpt, inside=inside_asked())
+    return file_of(task_id, form, excerpt, inside=reading.inside_asked())
 
 
 @blueprint.post("")

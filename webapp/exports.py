@@ -13,7 +13,7 @@ from werkzeug.exceptions import ServiceUnavailable
 from worker_tasks import results
 from worker_tasks.reading import derived
 from worker_tasks.reading.derived import Derivation, Derived
-from worker_tasks.reading.exports import PACKED
+from worker_tasks.reading.exports import GZIP, PACKED, Excerpt
 from worker_tasks.results import SEPARATOR, ResultGone, Summary
 
 CONTENT_TYPES = {
@@ -37,8 +37,6 @@ AT_ONCE = frozenset({"json", "ndjson"})
 MOST_AT_ONCE = 5
 #: Characters of a file's name that say what was asked.
 MAX_NAME = 60
-#: zlib's wbits for gzip's format.
-GZIP = 31
 
 logger = logging.getLogger(__name__)
 _slots = threading.BoundedSemaphore(MOST_AT_ONCE)
@@ -60,6 +58,11 @@ class _Slot:
         if self._held:
             self._held = False
             _slots.release()
+
+
+def is_at_once(form: str, excerpt: Excerpt, *, inside: bool) -> bool:
+    """Whether a file is there without being made."""
+    return form in AT_ONCE and excerpt.is_everything and not inside
 
 
 def at_once(summary: Summary, form: str) -> Response:

@@ -73,11 +73,12 @@ def _as_page(shown: list[dict[str, Any]], more: str | None, cursor: task_search.
 
 def _choices() -> dict[str, Any]:
     """What the form offers: keys of the metadata, people, joins."""
-    joins = [(task["fingerprint"], presentation.sentence(task)) for task in task_search.joins_of()]
+    found = task_search.choices()
+    joins = [(task["fingerprint"], presentation.sentence(task)) for task in found.joins]
     alike = Counter(said for _, said in joins)
     return {
-        "metadata_keys": task_search.metadata_keys(),
-        "people": task_search.people_of(),
+        "metadata_keys": found.metadata_keys,
+        "people": found.people,
         # Joins that differ only in what a sentence does not say.
         "joins": [(mark, f"{said} ({mark[:6]})" if alike[said] > 1 else said) for mark, said in joins],
     }

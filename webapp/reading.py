@@ -36,6 +36,11 @@ def excerpt_asked() -> Excerpt:
     return Excerpt(view, columns)
 
 
+def inside_asked() -> bool:
+    """Whether the provenance goes into formats that have no place for it."""
+    return request.values.get("inside") == "yes"
+
+
 def address_of(excerpt: Excerpt) -> dict[str, Any]:
     """An excerpt as the parameters of an address."""
     view = excerpt.view

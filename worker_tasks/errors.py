@@ -47,7 +47,7 @@ class ServiceUnavailable(DovetailError):
 
 
 class TookTooLong(DovetailError):
-    """Nobody's fault: what was asked of MongoDB was not answered within the time that was given to it."""
+    """Nobody's fault: it did not come to its end within the time that was given to it."""
 
 
 class SearchTooSlow(DovetailError):

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -104,31 +104,44 @@ def search(wanted: TaskFilter, limit: int, after: Cursor | None = None) -> list[
         raise error.__cause__ or error from None
 
 
+def _newest(fields: Sequence[str], limit: int) -> list[Document]:
+    return list(connections().tasks.find({}, fields).sort(NEWEST_FIRST).limit(limit))
+
+
+def _keys_of(tasks: list[Document]) -> list[str]:
+    """The keys of metadata among these tasks, the most frequent first."""
+    return [key for key, _ in Counter(key for task in tasks for key in task["metadata"]).most_common()]
+
+
 def metadata_keys(of_newest: int = 200) -> list[str]:
     """The keys of metadata among the newest tasks, the most frequent first.
 
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
-    newest_first = connections().tasks.find({}, {"metadata": True}).sort(NEWEST_FIRST)
-    return [
-        key
-        for key, _ in Counter(key for task in newest_first.limit(of_newest) for key in task["metadata"]).most_common()
-    ]
+    return _keys_of(_newest(["metadata"], of_newest))
 
 
-def joins_of(of_newest: int = 200) -> list[Document]:
-    """Of each join among the newest tasks the newest one.
+class Choices(NamedTuple):
+    """What the newest tasks can be found by: keys of metadata, the most frequent first; people; a task of each join."""
+
+    metadata_keys: list[str]
+    people: list[str]
+    joins: list[Document]
+
+
+def choices(of_newest: int = 200) -> Choices:
+    """What the newest tasks can be found by.
 
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
-    newest_first = connections().tasks.find({}, {"timeline": False, "checks": False}).sort(NEWEST_FIRST)
-    found: dict[str, Document] = {}
-    for task in newest_first.limit(of_newest):
-        if task.get("fingerprint"):
-            found.setdefault(task["fingerprint"], task)
-    return list(found.values())
+    needed = ["name", "args", "kwargs", "metadata", "join", "fingerprint", "requested_by"]
+    tasks = _newest(needed, of_newest)
+    people = {task["requested_by"] for task in tasks if task.get("requested_by")}
+    # Oldest first, so that of each join the newest stays.
+    joins = {task["fingerprint"]: task for task in reversed(tasks) if task.get("fingerprint")}
+    return Choices(_keys_of(tasks), sorted(people), list(joins.values()))
 
 
 def run_before(task: Document) -> Document | None:
@@ -143,16 +156,6 @@ def run_before(task: Document) -> Document | None:
     # One that shared a run has no result of its own.
     done = {"fingerprint": task["fingerprint"], "status": states.SUCCESS, "shares": None, **before}
     return next(iter(connections().tasks.find(done).sort(NEWEST_FIRST).limit(1)), None)
-
-
-def people_of(of_newest: int = 200) -> list[str]:
-    """Who asked for the newest tasks, as far as that is known.
-
-    Raises:
-        pymongo.errors.PyMongoError: MongoDB does not answer.
-    """
-    newest_first = connections().tasks.find({}, {"requested_by": True}).sort(NEWEST_FIRST)
-    return sorted({task["requested_by"] for task in newest_first.limit(of_newest) if task.get("requested_by")})
 
 
 def place_in_queue(task: Document, most: int = 1_000) -> int:

@@ -5,18 +5,16 @@ JSON, as are those of a column that is of another kind in the other result. Null
 missing; an empty document, where others are spread over columns, is not.
 """
 
-from array import array
 from collections.abc import Iterator, Sequence
 
 import duckdb
 
 from worker_tasks.errors import InvalidInput
+from worker_tasks.reading import engine
 from worker_tasks.reading.comparison import Comparison, common, usual_key
 from worker_tasks.reading.figures import text_of
 from worker_tasks.reading.profiles import ColumnKind, Profile
 
-#: Row numbers that are fetched at once.
-FETCHED = 50_000
 OID_DIGITS = 24
 #: What stands for null, and for nothing at all, and before each value.
 NULL, MISSING, VALUE = "'null'", "'missing'", "'='"
@@ -145,6 +143,4 @@ LISTS = {
 
 def numbers_of(database: duckdb.DuckDBPyConnection, what: str) -> Iterator[bytes]:
     """One of these lists, packed."""
-    found = database.execute(LISTS[what])
-    while rows := found.fetchmany(FETCHED):
-        yield array("I", (number for (number,) in rows)).tobytes()
+    return engine.numbers(database.execute(LISTS[what]))

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import duckdb
 
+from worker_tasks.reading import reader
 from worker_tasks.settings import settings
 
 #: Bytes of one row's JSON: what MongoDB allows a document, and what writing it as JSON may add.
 MAX_ROW_BYTES = 64 * 1024 * 1024
 #: Seconds between two interruptions of what takes too long.
 INTERRUPT_SECONDS = 0.05
+#: Row numbers that are fetched at once.
+FETCHED = 50_000
 
 
 @contextmanager
@@ -55,6 +58,12 @@ def _interrupt(database: duckdb.DuckDBPyConnection, over: threading.Event) -> No
     while not over.wait(seconds):
         database.interrupt()
         seconds = INTERRUPT_SECONDS
+
+
+def numbers(found: duckdb.DuckDBPyConnection) -> Iterator[bytes]:
+    """The row numbers that a query finds, packed."""
+    while rows := found.fetchmany(FETCHED):
+        yield reader.packed(number for (number,) in rows)
 
 
 def literal(text: str) -> str:

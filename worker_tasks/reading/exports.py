@@ -15,6 +15,8 @@ from worker_tasks.results import Summary
 #: The formats of files; those that are kept as gzip; those that have a place for the provenance of their own.
 FORMATS = ("csv", "xlsx", "parquet", "json", "ndjson")
 PACKED = frozenset({"csv", "json", "ndjson"})
+#: zlib's wbits for gzip's format.
+GZIP = 31
 WITH_PLACE = frozenset({"xlsx", "parquet"})
 
 

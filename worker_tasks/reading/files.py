@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,9 @@ class Making:
 
     @cached_property
     def rows(self) -> int:
-        """How many rows are wanted; they are then in the table ``chosen``, in their order."""
+        """How many rows are wanted; where not all are, they are then in the table ``chosen``, in their order."""
+        if self.excerpt.view.is_everything:
+            return self.summary.count
         query, parameters = orders.select(self.profile, self.excerpt.view, "number")
         self.database.execute(
             f"CREATE TABLE chosen AS SELECT number, row_number() OVER () AS place FROM ({query})", parameters
@@ -136,19 +138,10 @@ def parquet(making: Making, file: Path) -> None:
         while name.lower() in taken:
             name += "_"
         taken[name.lower()] = name
-    typed = [
-        f"{_typed(making.database, number, column)} AS c{place}"
-        for place, (number, column) in enumerate(zip(making.numbers, making.columns, strict=True))
-    ]
     names = ", ".join(f"c{place} AS {identifier(name)}" for place, name in enumerate(taken.values()))
-    origin = "shown" if making.excerpt.view.is_everything else "chosen JOIN shown USING (number)"
-    order = "" if making.excerpt.view.is_everything else " ORDER BY place"
     card = literal(json.dumps(making.card, ensure_ascii=False, default=str))
-    query = (
-        f"SELECT {names} FROM (SELECT {', '.join(typed)} FROM {origin}{order})"
-        if typed
-        else "SELECT true AS nothing WHERE false"
-    )
+    typed = partial(_typed, making.database)
+    query = f"SELECT {names} FROM ({making.query(typed)})" if names else "SELECT true AS nothing WHERE false"
     making.database.execute(
         f"COPY ({query}) TO {literal(str(file))} (FORMAT parquet, COMPRESSION zstd, KV_METADATA {{provenance: {card}}})"
     )

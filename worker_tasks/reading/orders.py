@@ -1,18 +1,16 @@
 """The rows of a view, found and sorted: their numbers, in order."""
 
 import json
-from array import array
 from collections.abc import Iterator
 from typing import Any
 
 import duckdb
 
+from worker_tasks.reading import engine
 from worker_tasks.reading.figures import comparable, text_of
 from worker_tasks.reading.profiles import NESTED, NUMBERS, ColumnKind, Profile
 from worker_tasks.reading.views import Condition, Operator, View, operand
 
-#: Row numbers that are fetched at once.
-FETCHED = 50_000
 #: What exact numbers are compared as: DuckDB's widest, half of it behind the point.
 EXACT = "DECIMAL(38, 12)"
 #: An empty text in SQL.
@@ -38,9 +36,7 @@ def numbers_of(database: duckdb.DuckDBPyConnection, profile: Profile, view: View
     """
     view.check(profile)
     query, parameters = select(profile, view, "number")
-    found = database.execute(query, parameters)
-    while rows := found.fetchmany(FETCHED):
-        yield array("I", (number for (number,) in rows)).tobytes()
+    yield from engine.numbers(database.execute(query, parameters))
 
 
 def select(profile: Profile, view: View, what: str) -> tuple[str, list[Any]]:

@@ -2,6 +2,7 @@
 
 import json
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from worker_tasks import results
@@ -64,6 +65,11 @@ def from_the_first(summary: Summary, first: int, limit: int) -> list[Row]:
     if documents is None:
         raise ResultGone(summary.key)
     return [Row(number, document) for number, document in enumerate(documents, start=first)]
+
+
+def packed(numbers: Iterable[int]) -> bytes:
+    """Row numbers or offsets as they are kept."""
+    return b"".join(map(NUMBER.pack, numbers))
 
 
 def numbers_in(data: bytes) -> list[int]:

@@ -111,7 +111,7 @@ def _fetch(summary: Summary, file: Path) -> tuple[str, bytes]:
             lengths.append(len(line))
             lines.write(line + b"\n")
     starts = accumulate((length + len(SEPARATOR) for length in lengths), initial=1)
-    return digest.hexdigest(), array("I", starts).tobytes()
+    return digest.hexdigest(), reader.packed(starts)
 
 
 def _spread(database: duckdb.DuckDBPyConnection, names: list[str]) -> list[_Source]:

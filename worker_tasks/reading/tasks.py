@@ -15,10 +15,10 @@ from redis.exceptions import OutOfMemoryError
 from worker_tasks import ledger, results
 from worker_tasks.celery_app import app
 from worker_tasks.connections import Document
-from worker_tasks.errors import REDIS_FAILURES, DovetailError
-from worker_tasks.reading import comparing, engine, files, orders, tables, workbook
+from worker_tasks.errors import REDIS_FAILURES, DovetailError, TookTooLong
+from worker_tasks.reading import comparing, engine, files, orders, reader, tables, workbook
 from worker_tasks.reading.derived import Derivation, Kind
-from worker_tasks.reading.exports import PACKED, Excerpt
+from worker_tasks.reading.exports import GZIP, PACKED, Excerpt
 from worker_tasks.reading.files import Making
 from worker_tasks.reading.views import View
 from worker_tasks.reading.work import GIVEN_UP, MAX_TIMES, Work
@@ -29,8 +29,8 @@ from worker_tasks.settings import settings
 ORDER_SECONDS = 900
 #: The same for a file.
 FILE_SECONDS = 900
-#: zlib's wbits for gzip's format, and its level: fast, and about as small as the slow ones.
-GZIP, PACKING = 31, 3
+#: zlib's level: fast, and about as small as the slow ones.
+PACKING = 3
 FORMATS = files.MAKERS | {"xlsx": workbook.excel}
 
 logger = get_task_logger(__name__)
@@ -64,7 +64,7 @@ def _work_out(work: Work) -> None:
         work.end(data, until)
     except ResultGone:
         work.give_back()
-    except duckdb.InterruptException:
+    except (duckdb.InterruptException, TookTooLong):
         work.fail(f"It took longer than {settings().reading_seconds:g} seconds, which is the limit.")
     except duckdb.OutOfMemoryException:
         work.fail(f"It needs more than {settings().reading_memory_mib} MiB of memory, which is the limit.")
@@ -94,7 +94,7 @@ def _order(work: Work) -> Made:
         profile = tables.open_table(work.summary, database, folder)
         view = View.from_document(work.derivation.options)
         size = work.write("numbers", orders.numbers_of(database, profile, view))
-        return {"rows": size // 4}, ledger.now() + timedelta(seconds=ORDER_SECONDS)
+        return {"rows": size // reader.NUMBER.size}, ledger.now() + timedelta(seconds=ORDER_SECONDS)
 
 
 def _file(work: Work) -> Made:

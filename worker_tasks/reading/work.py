@@ -5,6 +5,7 @@ Of several workers one begins. It gives signs of life; when they stop, another o
 
 import logging
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,9 +15,10 @@ from uuid import uuid4
 
 from worker_tasks import ledger, results
 from worker_tasks.connections import connections
-from worker_tasks.errors import REDIS_FAILURES
+from worker_tasks.errors import REDIS_FAILURES, TookTooLong
 from worker_tasks.reading.derived import STATE, Derivation, Derived, State, key_of
 from worker_tasks.results import Summary
+from worker_tasks.settings import settings
 
 #: Seconds without a sign of life after which what a worker had begun counts as lost.
 BEGUN_SECONDS = 12
@@ -76,9 +78,16 @@ class Work:
         self._progress = Derived(State.BEGUN)
         self._written: list[str] = []
         self._over = threading.Event()
+        self._until = time.monotonic() + settings().reading_seconds
 
     def report(self, done: int, total: int | None = None) -> None:
-        """Says how far it is; told to others at the next sign of life."""
+        """Says how far it is; told to others at the next sign of life.
+
+        Raises:
+            TookTooLong: longer than the settings allow; a query is ended by engine.py, what is done beside them here.
+        """
+        if time.monotonic() > self._until:
+            raise TookTooLong
         self._progress = replace(self._progress, done=done, total=total)
 
     def write(self, name: str, chunks: Iterable[bytes]) -> int:
