@@ -26,7 +26,7 @@ NARROW = "Filter either side, keep fewer fields, or set a limit."
 #: Bytes of a part that is being written that are looked at for its first rows.
 GLIMPSE_BYTES = 64 * 1024
 
-_PUBLISH = """
+_PUBLISH = f"""
 local target, index, summary, outcome = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local seconds = ARGV[1]
 local there = redis.call('GET', summary)
@@ -35,19 +35,19 @@ local function of(part, which) return tonumber(ARGV[6 + (part - 5) * 3 + which])
 for part = 5, #KEYS do
   if redis.call('STRLEN', KEYS[part]) ~= of(part, 1) then return redis.error_reply('STAGING a part is gone') end
 end
-local function also_under(key) return {key, 'result_index:' .. key, 'result_summary:' .. key} end
+local function also_under(key) return {{key, '{results.index_key("")}' .. key, '{results.summary_key("")}' .. key}} end
 -- The result that was here stays as long as it was to, or as long as it is the last but one.
 if there and redis.call('EXISTS', target, index) == 2 then
   local pointer = 'before:' .. target
   local before = redis.call('GET', pointer)
-  local text = before and redis.call('GET', 'result_summary:' .. before)
+  local text = before and redis.call('GET', '{results.summary_key("")}' .. before)
   if text and not cjson.decode(text).kept then
-    local derived = 'derived_of:' .. cjson.decode(text).run
+    local derived = '{results.derived_key("")}' .. cjson.decode(text).run
     for _, key in ipairs(redis.call('SMEMBERS', derived)) do redis.call('UNLINK', key) end
     redis.call('UNLINK', derived, unpack(also_under(before)))
   end
   local summary_there = cjson.decode(there)
-  local older = 'older_result:' .. summary_there.task_id
+  local older = '{results.older_key("")}' .. summary_there.task_id
   local from, to = also_under(target), also_under(older)
   for place = 1, 3 do redis.call('RENAME', from[place], to[place]) end
   -- Only the key is another one now; a decoder would lose what an empty list is.

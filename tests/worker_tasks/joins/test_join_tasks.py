@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -58,6 +59,14 @@ def test_a_large_join_is_done_in_parts_and_put_together_in_order(big: Database[D
     summary = results.find(json.loads(task["result"])["redis_key"])
     assert summary is not None
     assert (task["plan"]["parts"], len(summary.segments), summary.complete) == (4, 4, True)
+    # The provenance of a file says at which instant all parts read, and by which index.
+    assert (
+        task["queued_at"] - timedelta(seconds=2)
+        <= datetime.fromisoformat(task["plan"]["snapshot_at"])
+        <= task["date_done"]
+    )
+    (step,) = task["plan"]["steps"]
+    assert (step["collection"], step["way"], step["index"]) == ("orders", "by index", "orders: userId")
     assert task["metadata"] == METADATA
     assert [event["note"] for event in task["timeline"] if event["note"]][-1] == "4 parts put together"
 

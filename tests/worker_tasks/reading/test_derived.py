@@ -86,6 +86,19 @@ def test_what_is_asked_for_twice_is_published_once(published: list[Any]) -> None
     assert len(published) == 1
 
 
+def test_what_is_done_beside_queries_keeps_the_time_limit_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    summary = with_table([{"_id": number} for number in range(3)])
+    wanted = exports.file_of(summary.task_id, "json", Excerpt(columns=("_id",)), inside=False)
+    limited = settings().model_copy(update={"reading_seconds": 0.0})
+    # The engine has its own clock, which would end the queries before.
+    monkeypatch.setattr(working, "settings", lambda: limited)
+    run(summary, wanted)
+    found = derived.find(summary, wanted)
+    assert found is not None
+    assert found.state is State.FAILED
+    assert "which is the limit" in (found.message or "")
+
+
 def test_of_many_workers_one_begins() -> None:
     summary = result([{"_id": 1}])
     derived.ask(summary, TABLE)
