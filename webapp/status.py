@@ -89,7 +89,7 @@ def _seen(task_id: str) -> dict[str, Any]:
         "progress": alive.progress if alive else None,
         "waiting": _waiting(task),
         "first_rows": _first_rows(task) if alive and alive.progress else [],
-        "before": _run_before(task) if summary is not None else None,
+        "before": None if summary is None else _run_before(task, summary),
         "tag": _tag(alive.tag if alive else revision_of(task), task),
         "poll_seconds": presentation.poll_seconds(task, datetime.now(UTC)),
     }
@@ -109,12 +109,13 @@ def _waiting(task: dict[str, Any]) -> str:
     return presentation.waiting_words(task_search.place_in_queue(task), task_search.usual_seconds(), capacity.slots())
 
 
-def _run_before(task: dict[str, Any]) -> dict[str, Any] | None:
-    """The run before this one, if there is a result of both to compare."""
+def _run_before(task: dict[str, Any], summary: results.Summary) -> dict[str, Any] | None:
+    """The run before this one, if it has a result, and another one, to compare."""
     if task["status"] != states.SUCCESS:
         return None
     before = task_search.run_before(task)
-    return before if before is not None and results.of_task(before) is not None else None
+    result = None if before is None else results.of_task(before)
+    return before if result is not None and result.run != summary.run else None
 
 
 def _first_rows(task: dict[str, Any]) -> list[dict[str, Any]]:

@@ -137,6 +137,8 @@ def test_a_task_that_got_an_older_result_says_of_when_and_offers_a_new_run(
     page = client.get(f"/tasks/{second}").text
     assert "Nothing was run for this task" in page
     assert "Run it afresh" in page
+    # There is one result; nothing changed since its own run.
+    assert "/comparison" not in page
 
 
 def test_a_result_is_kept_longer_as_it_is_looked_at(client: FlaskClient, long_result: str) -> None:
