@@ -6,6 +6,8 @@ from typing import Any
 
 from celery import states
 from celery.backends.mongodb import MongoBackend
+from celery.exceptions import BackendStoreError, Reject
+from celery.utils.log import get_logger
 from pymongo import MongoClient
 from pymongo.collection import Collection
 
@@ -15,6 +17,16 @@ from worker_tasks.errors import MONGODB_FAILURES, TaskNotFound
 from worker_tasks.settings import settings
 
 GROUPS_COLLECTION = "task_groups"
+
+logger = get_logger(__name__)
+
+
+def is_no_outcome(error: BaseException) -> bool:
+    """Whether this says nothing of how a task went: its outcome could not be stored, or its retry not published.
+
+    A task that rejects its own message gives a reason in words, and that is its end.
+    """
+    return isinstance(error, BackendStoreError) or (isinstance(error, Reject) and isinstance(error.reason, Exception))
 
 
 class MetadataBackend(MongoBackend):
@@ -45,6 +57,21 @@ class MetadataBackend(MongoBackend):
         """Without this, an outcome that meets a MongoDB fail-over is lost and its message acknowledged."""
         return isinstance(error, MONGODB_FAILURES)
 
+    def mark_as_failure(self, task_id: str, exc: Exception, *arguments: Any, **options: Any) -> Any:
+        """Celery takes what can not be stored or published for the task's failure; here its message goes back."""
+        if is_no_outcome(exc):
+            logger.error("task %s: not recorded as its failure: %r", task_id, exc)
+            return None
+        return super().mark_as_failure(task_id, exc, *arguments, **options)
+
+    def mark_as_retry(self, task_id: str, *arguments: Any, **options: Any) -> Any:
+        """The retry is published by now: where its record is missing, the next beginning is recorded all the same."""
+        try:
+            return super().mark_as_retry(task_id, *arguments, **options)
+        except BackendStoreError as error:
+            logger.error("task %s is tried again, and its document does not say so: %s", task_id, error)
+            return None
+
     def _store_result(
         self,
         task_id: str,
@@ -57,11 +84,13 @@ class MetadataBackend(MongoBackend):
         meta = self._get_result_meta(
             result=self.encode(result), state=state, traceback=traceback, request=request, format_date=False
         )
-        # Only a claimed attempt knows its number; what Celery's main process reports of a lost child does
-        # not, and is taken for the attempt that its count of retries suggests.
-        attempt = getattr(request, "attempt", None) or (request.retries or 0) + 1 if request else None
+        # Only a claimed attempt knows its number; what Celery's main process reports of a lost child does not, and is
+        # taken for the attempt that its count of retries suggests. Of a task with an unknown name it has not even that.
+        attempt = getattr(request, "attempt", None) or (getattr(request, "retries", 0) or 0) + 1 if request else None
         outcome: Document = getattr(request, "outcome", None) or {}
         fields = {field: meta[field] for field in ("result", "traceback", "children", "date_done")}
+        if state == states.RETRY:
+            fields["crashes"] = 0
         ledger.transition(task_id, state, attempt=attempt, fields=fields | outcome)
         return result
 

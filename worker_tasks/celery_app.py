@@ -178,7 +178,7 @@ def celery_settings() -> dict[str, Any]:
         "accept_content": ["json"],
         # Acknowledged when done: a killed worker's tasks go to another one.
         "task_acks_late": True,
-        # Rejecting what took its worker down redelivers it for ever; retrying is counted.
+        # Of tasks that no claim counts: rejecting what took its worker down redelivers it for ever.
         "task_reject_on_worker_lost": False,
         "task_retry_on_worker_lost": True,
         # The claim stores STARTED itself, in the write that asks whether the task may begin.

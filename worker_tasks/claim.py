@@ -18,12 +18,13 @@ class ClaimedTask(Task):
     """
 
     Request = "worker_tasks.lease:LeasedRequest"
-    #: Seconds until what took its worker's child down is tried again; Celery's own value is three minutes.
-    default_retry_delay = 1
+    #: The message of what took its child down goes back, for which nothing has to be published; the claim counts that.
+    reject_on_worker_lost = True
+    retry_on_worker_lost = False
 
     def before_start(self, task_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         try:
-            answer = ledger.claim(task_id, self.name, args, kwargs, self.request.hostname)
+            answer = ledger.claim(task_id, self.name, args, kwargs, self.request.hostname, retries=self.request.retries)
         except MONGODB_FAILURES as error:
             # Without its document no task runs: back into the queue with it. The driver's own time-out
             # keeps this from becoming a busy loop.
@@ -31,7 +32,7 @@ class ClaimedTask(Task):
         if isinstance(answer, ledger.Refused):
             raise Ignore(f"already {answer.status}")
         self.request.attempt = answer.attempt
-        if answer.attempt > settings().max_attempts:
+        if answer.crashes > settings().max_attempts:
             raise TaskTakesWorkerDown(
                 f"Begun {settings().max_attempts} times without coming to an end, most likely because it takes "
                 "its worker down. It will not be tried again."

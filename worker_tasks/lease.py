@@ -8,13 +8,17 @@ Renewed here, the timeout can be short, and a killed worker's tasks move on soon
 import time
 from typing import Any
 
-from celery import bootsteps, states
+from billiard.einfo import ExceptionWithTraceback
+from billiard.exceptions import WorkerLostError
+from celery import bootsteps
 from celery.utils.log import get_logger
 from celery.worker.request import Request
+from celery.worker.state import task_ready
 from pymongo.errors import PyMongoError
 
 from worker_tasks import ledger
-from worker_tasks.errors import REDIS_FAILURES
+from worker_tasks.backend import is_no_outcome
+from worker_tasks.errors import REDIS_FAILURES, TaskNotFound
 
 logger = get_logger(__name__)
 
@@ -52,11 +56,31 @@ class Lease(bootsteps.StartStopStep):
 
 
 class LeasedRequest(Request):
-    """A task in the worker's main process. A stopping worker cancels it, and Celery puts its message back."""
+    """A task in the worker's main process, which puts its message back where it has not come to an end."""
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
+        error = exc_info.exception
+        if isinstance(error, ExceptionWithTraceback):
+            error = error.exc
+        if is_no_outcome(error):
+            logger.error("task %s is back in the queue: %r", self.id, error)
+            task_ready(self)
+            self.reject(requeue=True)
+            return
+        if isinstance(error, WorkerLostError | SystemExit) and not (self._already_cancelled or self._already_revoked):
+            self._note_loss(error)
+        super().on_failure(exc_info, send_failed_event, return_ok)
+
+    def _note_loss(self, error: BaseException) -> None:
+        try:
+            ledger.amend(self.id, {}, f"the process that ran it was lost: {error}")
+        except (PyMongoError, TaskNotFound) as missing:
+            logger.error("task %s lost its process, and its document does not say so: %s", self.id, missing)
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+        """Ends the task in a worker that stops; Celery puts its message back."""
         super().cancel(pool, signal, emit_retry)
         try:
-            ledger.transition(self.id, states.PENDING, note="its worker stopped; back in the queue")
+            ledger.give_back(self.id, "its worker stopped; back in the queue")
         except PyMongoError as error:
             logger.error("task %s is back in the queue, and its document does not say so: %s", self.id, error)

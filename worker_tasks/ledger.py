@@ -30,6 +30,8 @@ IMMUTABLE_STATES = frozenset({states.SUCCESS, states.REVOKED})
 CANCELLED = json.dumps(
     {"exc_type": "TaskRevokedError", "exc_message": ["cancelled"], "exc_module": "celery.exceptions"}
 )
+#: What a task begins with again that is submitted again after its end.
+OF_WAITING = ("status", "queued_at", "date_done", "result", "traceback", "cancel_requested", "expires_at", "crashes")
 #: The order of every list of tasks.
 NEWEST_FIRST = [("queued_at", -1), ("_id", -1)]
 #: Entries of a timeline that are kept, newest last.
@@ -41,9 +43,10 @@ class AlreadyLed(Exception):
 
 
 class Claimed(NamedTuple):
-    """A claim that was granted: this is the ``attempt``-th time that the task is begun."""
+    """A claim that was granted: the ``attempt``-th beginning of the task, ``crashes`` of them in a row not ended."""
 
     attempt: int
+    crashes: int
 
 
 class Refused(NamedTuple):
@@ -97,6 +100,9 @@ def new_document(
         "date_done": None,
         "changed_at": queued_at,
         "attempt": 0,
+        # Beginnings in a row that did not end in order, this one included; and Celery's retries at the newest.
+        "crashes": 0,
+        "retries": 0,
         "worker": None,
         # As Celery's result serializer writes it, so that a stock MongoDB result backend reads it too.
         "result": "null",
@@ -148,13 +154,7 @@ def record(document: Document) -> bool:
         live.announce(document["_id"], document["revision"])
         return True
     finished = {"_id": document["_id"], "status": {"$in": sorted(FINAL_STATES)}}
-    anew = {
-        "status": states.PENDING,
-        **{
-            field: document[field]
-            for field in ("queued_at", "date_done", "result", "traceback", "cancel_requested", "expires_at")
-        },
-    }
+    anew = {field: document[field] for field in OF_WAITING}
     return _write(finished, {"$set": anew}, _event(states.PENDING, "submitted again"))
 
 
@@ -188,19 +188,31 @@ def transition(
     return _write(allowed, change, _event(status, note), born=new_document(task_id))
 
 
-def claim(task_id: str, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], worker: str) -> Claimed | Refused:
+def give_back(task_id: str, note: str, attempt: int | None = None) -> bool:
+    """As :func:`transition`: lets a task wait again whose message went back to the queue in order, not by a crash."""
+    return transition(task_id, states.PENDING, attempt=attempt, fields={"crashes": 0}, note=note)
+
+
+def claim(
+    task_id: str, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], worker: str, *, retries: int = 0
+) -> Claimed | Refused:
     """Begins a task: one conditional write, which no final and no cancelled task passes.
 
-    A task that nobody recorded, because a foreign client published it, gets its document here.
+    A task that nobody recorded, because a foreign client published it, gets its document here. Crashes are counted
+    anew after each of Celery's own ``retries``.
 
     Raises:
         pymongo.errors.PyMongoError: not known to be claimed.
     """
     _ask_first()
+    if retries:
+        # Not left to the write that stores RETRY: the message of a retry is published before that.
+        retried = {"_id": task_id, "retries": {"$ne": retries}}
+        connections().tasks.update_one(retried, {"$set": {"retries": retries, "crashes": 0}})
     change, revision = _change(
         {
             "$set": {"status": states.STARTED, "name": name, "worker": worker, "started_at": now()},
-            "$inc": {"attempt": 1},
+            "$inc": {"attempt": 1, "crashes": 1},
         },
         _event(states.STARTED, worker),
         new_document(task_id, name, args, kwargs),
@@ -208,12 +220,16 @@ def claim(task_id: str, name: str, args: Sequence[Any], kwargs: Mapping[str, Any
     allowed = may_become(task_id, states.STARTED) | {"cancel_requested": {"$ne": True}}
     begun = _tried(
         lambda: connections().tasks.find_one_and_update(
-            allowed, change, projection={"attempt": True}, upsert=True, return_document=pymongo.ReturnDocument.AFTER
+            allowed,
+            change,
+            projection=["attempt", "crashes"],
+            upsert=True,
+            return_document=pymongo.ReturnDocument.AFTER,
         )
     )
     if begun is not None:
         live.announce(task_id, revision)
-        return Claimed(begun["attempt"])
+        return Claimed(begun["attempt"], begun["crashes"])
     task = find(task_id)
     if task["status"] in FINAL_STATES:
         return Refused(task["status"])

@@ -143,7 +143,7 @@ class Settings(BaseSettings):
         default=10,
         ge=1,
         validation_alias="MAX_ATTEMPTS",
-        description="How often a task is begun before it fails as one that takes its worker down with it.",
+        description="How often in a row a task may crash before it fails as one that takes its worker down with it.",
     )
     visibility_timeout_seconds: int = Field(
         default=60,

@@ -30,6 +30,7 @@ def test_a_task_longer_than_the_soft_shutdown_waits_again_and_the_next_worker_fi
     first.stop()
     waiting = ledger.find(task_id)
     assert waiting["status"] == states.PENDING
+    assert waiting["crashes"] == 0
     assert "its worker stopped; back in the queue" in notes(waiting)
     assert messages(queue) == [task_id]
     start_worker("second")

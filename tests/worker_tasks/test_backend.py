@@ -8,9 +8,9 @@ import pymongo.errors
 import pytest
 from bson.errors import InvalidDocument
 from celery import Celery
-from celery.exceptions import Retry, TaskRevokedError
+from celery.exceptions import BackendStoreError, Reject, Retry, TaskRevokedError
 from celery.result import AsyncResult, GroupResult
-from kombu.exceptions import EncodeError
+from kombu.exceptions import EncodeError, OperationalError
 
 from development.servers import Server
 from tests.support import Process, wait_for_state
@@ -165,6 +165,29 @@ def test_a_state_of_an_unknown_task_makes_its_document() -> None:
     task_id = new_id()
     store(task_id, "SUCCESS", 1)
     assert ledger.find(task_id).keys() == ledger.new_document(task_id).keys()
+
+
+NO_OUTCOMES = [BackendStoreError("failed to store result"), Reject(OperationalError("Redis is away"), requeue=False)]
+
+
+@pytest.mark.parametrize("error", NO_OUTCOMES, ids=lambda error: type(error).__name__)
+def test_what_could_not_be_stored_or_published_is_no_outcome(error: Exception) -> None:
+    task_id = task_in("STARTED")
+    was = ledger.find(task_id)
+    app.backend.mark_as_failure(task_id, error)
+    assert ledger.find(task_id) == was
+
+
+def test_a_task_that_rejects_its_message_for_a_reason_has_failed() -> None:
+    task_id = task_in("STARTED")
+    app.backend.mark_as_failure(task_id, Reject("not for me", requeue=False))
+    assert ledger.find(task_id)["status"] == "FAILURE"
+
+
+def test_a_retry_that_celery_stores_is_no_crash() -> None:
+    task_id = task_in("STARTED", crashes=3)
+    app.backend.mark_as_retry(task_id, Retry("later"))
+    assert (ledger.find(task_id)["status"], ledger.find(task_id)["crashes"]) == ("RETRY", 0)
 
 
 def test_cleanup_ends_old_groups_and_no_task_however_old() -> None:

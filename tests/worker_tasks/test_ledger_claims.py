@@ -20,12 +20,39 @@ def claim(task_id: str, worker: str = "first@test") -> Claimed | Refused:
 
 @pytest.mark.parametrize("status", ["PENDING", "RECEIVED", "STARTED", "RETRY"])
 def test_each_beginning_of_an_unfinished_task_is_counted(status: str) -> None:
-    task_id = task_in(status, attempt=3)
-    assert claim(task_id) == Claimed(4)
+    task_id = task_in(status, attempt=3, crashes=2)
+    assert claim(task_id) == Claimed(4, crashes=3)
     task = ledger.find(task_id)
     assert (task["status"], task["attempt"], task["worker"], task["version"]) == ("STARTED", 4, "first@test", 2)
     assert task["started_at"] is not None
     assert task["metadata"] == METADATA
+
+
+def test_a_beginning_whose_message_went_back_in_order_is_no_crash() -> None:
+    task_id = task_in("STARTED", attempt=3, crashes=3)
+    assert ledger.give_back(task_id, "back in the queue")
+    task = ledger.find(task_id)
+    assert (task["status"], task["crashes"], task["timeline"][-1]["note"]) == ("PENDING", 0, "back in the queue")
+    assert claim(task_id) == Claimed(4, crashes=1)
+
+
+def test_an_older_beginning_gives_nothing_back() -> None:
+    task_id = task_in("STARTED", attempt=3, crashes=3)
+    was = ledger.find(task_id)
+    assert not ledger.give_back(task_id, "back in the queue", attempt=2)
+    assert ledger.find(task_id) == was
+
+
+def test_each_of_celery_s_own_retries_counts_its_crashes_anew() -> None:
+    task_id = task_in("RETRY", attempt=3, crashes=3)
+    counted = [ledger.claim(task_id, "a.task", [], {}, "first@test", retries=retries) for retries in (1, 1, 2, 2, 2, 3)]
+    assert counted == [Claimed(4, 1), Claimed(5, 2), Claimed(6, 1), Claimed(7, 2), Claimed(8, 3), Claimed(9, 1)]
+
+
+def test_the_beginnings_of_a_document_that_knows_no_crashes_are_counted() -> None:
+    task_id = task_in("PENDING", attempt=3)
+    connections().tasks.update_one({"_id": task_id}, {"$unset": {"crashes": "", "retries": ""}})
+    assert [claim(task_id), claim(task_id)] == [Claimed(4, 1), Claimed(5, 2)]
 
 
 @pytest.mark.parametrize("status", ["SUCCESS", "FAILURE", "REVOKED"])
@@ -48,7 +75,7 @@ def test_a_task_that_is_no_longer_wanted_does_not_begin_but_is_revoked(status: s
 
 def test_a_task_that_nobody_recorded_gets_its_document() -> None:
     task_id = new_id()
-    assert claim(task_id) == Claimed(1)
+    assert claim(task_id) == Claimed(1, crashes=1)
     task = ledger.find(task_id)
     assert task.keys() == ledger.new_document(task_id).keys()
     assert (task["name"], task["args"], task["kwargs"], task["metadata"]) == ("a.task", ["u1"], {"option": 1}, {})
@@ -67,7 +94,7 @@ def test_claims_at_once_are_different_attempts(known: bool) -> None:
         for _ in range(10):
             task_id = task_in("PENDING") if known else new_id()
             answers = list(threads.map(begin, [task_id] * 4))
-            assert sorted(answers) == [Claimed(number) for number in (1, 2, 3, 4)]
+            assert sorted(answers) == [Claimed(number, crashes=number) for number in (1, 2, 3, 4)]
             assert connections().tasks.count_documents({"_id": task_id}) == 1
 
 

@@ -70,6 +70,7 @@ def test_a_finished_task_submitted_again_waits_again_and_keeps_its_metadata(stat
         expires_at=ended,
         queued_at=ended,
         cancel_requested=True,
+        crashes=3,
     )
     again = ledger.new_document(task_id, metadata={"other": 1})
     assert ledger.record(again) is True
@@ -78,7 +79,7 @@ def test_a_finished_task_submitted_again_waits_again_and_keeps_its_metadata(stat
         assert task[field] == again[field], field
     assert (task["metadata"], task["version"]) == (METADATA, 2)
     assert task["timeline"][-1]["note"] == "submitted again"
-    assert ledger.claim(task_id, "a.task", [], {}, "first@test") == ledger.Claimed(1)
+    assert ledger.claim(task_id, "a.task", [], {}, "first@test") == ledger.Claimed(1, crashes=1)
 
 
 def pages(limit: int) -> list[list[Document]]:
