@@ -18,7 +18,7 @@ from werkzeug.test import TestResponse
 from development.processes import read_procfile
 from development.servers import Server
 from worker_tasks import ledger, staging
-from worker_tasks.connections import Document
+from worker_tasks.connections import Document, connections
 from worker_tasks.joins.encoding import Lines
 from worker_tasks.results import Summary
 from worker_tasks.staging import PartWriter
@@ -47,6 +47,40 @@ def wait_for_state(task_id: str, *states: str, within: float = WAIT_SECONDS) -> 
         return task if task["status"] in states else None
 
     return eventually(look, within)
+
+
+#: The first words of the errors with which Redis refuses to write.
+REFUSALS = ("OOM", "MISCONF", "NOREPLICAS", "READONLY")
+
+
+@contextmanager
+def refusing(word: str) -> Iterator[None]:
+    """Redis is there and refuses to write, with this word; with MASTERDOWN it refuses to read as well."""
+    server = connections().queue
+    dump = Path(str(server.config_get("dir")["dir"])) / "dump.rdb"
+    if word == "OOM":
+        server.config_set("maxmemory", "500kb")
+    elif word == "NOREPLICAS":
+        server.config_set("min-replicas-to-write", 1)
+    elif word == "MISCONF":
+        # A folder in the place of its file, which not even root can write.
+        dump.unlink(missing_ok=True)
+        dump.mkdir()
+        server.config_set("save", "3600 1")
+        server.bgsave()
+        eventually(lambda: server.info("persistence")["rdb_last_bgsave_status"] == "err")
+    else:
+        server.config_set("replica-serve-stale-data", "no" if word == "MASTERDOWN" else "yes")
+        server.replicaof("127.0.0.1", 1)
+    try:
+        yield
+    finally:
+        server.config_set("maxmemory", 0)
+        server.config_set("min-replicas-to-write", 0)
+        server.config_set("save", "")
+        server.replicaof("NO", "ONE")
+        if dump.is_dir():
+            dump.rmdir()
 
 
 @contextmanager

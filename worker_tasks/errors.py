@@ -1,10 +1,14 @@
 """The named failures: whose fault, and a sentence for the person who meets it."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import kombu.exceptions
 import pymongo.errors
 import redis.exceptions
+
+REDIS_FULL = "Redis has no room for the result. Ask for less, or try again when other results have expired."
 
 
 class DovetailError(Exception):
@@ -39,11 +43,15 @@ class SavedJoinNotFound(DovetailError):
 
 
 class ServiceUnavailable(DovetailError):
-    """Nobody's fault here: a server that is needed does not answer. Trying again later is right."""
+    """Nobody's fault here: a server that is needed does not answer, or refuses. Trying again later is right.
 
-    def __init__(self, service: str):
+    ``title`` is that in a few words. ``reason`` says why it refuses, as a sentence.
+    """
+
+    def __init__(self, service: str, reason: str | None = None, title: str | None = None):
         self.service = service
-        super().__init__(f"{service} does not answer. Nothing is lost; try again in a moment.")
+        self.title = title or f"{service} is away"
+        super().__init__(reason or f"{service} does not answer. Nothing is lost; try again in a moment.")
 
 
 class TookTooLong(DovetailError):
@@ -85,8 +93,11 @@ class SnapshotGone(JoinFailed):
     """Nobody's fault: the parts of a join waited so long that the instant they read at is gone."""
 
 
-class StorageFull(DovetailError):
+class StorageFull(ServiceUnavailable):
     """The operator's: Redis has no room for the result."""
+
+    def __init__(self, reason: str = REDIS_FULL):
+        super().__init__("Redis", reason, "Redis is full")
 
 
 #: What a driver raises when its server does not answer: reasons to try again, never the data's fault.
@@ -103,6 +114,84 @@ REDIS_FAILURES: tuple[type[Exception], ...] = (
 )
 
 
-def unavailable(error: Exception) -> ServiceUnavailable:
+#: By the first word of the error with which a Redis that is there refuses: in a few words, and as a sentence.
+REDIS_REFUSALS = {
+    "OOM": ("Redis is full", "Redis has no room left in its memory. Try again when other results have expired."),
+    "MISCONF": ("Redis cannot save", "Redis cannot write to its disk, and takes nothing until it can."),
+    "READONLY": ("Redis is read-only", "Redis is a replica just now and takes nothing, as after a failover."),
+    "NOREPLICAS": ("Redis takes nothing", "Redis takes nothing as long as too few of its replicas are connected."),
+    "LOADING": ("Redis is starting", "Redis is starting and still reads its data. Try again in a moment."),
+    "MASTERDOWN": ("Redis has no primary", "Redis is a replica that has lost its primary, and answers nothing."),
+    "BUSY": ("Redis is busy", "Redis is busy with one long command. Try again in a moment."),
+    "NOPERM": ("Redis refuses", "The Redis user may not do what is needed here: its permissions have to be changed."),
+    "NOAUTH": ("Redis refuses", "Redis does not accept the password, or was given none: see REDIS_URL."),
+    "WRONGPASS": ("Redis refuses", "Redis does not accept the user name and password: see REDIS_URL."),
+}
+#: In a script, a transaction, and what kombu makes of an error, the word stands in the middle.
+_REFUSING_WORD = re.compile(rf"\b({'|'.join(REDIS_REFUSALS)})\b")
+
+_NO_PRIMARY = ("MongoDB has no primary", "MongoDB takes nothing until it has a primary again. Try again in a moment.")
+_NO_DISK = ("MongoDB is full", "MongoDB has no room left on its disk, and takes nothing until it has.")
+_NOT_ALLOWED = (
+    "MongoDB refuses",
+    "The MongoDB user needs the right to read the databases of JOIN_DATABASES and to read and write TASKS_DATABASE.",
+)
+_NOT_KNOWN = ("MongoDB refuses", "MongoDB does not accept the user name and password: see MONGODB_URI.")
+#: MongoDB's code for what its user may not do.
+UNAUTHORIZED = 13
+#: The same for MongoDB, by its error codes: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
+MONGODB_REFUSALS = {
+    UNAUTHORIZED: _NOT_ALLOWED,
+    18: _NOT_KNOWN,
+    371: ("MongoDB takes nothing", "MongoDB's administrator has stopped all writing for now."),
+    14031: _NO_DISK,
+    **dict.fromkeys([91, 189, 10107, 11600, 11602, 13435, 13436], _NO_PRIMARY),
+}
+#: Atlas has one code for all that its own rules forbid.
+ATLAS_ERROR, ATLAS_QUOTA = 8000, "space quota"
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Whether a driver says with this that its server is away, or refuses: a reason to try again."""
+    return isinstance(error, (*MONGODB_FAILURES, *REDIS_FAILURES)) or _refusal(error) is not None
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether a server that is there has said that it does not do what was asked: it was not done."""
+    return _refusal(error) is not None
+
+
+def unavailable(error: BaseException) -> ServiceUnavailable:
     """The driver's error as the failure that people are told."""
-    return ServiceUnavailable("MongoDB" if isinstance(error, MONGODB_FAILURES) else "Redis")
+    of_mongodb = isinstance(error, pymongo.errors.PyMongoError)
+    title, reason = _refusal(error) or (None, None)
+    return ServiceUnavailable("MongoDB" if of_mongodb else "Redis", reason, title)
+
+
+@contextmanager
+def servers_needed() -> Iterator[None]:
+    """For what is done inside: a server that is away, or refuses, becomes the failure that people are told.
+
+    Raises:
+        ServiceUnavailable: names the server, and the reason.
+    """
+    try:
+        yield
+    except (pymongo.errors.PyMongoError, redis.exceptions.RedisError, kombu.exceptions.OperationalError) as error:
+        if not is_unavailable(error):
+            raise
+        raise unavailable(error) from error
+
+
+def _refusal(error: BaseException) -> tuple[str, str] | None:
+    if isinstance(error, pymongo.errors.OperationFailure):
+        if error.code == ATLAS_ERROR:
+            return _NO_DISK if ATLAS_QUOTA in str(error) else None
+        return MONGODB_REFUSALS.get(error.code or 0)
+    if isinstance(error, kombu.exceptions.OperationalError) and error.__cause__ is not None:
+        return _refusal(error.__cause__)
+    if isinstance(error, redis.exceptions.RedisError):
+        # Of the words that redis-py knows it makes a class, and takes them out of the text.
+        found = _REFUSING_WORD.search(f"{error.status_code} {error}")
+        return REDIS_REFUSALS[found[1]] if found else None
+    return None

@@ -8,9 +8,9 @@ import logging
 from dataclasses import dataclass
 
 from kombu.utils.encoding import bytes_to_str
+from redis.exceptions import RedisError
 
 from worker_tasks.connections import connections
-from worker_tasks.errors import REDIS_FAILURES
 
 #: Seconds a revision is trusted without being announced again.
 LIVE_SECONDS = 15
@@ -51,18 +51,18 @@ def _key(task_id: str) -> str:
 
 
 def announce(task_id: str, revision: str) -> None:
-    """Tells polls that the task document has this revision now. A missing Redis is logged, never raised."""
+    """Tells polls that the task document has this revision now. What Redis has against it is logged, never raised."""
     try:
         with connections().hints.pipeline(transaction=False) as pipe:
             pipe.hset(_key(task_id), "revision", revision)
             pipe.expire(_key(task_id), LIVE_SECONDS)
             pipe.execute()
-    except REDIS_FAILURES as error:
+    except RedisError as error:
         logger.warning("revision of task %s not announced: %s", task_id, error)
 
 
 def report(task_id: str, progress: Progress) -> None:
-    """Tells polls how far the task is. A missing Redis is logged, never raised."""
+    """Tells polls how far the task is. What Redis has against it is logged, never raised."""
     total = progress.total
     try:
         with connections().hints.pipeline(transaction=False) as pipe:
@@ -79,7 +79,7 @@ def report(task_id: str, progress: Progress) -> None:
             pipe.hincrby(_key(task_id), "reports", 1)
             pipe.expire(_key(task_id), LIVE_SECONDS)
             pipe.execute()
-    except REDIS_FAILURES as error:
+    except RedisError as error:
         logger.warning("progress of task %s not reported: %s", task_id, error)
 
 
@@ -115,15 +115,17 @@ def _fields(task_id: str) -> dict[str, str]:
 def announce_if_unknown(task_id: str, revision: str, follows: str | None = None) -> None:
     """Puts back a revision that has run out; a newer one that is already there stays.
 
+    What Redis has against it is logged, never raised.
+
     Args:
         follows: the task whose run this one shares.
-
-    Raises:
-        redis.exceptions.RedisError: Redis does not answer.
     """
-    with connections().results.pipeline() as pipe:
-        pipe.hsetnx(_key(task_id), "revision", revision)
-        if follows is not None:
-            pipe.hset(_key(task_id), "follows", follows)
-        pipe.expire(_key(task_id), LIVE_SECONDS)
-        pipe.execute()
+    try:
+        with connections().hints.pipeline(transaction=False) as pipe:
+            pipe.hsetnx(_key(task_id), "revision", revision)
+            if follows is not None:
+                pipe.hset(_key(task_id), "follows", follows)
+            pipe.expire(_key(task_id), LIVE_SECONDS)
+            pipe.execute()
+    except RedisError as error:
+        logger.warning("revision of task %s not announced again: %s", task_id, error)

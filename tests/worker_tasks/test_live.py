@@ -6,7 +6,7 @@ import pytest
 from redis.exceptions import RedisError
 
 from development.servers import Server
-from tests.support import paused
+from tests.support import REFUSALS, paused, refusing
 from tests.worker_tasks.support import answered_in_time, new_id
 from worker_tasks import ledger, live
 from worker_tasks.connections import connections
@@ -132,3 +132,14 @@ def test_whoever_shares_a_run_sees_how_far_that_is() -> None:
     assert (before.progress, after.progress) == (None, Progress(40, None, "rows"))
     assert before.tag != after.tag
     assert after.follows == leader
+
+
+@pytest.mark.parametrize("word", [*REFUSALS, "MASTERDOWN"])
+def test_a_redis_that_refuses_is_no_reason_to_fail(word: str) -> None:
+    task_id = new_id()
+    with refusing(word):
+        live.announce(task_id, "1")
+        live.report(task_id, Progress(1, 2, "rows"))
+        live.announce_if_unknown(task_id, "1")
+    live.announce(task_id, "2")
+    assert tag(task_id) == "2.0"
