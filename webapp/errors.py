@@ -10,13 +10,12 @@ from werkzeug.exceptions import Conflict, Gone, HTTPException
 from webapp.bodies import UnreadableBody
 from webapp.exports import Busy
 from worker_tasks.errors import (
-    MONGODB_FAILURES,
-    REDIS_FAILURES,
     InvalidInput,
     SavedJoinNotFound,
     SearchTooSlow,
     ServiceUnavailable,
     TaskNotFound,
+    is_unavailable,
     unavailable,
 )
 from worker_tasks.results import ResultGone
@@ -37,13 +36,11 @@ def register(app: Flask) -> None:
     app.register_error_handler(TaskNotFound, _not_found)
     app.register_error_handler(SavedJoinNotFound, _not_found)
     app.register_error_handler(ServiceUnavailable, _service_unavailable)
-    for failure in (*MONGODB_FAILURES, *REDIS_FAILURES):
-        app.register_error_handler(failure, lambda error: _service_unavailable(unavailable(error)))
     app.register_error_handler(ResultGone, lambda error: _gone(Gone(WENT_AWAY)))
     app.register_error_handler(Busy, _busy)
     app.register_error_handler(CSRFError, _form_too_old)
     app.register_error_handler(HTTPException, _http_error)
-    app.register_error_handler(Exception, _own_fault)
+    app.register_error_handler(Exception, _any_other)
 
 
 def prefers_json() -> bool:
@@ -92,7 +89,7 @@ def _busy(error: Busy) -> Response:
 
 def _service_unavailable(error: ServiceUnavailable) -> Response:
     logger.warning("%s %s: %s", request.method, request.path, error)
-    response = answer(HTTPStatus.SERVICE_UNAVAILABLE, f"{error.service} is away", str(error))
+    response = answer(HTTPStatus.SERVICE_UNAVAILABLE, error.title, str(error))
     response.headers["Retry-After"] = RETRY_AFTER_SECONDS
     return response
 
@@ -115,6 +112,11 @@ def _http_error(error: HTTPException) -> Response:
     if error.code == HTTPStatus.METHOD_NOT_ALLOWED:
         response.headers["Allow"] = dict(error.get_headers()).get("Allow", "")
     return response
+
+
+def _any_other(error: Exception) -> Response:
+    """What the servers' drivers raise is the servers' fault, unless we asked what makes no sense."""
+    return _service_unavailable(unavailable(error)) if is_unavailable(error) else _own_fault(error)
 
 
 def _own_fault(error: Exception) -> Response:

@@ -9,11 +9,11 @@ from celery.utils.log import get_task_logger
 from kombu.entity import Queue
 from pymongo.errors import PyMongoError
 
-from worker_tasks import ledger
+from worker_tasks import ledger, room
 from worker_tasks.capacity import Announcer
 from worker_tasks.claim import ClaimedTask
 from worker_tasks.connections import Document
-from worker_tasks.errors import NotPublished
+from worker_tasks.errors import NotPublished, is_refusal
 from worker_tasks.lease import Lease
 from worker_tasks.reconciler import Reconciler
 from worker_tasks.settings import settings
@@ -54,45 +54,47 @@ class RecordingCelery(Celery):
         """Takes more options than Celery's, kept with the task: ``metadata``, ``requested_by``, and further ``fields``.
 
         Raises:
+            StorageFull: the queue has no room; neither recorded nor published.
+            redis.exceptions.RedisError: Redis is away, or refuses; neither recorded nor published.
             pymongo.errors.PyMongoError: MongoDB is away; neither recorded nor published.
-            kombu.exceptions.OperationalError: Redis is away; not published, and the document says so.
+            kombu.exceptions.OperationalError: not published: see :meth:`record_unpublished`.
             kombu.exceptions.EncodeError: MongoDB can not store the arguments; neither recorded nor published.
         """
         task_id = task_id or uuid()
         waits_by_this = False
+        document: Document = {}
         # A retry is of a task that was recorded when it was first asked for.
         if not (name.startswith("celery.") or options.get("retries")):
             queue = options.get("queue")
-            waits_by_this = ledger.record(
-                ledger.new_document(
-                    task_id,
-                    name,
-                    args or (),
-                    kwargs,
-                    queue=getattr(queue, "name", queue),
-                    metadata=metadata,
-                    requested_by=requested_by,
-                )
-                | (fields or {})
-            )
+            document = ledger.new_document(
+                task_id,
+                name,
+                args or (),
+                kwargs,
+                queue=getattr(queue, "name", queue),
+                metadata=metadata,
+                requested_by=requested_by,
+            ) | (fields or {})
+            room.require_queue()
+            waits_by_this = ledger.record(document)
         try:
             return super().send_task(name, args, kwargs, task_id=task_id, **options)
         except Exception as error:
             # A task that was there before may still have its message, so nothing is said of that one.
             if waits_by_this:
-                self.record_unpublished(task_id, error)
+                self.record_unpublished(document, error)
             raise
 
     def publish_recorded(self, task: Document) -> None:
         """Publishes a task that was recorded just now.
 
         Raises:
-            kombu.exceptions.OperationalError: Redis is away; not published, and the document says so.
+            kombu.exceptions.OperationalError: not published: see :meth:`record_unpublished`.
         """
         try:
             self.publish_again(task)
         except Exception as error:
-            self.record_unpublished(task["_id"], error)
+            self.record_unpublished(task, error)
             raise
 
     def publish_again(self, task: Document) -> None:
@@ -121,13 +123,19 @@ class RecordingCelery(Celery):
         what = [key, task_id, run, kind, options]
         super().send_task("worker_tasks.reading.tasks.derive", what, task_id=uuid(), queue=READING_QUEUE)
 
-    def record_unpublished(self, task_id: str, cause: Exception) -> None:
-        """Ends a task whose message could not be sent; an error of MongoDB is logged, never raised."""
+    def record_unpublished(self, task: Document, cause: Exception, *, sent: bool = True) -> None:
+        """Undoes the record of a task whose message was not sent; an error of MongoDB is logged, never raised.
+
+        Where Redis may have taken the message all the same, the document stays and says that the task failed: a late
+        message must meet a final state.
+        """
         failure = NotPublished(f"The queue did not take the task ({type(cause).__name__}); it will not run.")
         try:
-            self.record_failure(task_id, failure, note="not published")
+            if (is_refusal(cause) or not sent) and ledger.withdraw(task):
+                return
+            self.record_failure(task["_id"], failure, note="not published")
         except PyMongoError as error:
-            logger.error("task %s waits unpublished, and MongoDB does not answer: %s", task_id, error)
+            logger.error("task %s waits unpublished, and MongoDB does not answer: %s", task["_id"], error)
 
     def record_failure(
         self, task_id: str, failure: Exception, note: str | None = None, fields: Document | None = None

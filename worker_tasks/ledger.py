@@ -158,6 +158,16 @@ def record(document: Document) -> bool:
     return _write(finished, {"$set": anew}, _event(states.PENDING, "submitted again"))
 
 
+def withdraw(task: Document) -> bool:
+    """Deletes the document of a task that was recorded just now; False where anything happened to it since.
+
+    Raises:
+        pymongo.errors.PyMongoError: not known to be deleted.
+    """
+    as_recorded = {field: task[field] for field in ("_id", "status", "attempt", "version", "revision")}
+    return connections().tasks.delete_one(as_recorded).deleted_count == 1
+
+
 def transition(
     task_id: str,
     status: str,

@@ -5,12 +5,13 @@ from typing import Any
 
 from celery import Task, states
 from celery.utils import uuid
+from redis.exceptions import RedisError
 
-from worker_tasks import endings, ledger, results, sharing, task_search
+from worker_tasks import endings, ledger, results, room, sharing, task_search
 from worker_tasks import metadata as metadata_rules
 from worker_tasks.celery_app import app
 from worker_tasks.connections import Document, connections
-from worker_tasks.errors import MONGODB_FAILURES, REDIS_FAILURES, InvalidInput, unavailable
+from worker_tasks.errors import MONGODB_FAILURES, REDIS_FAILURES, InvalidInput, servers_needed, unavailable
 from worker_tasks.joins import checks, lifecycle, runs, stopping
 from worker_tasks.joins.catalog import Catalog
 from worker_tasks.joins.runs import Answer
@@ -32,16 +33,15 @@ def submit(task: Task, *args: Any, metadata: dict[str, Any] | None = None, reque
 
     Raises:
         InvalidInput: the metadata can not be kept; nothing was recorded.
-        ServiceUnavailable: MongoDB is away and nothing was recorded; or Redis is away, and the record says
-            that the task was not published.
+        ServiceUnavailable: a server is away, refuses, or has no room, and nothing was recorded; or Redis went away
+            just then, and the record says that the task was not published.
     """
     metadata = {} if metadata is None else metadata
     if errors := metadata_rules.errors_in(metadata):
         raise InvalidInput(errors)
-    try:
+    with servers_needed():
+        room.require_room()
         return task.apply_async(args, metadata=metadata, requested_by=requested_by).id
-    except (*MONGODB_FAILURES, *REDIS_FAILURES) as error:
-        raise unavailable(error) from error
 
 
 def submit_again(task_id: str) -> str:
@@ -55,17 +55,16 @@ def submit_again(task_id: str) -> str:
         InvalidInput: nothing says what the task was to do.
         ServiceUnavailable: as for :func:`submit`.
     """
-    try:
+    with servers_needed():
         asked = ledger.find(task_id)
         if asked["name"] is None:
             raise InvalidInput({"task_id": "names a task of which nothing says what it was to do."})
         if asked.get("join") is not None:
             return submit_join(asked["join"], metadata=asked["metadata"], fresh=True)
+        room.require_room()
         return app.send_task(
             asked["name"], asked["args"], asked["kwargs"], queue=asked["queue"], metadata=asked["metadata"]
         ).id
-    except (*MONGODB_FAILURES, *REDIS_FAILURES) as error:
-        raise unavailable(error) from error
 
 
 def submit_join(
@@ -82,13 +81,13 @@ def submit_join(
 
     Raises:
         InvalidInput: the join or the metadata can not be taken; nothing was recorded.
-        ServiceUnavailable: MongoDB is away and nothing was recorded; or Redis is away, and the record says
-            that the task was not published.
+        ServiceUnavailable: a server is away, refuses, or has no room, and nothing was recorded; or Redis went away
+            just then, and the record says that the task was not published.
     """
     metadata = {} if metadata is None else metadata
     if errors := metadata_rules.errors_in(metadata):
         raise InvalidInput(errors)
-    try:
+    with servers_needed():
         spec = read_join(join)
         document = ledger.new_document(
             uuid(),
@@ -102,12 +101,11 @@ def submit_join(
         if (checked := checks.kept(spec.fingerprint)) is not None:
             document["checks"] = checks.verdict(checked)
         if fresh:
+            _require_room()
             ledger.record(document)
             app.publish_recorded(document)
         else:
             _run_or_share(document)
-    except (*MONGODB_FAILURES, *REDIS_FAILURES) as error:
-        raise unavailable(error) from error
     return document["_id"]
 
 
@@ -130,6 +128,7 @@ def _run_or_share(document: Document) -> None:
             ledger.record(document)
             _answer_at_once(document, summary)
             return
+        _require_room()
         try:
             ledger.record(document | {"leads": document["fingerprint"]})
         except ledger.AlreadyLed:
@@ -145,12 +144,18 @@ def _run_or_share(document: Document) -> None:
     app.publish_recorded(document)
 
 
+def _require_room() -> None:
+    """Looks before anything is recorded of a join that Redis has no room for."""
+    room.require_room()
+    room.require_queue()
+
+
 def _lead(document: Document) -> None:
     """Has a join run, unless whoever led before has published its result just before."""
     try:
         summary = _live_result(document)
-    except REDIS_FAILURES as error:
-        app.record_unpublished(document["_id"], error)
+    except RedisError as error:
+        app.record_unpublished(document, error, sent=False)
         raise
     if summary is None:
         app.publish_recorded(document)

@@ -1,12 +1,15 @@
 """The one way in: recorded first, then published; or neither, and said so in time."""
 
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
 from kombu.exceptions import EncodeError
 
 from development.servers import Server
-from tests.support import paused
+from tests.support import REFUSALS, eventually, paused, refusing
 from tests.worker_tasks.support import (
     METADATA,
     UNATTENDED,
@@ -19,7 +22,7 @@ from tests.worker_tasks.support import (
 )
 from worker_tasks import ledger
 from worker_tasks.connections import connections
-from worker_tasks.errors import DovetailError, InvalidInput, ServiceUnavailable, TaskNotFound
+from worker_tasks.errors import REDIS_REFUSALS, DovetailError, InvalidInput, ServiceUnavailable, TaskNotFound
 from worker_tasks.submission import submit, submit_again
 
 pytestmark = pytest.mark.usefixtures("servers")
@@ -62,12 +65,47 @@ def test_arguments_that_mongodb_can_not_store_are_refused_and_leave_no_trace(uns
     assert messages() == queued
 
 
-def test_while_redis_is_away_the_asker_is_told_in_time_and_the_record_says_it_was_not_published(
-    redis_server: Server,
-) -> None:
+def test_while_redis_is_away_the_asker_is_told_in_time_and_nothing_is_recorded(redis_server: Server) -> None:
     mark = new_id()
     with paused(redis_server), answered_in_time(), pytest.raises(ServiceUnavailable, match="Redis does not answer"):
-        submit(waiting, metadata={"mark": mark}, requested_by="ann@example.com")
+        submit(waiting, metadata={"mark": mark})
+    assert recorded(mark) == []
+
+
+@pytest.mark.parametrize(("word", "title"), [(word, REDIS_REFUSALS[word][0]) for word in REFUSALS])
+def test_a_redis_that_refuses_is_looked_at_first_and_nothing_is_recorded(word: str, title: str) -> None:
+    mark = new_id()
+    with refusing(word), answered_in_time(), pytest.raises(ServiceUnavailable) as refused:
+        submit(waiting, metadata={"mark": mark})
+    assert refused.value.title == title
+    assert recorded(mark) == []
+
+
+def looks() -> int:
+    """How often Redis was asked whether it takes a message."""
+    asked: Any = connections().queue.info("commandstats")
+    return int(asked.get("cmdstat_setrange", {"calls": 0})["calls"])
+
+
+@contextmanager
+def after_the_look(mongodb: Server, mark: str) -> Iterator[Future[str]]:
+    """A submission that has looked at Redis and waits for MongoDB to record it; it goes on at the end."""
+    before = looks()
+    with ThreadPoolExecutor(1) as person, paused(mongodb):
+        asked = person.submit(submit, waiting, metadata={"mark": mark}, requested_by="ann@example.com")
+        eventually(lambda: looks() > before)
+        yield asked
+
+
+def test_of_a_redis_that_went_away_after_the_look_the_record_says_that_the_task_was_not_published(
+    redis_server: Server, mongodb_server: Server
+) -> None:
+    mark = new_id()
+    with ExitStack() as away:
+        with after_the_look(mongodb_server, mark) as asked:
+            away.enter_context(paused(redis_server))
+        with pytest.raises(ServiceUnavailable, match="Redis does not answer"):
+            asked.result()
     (task,) = recorded(mark)
     assert (task["status"], task["requested_by"]) == ("FAILURE", "ann@example.com")
     assert "NotPublished" in task["result"]
@@ -76,6 +114,26 @@ def test_while_redis_is_away_the_asker_is_told_in_time_and_the_record_says_it_wa
     assert [event["note"] for event in task["timeline"]] == [None, "not published"]
     # Also if Redis read the message when it came back.
     assert ledger.claim(task["_id"], task["name"], [], {}, "first@test") == ledger.Refused("FAILURE")
+
+
+@pytest.mark.parametrize("word", REFUSALS)
+def test_what_redis_refuses_after_the_look_is_taken_back(word: str, mongodb_server: Server) -> None:
+    mark, queued = new_id(), messages()
+    with ExitStack() as refusal:
+        with after_the_look(mongodb_server, mark) as asked:
+            refusal.enter_context(refusing(word))
+        with pytest.raises(ServiceUnavailable) as refused:
+            asked.result()
+    assert refused.value.title == REDIS_REFUSALS[word][0]
+    assert recorded(mark) == []
+    assert messages() == queued
+
+
+def test_a_task_that_changed_since_it_was_recorded_is_not_taken_back() -> None:
+    task = ledger.find(submit(waiting))
+    assert ledger.request_cancellation(task["_id"])
+    assert not ledger.withdraw(task)
+    assert ledger.find(task["_id"])["status"] == "REVOKED"
 
 
 def test_while_mongodb_is_away_the_asker_is_told_in_time_and_nothing_is_published(mongodb_server: Server) -> None:
