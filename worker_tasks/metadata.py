@@ -1,8 +1,11 @@
-"""What metadata may be: one MongoDB subdocument of bounded size, whose keys can be queried later."""
+"""What metadata may be: one MongoDB subdocument of bounded size, whose keys can be queried later.
+
+And how two changes of it are merged.
+"""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import bson
 from bson.errors import InvalidDocument
@@ -12,6 +15,46 @@ MAX_KEY_LENGTH = 100
 MAX_BYTES = 16 * 1024
 MAX_DEPTH = 10
 MAX_LABEL_LENGTH = 300
+
+_ABSENT = object()
+
+
+class Merge(NamedTuple):
+    """Metadata merged from two changes; under the keys in conflict it holds what is stored."""
+
+    metadata: dict[str, Any]
+    conflicts: list[str]
+
+
+def changed(metadata: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata with these keys set; None deletes a key."""
+    deleted = {key for key, value in changes.items() if value is None}
+    return {key: value for key, value in {**metadata, **changes}.items() if key not in deleted}
+
+
+def merge(base: Mapping[str, Any], mine: Mapping[str, Any], stored: Mapping[str, Any]) -> Merge:
+    """Merges two changes of the same metadata, key by key.
+
+    A key that only one side added, changed or deleted is as that side left it. A key that both sides left
+    differently from ``base`` and from each other is a conflict.
+
+    Args:
+        base: what both changes began with.
+        mine: what one change made of it.
+        stored: what the other made of it, which is stored already.
+    """
+    merged, conflicts = dict(stored), []
+    for key in {**base, **mine}:
+        was, wanted, now = (side.get(key, _ABSENT) for side in (base, mine, stored))
+        if wanted in (was, now):
+            continue
+        if now != was:
+            conflicts.append(key)
+        elif wanted is _ABSENT:
+            del merged[key]
+        else:
+            merged[key] = wanted
+    return Merge(merged, conflicts)
 
 
 def errors_in(metadata: Any, field: str = "metadata") -> dict[str, str]:

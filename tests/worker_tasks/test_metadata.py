@@ -1,10 +1,10 @@
-"""What metadata may be, and the path of what it may not."""
+"""What metadata may be, the path of what it may not, and how two changes of it are merged."""
 
 from typing import Any
 
 import pytest
 
-from worker_tasks.metadata import MAX_BYTES, MAX_DEPTH, MAX_KEY_LENGTH, MAX_KEYS, errors_in
+from worker_tasks.metadata import MAX_BYTES, MAX_DEPTH, MAX_KEY_LENGTH, MAX_KEYS, changed, errors_in, merge
 
 
 def nested(times: int) -> Any:
@@ -72,3 +72,53 @@ def test_the_largest_that_is_kept_is_16_kib_as_mongodb_counts() -> None:
 
 def test_a_path_begins_with_what_the_asker_calls_it() -> None:
     assert list(errors_in({"a.b": 1}, "notes")) == ["notes.a.b"]
+
+
+A, B, C = ({"key": value} for value in "abc")
+
+
+@pytest.mark.parametrize(
+    ("base", "mine", "stored", "merged", "is_conflict"),
+    [
+        ({}, {}, {}, {}, False),
+        (A, A, A, A, False),
+        # One side alone.
+        ({}, A, {}, A, False),
+        ({}, {}, A, A, False),
+        (A, B, A, B, False),
+        (A, A, B, B, False),
+        (A, {}, A, {}, False),
+        (A, A, {}, {}, False),
+        # Both sides, the same.
+        ({}, A, A, A, False),
+        (A, B, B, B, False),
+        (A, {}, {}, {}, False),
+        # Both sides, differently: what is stored stays.
+        ({}, A, B, B, True),
+        (A, B, C, C, True),
+        (A, B, {}, {}, True),
+        (A, {}, B, B, True),
+        # A key with null is there.
+        (A, {"key": None}, A, {"key": None}, False),
+        (A, {"key": None}, {}, {}, True),
+        ({}, {"key": None}, {}, {"key": None}, False),
+    ],
+)
+def test_two_changes_of_a_key_are_merged(
+    base: dict[str, Any], mine: dict[str, Any], stored: dict[str, Any], merged: dict[str, Any], *, is_conflict: bool
+) -> None:
+    assert merge(base, mine, stored) == (merged, ["key"] if is_conflict else [])
+
+
+def test_each_key_is_merged_by_itself_and_keeps_its_place() -> None:
+    base = {"left": 1, "mine": 1, "theirs": 1, "both": 1, "gone": 1}
+    mine = {"left": 1, "mine": 2, "theirs": 1, "both": 2, "added": 2}
+    stored = {"before": 3, "left": 1, "mine": 1, "theirs": 3, "both": 3, "gone": 1, "after": 3}
+    merged, conflicts = merge(base, mine, stored)
+    kept = {"before": 3, "left": 1, "mine": 2, "theirs": 3, "both": 3, "after": 3, "added": 2}
+    assert (list(merged.items()), conflicts) == (list(kept.items()), ["both"])
+    assert stored["mine"] == 1
+
+
+def test_a_change_sets_keys_and_deletes_those_with_null() -> None:
+    assert changed({"a": 1, "b": 2, "c": None}, {"a": None, "b": 3, "d": 4, "e": None}) == {"b": 3, "c": None, "d": 4}
