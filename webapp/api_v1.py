@@ -12,7 +12,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.exceptions import Conflict, Gone
 
-from webapp import comparisons, exports, openapi, presentation, reading, words
+from webapp import comparisons, edits, exports, openapi, presentation, reading, words
 from webapp.bodies import json_object
 from webapp.paging import cursor_after, cursor_asked, filter_asked, limit_asked, number_asked
 from worker_tasks import ledger, live, metadata, results, staging, task_search
@@ -36,9 +36,6 @@ MAX_ROW_NUMBER = 10**12
 FILE_SECONDS = 20
 #: Requests that wait so at once in one process, which has eight threads.
 MOST_WAITING = 4
-#: How often a change of metadata is tried that meets another change of the task.
-TRIES = 10
-
 
 _waiting = threading.BoundedSemaphore(MOST_WAITING)
 
@@ -61,6 +58,11 @@ class MetadataChange(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     metadata: dict[str, Any] = Field(description="Each key replaces the one of this name; null deletes it.")
+    expected: dict[str, Any] = Field(
+        default_factory=dict,
+        description="What some of these keys held when they were read; null: no such key. "
+        "If somebody else changed one meanwhile, nothing is stored, and the answer is 409.",
+    )
 
 
 def _read(model: type[Body]) -> Body:
@@ -127,15 +129,19 @@ def _progress(progress: live.Progress) -> Document:
 @blueprint.patch("/tasks/<task_id>")
 def change_metadata(task_id: str) -> ResponseReturnValue:
     """Sets and deletes keys of the metadata, whatever state the task is in."""
-    changes = _read(MetadataChange).metadata
-    for _ in range(TRIES):
-        found = ledger.find(task_id)
-        merged = {key: value for key, value in (found["metadata"] | changes).items() if value is not None}
-        if errors := metadata.errors_in(merged):
-            raise InvalidInput(errors)
-        if ledger.set_metadata(task_id, merged, found["version"]):
-            return jsonify(_shown(ledger.find(task_id)))
-    raise Conflict("The task changes too fast just now; try again.")
+    asked = _read(MetadataChange)
+    alone = sorted(asked.expected.keys() - asked.metadata.keys())
+    if errors := metadata.errors_in(asked.expected, "expected") | {
+        f"expected.{key}": "is not among the keys of metadata." for key in alone
+    }:
+        raise InvalidInput(errors)
+
+    def edited(stored: Document) -> Document:
+        base = metadata.changed(stored, asked.expected)
+        return edits.merged(base, metadata.changed(base, asked.metadata), stored)
+
+    edits.change(task_id, edited)
+    return jsonify(_shown(ledger.find(task_id)))
 
 
 @blueprint.delete("/tasks/<task_id>")

@@ -31,8 +31,9 @@ from worker_tasks.settings import SettingsError, settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 YEAR_SECONDS = 365 * 24 * 3600
-#: Largest request that is read: a form with all the metadata that is allowed, twice over.
-MAX_REQUEST_BYTES = 64 * 1024
+#: Largest request that is read: a form with all the metadata that is allowed and what it was opened with, each
+#: byte written as ``%xx``, twice over.
+MAX_REQUEST_BYTES = 192 * 1024
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "

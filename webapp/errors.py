@@ -2,12 +2,14 @@
 
 import logging
 from http import HTTPStatus
+from typing import Any
 
 from flask import Flask, Response, current_app, json, render_template, request
 from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import Conflict, Gone, HTTPException
 
 from webapp.bodies import UnreadableBody
+from webapp.edits import EditConflict
 from webapp.exports import Busy
 from worker_tasks.errors import (
     InvalidInput,
@@ -31,6 +33,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(InvalidInput, _invalid_input)
     app.register_error_handler(UnreadableBody, _unreadable_body)
     app.register_error_handler(Conflict, _conflict)
+    app.register_error_handler(EditConflict, _edit_conflict)
     app.register_error_handler(Gone, _gone)
     app.register_error_handler(SearchTooSlow, lambda error: _invalid_input(InvalidInput({"q": str(error)})))
     app.register_error_handler(TaskNotFound, _not_found)
@@ -50,11 +53,11 @@ def prefers_json() -> bool:
     return request.accept_mimetypes.best_match(["application/json", "text/html"]) != "text/html"
 
 
-def answer(status: int, title: str, detail: str, errors: dict[str, str] | None = None) -> Response:
-    """The failure as the asker reads it."""
+def answer(status: int, title: str, detail: str, errors: dict[str, str] | None = None, **more: Any) -> Response:
+    """The failure as the asker reads it; programs are told ``more``."""
     if not prefers_json():
         return Response(render_template("error.html", status=status, title=title, detail=detail), status)
-    problem = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    problem: dict[str, Any] = {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
     if errors:
         problem["errors"] = [{"field": field, "message": message} for field, message in errors.items()]
     return Response(json.dumps(problem), status, content_type="application/problem+json")
@@ -70,6 +73,11 @@ def _unreadable_body(error: UnreadableBody) -> Response:
 
 def _conflict(error: Conflict) -> Response:
     return answer(HTTPStatus.CONFLICT, "Not as the task is now", error.description or "")
+
+
+def _edit_conflict(error: EditConflict) -> Response:
+    conflicts = {key: values._asdict() for key, values in error.conflicts.items()}
+    return answer(HTTPStatus.CONFLICT, "Changed meanwhile", error.description or "", conflicts=conflicts)
 
 
 def _gone(error: Gone) -> Response:

@@ -3,8 +3,9 @@
 from typing import Any
 
 from flask_wtf import FlaskForm
-from wtforms import FieldList, Form, FormField, StringField, ValidationError
+from wtforms import FieldList, Form, FormField, HiddenField, StringField, ValidationError
 
+from webapp import edits
 from worker_tasks import metadata as metadata_rules
 from worker_tasks.joins import user_orders
 
@@ -51,19 +52,27 @@ class TaskForm(FlaskForm):
             raise ValidationError(f"With the metadata, it {complaint}")
 
     def validate_metadata(self, field: FieldList) -> None:
-        seen = {NOTE} if self.note.data else set()
-        for row in field.entries:
-            key = row.form.key.data
-            if row.form.value.data and key in seen:
-                complaint = f"The key “{key}” is there twice."
-                # Shown beside its row; raised, so that the form as a whole does not pass.
-                row.form.key.errors = [*row.form.key.errors, complaint]
-                raise ValidationError(complaint)
-            seen.add(key)
+        refuse_repeated(field, {NOTE} if self.note.data else set())
 
     def add_metadata_row(self) -> None:
         if len(self.metadata.entries) < metadata_rules.MAX_KEYS:
             self.metadata.append_entry({"key": ""})
+
+
+def refuse_repeated(rows: FieldList, seen: set[str]) -> None:
+    """Refuses a key with a value that is in two rows, or in one of them and among those seen already.
+
+    Raises:
+        ValidationError: there is such a key.
+    """
+    for row in rows.entries:
+        key = row.form.key.data
+        if row.form.value.data and key in seen:
+            complaint = f"The key “{key}” is there twice."
+            # Shown beside its row; raised, so that the form as a whole does not pass.
+            row.form.key.errors = [*row.form.key.errors, complaint]
+            raise ValidationError(complaint)
+        seen.add(key)
 
 
 def as_written(metadata: dict[str, Any]) -> dict[str, str]:
@@ -84,29 +93,89 @@ class SavedJoinForm(TaskForm):
     first_keys = ("",)
 
 
-class MetadataForm(FlaskForm):
-    """The metadata of a task, to be changed."""
+class EditedRow(MetadataRow):
+    """A key and its value, and both as they were when the form was opened."""
 
-    metadata = FieldList(FormField(MetadataRow))
+    was_key = HiddenField()
+    was_value = HiddenField()
+
+    @property
+    def is_untouched(self) -> bool:
+        typed, shown = ((self.key, self.value), (self.was_key, self.was_value))
+        return bool(self.was_key.data) and [in_field(each.data) for each in typed] == [
+            in_field(each.data) for each in shown
+        ]
+
+    def validate_key(self, field: StringField) -> None:
+        if not self.is_untouched:
+            super().validate_key(field)
+
+
+def in_field(text: str | None) -> str:
+    """Text as it comes back from an input of one line in which nobody typed."""
+    return (text or "").translate({ord("\r"): None, ord("\n"): None, 0: "\ufffd"})
+
+
+class MetadataForm(FlaskForm):
+    """The metadata of a task, to be changed.
+
+    Each row carries what it was opened with, so that only what this person changed is changed.
+    """
+
+    metadata = FieldList(FormField(EditedRow))
 
     @classmethod
-    def of(cls, task: dict[str, Any]) -> "MetadataForm":
-        """The form with what a task has, and an empty row."""
-        rows = [{"key": key, "value": metadata_rules.text_of(value)} for key, value in task["metadata"].items()]
-        return cls(formdata=None, data={"metadata": [*rows, {"key": "", "value": ""}]})
+    def of(cls, metadata: dict[str, Any], typed: dict[str, str] | None = None) -> "MetadataForm":
+        """The form with what a task has, and an empty row.
 
-    def changed(self, before: dict[str, Any]) -> dict[str, Any]:
-        """The metadata that the form says, after this one."""
-        rows = {row["key"]: row["value"] for row in self.metadata.data if row["value"]}
-        return {
-            key: before[key] if key in before and metadata_rules.text_of(before[key]) == value else value
-            for key, value in rows.items()
-        }
+        Args:
+            typed: what a person wants instead, by key; an empty text for a key that is to go.
+        """
+        shown = {in_field(key): in_field(metadata_rules.text_of(value)) for key, value in metadata.items()}
+        rows = [
+            {"key": key, "value": value, "was_key": key if key in shown else "", "was_value": shown.get(key, "")}
+            for key, value in {**shown, **(typed or {})}.items()
+        ]
+        return cls(formdata=None, data={"metadata": [*rows, {"key": ""}]})
+
+    @property
+    def base_complaint(self) -> str | None:
+        """What is wrong with what the form says it was opened with, if anything."""
+        rows = [row.form for row in self.metadata.entries]
+        keys = [in_field(row.was_key.data) for row in rows if row.was_key.data]
+        if any(row.was_key.raw_data == [] for row in rows):
+            return "does not say what the form was opened with. Open the page again."
+        if len(keys) != len(set(keys)) or any(row.was_value.data and not row.was_key.data for row in rows):
+            return "says in two ways what the form was opened with. Open the page again."
+        return None
+
+    def edited(self, stored: dict[str, Any]) -> dict[str, Any]:
+        """What is stored, with what this person changed; a value that was not touched keeps its type.
+
+        Raises:
+            EditConflict: somebody else changed the same keys meanwhile, to something else.
+        """
+        keys = {in_field(key): key for key in stored}
+        shown = {in_field(key): in_field(metadata_rules.text_of(value)) for key, value in stored.items()}
+        base, typed = self._base_and_typed()
+        merged = edits.merged(base, typed, shown)
+        outcome = {key: value for key, value in stored.items() if in_field(key) in merged}
+        return outcome | {keys.get(key, key): text for key, text in merged.items() if text != shown.get(key)}
+
+    def rebased(self, stored: dict[str, Any]) -> "MetadataForm":
+        """The form as if it had been opened with what is stored now, with what this person changed typed in again."""
+        base, typed = self._base_and_typed()
+        touched = [key for key in {**base, **typed} if typed.get(key) != base.get(key)]
+        return self.of(stored, {key: typed.get(key, "") for key in touched})
+
+    def _base_and_typed(self) -> tuple[dict[str, str], dict[str, str]]:
+        rows = [row.form for row in self.metadata.entries]
+        base = {in_field(row.was_key.data): in_field(row.was_value.data) for row in rows if row.was_key.data}
+        typed = {in_field(row.key.data): in_field(row.value.data) for row in rows if row.value.data or row.is_untouched}
+        return base, typed
 
     def validate_metadata(self, field: FieldList) -> None:
-        rows = {row["key"]: row["value"] for row in field.data if row["value"]}
-        if complaint := metadata_rules.errors_in(rows, "metadata").get("metadata"):
-            raise ValidationError(f"It {complaint}")
+        refuse_repeated(field, set())
 
 
 class UserOrdersForm(TaskForm):

@@ -34,6 +34,10 @@ PROBLEM = {
                 "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
             },
         },
+        "conflicts": {
+            "type": "object",
+            "description": "Of each key of metadata that somebody else changed: ``{yours, stored}``, null if deleted.",
+        },
     },
 }
 

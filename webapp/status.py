@@ -1,17 +1,18 @@
 """Follow: a task's page, its polled fragment, cancel, run again."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from celery import states
 from flask import Blueprint, Response, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import Conflict
 
-from webapp import presentation, reading
+from webapp import edits, presentation, reading
+from webapp.bodies import UnreadableBody
 from webapp.forms import MetadataForm
 from worker_tasks import capacity, ledger, live, results, staging, submission, task_search
-from worker_tasks.errors import TaskNotFound
+from worker_tasks.errors import InvalidInput, TaskNotFound
 from worker_tasks.joins import runs
 
 blueprint = Blueprint("status", __name__, url_prefix="/tasks/<task_id>")
@@ -21,14 +22,13 @@ FRESH = timedelta(seconds=30)
 FRESH_WHILE_WAITING = timedelta(seconds=5)
 #: Rows that are shown while the others are still being joined.
 FIRST_ROWS = 5
-#: How often a change of metadata is tried that meets another change of the task.
-TRIES = 10
 
 
 @blueprint.get("")
 def task_page(task_id: str) -> ResponseReturnValue:
     seen = _seen(task_id)
-    return render_template("status/task.html", **seen, metadata_form=MetadataForm.of(seen["task"]))
+    form = MetadataForm.of(seen["task"]["metadata"])
+    return render_template("status/task.html", **seen, metadata_form=form, is_edited="edit" in request.args)
 
 
 @blueprint.get("/status")
@@ -60,16 +60,22 @@ def run_again(task_id: str) -> ResponseReturnValue:
 
 @blueprint.post("/metadata")
 def change_metadata(task_id: str) -> ResponseReturnValue:
-    """Replaces the metadata by what the form says; a value that was not touched keeps its type."""
+    """Changes the metadata as this person changed the form; what others changed meanwhile stays."""
     form = MetadataForm(request.form)
-    if not form.validate():
-        return render_template("status/task.html", **_seen(task_id), metadata_form=form), 422
-    for _ in range(TRIES):
-        task = ledger.find(task_id)
-        changed = form.changed(task["metadata"])
-        if changed == task["metadata"] or ledger.set_metadata(task_id, changed, task["version"]):
+    if complaint := form.base_complaint:
+        raise UnreadableBody("metadata", complaint)
+    conflicts: Mapping[str, edits.Conflicting] = {}
+    try:
+        if form.validate():
+            edits.change(task_id, form.edited)
             return redirect(url_for(".task_page", task_id=task_id), 303)
-    raise Conflict("The task changes too fast just now; try again.")
+    except InvalidInput as error:
+        form.metadata.errors = [f"With what is stored, {field} {said}" for field, said in error.errors.items()]
+    except edits.EditConflict as error:
+        form, conflicts = form.rebased(error.stored), error.conflicts
+    more = {"metadata_form": form, "conflicts": conflicts, "is_edited": True, "is_correction": True}
+    page = render_template("status/task.html", **_seen(task_id), **more)
+    return page, 409 if conflicts else 422
 
 
 def _seen(task_id: str) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """The task page while something happens, and when it does not."""
 
 import re
+from collections.abc import Callable
 
 import pytest
 from celery import states
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import BrowserContext, Page, Route, expect
 
-from tests.browser.conftest import Watched
+from tests.browser.conftest import Watched, violations
 from worker_tasks import ledger, live
 from worker_tasks.submission import submit
 from worker_tasks.tasks import join_users_orders, long_running_task
@@ -111,3 +112,37 @@ def test_a_failure_says_why(page: Page) -> None:
     expect(page.get_by_role("status")).to_contain_text("must not be empty")
     page.get_by_text("Traceback, for the one who mends it").click()
     expect(page.locator("pre")).to_contain_text("InvalidInput")
+
+
+@pytest.mark.parametrize("javascript", [True, False])
+def test_a_key_that_two_people_changed_is_shown_with_both_values(
+    watched_contexts: Callable[..., tuple[BrowserContext, Watched]], waiting_task: str, *, javascript: bool
+) -> None:
+    context, heard = watched_contexts(java_script_enabled=javascript, viewport={"width": 390, "height": 800})
+    heard.expected_statuses.add(409)
+    anna, ben = context.new_page(), context.new_page()
+    for page in (anna, ben):
+        page.goto(f"/tasks/{waiting_task}")
+        if javascript:
+            page.get_by_text("Change the metadata").click()
+        else:
+            page.get_by_role("link", name="Keep this page from loading itself anew").click()
+    ben.get_by_label("Value 1").fill("x" * 300)
+    ben.get_by_label("Key 2").fill("ben")
+    ben.get_by_label("Value 2").fill("approved")
+    ben.get_by_role("button", name="Keep the changes").click()
+    expect(ben.locator(".facts").get_by_text("approved")).to_be_visible()
+    anna.get_by_label("Value 1").fill("it waits for Anna")
+    anna.get_by_role("button", name="Keep the changes").click()
+    expect(anna.get_by_role("alert")).to_contain_text("Somebody else changed “note”")
+    expect(anna.get_by_label("Value 1")).to_have_value("it waits for Anna")
+    expect(anna.get_by_label("Value 1")).to_have_accessible_description(re.compile("Yours.*Now stored.*x{300}"))
+    if javascript:
+        assert violations(anna) == []
+        assert anna.evaluate("document.documentElement.scrollWidth") <= 390
+    # Without JavaScript a page that waits is loaded anew every two seconds.
+    anna.wait_for_timeout(TWO_POLLS_MS)
+    expect(anna.get_by_label("Value 1")).to_have_value("it waits for Anna")
+    anna.get_by_role("button", name="Replace what is stored").click()
+    expect(anna).to_have_url(re.compile(f"/tasks/{waiting_task}$"))
+    assert ledger.find(waiting_task)["metadata"] == {"note": "it waits for Anna", "ben": "approved"}

@@ -100,7 +100,7 @@ def test_what_is_not_json_is_refused_and_leaves_no_trace(
 
 
 def test_a_request_too_large_to_read_is_413(client: FlaskClient, servers: None) -> None:
-    answer = client.post("/create-task", json={"task_input": "x", "long": "y" * 100_000})
+    answer = client.post("/create-task", json={"task_input": "x", "long": "y" * 200_000})
     assert (answer.status_code, answer.content_type) == (413, "application/problem+json")
 
 

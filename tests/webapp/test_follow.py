@@ -7,7 +7,6 @@ import pytest
 from celery import states
 from flask.testing import FlaskClient
 from pymongo.database import Database
-from werkzeug.test import TestResponse
 
 from development.servers import Server
 from tests.support import Process, eventually, paused, wait_for_state
@@ -147,34 +146,6 @@ def csrf_token(client: FlaskClient, task_id: str) -> str:
     token = re.search(r'name="csrf_token" value="([^"]+)"', client.get(f"/tasks/{task_id}").text)
     assert token
     return token[1]
-
-
-def change_metadata(client: FlaskClient, task_id: str, rows: dict[str, str]) -> TestResponse:
-    fields = {"csrf_token": csrf_token(client, task_id)}
-    for number, (key, value) in enumerate(rows.items()):
-        fields |= {f"metadata-{number}-key": key, f"metadata-{number}-value": value}
-    return client.post(f"/tasks/{task_id}/metadata", data=fields, headers={"Accept": "text/html"})
-
-
-def test_metadata_is_changed_and_what_was_not_touched_keeps_its_type(client: FlaskClient, servers: None) -> None:
-    metadata = {"team": "blue", "cost": 7, "tags": ["a", "b"], "old": "x"}
-    task_id = long_running_task.apply_async(["some input"], queue=UNATTENDED, metadata=metadata).id
-    typed = {"team": "green", "cost": "7", "tags": '["a", "b"]', "old": "", "new": "1"}
-    answer = change_metadata(client, task_id, typed)
-    assert answer.status_code == 303
-    assert ledger.find(task_id)["metadata"] == {"team": "green", "cost": 7, "tags": ["a", "b"], "new": "1"}
-
-
-@pytest.mark.parametrize("key", ["a.b", "", "k" * 101])
-def test_a_key_that_can_not_be_one_is_said_and_nothing_changes(
-    client: FlaskClient, waiting_task: str, key: str
-) -> None:
-    before = ledger.find(waiting_task)["metadata"]
-    answer = change_metadata(client, waiting_task, {key: "some value"})
-    assert answer.status_code == 422
-    assert "a key " in answer.text
-    assert "some value" in answer.text
-    assert ledger.find(waiting_task)["metadata"] == before
 
 
 def test_a_waiting_task_says_its_place(client: FlaskClient, no_tasks: None, worker: Process) -> None:
