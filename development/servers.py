@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -84,19 +85,21 @@ def start_redis(folder: Path, port: int | None = None) -> Server:
     return _when_ready(Server("Redis", f"redis://{HOST}:{port}", port, process), _redis_answers, log)
 
 
-def start_mongodb(folder: Path, port: int | None = None) -> Server:
+def start_mongodb(folder: Path, port: int | None = None, member: str | None = None) -> Server:
     """Start MongoDB on its folder, as the only member, and primary, of the replica set rs0.
 
     Its address names the replica set, and asks for no direct connection, so that clients behave as in production.
+    `member` is the host and port that clients are told to use: a proxy's, which must be there already; else its own.
     """
     port, log, program = port or free_port(), folder / "mongod.log", find_mongod()
+    member = member or f"{HOST}:{port}"
     command = [program, "--bind_ip", HOST, "--port", str(port), "--dbpath", str(folder / "data"), "--nounixsocket"]
     command += ["--replSet", REPLICA_SET, "--oplogSize", "256", "--wiredTigerCacheSizeGB", "0.5", "--quiet"]
     command += ["--setParameter", "diagnosticDataCollectionEnabled=false"]
     _prepare("MongoDB", folder)
     process = _spawn("MongoDB", command, log, port, mongod_environment(program, folder))
-    url = f"mongodb://{HOST}:{port}/?replicaSet={REPLICA_SET}"
-    return _when_ready(Server("MongoDB", url, port, process), _mongodb_is_primary, log)
+    url = f"mongodb://{member}/?replicaSet={REPLICA_SET}"
+    return _when_ready(Server("MongoDB", url, port, process), partial(_mongodb_is_primary, member=member), log)
 
 
 def free_port() -> int:
@@ -202,14 +205,14 @@ def _redis_answers(port: int) -> bool:
             return False
 
 
-def _mongodb_is_primary(port: int) -> bool:
-    """Whether it is; where it never was, or remembers another port, that is put right for the next time we ask."""
+def _mongodb_is_primary(port: int, member: str) -> bool:
+    """Whether it is; where it never was, or remembers another address, that is put right for the next time we ask."""
     client: pymongo.MongoClient[dict[str, Any]]
     with pymongo.MongoClient(HOST, port, directConnection=True, timeoutMS=2000) as client:
         try:
             if client.admin.command("hello")["isWritablePrimary"]:
                 return True
-            _make_member(client, f"{HOST}:{port}")
+            _make_member(client, member)
         except PyMongoError:  # not listening yet, or still loading its configuration
             return False
     return False

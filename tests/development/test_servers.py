@@ -14,6 +14,7 @@ import redis
 
 from development.programs import find_mongod, find_redis
 from development.servers import Server, ServerError, free_port, is_free, start_mongodb, start_redis
+from tests.soak.proxy import Proxy
 
 Starter = Callable[..., Server]
 
@@ -78,6 +79,15 @@ def test_mongodb_moves_though_another_clone_s_has_its_old_port(tmp_path: Path) -
         port = server.port
     with start_mongodb(tmp_path / "theirs", port), start_mongodb(tmp_path / "ours") as moved:
         assert has_kept(moved)
+
+
+def test_clients_of_mongodb_take_the_way_through_a_proxy_after_a_restart_too(tmp_path: Path) -> None:
+    port = free_port()
+    with Proxy(port) as proxy:
+        for _ in range(2):
+            with start_mongodb(tmp_path, port, f"127.0.0.1:{proxy.port}") as server, connect_mongodb(server) as client:
+                client.admin.command("ping")
+                assert client.address == ("127.0.0.1", proxy.port)
 
 
 @pytest.mark.parametrize("start", [start_redis, start_mongodb])
