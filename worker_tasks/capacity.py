@@ -1,18 +1,23 @@
 """How many tasks all workers can run at once, as they say themselves in Redis: what a large join is cut for."""
 
-import time
 from typing import Any
 
 from celery import bootsteps
 from celery.utils.log import get_logger
+from redis.exceptions import RedisError
 
 from worker_tasks.connections import connections
-from worker_tasks.errors import REDIS_FAILURES
 
 #: Seconds between two announcements of a worker, and until one that is silent no longer counts.
 ANNOUNCE_SECONDS, SILENT_SECONDS = 10, 35
 
 _KEY = "worker_slots"
+
+# By Redis's clock, which is the same for all workers.
+_ANNOUNCE = """
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. (redis.call('TIME')[1] + ARGV[3]))
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+"""
 
 logger = get_logger(__name__)
 
@@ -23,10 +28,7 @@ def announce(hostname: str, slots: int) -> None:
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    with connections().results.pipeline() as pipe:
-        pipe.hset(_KEY, hostname, f"{slots} {time.time() + SILENT_SECONDS}")
-        pipe.expire(_KEY, SILENT_SECONDS)
-        pipe.execute()
+    connections().results.eval(_ANNOUNCE, 1, _KEY, hostname, slots, SILENT_SECONDS)
 
 
 def withdraw(hostname: str) -> None:
@@ -44,9 +46,12 @@ def slots() -> int:
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    found: Any = connections().results.hvals(_KEY)
+    with connections().results.pipeline(transaction=False) as pipe:
+        pipe.time()
+        pipe.hvals(_KEY)
+        (now, _), found = pipe.execute()
     announced = [value.decode().split() for value in found]
-    return sum(int(count) for count, until in announced if float(until) > time.time())
+    return sum(int(count) for count, until in announced if int(until) > now)
 
 
 class Announcer(bootsteps.StartStopStep):
@@ -68,7 +73,7 @@ class Announcer(bootsteps.StartStopStep):
             self._timer = None
             try:
                 withdraw(consumer.hostname)
-            except REDIS_FAILURES as error:
+            except RedisError as error:
                 logger.warning("capacity not withdrawn: %s", error)
 
     shutdown = stop
@@ -76,5 +81,5 @@ class Announcer(bootsteps.StartStopStep):
     def _announce(self, consumer: Any) -> None:
         try:
             announce(consumer.hostname, consumer.controller.concurrency)
-        except REDIS_FAILURES as error:
+        except RedisError as error:
             logger.warning("capacity not announced: %s", error)

@@ -9,7 +9,7 @@ from celery.utils.log import get_task_logger
 from kombu.entity import Queue
 from pymongo.errors import PyMongoError
 
-from worker_tasks import ledger, room
+from worker_tasks import broker, ledger, room
 from worker_tasks.capacity import Announcer
 from worker_tasks.claim import ClaimedTask
 from worker_tasks.connections import Document
@@ -164,13 +164,10 @@ def celery_settings() -> dict[str, Any]:
             "socket_connect_timeout": PUBLISH_TIMEOUT,
             "socket_keepalive": True,
             "health_check_interval": 10,
-            # Short, because the lease renews what is being worked on: see lease.py.
+            # Short, because lease.py renews the lease of what is being worked on.
             "visibility_timeout": ours.visibility_timeout_seconds,
             "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,
-            # A worker killed in a sweep leaves its lock behind; the default would keep all others from restoring
-            # anything for five minutes.
-            "unacked_mutex_expire": 10,
         },
         "task_publish_retry_policy": {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0},
         "result_backend": "worker_tasks.backend:MetadataBackend",
@@ -202,10 +199,11 @@ def celery_settings() -> dict[str, Any]:
     }
 
 
+broker.install()
 app = RecordingCelery("dovetail", task_cls=ClaimedTask, include=["worker_tasks.tasks", "worker_tasks.reading.tasks"])
 app.add_defaults(celery_settings)
-app.steps["consumer"].add(Lease)
 app.steps["consumer"].add(Announcer)
+app.steps["worker"].add(Lease)
 app.steps["worker"].add(Reconciler)
 
 

@@ -1,10 +1,11 @@
-"""What keeps a running task ours: the visibility of its message, renewed while it is worked on.
+"""Keeps the messages of a worker its own while it works on them, and ends a worker that takes none.
 
-Redis has no connection-bound delivery, so kombu gives a message to another worker once it has been
-unacknowledged for the visibility timeout, and never renews it: a task that takes longer runs twice at once.
-Renewed here, the timeout can be short, and a killed worker's tasks move on soon.
+Redis has no connection-bound delivery: a message that is not acknowledged within the visibility timeout goes to another
+worker. Leases are renewed here, so the timeout can be short, and a killed worker's tasks move on soon.
 """
 
+import os
+import threading
 import time
 from typing import Any
 
@@ -12,47 +13,97 @@ from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import WorkerLostError
 from celery import bootsteps
 from celery.utils.log import get_logger
+from celery.worker import state
 from celery.worker.request import Request
 from celery.worker.state import task_ready
 from pymongo.errors import PyMongoError
+from redis.exceptions import RedisError
 
 from worker_tasks import ledger
 from worker_tasks.backend import is_no_outcome
-from worker_tasks.errors import REDIS_FAILURES, TaskNotFound
+from worker_tasks.broker import leases
+from worker_tasks.connections import connections
+from worker_tasks.errors import TaskNotFound
+
+#: Seconds until a renewal that failed is tried again.
+RETRY_SECONDS = 1.0
+#: Visibility timeouts within which a worker that has a free slot takes a message, if its queue has any.
+DEAF_AFTER = 2
+#: Seconds that a deaf worker has to end by itself.
+LEAVE_SECONDS = 15.0
 
 logger = get_logger(__name__)
 
 
 class Lease(bootsteps.StartStopStep):
-    """A step of the consumer that renews the delivered, unacknowledged messages of this worker."""
+    """Renews the leases, in a thread of the worker's main process and on a connection of its own.
 
-    requires = ("celery.worker.consumer:Tasks",)
+    A main loop that waits for its broker does not keep it from that.
+    """
 
-    def __init__(self, consumer: Any, **options: Any):
-        self._timer: Any = None
-        super().__init__(consumer, **options)
+    requires = ("celery.worker.components:Pool",)
 
-    def start(self, consumer: Any) -> None:
-        interval = consumer.app.conf.broker_transport_options["visibility_timeout"] / 3
-        self._timer = consumer.timer.call_repeatedly(interval, self._renew, (consumer,))
+    def __init__(self, worker: Any, **options: Any):
+        self._stopped = threading.Event()
+        self._deaf_since: float | None = None
+        self._taken = -1
+        super().__init__(worker, **options)
 
-    def stop(self, consumer: Any) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def start(self, worker: Any) -> None:
+        threading.Thread(target=self._run, args=(worker,), name="lease", daemon=True).start()
 
-    shutdown = stop
+    def stop(self, worker: Any) -> None:
+        self._stopped.set()
 
-    def _renew(self, consumer: Any) -> None:
-        channel = consumer.task_consumer.channel
-        if not (tags := list(channel.qos._delivered)):  # noqa: SLF001 - kombu has no public way
-            return
-        try:
-            with channel.conn_or_acquire() as client:
-                # XX: a message that was acknowledged meanwhile does not come back.
-                client.zadd(channel.unacked_index_key, dict.fromkeys(tags, time.time()), xx=True)
-        except REDIS_FAILURES as error:
-            logger.warning("visibility of %d messages not renewed: %s", len(tags), error)
+    terminate = stop
+
+    def _run(self, worker: Any) -> None:
+        visibility = worker.app.conf.broker_transport_options["visibility_timeout"]
+        pause = 0.0
+        while not self._stopped.wait(pause):
+            try:
+                leases.renew()
+                if self._is_deaf(worker, visibility * DEAF_AFTER):
+                    self._leave()
+                pause = visibility / 3
+            except RedisError as error:
+                logger.warning("leases not renewed: %s", error)
+                pause = RETRY_SECONDS
+            except Exception:
+                logger.exception("leases not renewed")
+                pause = RETRY_SECONDS
+
+    def _is_deaf(self, worker: Any, within: float) -> bool:
+        """Whether messages wait and a slot is free, and yet nothing was taken for so many seconds.
+
+        Raises:
+            redis.exceptions.RedisError: Redis does not answer.
+        """
+        # What counts down to its time takes no slot.
+        has_room = len(leases) - len(state.scheduled_requests) < worker.concurrency
+        takes_nothing = leases.taken == self._taken and has_room
+        self._taken = leases.taken
+        if not takes_nothing or state.should_stop is not None or not _waiting(worker):
+            self._deaf_since = None
+            return False
+        now = time.monotonic()
+        self._deaf_since = self._deaf_since or now
+        return now - self._deaf_since >= within
+
+    def _leave(self) -> None:
+        """Ends the worker with an error, so that its supervisor starts it anew."""
+        logger.critical("messages wait and a slot is free, but this worker takes none: it leaves")
+        state.should_stop = 1
+        time.sleep(LEAVE_SECONDS)
+        os._exit(1)
+
+
+def _waiting(worker: Any) -> int:
+    """How many messages wait in the queues that this worker consumes from."""
+    with connections().queue.pipeline(transaction=False) as pipe:
+        for queue in worker.app.amqp.queues.consume_from:
+            pipe.llen(queue)
+        return sum(pipe.execute())
 
 
 class LeasedRequest(Request):

@@ -1,7 +1,6 @@
 """A worker dies with all of its processes, or is gone for a while: its tasks go to another one."""
 
 import signal
-from collections.abc import Iterator
 
 import pytest
 from celery import states
@@ -9,8 +8,6 @@ from celery import states
 from tests.faults.conftest import StartWorker, Submit
 from tests.faults.support import METADATA, beginnings, failure
 from tests.support import eventually, wait_for_state
-from worker_tasks.celery_app import app
-from worker_tasks.connections import connections
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -31,27 +28,6 @@ def test_what_a_killed_worker_ran_is_finished_by_another_one(
     assert beginnings(task) == ["first@test", "second@test"]
     assert task["metadata"] == METADATA
     assert task["result"] == '"Processed: survivor"'
-
-
-@pytest.fixture
-def lock_of_a_dead_worker(servers: None) -> Iterator[None]:
-    """What a worker leaves behind that dies while it restores messages: kombu's lock, for as long as kombu takes it."""
-    with app.connection_for_write() as connection:
-        channel = connection.default_channel
-        connections().queue.set(channel.unacked_mutex_key, "of the dead", ex=channel.unacked_mutex_expire)
-        yield
-        connections().queue.delete(channel.unacked_mutex_key)
-
-
-def test_a_worker_killed_while_it_restores_messages_keeps_nobody_else_from_it(
-    start_worker: StartWorker, submit_practice: Submit, lock_of_a_dead_worker: None
-) -> None:
-    first = start_worker("first", LONG_TASK_SECONDS="60")
-    task_id = submit_practice("survivor")
-    wait_for_state(task_id, states.STARTED)
-    first.kill()
-    start_worker("second")
-    wait_for_state(task_id, states.SUCCESS, within=2 * RECOVERED_WITHIN)
 
 
 def test_a_task_that_takes_whole_workers_down_is_not_begun_for_ever(
