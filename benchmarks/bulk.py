@@ -52,7 +52,7 @@ def first_rows() -> float:
 
     def seen() -> Any:
         state = runs.find(task_id)
-        return state and staging.glimpse(state.run, 10)
+        return state and staging.glimpse(state.first_key, 10)
 
     wait_until(seen)
     took = time.perf_counter() - began

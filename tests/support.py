@@ -17,7 +17,7 @@ from werkzeug.test import TestResponse
 
 from development.processes import read_procfile
 from development.servers import Server
-from worker_tasks import ledger, staging
+from worker_tasks import ledger, publishing
 from worker_tasks.connections import Document, connections
 from worker_tasks.joins.encoding import Lines
 from worker_tasks.results import Summary
@@ -167,7 +167,7 @@ def publish(
             for piece in lines.encode(bson.encode(document)):
                 writer.append(piece)
         written.append(writer.close())
-    return staging.publish(run, written, key, task_id, ttl_seconds, complete=complete)
+    return publishing.publish(run, written, key, task_id, ttl_seconds, complete=complete)
 
 
 def submit_form(client: FlaskClient, page: str, fields: Mapping[str, str], **options: Any) -> TestResponse:

@@ -187,7 +187,7 @@ def _glimpse(task: Document, limit: int) -> Document:
     state = runs.find(task.get("shares") or task["_id"])
     if state is None:
         raise Conflict(f"There are no rows yet: the task is {presentation.state_words(task['status']).name}.")
-    rows = staging.glimpse(state.run, limit)
+    rows = staging.glimpse(state.first_key, limit)
     columns = words.columns_of(rows)
     return {"count": state.rows, "offset": 0, "columns": columns, "complete": False, "expires_at": None, "rows": rows}
 

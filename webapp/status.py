@@ -129,7 +129,7 @@ def _first_rows(task: dict[str, Any]) -> list[dict[str, Any]]:
     if presentation.is_final(task) or not task.get("join"):
         return []
     run = runs.find(task.get("shares") or task["_id"])
-    return staging.glimpse(run.run, FIRST_ROWS) if run else []
+    return staging.glimpse(run.first_key, FIRST_ROWS) if run else []
 
 
 def _tag(version: str, task: dict[str, Any]) -> str:

@@ -5,8 +5,7 @@ from celery import states
 from worker_tasks import ledger, sharing
 from worker_tasks.celery_app import app
 from worker_tasks.connections import Document
-from worker_tasks.errors import SnapshotGone
-from worker_tasks.joins import stopping
+from worker_tasks.joins import lifecycle, stopping
 from worker_tasks.joins.lifecycle import Ending
 
 
@@ -18,7 +17,7 @@ def record(task_id: str, ending: Ending) -> None:
     """
     if ending.is_cancelled:
         record_stopped(task_id, ending.fields)
-    elif isinstance(ending.failure, SnapshotGone):
+    elif ending.must_begin_again:
         _begin_again_in_one_part(task_id)
     elif ending.failure is not None:
         app.record_failure(task_id, ending.failure, fields=ending.fields)
@@ -32,9 +31,12 @@ def record(task_id: str, ending: Ending) -> None:
 def _begin_again_in_one_part(task_id: str) -> None:
     task = ledger.find(task_id)
     kwargs = task["kwargs"] | {"divided": False}
-    note = "its parts waited until the instant they read at was gone: run again in one part"
-    if ledger.transition(task_id, states.PENDING, fields={"kwargs": kwargs}, note=note):
+    note = "what its parts had read, or the instant they read at, is gone: run again in one part"
+    if ledger.transition(task_id, states.PENDING, fields={"kwargs": kwargs, "crashes": 0}, note=note):
         app.publish_again(task | {"kwargs": kwargs})
+    else:
+        # It was cancelled, and its run went on for others.
+        sharing.hand_over(app, task_id)
 
 
 def record_stopped(task_id: str, fields: Document) -> None:
@@ -44,6 +46,7 @@ def record_stopped(task_id: str, fields: Document) -> None:
         pymongo.errors.PyMongoError: not known to be recorded.
     """
     left = stopping.kill(stopping.mark(task_id))
+    lifecycle.clear(task_id)
     note = f"stopped; MongoDB still has {left} operations of it" if left else "stopped; MongoDB has nothing of it left"
     cancelled = {"result": ledger.CANCELLED, "date_done": ledger.now(), "left_in_mongodb": left, **fields}
     ledger.transition(task_id, states.REVOKED, fields=cancelled, note=note)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, Self
 
 import kombu.exceptions
 import pymongo.errors
@@ -14,6 +15,13 @@ REDIS_FULL = "Redis has no room for the result. Ask for less, or try again when 
 class DovetailError(Exception):
     """Base of all; the message is a sentence that can be shown."""
 
+    @classmethod
+    def again(cls, *args: Any) -> Self:
+        """The failure that had these ``args``, which need not be what its constructor takes."""
+        failure = cls.__new__(cls)
+        Exception.__init__(failure, *args)
+        return failure
+
 
 class InvalidInput(DovetailError):
     """The asker's fault. ``errors`` maps the name of each field to what is wrong with it."""
@@ -22,6 +30,10 @@ class InvalidInput(DovetailError):
         self.errors = dict(errors)
         # The arguments are what Celery stores and makes the exception from again.
         super().__init__(self.errors)
+
+    @classmethod
+    def again(cls, *args: Any) -> Self:
+        return cls(*args)
 
     def __str__(self) -> str:
         return "; ".join(f"{field}: {message}" for field, message in self.errors.items())
@@ -159,6 +171,14 @@ def is_unavailable(error: BaseException) -> bool:
 def is_refusal(error: BaseException) -> bool:
     """Whether a server that is there has said that it does not do what was asked: it was not done."""
     return _refusal(error) is not None
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether Redis says with this that it has no room, in its memory or on its disk."""
+    return isinstance(error, redis.exceptions.RedisError) and _refusal(error) in {
+        REDIS_REFUSALS["OOM"],
+        REDIS_REFUSALS["MISCONF"],
+    }
 
 
 def unavailable(error: BaseException) -> ServiceUnavailable:

@@ -108,7 +108,7 @@ def new_document(
         "result": "null",
         "traceback": None,
         "children": [],
-        "timeline": [_event(states.PENDING, at=queued_at)],
+        "timeline": [event_of(states.PENDING, at=queued_at)],
         "cancel_requested": False,
         "cancel_requested_at": None,
         # What MongoDB still had of it when it was stopped.
@@ -155,7 +155,7 @@ def record(document: Document) -> bool:
         return True
     finished = {"_id": document["_id"], "status": {"$in": sorted(FINAL_STATES)}}
     anew = {field: document[field] for field in OF_WAITING}
-    return _write(finished, {"$set": anew}, _event(states.PENDING, "submitted again"))
+    return write(finished, {"$set": anew}, event_of(states.PENDING, "submitted again"))
 
 
 def withdraw(task: Document) -> bool:
@@ -195,7 +195,7 @@ def transition(
     if version is not None:
         allowed["version"] = version
     change = {"$set": {"status": status, **(fields or {})}}
-    return _write(allowed, change, _event(status, note), born=new_document(task_id))
+    return write(allowed, change, event_of(status, note), born=new_document(task_id))
 
 
 def give_back(task_id: str, note: str, attempt: int | None = None) -> bool:
@@ -224,7 +224,7 @@ def claim(
             "$set": {"status": states.STARTED, "name": name, "worker": worker, "started_at": now()},
             "$inc": {"attempt": 1, "crashes": 1},
         },
-        _event(states.STARTED, worker),
+        event_of(states.STARTED, worker),
         new_document(task_id, name, args, kwargs),
     )
     allowed = may_become(task_id, states.STARTED) | {"cancel_requested": {"$ne": True}}
@@ -265,7 +265,7 @@ def amend(task_id: str, fields: Document, note: str | None = None) -> bool:
         pymongo.errors.PyMongoError: not known to be written.
     """
     unfinished = {"_id": task_id, "status": {"$in": sorted(UNFINISHED_STATES)}}
-    return _write(unfinished, {"$set": fields}, _event(find(task_id)["status"], note))
+    return write(unfinished, {"$set": fields}, event_of(find(task_id)["status"], note))
 
 
 def request_cancellation(task_id: str) -> bool:
@@ -281,11 +281,11 @@ def request_cancellation(task_id: str) -> bool:
     waiting = {"_id": task_id, "status": states.PENDING}
     asked = {"cancel_requested": True, "cancel_requested_at": now()}
     revoked = {**asked, "status": states.REVOKED, "date_done": now(), "result": CANCELLED}
-    if _write(waiting, {"$set": revoked}, _event(states.REVOKED, "cancelled while it waited")):
+    if write(waiting, {"$set": revoked}, event_of(states.REVOKED, "cancelled while it waited")):
         return True
     begun = {"_id": task_id, "status": {"$nin": sorted(FINAL_STATES)}}
     task = find(task_id)
-    return _write(begun, {"$set": asked}, _event(task["status"], "cancel requested"))
+    return write(begun, {"$set": asked}, event_of(task["status"], "cancel requested"))
 
 
 def may_become(task_id: str, status: str, attempt: int | None = None) -> Document:
@@ -298,12 +298,15 @@ def may_become(task_id: str, status: str, attempt: int | None = None) -> Documen
     return unfinished
 
 
-def _write(allowed: Document, update: Document, event: Document, born: Document | None = None) -> bool:
+def write(
+    allowed: Document, update: Document, event: Document, born: Document | None = None, *, leads: bool = False
+) -> bool:
     """The one place where a task document changes; False where ``allowed`` does not match.
 
-    ``born`` holds the fields of a document that has to be made first.
+    ``born`` holds the fields of a document that has to be made first; one that ends goes on to lead only if it
+    ``leads``.
     """
-    change, revision = _change(update, event, born)
+    change, revision = _change(update, event, born, leads=leads)
     written = _tried(lambda: connections().tasks.update_one(allowed, change, upsert=born is not None))
     if written is None or not (written.matched_count or written.upserted_id):
         return False
@@ -311,7 +314,7 @@ def _write(allowed: Document, update: Document, event: Document, born: Document 
     return True
 
 
-def _change(update: Document, event: Document, born: Document | None) -> tuple[Document, str]:
+def _change(update: Document, event: Document, born: Document | None, *, leads: bool = False) -> tuple[Document, str]:
     """The whole update, and the revision that it makes."""
     revision = uuid4().hex
     change = {
@@ -320,7 +323,7 @@ def _change(update: Document, event: Document, born: Document | None) -> tuple[D
         "$inc": {"version": 1, **update.get("$inc", {})},
         "$push": {"timeline": {"$each": [event], "$slice": -TIMELINE_LENGTH}},
     }
-    if change["$set"].get("status") in FINAL_STATES:
+    if change["$set"].get("status") in FINAL_STATES and not leads:
         change["$unset"] = {"leads": ""}
     if born is not None:
         changed = {"_id", "timeline", *change["$set"], *change["$inc"]}
@@ -342,7 +345,7 @@ def _tried(write: Callable[[], Any]) -> Any:
     return None
 
 
-def _event(status: str, note: str | None = None, at: datetime | None = None) -> Document:
+def event_of(status: str, note: str | None = None, at: datetime | None = None) -> Document:
     return {"at": at or now(), "status": status, "note": note}
 
 
@@ -366,32 +369,8 @@ def set_metadata(task_id: str, metadata: Document, version: int) -> bool:
         pymongo.errors.PyMongoError: not known to be written.
     """
     unchanged = {"_id": task_id, "version": version}
-    event = _event(find(task_id)["status"], "metadata changed")
-    return _write(unchanged, {"$set": {"metadata": metadata, "labels": labels_of(metadata)}}, event)
-
-
-def promote(follower: Document) -> bool:
-    """Makes a follower the leader of its join; False where it is finished, or another task leads meanwhile.
-
-    Raises:
-        pymongo.errors.PyMongoError: not known to be written.
-    """
-    waiting = {"_id": follower["_id"], "status": {"$in": sorted(UNFINISHED_STATES)}, "shares": follower["shares"]}
-    leads = {"$set": {"shares": None, "leads": follower["fingerprint"]}}
-    try:
-        return _write(waiting, leads, _event(follower["status"], "runs itself now"))
-    except DuplicateKeyError:
-        return False
-
-
-def follow(task_id: str, leader_id: str) -> None:
-    """Lets another task's run answer this one.
-
-    Raises:
-        pymongo.errors.PyMongoError: not known to be written.
-    """
-    unfinished = {"_id": task_id, "status": {"$in": sorted(UNFINISHED_STATES)}}
-    _write(unfinished, {"$set": {"shares": leader_id}}, _event(states.PENDING, f"shares the run of {leader_id}"))
+    event = event_of(find(task_id)["status"], "metadata changed")
+    return write(unchanged, {"$set": {"metadata": metadata, "labels": labels_of(metadata)}}, event)
 
 
 def set_expiry(task_id: str, expires_at: datetime, *, discarded: bool = False) -> None:

@@ -57,15 +57,10 @@ def _repair(app: Any, task: Document) -> bool:
     task_id, version = task["_id"], task["version"]
     if task.get("shares"):
         return _repair_follower(app, task)
-    outcome = results.outcome_of(task_id)
-    if outcome is not None:
+    found = results.published_by(task_id)
+    if found is not None:
         logger.warning("task %s: outcome found in Redis, recorded", task_id)
-        summary = results.find(outcome["redis_key"])
-        fields = {
-            "result": json.dumps(outcome),
-            "date_done": ledger.now(),
-            **(summary.fields if summary and summary.task_id == task_id else {}),
-        }
+        fields = {"result": json.dumps(found.outcome), "date_done": ledger.now(), **found.fields}
         return ledger.transition(task_id, states.SUCCESS, version=version, fields=fields, note="outcome found in Redis")
     if task["name"] is None:
         app.record_failure(task_id, TaskLost("Its message is lost, and nothing says what it was to do."), note="lost")

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from celery import states
 from kombu.utils.encoding import ensure_bytes
@@ -341,3 +341,23 @@ def outcome_of(task_id: str) -> dict[str, Any] | None:
     """
     text = connections().results.get(outcome_key(task_id))
     return None if text is None else json.loads(text)
+
+
+class Published(NamedTuple):
+    """The outcome of a task whose result is in Redis, and what its document says of that."""
+
+    outcome: dict[str, Any]
+    fields: dict[str, Any]
+
+
+def published_by(task_id: str) -> Published | None:
+    """What a task returned that published its result and may not have said so; None where there is none.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    outcome = outcome_of(task_id)
+    if outcome is None:
+        return None
+    summary = find(outcome["redis_key"])
+    return Published(outcome, summary.fields if summary is not None and summary.task_id == task_id else {})

@@ -1,12 +1,17 @@
-"""One run for all who ask the same: the task that leads, those that follow it, and who leads next if it can not."""
+"""One run for all who ask the same: the task that leads, those that follow it, and which leads next if it cannot.
+
+A run has the id of the task that began it. That task may be cancelled: the run goes on for those that follow, and the
+cancelled document keeps the field ``leads`` for as long, so that the next one who asks joins it too.
+"""
 
 import json
 from typing import Any
 
 from celery import states
 
-from worker_tasks import ledger, task_search
+from worker_tasks import leads, ledger, task_search
 from worker_tasks.connections import Document
+from worker_tasks.joins import runs
 
 #: What a task document says of a result, and so do those of all who share it.
 OF_RESULT = ("result_expires_at", "result_bytes", "unmatched", "explanation")
@@ -28,7 +33,11 @@ def settle(leader_id: str, outcome: dict[str, Any], fields: Document) -> None:
     Raises:
         pymongo.errors.PyMongoError: not all of them are known to be answered.
     """
-    for follower in task_search.followers_of(leader_id):
+    if followers := task_search.followers_of(leader_id):
+        # First, so that nobody joins a run that has told everyone.
+        leads.end_run(leader_id)
+        followers = task_search.followers_of(leader_id)
+    for follower in followers:
         answer(follower["_id"], outcome, fields, f"answered by the run of {leader_id}")
 
 
@@ -38,7 +47,10 @@ def fail(app: Any, leader_id: str, failure: Exception, fields: Document) -> None
     Raises:
         pymongo.errors.PyMongoError: not all of them are known to be ended.
     """
-    for follower in task_search.followers_of(leader_id):
+    if followers := task_search.followers_of(leader_id):
+        leads.end_run(leader_id)
+        followers = task_search.followers_of(leader_id)
+    for follower in followers:
         app.record_failure(follower["_id"], failure, f"failed with the run of {leader_id}", fields)
 
 
@@ -48,17 +60,34 @@ def hand_over(app: Any, leader_id: str) -> None:
     Raises:
         pymongo.errors.PyMongoError, kombu.exceptions.OperationalError: a server is away; the reconciler goes on.
     """
+    if not task_search.followers_of(leader_id):
+        return
+    leads.end_run(leader_id)
     followers = task_search.followers_of(leader_id)
     for number, follower in enumerate(followers):
-        if ledger.promote(follower):
+        if leads.promote(follower):
             for other in followers[number + 1 :]:
-                ledger.follow(other["_id"], follower["_id"])
+                leads.follow(other["_id"], follower["_id"])
             app.publish_again(follower)
             return
 
 
+def join_run(app: Any, leader_id: str) -> None:
+    """Sees to a task that has just followed this one, whose run may have come to its end by then.
+
+    Raises:
+        TaskNotFound: there is no such task.
+        pymongo.errors.PyMongoError, redis.exceptions.RedisError, kombu.exceptions.OperationalError: a server is away;
+            the reconciler goes on.
+    """
+    leader = ledger.find(leader_id)
+    if leader["status"] == states.REVOKED and "leads" in leader and runs.find(leader_id) is not None:
+        return
+    release(app, leader_id)
+
+
 def release(app: Any, leader_id: str) -> None:
-    """Sees to those who follow a task that ended without telling them.
+    """Sees to those who follow a task whose run is over, and which did not tell them.
 
     Raises:
         TaskNotFound: there is no such task.

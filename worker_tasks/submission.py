@@ -7,11 +7,11 @@ from celery import Task, states
 from celery.utils import uuid
 from redis.exceptions import RedisError
 
-from worker_tasks import endings, ledger, results, room, sharing, task_search
+from worker_tasks import endings, leads, ledger, results, room, sharing, task_search
 from worker_tasks import metadata as metadata_rules
 from worker_tasks.celery_app import app
 from worker_tasks.connections import Document, connections
-from worker_tasks.errors import MONGODB_FAILURES, REDIS_FAILURES, InvalidInput, servers_needed, unavailable
+from worker_tasks.errors import InvalidInput, servers_needed
 from worker_tasks.joins import checks, lifecycle, runs, stopping
 from worker_tasks.joins.catalog import Catalog
 from worker_tasks.joins.runs import Answer
@@ -136,7 +136,7 @@ def _run_or_share(document: Document) -> None:
                 continue  # it has ended by now, most likely with a result
             ledger.record(document | {"shares": leader["_id"]})
             # It may have ended before this one was there to be told.
-            sharing.release(app, leader["_id"])
+            sharing.join_run(app, leader["_id"])
         else:
             _lead(document)
         return
@@ -177,37 +177,47 @@ def _answer_at_once(document: Document, summary: results.Summary) -> None:
 
 
 def cancel(task_id: str) -> bool:
-    """Ends a task that is no longer wanted; a run that others share goes on for them.
+    """Ends a task that is no longer wanted; a run that others share goes on for them, and stops with the last of them.
 
-    What of a join is under way in MongoDB is ended at once. Its worker, or whoever finds nothing of it under way, keeps
-    what was joined until then.
-
-    Returns:
-        False where the task had come to its end already.
+    What of a join is under way in MongoDB is ended at once. Its worker keeps what was joined until then; if no part of
+    it is under way, that is done here.
 
     Raises:
         TaskNotFound: no task document has this id.
         ServiceUnavailable: a server is away.
+
+    Returns:
+        False where the task had come to its end already.
     """
-    try:
-        if task_search.followers_of(task_id) and ledger.find(task_id)["status"] != states.PENDING:
-            return ledger.transition(
-                task_id,
-                states.REVOKED,
-                fields={"result": ledger.CANCELLED, "date_done": ledger.now()},
-                note="cancelled; its run goes on for those who share it",
-            )
+    with servers_needed():
+        task = ledger.find(task_id)
+        if task.get("shares"):
+            return _leave(task_id, task["shares"])
+        if task["status"] != states.PENDING and task_search.followers_of(task_id):
+            return _leave(task_id, task_id)
         if not ledger.request_cancellation(task_id):
             return False
-        task = ledger.find(task_id)
-        if task["status"] in ledger.FINAL_STATES:
+        if ledger.find(task_id)["status"] in ledger.FINAL_STATES:
             sharing.hand_over(app, task_id)
-            return True
-        idle = runs.ask_to_stop(task_id) is Answer.IDLE
-        stopping.kill(stopping.mark(task_id))
-        # Where no part is under way nobody else would end it before its next part is taken by a worker.
-        if idle and (state := runs.find(task_id)) is not None and (ending := lifecycle.finish(task_id, state.run, "")):
-            endings.record(task_id, ending)
-    except (*MONGODB_FAILURES, *REDIS_FAILURES) as error:
-        raise unavailable(error) from error
-    return True
+        else:
+            _stop(task_id)
+        return True
+
+
+def _leave(task_id: str, run_id: str) -> bool:
+    """Takes a task out of a run that it shares, and stops the run if it was the last; False where it had ended."""
+    left = leads.leave_run(task_id) if task_id == run_id else ledger.request_cancellation(task_id)
+    if left and ledger.find(run_id)["status"] in ledger.FINAL_STATES and not task_search.followers_of(run_id):
+        leads.end_run(run_id)
+        # Somebody may have joined it in between.
+        sharing.hand_over(app, run_id)
+        _stop(run_id)
+    return left
+
+
+def _stop(run_id: str) -> None:
+    idle = runs.ask_to_stop(run_id) is Answer.IDLE
+    stopping.kill(stopping.mark(run_id))
+    # Where no part is under way nobody else would end it before its next part is taken by a worker.
+    if idle and (state := runs.find(run_id)) is not None and (ending := lifecycle.finish(run_id, state.run, "")):
+        endings.record(run_id, ending)

@@ -1,55 +1,50 @@
 """The Celery tasks, a few lines each."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from celery import Task, states
 from celery.exceptions import Ignore
 from celery.utils.log import get_task_logger
 from pymongo.errors import OperationFailure, PyMongoError
+from redis.exceptions import RedisError
 
-from worker_tasks import endings, ledger, live, results, sharing
+from worker_tasks import endings, leads, ledger, live, results, sharing
 from worker_tasks.celery_app import app
 from worker_tasks.claim import ClaimedTask
-from worker_tasks.errors import MONGODB_FAILURES, REDIS_FAILURES, unavailable
-from worker_tasks.joins import checks, execution, explanation, lifecycle, planning, spec, stopping, user_orders
+from worker_tasks.errors import MONGODB_FAILURES, StorageFull
+from worker_tasks.joins import checks, explanation, lifecycle, planning, runs, spec, stopping, user_orders
+from worker_tasks.joins.lifecycle import Interrupted
+from worker_tasks.perseverance import persevere
 from worker_tasks.settings import settings
 
 PRACTICE_STEPS = 20
 logger = get_task_logger(__name__)
-AWAY = (*MONGODB_FAILURES, *REDIS_FAILURES)
 #: What keeps an empty result from being explained, and does it no harm.
-NOT_EXPLAINED: tuple[type[Exception], ...] = (PyMongoError, *REDIS_FAILURES)
-#: Seconds before what met a server that is away is tried again: doubled each time, up to the second figure.
-FIRST_PAUSE, LONGEST_PAUSE = 1, 30
-MAX_RETRIES = 5
+NOT_EXPLAINED: tuple[type[Exception], ...] = (PyMongoError, RedisError)
 
 
 class JoinTask(ClaimedTask):
     """A task that runs a join, perhaps for others as well, perhaps in parts on other workers."""
 
-    autoretry_for = AWAY
-    retry_backoff = FIRST_PAUSE
-    retry_backoff_max = LONGEST_PAUSE
-    max_retries = MAX_RETRIES
-
-    def run_plan(self, plan: planning.Plan) -> dict[str, Any]:
+    def run_join(self, make_plan: Callable[[], planning.Plan]) -> dict[str, Any]:
         """Runs a join to its end.
 
         Raises:
             celery.exceptions.Ignore: it was cancelled, or goes on in parts elsewhere.
+            celery.exceptions.Reject: a server was away for too long; the message goes back to the queue.
             DovetailError: it failed.
         """
         task_id = self.request.id
-
-        def publish(run: str, number: int) -> None:
-            app.publish_part(task, run, number)
-
-        task: dict[str, Any] = {}
-        if len(plan.parts) > 1:
-            task = ledger.find(task_id)
-            ledger.amend(task_id, {"plan": plan.to_document()}, f"in {len(plan.parts)} parts")
-        ending = lifecycle.start(task_id, self.request.attempt, plan, publish)
+        if self.request.attempt > 1:
+            if (found := persevere(self, lambda: results.published_by(task_id))) is not None:
+                self.record_with_outcome(**found.fields)
+                return found.outcome
+            # What older beginnings have left in MongoDB would go on for nobody.
+            persevere(self, lambda: stopping.kill(stopping.mark(task_id)))
+        plan = persevere(self, make_plan)
+        ending = persevere(self, lambda: self._start(plan))
         if ending is None:
             raise Ignore("goes on in parts")
         fields = {"plan": plan.to_document(), **ending.fields}
@@ -57,9 +52,22 @@ class JoinTask(ClaimedTask):
         if ending.failure is not None:
             raise ending.failure
         if ending.is_cancelled or ending.summary is None:
-            endings.record_stopped(task_id, fields)
+            persevere(self, lambda: endings.record_stopped(task_id, fields))
             raise Ignore("cancelled")
         return ending.summary.outcome
+
+    def _start(self, plan: planning.Plan) -> lifecycle.Ending | None:
+        task_id = self.request.id
+        task: dict[str, Any] = {}
+        if len(plan.parts) > 1:
+            task = ledger.find(task_id)
+            ledger.amend(task_id, {"plan": plan.to_document()}, f"in {len(plan.parts)} parts")
+        ending = lifecycle.start(
+            task_id, self.request.attempt, plan, lambda run, number: app.publish_part(task, run, number)
+        )
+        if ending is not None and ending.must_begin_again:
+            raise Interrupted(str(ending.stop))
+        return ending
 
     def make_plan(self, join: spec.JoinSpec, key: str, *, divided: bool) -> planning.Plan:
         """Plans a join.
@@ -67,14 +75,17 @@ class JoinTask(ClaimedTask):
         Raises:
             celery.exceptions.Ignore: it was cancelled meanwhile.
             DovetailError: it can not be run.
+            Interrupted: to be tried again.
         """
         task_id = self.request.id
         try:
             return planning.make_plan(join, key, f"{stopping.mark(task_id)}plan", divided=divided)
         except OperationFailure as error:
-            if error.code in execution.KILLED and ledger.find(task_id)["cancel_requested"]:
+            if leads.is_unwanted(task_id):
                 endings.record_stopped(task_id, {})
                 raise Ignore("cancelled") from error
+            if explanation.is_passing(error):
+                raise Interrupted("planning") from error
             raise explanation.of_refusal(error) from error
 
     def before_start(self, task_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -89,23 +100,29 @@ class JoinTask(ClaimedTask):
         """Tells those who share this run."""
         outcome = getattr(self.request, "outcome", None) or {}
         fields = {name: value for name, value in outcome.items() if name != "plan"}
-        if status == states.SUCCESS:
-            sharing.settle(task_id, retval, fields)
-        elif status == states.FAILURE:
-            sharing.fail(app, task_id, retval, fields)
+        try:
+            if status == states.SUCCESS:
+                sharing.settle(task_id, retval, fields)
+            elif status == states.FAILURE:
+                sharing.fail(app, task_id, retval, fields)
+                lifecycle.clear(task_id)
+        except (PyMongoError, RedisError) as error:
+            # The outcome is stored; the reconciler does the rest.
+            logger.warning("those who share the run of %s are not told yet: %s", task_id, error)
 
 
 @app.task(bind=True, base=JoinTask)
 def join_users_orders(self: JoinTask, user_id: str) -> dict[str, Any]:
     """Joins a user with their orders: ``{"redis_key": where the JSON array is, "count": documents in it}``."""
-    return self.run_plan(user_orders.plan(user_id))
+    return self.run_join(lambda: user_orders.plan(user_id))
 
 
 @app.task(bind=True, base=JoinTask)
 def run_join(self: JoinTask, join: dict[str, Any], *, divided: bool = True) -> dict[str, Any]:
     """Runs a JoinSpec: ``{"redis_key": where the JSON array is, "count": documents in it}``."""
     described = spec.read(join, settings().open_databases)
-    outcome = self.run_plan(self.make_plan(described, results.join_key(described.fingerprint), divided=divided))
+    key = results.join_key(described.fingerprint)
+    outcome = self.run_join(lambda: self.make_plan(described, key, divided=divided))
     if outcome["count"] == 0:
         self.record_with_outcome(**self.request.outcome, explanation=_why_empty(described))
     return outcome
@@ -120,21 +137,18 @@ def _why_empty(described: spec.JoinSpec) -> list[str]:
         return []
 
 
-@app.task(bind=True, base=Task, ignore_result=True, max_retries=MAX_RETRIES, default_retry_delay=FIRST_PAUSE)
+@app.task(bind=True, base=Task, ignore_result=True, reject_on_worker_lost=True, retry_on_worker_lost=False)
 def join_part(self: Task, task_id: str, run: str, number: int) -> None:
     """Works on one part of a join that another task has begun; the last one ends that task."""
+    turn = lifecycle.Turn(task_id, run, number)
     try:
-        ending = lifecycle.work_on(task_id, run, number)
-        if ending is not None:
-            endings.record(task_id, ending)
-    except AWAY as error:
-        if self.request.retries == self.max_retries:
-            ending = lifecycle.give_up(task_id, run, number, unavailable(error))
-            if ending is not None:
-                endings.record(task_id, ending)
-            raise
-        pause = min(FIRST_PAUSE * 2**self.request.retries, LONGEST_PAUSE)
-        raise self.retry(exc=error, countdown=pause) from error
+        ending = persevere(self, lambda: lifecycle.work_on(turn))
+    except StorageFull as full:
+        # Redis does not even take the note that the run is to stop.
+        lifecycle.clear(task_id)
+        ending = lifecycle.Ending(None, runs.failure_to_text(full))
+    if ending is not None:
+        persevere(self, lambda: endings.record(task_id, ending))
 
 
 @app.task(bind=True)
@@ -142,5 +156,16 @@ def long_running_task(self: ClaimedTask, task_input: str) -> str:
     """A practice task: takes ``LONG_TASK_SECONDS`` and says how far it is."""
     for step in range(1, PRACTICE_STEPS + 1):
         time.sleep(settings().long_task_seconds / PRACTICE_STEPS)
+        if _is_cancelled(self.request.id):
+            persevere(self, lambda: endings.record_stopped(self.request.id, {}))
+            raise Ignore("cancelled")
         live.report(self.request.id, live.Progress(step, PRACTICE_STEPS, "steps"))
     return f"Processed: {task_input}"
+
+
+def _is_cancelled(task_id: str) -> bool:
+    try:
+        return leads.is_unwanted(task_id)
+    except MONGODB_FAILURES as error:
+        logger.warning("task %s does not know whether it is cancelled: %s", task_id, error)
+        return False

@@ -10,9 +10,9 @@ from uuid import uuid4
 import pytest
 from pymongo.database import Database
 
-from tests.faults.support import METADATA
+from tests.faults.support import LABELS, METADATA, TAGGED
 from tests.support import Process
-from worker_tasks.connections import Document
+from worker_tasks.connections import Document, connections
 from worker_tasks.tasks import join_users_orders, long_running_task
 
 
@@ -45,6 +45,15 @@ def start_worker(shop: Database[Document], queue: str, tmp_path: Path) -> Iterat
         with contextlib.suppress(ProcessLookupError):
             worker.signal_group(signal.SIGKILL)
         worker._process.wait()
+
+
+@pytest.fixture(scope="session")
+def slow(servers: None) -> Database[Document]:
+    """What can only be joined by comparing every pair, for some ten seconds: keys that are lists, and no index."""
+    database = connections().joins.big
+    database.tagged.insert_many([{"_id": number, "tags": [number, -number]} for number in range(TAGGED)])
+    database.labels.insert_many([{"_id": number, "labels": [number % TAGGED, "x"]} for number in range(LABELS)])
+    return database
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from celery import states
 
@@ -14,9 +15,47 @@ from development.servers import Server, start_mongodb, start_redis
 from tests.support import eventually
 from worker_tasks.celery_app import app
 from worker_tasks.connections import Document, connections
+from worker_tasks.joins import stopping
+from worker_tasks.tasks import run_join
 
 #: Goes with every task; no fault may change it.
 METADATA = {"reason": "audit", "ticket": 4711}
+#: How many documents the slow join has on either side; each of the first matches 20 of the second.
+TAGGED, LABELS = 1_000, 20_000
+
+
+def slow_join(**more: Any) -> Document:
+    """A join of the fixture ``slow`` that takes some ten seconds, its first rows within one."""
+    join = {"from": "labels", "as": "labels", "on": [{"local": "tags", "foreign": "labels"}]}
+    return {"database": "big", "from": "tagged", "joins": [join], **more}
+
+
+def submit_to(join: Document, queue: str) -> str:
+    return run_join.apply_async([join], queue=queue, metadata=METADATA).id
+
+
+def wrong_with_slow_rows(task: Document) -> str | None:
+    """What is wrong with the result of a slow join, beside a count made without one; None where nothing is."""
+    if task["status"] != states.SUCCESS:
+        return f"{task['status']}: {task['result']}"
+    value: Any = connections().results.get(json.loads(task["result"])["redis_key"])
+    found = [(row["_id"], sorted(label["_id"] for label in row["labels"])) for row in json.loads(value)]
+    expected = [(number, list(range(number, LABELS, TAGGED))) for number in range(TAGGED)]
+    return None if found == expected else f"{len(found)} rows, not as expected"
+
+
+def in_mongodb(task_id: str) -> list[Document]:
+    """What MongoDB has of this task: operations, and cursors that are idle."""
+    mark = {"$regex": f"^{stopping.mark(task_id)}[0-9]"}
+    comments = [{"command.comment": mark}, {"cursor.originatingCommand.comment": mark}]
+    look: list[Document] = [{"$currentOp": {"allUsers": False, "idleCursors": True}}, {"$match": {"$or": comments}}]
+    return list(connections().mongodb.admin.aggregate(look))
+
+
+def is_written(task_id: str, parts: int = 1) -> bool:
+    """Whether so many parts of a join have written rows."""
+    written: Any = connections().results.hkeys(f"join_run:{task_id}")
+    return sum(field.startswith(b"rows:") for field in written) >= parts
 
 
 @contextmanager

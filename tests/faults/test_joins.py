@@ -14,12 +14,13 @@ from pymongo.database import Database
 
 from development.servers import Server, start_redis
 from tests.faults.conftest import StartWorker
-from tests.faults.support import METADATA, child_that_runs, failure
+from tests.faults.support import METADATA, TAGGED, child_that_runs, failure, in_mongodb, slow_join, submit_to
 from tests.support import eventually, wait_for_state
 from worker_tasks import ledger, results, staging
 from worker_tasks.connections import Document, connections
-from worker_tasks.joins import lifecycle, runs, stopping
+from worker_tasks.joins import lifecycle, runs
 from worker_tasks.joins.catalog import Catalog
+from worker_tasks.joins.lifecycle import Turn
 from worker_tasks.joins.pipeline import compile_pipeline
 from worker_tasks.joins.planning import Plan
 from worker_tasks.joins.spec import read
@@ -29,41 +30,12 @@ from worker_tasks.tasks import run_join
 
 pytestmark = pytest.mark.timeout(180)
 
-TAGGED, LABELS = 1_000, 20_000
 POOLS = ["prefork", "threads"]
-
-
-@pytest.fixture(scope="module")
-def slow(servers: None) -> Iterator[Database[Document]]:
-    """What can only be joined by comparing every pair, for some ten seconds: keys that are lists, and no index."""
-    database = connections().joins.big
-    database.tagged.insert_many([{"_id": number, "tags": [number, -number]} for number in range(TAGGED)])
-    database.labels.insert_many([{"_id": number, "labels": [number % TAGGED, "x"]} for number in range(LABELS)])
-    yield database
-    database.tagged.drop()
-    database.labels.drop()
-
-
-def slow_join(**more: Any) -> Document:
-    join = {"from": "labels", "as": "labels", "on": [{"local": "tags", "foreign": "labels"}]}
-    return {"database": "big", "from": "tagged", "joins": [join], **more}
-
-
-def submit(join: Document, queue: str) -> str:
-    return run_join.apply_async([join], queue=queue, metadata=METADATA).id
-
-
-def in_mongodb(task_id: str) -> list[Document]:
-    """What MongoDB has of this task: operations, and cursors that are idle."""
-    mark = {"$regex": f"^{stopping.mark(task_id)}[0-9]"}
-    comments = [{"command.comment": mark}, {"cursor.originatingCommand.comment": mark}]
-    look: list[Document] = [{"$currentOp": {"allUsers": False, "idleCursors": True}}, {"$match": {"$or": comments}}]
-    return list(connections().mongodb.admin.aggregate(look))
 
 
 def first_rows(task_id: str) -> list[Any]:
     state = runs.find(task_id)
-    return staging.glimpse(state.run, 10) if state else []
+    return staging.glimpse(state.first_key, 10) if state else []
 
 
 def stopped(task_id: str) -> Document:
@@ -98,7 +70,7 @@ def test_a_join_is_stopped_before_its_first_batch(
     slow: Database[Document], start_worker: StartWorker, queue: str, pool: str
 ) -> None:
     start_worker("first", f"--pool {pool}")
-    task_id = submit(slow_join(sort=[["_id", -1]]), queue)
+    task_id = submit_to(slow_join(sort=[["_id", -1]]), queue)
     eventually(lambda: in_mongodb(task_id))
     task = stopped(task_id)
     assert_revoked(task)
@@ -111,7 +83,7 @@ def test_a_join_is_stopped_in_mid_stream_and_its_rows_are_kept(
     slow: Database[Document], start_worker: StartWorker, queue: str, pool: str
 ) -> None:
     start_worker("first", f"--pool {pool}")
-    task_id = submit(slow_join(), queue)
+    task_id = submit_to(slow_join(), queue)
     eventually(lambda: first_rows(task_id))
     task = stopped(task_id)
     assert_revoked(task)
@@ -125,7 +97,7 @@ def test_a_join_in_parts_is_stopped_in_all_of_them(
     slow: Database[Document], start_worker: StartWorker, queue: str, pool: str
 ) -> None:
     start_worker("first", f"--pool {pool}", PART_DOCUMENTS="250")
-    task_id = submit(slow_join(), queue)
+    task_id = submit_to(slow_join(), queue)
     eventually(lambda: len(in_mongodb(task_id)) == 2)
     eventually(lambda: first_rows(task_id))
     task = stopped(task_id)
@@ -139,7 +111,7 @@ def test_a_join_is_stopped_while_its_cursor_is_idle(
     slow: Database[Document], start_worker: StartWorker, queue: str
 ) -> None:
     start_worker()
-    task_id = submit(slow_join(), queue)
+    task_id = submit_to(slow_join(), queue)
     eventually(lambda: first_rows(task_id))
     child = child_that_runs(task_id, "first@test")
     os.kill(child, signal.SIGSTOP)
@@ -155,7 +127,7 @@ def test_a_join_is_stopped_while_its_cursor_is_idle(
 def test_a_join_that_still_waits_is_stopped_before_it_begins(
     slow: Database[Document], start_worker: StartWorker, queue: str
 ) -> None:
-    task_id = submit(slow_join(), queue)
+    task_id = submit_to(slow_join(), queue)
     assert cancel(task_id)
     start_worker()
     assert ledger.find(task_id)["status"] == states.REVOKED
@@ -165,17 +137,17 @@ def test_a_join_that_still_waits_is_stopped_before_it_begins(
 def test_a_join_whose_parts_wait_for_workers_that_are_gone_is_ended_by_whoever_cancels_it(
     slow: Database[Document], queue: str
 ) -> None:
-    task_id = submit(slow_join(), queue)
+    task_id = submit_to(slow_join(), queue)
     ledger.claim(task_id, run_join.name, [], {}, "gone@test")
     ranges = [{"_id": {"$lt": 100}}, {"_id": {"$gte": 100}}]
     pipeline = pipeline_of(slow_join())
     lifecycle.start(task_id, 1, Plan("result of parts", "big", "tagged", pipeline, ranges), lambda *_: None)
-    assert lifecycle.work_on(task_id, runs.name_of(task_id, 1), 0) is None
+    assert lifecycle.work_on(Turn(task_id, runs.name_of(task_id, 1), 0)) is None
     assert cancel(task_id)
     task = ledger.find(task_id)
     assert_revoked(task)
     assert [row["_id"] for row in partial_rows(task)] == list(range(100))
-    assert lifecycle.work_on(task_id, runs.name_of(task_id, 1), 1) is None
+    assert lifecycle.work_on(Turn(task_id, runs.name_of(task_id, 1), 1)) is None
     assert_nothing_is_staged(task_id)
 
 
@@ -188,7 +160,7 @@ def test_a_part_whose_child_is_killed_is_run_again_alone(
     slow: Database[Document], start_worker: StartWorker, queue: str
 ) -> None:
     start_worker("first", PART_DOCUMENTS="250")
-    task_id = submit(slow_join(), queue)
+    task_id = submit_to(slow_join(), queue)
     eventually(lambda: len(in_mongodb(task_id)) == 2)
     state = runs.find(task_id)
     assert state is not None
@@ -204,7 +176,7 @@ def test_a_worker_that_is_killed_leaves_its_parts_to_another_one(
     slow: Database[Document], start_worker: StartWorker, queue: str
 ) -> None:
     first = start_worker("first", PART_DOCUMENTS="250")
-    task_id = submit(slow_join(), queue)
+    task_id = submit_to(slow_join(), queue)
     eventually(lambda: len(in_mongodb(task_id)) == 2)
     first.kill()
     start_worker("second", PART_DOCUMENTS="250")
@@ -219,7 +191,7 @@ def test_a_join_of_too_many_rows_says_so_and_keeps_what_is_allowed(
     slow: Database[Document], start_worker: StartWorker, queue: str, parts: dict[str, str]
 ) -> None:
     start_worker("first", RESULT_MAX_ROWS="300", **parts)
-    task_id = submit(slow_join(), queue)
+    task_id = submit_to(slow_join(), queue)
     task = wait_for_state(task_id, *ledger.FINAL_STATES, within=60)
     assert task["status"] == states.FAILURE
     assert failure(task).startswith("It has more than 300 rows, which is the limit.")
@@ -238,7 +210,7 @@ def many_joins() -> Document:
 
 def test_a_join_that_takes_too_long_says_so(big: Database[Document], start_worker: StartWorker, queue: str) -> None:
     start_worker("first", JOIN_SECONDS="0.5", PART_DOCUMENTS="100000")
-    task_id = submit(many_joins(), queue)
+    task_id = submit_to(many_joins(), queue)
     task = wait_for_state(task_id, *ledger.FINAL_STATES, within=60)
     assert task["status"] == states.FAILURE
     assert failure(task).startswith("It took longer than 0.5 s, which is the limit.")
@@ -262,7 +234,7 @@ def test_a_full_redis_is_said_and_nothing_of_the_join_stays_in_it(
     others = {"from": "orders", "as": "others", "on": [{"local": "_id", "foreign": "userId"}]}
     more = [others | {"as": f"others{number}"} for number in range(5)]
     task = wait_for_state(
-        submit({"database": "big", "from": "users", "joins": [join, *more]}, queue), "FAILURE", "SUCCESS"
+        submit_to({"database": "big", "from": "users", "joins": [join, *more]}, queue), "FAILURE", "SUCCESS"
     )
     assert task["status"] == states.FAILURE
     assert "Redis has no room for the result" in failure(task)
@@ -277,5 +249,5 @@ def test_a_redis_that_is_full_already_is_found_before_anything_is_joined(
         client.config_set("maxmemory", client.info("memory")["used_memory"] + 900_000)
     start_worker("first", RESULTS_REDIS_URL=small_redis.url)
     join = {"from": "orders", "as": "orders", "on": [{"local": "_id", "foreign": "userId"}]}
-    task = wait_for_state(submit({"database": "big", "from": "users", "joins": [join]}, queue), "FAILURE", "SUCCESS")
+    task = wait_for_state(submit_to({"database": "big", "from": "users", "joins": [join]}, queue), "FAILURE", "SUCCESS")
     assert "Redis has no room for the result" in failure(task)

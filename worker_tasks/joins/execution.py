@@ -1,44 +1,56 @@
 """Runs one part of a join: MongoDB's raw batches to JSON lines in Redis, in bounded memory, until done or stopped."""
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pymongo
 from bson import Timestamp
 from pymongo.client_session import ClientSession
-from pymongo.errors import OperationFailure
+from pymongo.errors import PyMongoError
 
 from worker_tasks.connections import connections
+from worker_tasks.errors import LimitExceeded
 from worker_tasks.joins import stopping
 from worker_tasks.joins.encoding import Lines
 from worker_tasks.results import Unmatched
 from worker_tasks.settings import settings
-from worker_tasks.staging import Part, PartWriter
+from worker_tasks.staging import NARROW, Part, PartWriter
 
 #: Seconds between two reports of how far a part is.
 REPORT_SECONDS = 0.25
 #: Documents that are asked for at first.
 FIRST_BATCH = 200
+#: Documents that are asked for at most: what MongoDB's 32 bits hold.
+MOST_DOCUMENTS = 2**31 - 1
 #: Seconds that one batch should take about, and bytes that it should have at most.
 BATCH_SECONDS, BATCH_BYTES = 0.25, 4 * 1024 * 1024
-#: MongoDB's codes for an operation that was killed: Interrupted, CursorKilled, CursorNotFound, NoSuchSession,
-#: TransactionTooOld (what a killed session answers), and QueryPlanKilled.
-KILLED = frozenset({11601, 237, 43, 206, 225, 175})
+#: Seconds before its deadline from which on an operation that timed out is taken to have met it: the driver stops
+#: waiting a round trip earlier.
+DEADLINE_SLACK = 1.0
 
 
 class Stopped(Exception):
     """The run was told to stop."""
 
 
+class ReadFailed(Exception):
+    """MongoDB did not give the next documents, of which so many were ``asked`` for. Its cause is the driver's error."""
+
+    def __init__(self, asked: int):
+        self.asked = asked
+        super().__init__(asked)
+
+
 @dataclass(frozen=True)
 class Aggregate:
     """What is run: ``pipeline`` on ``database.collection`` at ``snapshot``, marked with ``comment``.
 
-    ``watched`` are the fields that joins bring in where a row may match nothing.
+    ``watched`` are the fields that joins bring in where a row may match nothing. The documents in ``suspect``, counted
+    from 0, are read one by one, because reading them together failed before.
     """
 
     database: str
@@ -47,6 +59,7 @@ class Aggregate:
     comment: str
     snapshot: Timestamp | None = None
     watched: Sequence[str] = ()
+    suspect: range = range(0)
 
 
 #: Told the rows and bytes so far; whether to stop.
@@ -58,8 +71,9 @@ def write(aggregate: Aggregate, writer: PartWriter, report: Report) -> Part:
 
     Raises:
         Stopped: ``report`` said so, and nothing of it runs any more.
+        ReadFailed: MongoDB is away, or refuses, or broke it off.
         LimitExceeded: the rows, bytes or seconds of the settings are used up.
-        pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server is away, or refuses.
+        StagingLost, redis.exceptions.RedisError: Redis is away, refuses, or has lost what was written.
     """
     writer.unmatched = {name: Unmatched() for name in aggregate.watched}
     lines = Lines(writer.columns, writer.unmatched)
@@ -76,9 +90,10 @@ def write(aggregate: Aggregate, writer: PartWriter, report: Report) -> Part:
                     if report(writer.rows, writer.size):
                         raise Stopped
                     next_report = time.monotonic() + REPORT_SECONDS
-    except OperationFailure as error:
-        if error.code in KILLED and report(writer.rows, writer.size):
-            raise Stopped from error
+    except ReadFailed as failed:
+        # Killed, most likely, because the run is to stop, or its part was begun by another writer.
+        if report(writer.rows, writer.size):
+            raise Stopped from failed
         raise
     return writer.close()
 
@@ -87,27 +102,31 @@ def _batches(aggregate: Aggregate) -> Generator[tuple[bytes, bool]]:
     """The raw batches, and whether more may come; the next one is fetched while the last one is worked on."""
     deadline = time.monotonic() + settings().join_seconds
     client = connections().joins
-
-    size = FIRST_BATCH
+    suspect = aggregate.suspect
+    size = min(FIRST_BATCH, suspect.start or 1) if suspect else FIRST_BATCH
+    fetched = 0
 
     def fetch() -> Any:
-        nonlocal size
+        nonlocal size, fetched
         began = time.monotonic()
+        asked = min(size, _documents_until(suspect, fetched))
         # Said anew each time, because the driver's time limit belongs to a thread.
-        with pymongo.timeout(max(0.001, deadline - began)):
-            batch = next(cursor.batch_size(size), None)
+        with _read(asked, deadline):
+            batch: Any = next(cursor.batch_size(asked), None)
+        if suspect:
+            fetched += _documents_in(batch or b"")
         size = next_batch_size(size, time.monotonic() - began, len(batch or b""))
         return batch
 
     with client.start_session(snapshot=aggregate.snapshot is not None) as session:
         _read_at(session, aggregate.snapshot)
-        with pymongo.timeout(settings().join_seconds):
+        with _read(size, deadline):
             cursor = client[aggregate.database][aggregate.collection].aggregate_raw_batches(
                 aggregate.pipeline,
                 session=session,
                 comment=aggregate.comment,
                 allowDiskUse=True,
-                batchSize=FIRST_BATCH,
+                batchSize=size,
             )
         with closing(cursor):
             batch = fetch()
@@ -124,6 +143,40 @@ def _batches(aggregate: Aggregate) -> Generator[tuple[bytes, bool]]:
                         stopping.kill(aggregate.comment)
                         raise
                     batch = ahead.result()
+
+
+@contextmanager
+def _read(asked: int, deadline: float) -> Iterator[None]:
+    """Asks MongoDB for documents until the deadline.
+
+    Raises:
+        LimitExceeded: that has come.
+        ReadFailed: MongoDB raised something else.
+    """
+    try:
+        with pymongo.timeout(max(0.001, deadline - time.monotonic())):
+            yield
+    except PyMongoError as error:
+        if error.timeout and time.monotonic() > deadline - DEADLINE_SLACK:
+            seconds = settings().join_seconds
+            raise LimitExceeded(f"It took longer than {seconds:,g} s, which is the limit. {NARROW}") from error
+        raise ReadFailed(asked) from error
+
+
+def _documents_until(suspect: range, fetched: int) -> int:
+    """How many documents can be asked for at once after so many, so that the suspect ones come one by one."""
+    if not suspect or fetched >= suspect.stop:
+        return MOST_DOCUMENTS
+    return max(suspect.start - fetched, 1)
+
+
+def _documents_in(batch: bytes) -> int:
+    """How many BSON documents these are: each begins with its length, https://bsonspec.org/spec.html."""
+    count = at = 0
+    while at < len(batch):
+        at += int.from_bytes(batch[at : at + 4], "little")
+        count += 1
+    return count
 
 
 def next_batch_size(documents: int, seconds: float, size: int) -> int:

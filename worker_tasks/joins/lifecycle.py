@@ -1,34 +1,55 @@
 """The life of a run: started, its parts worked on by whatever workers take them, put together by the last of them."""
 
-import time
-from collections.abc import Callable
-from contextlib import suppress
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 
 from kombu.utils.encoding import ensure_bytes
 from pymongo.errors import PyMongoError
-from redis.exceptions import LockError, OutOfMemoryError
+from redis.exceptions import LockError, RedisError
 
-from worker_tasks import ledger, live, results, staging
+from worker_tasks import leads, live, publishing, results, staging
 from worker_tasks.connections import Document, connections
-from worker_tasks.errors import DovetailError, SnapshotGone, StorageFull, TaskTakesWorkerDown
+from worker_tasks.errors import (
+    DovetailError,
+    SnapshotGone,
+    StorageFull,
+    TaskTakesWorkerDown,
+    is_full,
+    unavailable,
+)
 from worker_tasks.joins import execution, explanation, runs, stopping
+from worker_tasks.joins.execution import ReadFailed
 from worker_tasks.joins.planning import Plan
-from worker_tasks.joins.runs import Answer
+from worker_tasks.joins.runs import Answer, Begun
 from worker_tasks.results import Summary
+from worker_tasks.room import require_room
 from worker_tasks.settings import settings
-from worker_tasks.staging import STAGING_SECONDS, Part, PartWriter
+from worker_tasks.staging import STAGING_SECONDS, Part, PartWriter, StagingLost
 
-#: Bytes that have to be free in Redis before a join begins.
-LEAST_ROOM = 1024 * 1024
-#: Seconds that the limit of Redis is taken as known.
-LIMIT_SECONDS = 60
 #: Seconds that putting the parts together may take; then another worker may try.
 FINISH_SECONDS = 60
+#: Why a run stops whose rows Redis has lost.
+LOST = "lost"
 
 NOTHING = Part(0, 0, [], [])
-REDIS_FULL = "Redis has no room for the result. Ask for less, or try again when other results have expired."
+
+logger = logging.getLogger(__name__)
+
+
+class Interrupted(Exception):
+    """A run was broken off by something that says nothing of the join: it is to be tried again. ``__cause__`` is it."""
+
+
+@dataclass
+class Turn:
+    """One worker's turn at a part of a run, from its first try to its last. ``writer`` is its name in the last one."""
+
+    task_id: str
+    run: str
+    number: int
+    writer: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,8 +64,13 @@ class Ending:
         return self.stop == runs.CANCELLED
 
     @property
+    def must_begin_again(self) -> bool:
+        """Whether its rows, or the instant that its parts read at, are gone through nobody's fault."""
+        return self.stop == LOST or isinstance(self.failure, SnapshotGone)
+
+    @property
     def failure(self) -> DovetailError | None:
-        return None if self.stop is None or self.is_cancelled else runs.failure_from_text(self.stop)
+        return None if self.stop in {None, runs.CANCELLED, LOST} else runs.failure_from_text(str(self.stop))
 
     @property
     def fields(self) -> Document:
@@ -65,32 +91,25 @@ def start(task_id: str, attempt: int, plan: Plan, publish: Callable[[str, int], 
         None where the parts were sent: the last of them ends the run.
 
     Raises:
+        Interrupted, pymongo.errors.PyMongoError, redis.exceptions.RedisError: to be tried again.
         StorageFull: Redis has no room for anything.
-        pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server is away.
     """
-    _require_room()
     run = runs.name_of(task_id, attempt)
-    runs.open_run(task_id, run, len(plan.parts), plan.total)
+    with _full_in_words():
+        require_room()
+        older_keys = runs.open_run(task_id, run, len(plan.parts), plan.total)
+        if older_keys is None:
+            raise Interrupted(f"{run} has a newer run")
+        staging.discard(older_keys)
+    # Asked once the run can be told to stop: a cancellation that came before is in the document.
+    if leads.is_unwanted(task_id):
+        runs.ask_to_stop(task_id, run=run)
     if len(plan.parts) == 1:
-        return _work(task_id, run, 0, plan)
+        return _work(Turn(task_id, run, 0), plan)
     connections().results.set(_plan_key(task_id), plan.to_bson(), ex=STAGING_SECONDS)
     for number in range(len(plan.parts)):
         publish(run, number)
     return None
-
-
-def _require_room() -> None:
-    # Most have no limit, and are asked for it once a minute.
-    if not _limit_of_redis(int(time.monotonic() / LIMIT_SECONDS)):
-        return
-    memory = connections().results.info("memory")
-    if memory["maxmemory"] and memory["maxmemory"] - memory["used_memory"] < LEAST_ROOM:
-        raise StorageFull(REDIS_FULL)
-
-
-@lru_cache(maxsize=1)
-def _limit_of_redis(_minute: int) -> int:
-    return int(connections().results.info("memory")["maxmemory"])
 
 
 def _plan_key(task_id: str) -> str:
@@ -102,97 +121,182 @@ def _plan(task_id: str) -> Plan | None:
     return None if data is None else Plan.from_bson(ensure_bytes(data))
 
 
-def work_on(task_id: str, run: str, number: int) -> Ending | None:
+def work_on(turn: Turn) -> Ending | None:
     """Works on one part of a run.
 
     Returns:
         How the run ended, if nothing else of it is under way.
 
     Raises:
-        pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server is away; the part can be begun again.
+        Interrupted, pymongo.errors.PyMongoError, redis.exceptions.RedisError: to be tried again.
     """
-    plan = _plan(task_id)
-    if plan is None or ledger.find(task_id)["status"] in ledger.FINAL_STATES:
-        return None
-    return _work(task_id, run, number, plan)
+    plan = _plan(turn.task_id)
+    return None if plan is None else _work(turn, plan)
 
 
-def _work(task_id: str, run: str, number: int, plan: Plan) -> Ending | None:
-    begun = runs.begin_part(task_id, run, number)
+@contextmanager
+def _full_in_words() -> Iterator[None]:
+    """A Redis that has no room, in its memory or on its disk, ends a run; any other refusal passes.
+
+    Raises:
+        StorageFull: that is so.
+    """
+    try:
+        yield
+    except RedisError as error:
+        if is_full(error):
+            raise StorageFull(str(unavailable(error))) from error
+        raise
+
+
+def _work(turn: Turn, plan: Plan) -> Ending | None:
+    with _full_in_words():
+        return _worked(turn, plan)
+
+
+def _worked(turn: Turn, plan: Plan) -> Ending | None:
+    task_id, run, number = turn.task_id, turn.run, turn.number
+    begun = runs.begin_part(task_id, run, number, turn.writer)
     if begun.answer is Answer.STALE:
+        _require_parts(run, plan)
         return None
     if begun.answer is Answer.ENDED:
-        # Whoever ended it may have died before the rest.
+        # Its worker may have died before the rest.
         state = runs.find(task_id)
         return finish(task_id, run, plan.key) if state and None not in state.parts else None
-    part = _written(task_id, run, number, plan, begun)
-    answer = runs.end_part(task_id, run, number, part)
+    turn.writer = begun.writer.name
+    rows = PartWriter(run, number, settings().result_max_rows, settings().result_max_mib * 2**20, begun.writer.name)
+    try:
+        part = _written(plan, begun, rows)
+    except (ReadFailed, StagingLost, PyMongoError, RedisError) as error:
+        if is_full(error):
+            raise
+        if _leave(begun, rows, error):
+            raise Interrupted(f"part {number} of {run}") from error
+        _require_parts(run, plan)
+        return None
+    answer = runs.end_part(begun.writer, part)
     if answer is Answer.LAST:
         # Of a single part nobody else can hear that it is the last.
         return _finish(task_id, run, plan.key) if len(plan.parts) == 1 else finish(task_id, run, plan.key)
     if answer is Answer.STALE:
-        staging.discard(run, len(plan.parts))
+        rows.discard()
+        _require_parts(run, plan)
     return None
 
 
-def _written(task_id: str, run: str, number: int, plan: Plan, begun: runs.Begun) -> Part:
-    """What came of the part; where that is not all, the run was told to stop, and why."""
-    limits = settings()
-    writer = PartWriter(run, number, limits.result_max_rows, limits.result_max_mib * 2**20)
+def _require_parts(run: str, plan: Plan) -> None:
+    """Asks whether others go on with a run in which the caller has lost its place.
 
-    def report(rows: int, size: int) -> bool:
-        state = runs.advance(task_id, run, number, rows, size)
+    Raises:
+        Interrupted: it has one part alone: Redis has lost it, or another worker has begun its task.
+    """
+    if len(plan.parts) == 1:
+        raise Interrupted(run) from StagingLost(run)
+
+
+def _written(plan: Plan, begun: Begun, rows: PartWriter) -> Part:
+    """What the part wrote; where that is not all, the run was told to stop, and why."""
+    writer = begun.writer
+    try:
+        _end_the_writer_before(begun)
+        if begun.times > settings().max_attempts:
+            most = settings().max_attempts
+            raise TaskTakesWorkerDown(f"Part {writer.number + 1} was begun {most} times without an end.")
+        return rows.close() if begun.stop is not None else _joined(plan, begun, rows)
+    except execution.Stopped:
+        return rows.close()
+    except StorageFull as full:
+        # What was written of it only fills what is full.
+        rows.discard()
+        _stop_full(writer, full)
+        return NOTHING
+    except ReadFailed as failed:
+        failure = _failure(failed, rows.rows, begun)
+        if failure is None:
+            raise
+        _stop_all(writer, failure)
+        return rows.close()
+    except DovetailError as failure:
+        _stop_all(writer, failure)
+        return rows.close()
+
+
+def _joined(plan: Plan, begun: Begun, rows: PartWriter) -> Part:
+    """The whole part, or whatever :func:`execution.write` raises."""
+    writer = begun.writer
+
+    def report(written: int, size: int) -> bool:
+        state = runs.advance(writer, written, size)
         if state is None:
             return True
-        writer.others(state.rows - rows, state.size - size)
-        live.report(task_id, live.Progress(state.rows, state.total, "rows", state.size, state.rate))
+        rows.others(state.rows - written, state.size - size)
+        live.report(writer.task_id, live.Progress(state.rows, state.total, "rows", state.size, state.rate))
         return state.stop is not None
 
     aggregate = execution.Aggregate(
         database=plan.database,
         collection=plan.collection,
-        pipeline=plan.pipeline_of(number),
-        comment=f"{stopping.mark(task_id)}{number}",
+        pipeline=plan.pipeline_of(writer.number),
+        comment=f"{_mark(writer)}{writer.name}",
         snapshot=plan.snapshot,
         watched=plan.watched,
+        suspect=explanation.suspect(begun.broke),
     )
+    return execution.write(aggregate, rows, report)
+
+
+def _mark(writer: runs.Writer) -> str:
+    """What the comment of every operation of this part begins with, by whichever writer."""
+    return f"{stopping.mark(writer.run)}{writer.number}."
+
+
+def _end_the_writer_before(begun: Begun) -> None:
+    """Ends what the writer before has in MongoDB and Redis: it is dead, or must not go on."""
+    if begun.before is not None:
+        stopping.kill(_mark(begun.before))
+        staging.discard([begun.before.key])
+
+
+def _failure(failed: ReadFailed, rows: int, begun: Begun) -> DovetailError | None:
+    """The failure that a part ends with because of this; None where to try again is right."""
+    error = failed.__cause__
+    if isinstance(error, PyMongoError) and not explanation.is_passing(error):
+        return explanation.of_refusal(error)
+    broke = explanation.breakage_of(failed, rows, begun.broke)
+    return None if broke is None else explanation.of_breakage(failed, broke, begun.broke)
+
+
+def _leave(begun: Begun, rows: PartWriter, error: Exception) -> bool:
+    """Makes way for the next try; False where another writer has the part, so that it is none of ours.
+
+    What Redis does not hear of now it finds when the part is begun again.
+    """
+    broke = explanation.breakage_of(error, rows.rows, begun.broke) if isinstance(error, ReadFailed) else None
     try:
-        if begun.times > limits.max_attempts:
-            raise TaskTakesWorkerDown(f"Part {number + 1} was begun {limits.max_attempts} times without an end.")
-        if begun.stop is not None:
-            return writer.close()
-        return execution.write(aggregate, writer, report)
-    except execution.Stopped:
-        return writer.close()
-    except OutOfMemoryError:
-        # What was written of it only fills what is full.
-        _stop_all(task_id, StorageFull(REDIS_FULL))
-        writer.discard()
-        return NOTHING
-    except (PyMongoError, DovetailError) as error:
-        failure = explanation.of(error, met_before=begun.times > 1 or not run.endswith(".1"))
-        if failure is None:
-            raise
-        _stop_all(task_id, failure)
-        return writer.close()
+        answer = runs.leave_part(begun.writer, broke)
+        rows.discard()
+    except RedisError as unheard:
+        logger.warning("%s is left, and Redis does not know: %s", begun.writer.key, unheard)
+        return True
+    return answer is not Answer.STALE
 
 
-def _stop_all(task_id: str, failure: DovetailError) -> None:
-    runs.ask_to_stop(task_id, runs.failure_to_text(failure))
-    stopping.kill(stopping.mark(task_id))
+def _stop_all(writer: runs.Writer, failure: DovetailError) -> None:
+    runs.ask_to_stop(writer.task_id, runs.failure_to_text(failure), writer.run)
+    stopping.kill(stopping.mark(writer.run))
 
 
-def give_up(task_id: str, run: str, number: int, failure: DovetailError) -> Ending | None:
-    """Ends a part that was tried often enough, and with it the run; what that was, if nothing else is under way.
+def _stop_full(writer: runs.Writer, full: StorageFull) -> None:
+    """Stops a run that Redis has no room for.
 
     Raises:
-        pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server is away; the reconciler goes on.
+        StorageFull: Redis does not even take the note that it is to stop.
     """
-    _stop_all(task_id, failure)
-    plan = _plan(task_id)
-    if plan is None or runs.end_part(task_id, run, number, NOTHING) is not Answer.LAST:
-        return None
-    return finish(task_id, run, plan.key)
+    try:
+        _stop_all(writer, full)
+    except RedisError as error:
+        raise full from error
 
 
 def finish(task_id: str, run: str, key: str) -> Ending | None:
@@ -207,7 +311,7 @@ def finish(task_id: str, run: str, key: str) -> Ending | None:
     try:
         return _finish(task_id, run, key)
     finally:
-        # Where it took longer, whoever came next found the run finished.
+        # Where it took longer, the next one finds the run finished.
         with suppress(LockError):
             lock.release()
 
@@ -216,18 +320,40 @@ def _finish(task_id: str, run: str, key: str) -> Ending | None:
     state = runs.find(task_id)
     if state is None or state.run != run:
         return None
-    ending = _put_together(task_id, state, key)
+    try:
+        ending = _put_together(task_id, state, key)
+    except StagingLost:
+        ending = Ending(None, LOST)
+    staging.discard(state.keys)
     runs.forget(task_id, _plan_key(task_id))
     return ending
 
 
 def _put_together(task_id: str, state: runs.State, key: str) -> Ending:
     parts = [part or NOTHING for part in state.parts]
-    ttl_seconds = settings().result_ttl_seconds
-    if state.stop is None:
-        return Ending(staging.publish(state.run, parts, key, task_id, ttl_seconds))
-    if not any(part.rows for part in parts) or isinstance(Ending(None, state.stop).failure, SnapshotGone):
-        staging.discard(state.run, len(parts))
-        return Ending(None, state.stop)
-    key = results.partial_key(task_id)
-    return Ending(staging.publish(state.run, parts, key, task_id, ttl_seconds, complete=False), state.stop)
+    stop = state.stop
+    if stop is None:
+        try:
+            return Ending(_publish(task_id, state, parts, key))
+        except StorageFull as full:
+            stop = runs.failure_to_text(full)
+    if not any(part.rows for part in parts) or isinstance(Ending(None, stop).failure, SnapshotGone | StorageFull):
+        return Ending(None, stop)
+    return Ending(_publish(task_id, state, parts, results.partial_key(task_id)), stop)
+
+
+def _publish(task_id: str, state: runs.State, parts: list[Part], key: str) -> Summary:
+    complete = state.stop is None
+    return publishing.publish(state.run, parts, key, task_id, settings().result_ttl_seconds, complete=complete)
+
+
+def clear(task_id: str) -> None:
+    """Deletes everything that runs of this task have left behind, in MongoDB and in Redis.
+
+    Raises:
+        pymongo.errors.PyMongoError, redis.exceptions.RedisError: not all of it is known to be gone.
+    """
+    stopping.kill(stopping.mark(task_id))
+    if (state := runs.find(task_id)) is not None:
+        staging.discard(state.keys)
+    runs.forget(task_id, _plan_key(task_id))

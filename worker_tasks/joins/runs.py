@@ -1,46 +1,74 @@
 """One run of a join, in Redis: which parts of it are under way or done, how far they are, whether it is to stop.
 
-A run is one beginning of a task: its name has the attempt in it, so that nothing of an older one gets into it.
+A run is one beginning of a task: its name has the attempt in it, so nothing of an older one gets into it. A part
+belongs to the writer that began it last, until one has ended it: what another writer says of it is not heard.
 """
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from kombu.utils.encoding import bytes_to_str, ensure_bytes
 
 from worker_tasks import errors
 from worker_tasks.connections import connections
 from worker_tasks.errors import DovetailError
-from worker_tasks.staging import STAGING_SECONDS, Part
+from worker_tasks.staging import STAGING_SECONDS, Part, new_writer, part_key
 
 CANCELLED = "cancelled"
 
+# What broke an older run is kept: see Breakage.
 _OPEN = """
-local stop = redis.call('HGET', KEYS[1], 'stop')
+local run = redis.call('HGET', KEYS[1], 'run') or ''
+local function attempt(name) return tonumber(string.match(name, '%.(%d+)$') or 0) end
+if attempt(run) > attempt(ARGV[1]) then return false end
+local older, kept = {run}, {}
+local fields = redis.call('HGETALL', KEYS[1])
+for at = 1, #fields, 2 do
+  local name, number = string.match(fields[at], '^(%a+):(%d+)$')
+  if name == 'writer' then older[#older + 1] = number; older[#older + 1] = fields[at + 1] end
+  if name == 'broke' then kept[#kept + 1] = fields[at]; kept[#kept + 1] = fields[at + 1] end
+end
 redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], 'run', ARGV[1], 'parts', ARGV[2], 'began', redis.call('TIME')[1])
+redis.call('HSET', KEYS[1], 'run', ARGV[1], 'parts', ARGV[2], 'began', redis.call('TIME')[1], unpack(kept))
 if ARGV[3] ~= '' then redis.call('HSET', KEYS[1], 'total', ARGV[3]) end
-if stop then redis.call('HSET', KEYS[1], 'stop', stop) end
 redis.call('EXPIRE', KEYS[1], ARGV[4])
-return 1
+return older
 """
 
 _BEGIN = """
-if redis.call('HGET', KEYS[1], 'run') ~= ARGV[1] then return {'stale', 0, false} end
+if redis.call('HGET', KEYS[1], 'run') ~= ARGV[1] then return {'stale'} end
 local before = redis.call('HGET', KEYS[1], 'part:' .. ARGV[2])
-if before and before ~= 'begun' then return {'ended', 0, false} end
-redis.call('HSET', KEYS[1], 'part:' .. ARGV[2], 'begun')
-redis.call('EXPIRE', KEYS[1], ARGV[3])
-return {'begun', redis.call('HINCRBY', KEYS[1], 'begun:' .. ARGV[2], 1), redis.call('HGET', KEYS[1], 'stop')}
+if before and before ~= 'begun' then return {'ended'} end
+local older = redis.call('HGET', KEYS[1], 'writer:' .. ARGV[2])
+if older and ARGV[5] ~= '' and older ~= ARGV[5] then return {'stale'} end
+redis.call('HSET', KEYS[1], 'part:' .. ARGV[2], 'begun', 'writer:' .. ARGV[2], ARGV[3])
+redis.call('EXPIRE', KEYS[1], ARGV[4])
+local times = redis.call('HINCRBY', KEYS[1], 'begun:' .. ARGV[2], 1)
+local stop, broke = redis.call('HGET', KEYS[1], 'stop'), redis.call('HGET', KEYS[1], 'broke:' .. ARGV[2])
+return {'begun', times, older or '', stop or '', broke or ''}
 """
 
-_END = """
-if redis.call('HGET', KEYS[1], 'run') ~= ARGV[1] then return 'stale' end
-redis.call('HSET', KEYS[1], 'part:' .. ARGV[2], ARGV[3])
-redis.call('EXPIRE', KEYS[1], ARGV[4])
+_IS_THE_WRITERS = """
+if redis.call('HGET', KEYS[1], 'run') ~= ARGV[1] or redis.call('HGET', KEYS[1], 'writer:' .. ARGV[2]) ~= ARGV[3] then
+  return 'stale'
+end
+"""
+
+_LEAVE = f"""{_IS_THE_WRITERS}
+if redis.call('HGET', KEYS[1], 'part:' .. ARGV[2]) == 'begun' then
+  redis.call('HDEL', KEYS[1], 'part:' .. ARGV[2], 'writer:' .. ARGV[2])
+  redis.call('HINCRBY', KEYS[1], 'begun:' .. ARGV[2], -1)
+end
+if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'broke:' .. ARGV[2], ARGV[4]) end
+return 'left'
+"""
+
+_END = f"""{_IS_THE_WRITERS}
+redis.call('HSET', KEYS[1], 'part:' .. ARGV[2], ARGV[4])
+redis.call('EXPIRE', KEYS[1], ARGV[5])
 local ended, begun = 0, 0
 local fields = redis.call('HGETALL', KEYS[1])
 for at = 1, #fields, 2 do
@@ -53,16 +81,15 @@ if ended == tonumber(redis.call('HGET', KEYS[1], 'parts')) or (stopping and begu
 return 'ended'
 """
 
-_ADVANCE = """
-if redis.call('HGET', KEYS[1], 'run') ~= ARGV[1] then return false end
-redis.call('HSET', KEYS[1], 'rows:' .. ARGV[2], ARGV[3], 'size:' .. ARGV[2], ARGV[4])
+_ADVANCE = f"""{_IS_THE_WRITERS}
+redis.call('HSET', KEYS[1], 'rows:' .. ARGV[2], ARGV[4], 'size:' .. ARGV[2], ARGV[5])
 return redis.call('HGETALL', KEYS[1])
 """
 
 _STOP = """
+local run = redis.call('HGET', KEYS[1], 'run')
+if not run or (ARGV[2] ~= '' and ARGV[2] ~= run) then return 'nothing' end
 redis.call('HSETNX', KEYS[1], 'stop', ARGV[1])
-redis.call('EXPIRE', KEYS[1], ARGV[2])
-if redis.call('HEXISTS', KEYS[1], 'run') == 0 then return 'nothing' end
 for _, value in ipairs(redis.call('HVALS', KEYS[1])) do
   if value == 'begun' then return 'running' end
 end
@@ -76,22 +103,46 @@ class Answer(StrEnum):
     BEGUN = "begun"
     #: Of a part that is begun again: it had ended. Of one that ended: others go on.
     ENDED = "ended"
-    #: It belongs to a run that another one has taken the place of.
+    #: It belongs to a newer run, or the part to a newer writer.
     STALE = "stale"
-    #: Nothing of the run is under way any more: whoever hears this finishes it.
+    #: It was this writer's, and can be begun again.
+    LEFT = "left"
+    #: Nothing of the run is under way any more: the caller finishes it.
     LAST = "last"
-    #: Of a run told to stop: none was there; or some part of it is under way; or none is.
+    #: Of a run told to stop: there is none; or some part of it is under way; or none is.
     NOTHING = "nothing"
     RUNNING = "running"
     IDLE = "idle"
 
 
 @dataclass(frozen=True)
+class Breakage:
+    """How MongoDB broke a part off, though it was there right after.
+
+    ``error`` is the driver's error by its code or name; ``rows`` had been read by then; ``asked`` documents were asked
+    for next; ``times`` counts such ends of this part.
+    """
+
+    error: str
+    rows: int
+    asked: int
+    times: int = 1
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True)
 class State:
-    """A run as it is now. ``parts`` holds what each ended part wrote, None for the others; ``began`` is a Unix time."""
+    """A run as it is now. ``parts`` holds what each ended part wrote, None for the others; ``began`` is a Unix time.
+
+    ``writers`` names who writes or wrote each part that was begun.
+    """
 
     run: str
     parts: list[Part | None]
+    writers: dict[int, str]
     rows: int
     size: int
     total: int | None
@@ -103,6 +154,16 @@ class State:
         """Rows a second, from the beginning on."""
         return self.rows / max(time.time() - self.began, 1)
 
+    @property
+    def keys(self) -> list[str]:
+        """Where everything is that this run has written."""
+        return [part_key(self.run, number, writer) for number, writer in self.writers.items()]
+
+    @property
+    def first_key(self) -> str | None:
+        """Where the first rows are, if there are any."""
+        return part_key(self.run, 0, self.writers[0]) if 0 in self.writers else None
+
 
 def _key(task_id: str) -> str:
     return f"join_run:{task_id}"
@@ -112,49 +173,123 @@ def name_of(task_id: str, attempt: int) -> str:
     return f"{task_id}.{attempt}"
 
 
+class Writer(NamedTuple):
+    """One beginning of one part, by a ``name`` that no other has."""
+
+    task_id: str
+    run: str
+    number: int
+    name: str
+
+    @property
+    def key(self) -> str:
+        """Where it writes its rows."""
+        return part_key(self.run, self.number, self.name)
+
+
 class Begun(NamedTuple):
-    """A part that was begun the ``times``-th time, of a run that is to ``stop``, and why, or not."""
+    """What came of beginning a part, for the ``times``-th time.
+
+    ``before`` is the writer whose place this one has taken, if there was one; ``stop`` the reason why the run is to
+    stop, if it is; ``broke`` what broke the part off before.
+    """
 
     answer: Answer
-    times: int
-    stop: str | None
+    writer: Writer
+    times: int = 0
+    before: Writer | None = None
+    stop: str | None = None
+    broke: Breakage | None = None
 
 
-def open_run(task_id: str, run: str, parts: int, total: int | None) -> None:
-    """Makes way for a new run of so many parts; a stop that was asked for meanwhile stays.
+def open_run(task_id: str, run: str, parts: int, total: int | None) -> list[str] | None:
+    """Makes way for a new run of so many parts.
+
+    Returns:
+        The staging keys of the run before it; None where a newer run is there already.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    _call(_OPEN, task_id, run, parts, "" if total is None else total, STAGING_SECONDS)
+    found = _call(_OPEN, task_id, run, parts, "" if total is None else total, STAGING_SECONDS)
+    if found is None:
+        return None
+    older, *writers = map(bytes_to_str, found)
+    return [part_key(older, number, writer) for number, writer in zip(writers[::2], writers[1::2], strict=True)]
 
 
-def begin_part(task_id: str, run: str, number: int) -> Begun:
-    answer, times, stop = _call(_BEGIN, task_id, run, number, STAGING_SECONDS)
-    return Begun(Answer(bytes_to_str(answer)), times, None if stop is None else bytes_to_str(stop))
+def begin_part(task_id: str, run: str, number: int, again: str = "") -> Begun:
+    """Makes the caller the writer of a part.
+
+    Args:
+        again: the name that the caller has written this part by before. It may only begin it again if no other writer
+            has begun it since.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    writer = Writer(task_id, run, number, new_writer())
+    answer, *found = _of_writer(_BEGIN, writer, STAGING_SECONDS, again)
+    if not found:
+        return Begun(Answer(bytes_to_str(answer)), writer)
+    times, *texts = found
+    before, stop, broke = map(bytes_to_str, texts)
+    return Begun(
+        Answer.BEGUN,
+        writer,
+        times,
+        writer._replace(name=before) if before else None,
+        stop or None,
+        Breakage.from_json(broke) if broke else None,
+    )
 
 
-def end_part(task_id: str, run: str, number: int, part: Part) -> Answer:
-    return Answer(bytes_to_str(_call(_END, task_id, run, number, part.to_json(), STAGING_SECONDS)))
+def leave_part(writer: Writer, broke: Breakage | None = None) -> Answer:
+    """Gives up a part that is to be begun again, which does not count as one that took its worker down.
+
+    Returns:
+        STALE where the part is another writer's by now.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    return Answer(bytes_to_str(_of_writer(_LEAVE, writer, json.dumps(asdict(broke)) if broke else "")))
 
 
-def ask_to_stop(task_id: str, reason: str = CANCELLED) -> Answer:
-    """The first reason counts."""
-    return Answer(bytes_to_str(_call(_STOP, task_id, reason, STAGING_SECONDS)))
+def end_part(writer: Writer, part: Part) -> Answer:
+    """Ends a part; the end of a writer whose place another has taken is not heard.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    return Answer(bytes_to_str(_of_writer(_END, writer, part.to_json(), STAGING_SECONDS)))
+
+
+def advance(writer: Writer, rows: int, size: int) -> State | None:
+    """Notes how far a part is; how far all of them are, None where the part is no longer this writer's.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    found = _of_writer(_ADVANCE, writer, rows, size)
+    return _state(found) if isinstance(found, list) else None
+
+
+def _of_writer(script: str, writer: Writer, *arguments: Any) -> Any:
+    return _call(script, writer.task_id, writer.run, writer.number, writer.name, *arguments)
+
+
+def ask_to_stop(task_id: str, reason: str = CANCELLED, run: str | None = None) -> Answer:
+    """Tells a run to stop, if there is one, and if it is ``run`` where that is named. The first reason counts.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    return Answer(bytes_to_str(_call(_STOP, task_id, reason, run or "")))
 
 
 def _call(script: str, task_id: str, *arguments: Any) -> Any:
     return connections().results.eval(script, 1, _key(task_id), *arguments)
-
-
-def advance(task_id: str, run: str, number: int, rows: int, size: int) -> State | None:
-    """Notes how far a part is; how far all of them are, None where this run is no longer the task's.
-
-    Raises:
-        redis.exceptions.RedisError: Redis does not answer.
-    """
-    found = _call(_ADVANCE, task_id, run, number, rows, size)
-    return _state(found) if found else None
 
 
 def find(task_id: str) -> State | None:
@@ -178,6 +313,7 @@ def _state(flat: list[bytes]) -> State:
     return State(
         run=fields["run"],
         parts=[None if text == "begun" else Part.from_json(text) for text in parts],
+        writers={number: fields[f"writer:{number}"] for number in numbers if f"writer:{number}" in fields},
         rows=sum(int(fields.get(f"rows:{number}", 0)) for number in numbers),
         size=sum(int(fields.get(f"size:{number}", 0)) for number in numbers),
         total=int(fields["total"]) if "total" in fields else None,
@@ -197,10 +333,11 @@ def forget(task_id: str, *more: str) -> None:
 
 def failure_to_text(failure: DovetailError) -> str:
     """A failure as the reason of a stop."""
-    return json.dumps([type(failure).__name__, str(failure)])
+    return json.dumps([type(failure).__name__, failure.args])
 
 
 def failure_from_text(reason: str) -> DovetailError:
-    name, message = json.loads(reason)
-    failure: DovetailError = getattr(errors, name)(message)
-    return failure
+    """The failure that was written as this reason, with the arguments that it had."""
+    name, arguments = json.loads(reason)
+    kind: type[DovetailError] = getattr(errors, name)
+    return kind.again(*arguments)

@@ -1,11 +1,11 @@
-"""A run in Redis: its parts begin and end, the last one is told so, a stop is heard."""
+"""A run in Redis: its parts begin and end, each by one writer, the last one is told so, a stop is heard."""
 
 import pytest
 
 from tests.worker_tasks.support import new_id
-from worker_tasks.errors import LimitExceeded
+from worker_tasks.errors import InvalidInput, LimitExceeded, ServiceUnavailable
 from worker_tasks.joins import runs
-from worker_tasks.joins.runs import Answer
+from worker_tasks.joins.runs import Answer, Breakage, Writer
 from worker_tasks.staging import Part
 
 pytestmark = pytest.mark.usefixtures("servers")
@@ -20,70 +20,148 @@ def opened(parts: int, total: int | None = None) -> tuple[str, str]:
     return task_id, run
 
 
+def writers(task_id: str, run: str, count: int) -> list[Writer]:
+    """Begins the first parts of a run."""
+    begun = [runs.begin_part(task_id, run, number) for number in range(count)]
+    assert [each.answer for each in begun] == [Answer.BEGUN] * count
+    return [each.writer for each in begun]
+
+
 def test_the_part_that_ends_last_is_told_so() -> None:
     task_id, run = opened(3)
-    assert [runs.begin_part(task_id, run, number).answer for number in range(3)] == [Answer.BEGUN] * 3
-    ended = [runs.end_part(task_id, run, number, WRITTEN) for number in (2, 0, 1)]
+    names = writers(task_id, run, 3)
+    ended = [runs.end_part(names[number], WRITTEN) for number in (2, 0, 1)]
     assert ended == [Answer.ENDED, Answer.ENDED, Answer.LAST]
     state = runs.find(task_id)
     assert state is not None
     assert state.parts == [WRITTEN] * 3
 
 
-def test_a_part_that_was_lost_is_begun_again_and_one_that_ended_is_not() -> None:
+def test_a_part_that_was_lost_is_begun_again_by_another_writer_and_one_that_ended_is_not() -> None:
     task_id, run = opened(2)
-    assert runs.begin_part(task_id, run, 0) == (Answer.BEGUN, 1, None)
-    assert runs.begin_part(task_id, run, 0) == (Answer.BEGUN, 2, None)
-    runs.end_part(task_id, run, 0, WRITTEN)
+    first, second = runs.begin_part(task_id, run, 0), runs.begin_part(task_id, run, 0)
+    assert (first.times, first.before) == (1, None)
+    assert (second.times, second.before) == (2, first.writer)
+    assert first.writer != second.writer
+    runs.end_part(second.writer, WRITTEN)
     assert runs.begin_part(task_id, run, 0).answer is Answer.ENDED
+
+
+def test_a_writer_whose_place_another_has_taken_changes_nothing() -> None:
+    task_id, run = opened(1)
+    (late,) = writers(task_id, run, 1)
+    (writer,) = writers(task_id, run, 1)
+    assert runs.advance(late, 10, 100) is None
+    assert runs.end_part(late, WRITTEN) is Answer.STALE
+    assert runs.leave_part(late, Breakage("43", 10, 200)) is Answer.STALE
+    state = runs.find(task_id)
+    assert state is not None
+    assert (state.parts, state.rows, state.first_key) == ([None], 0, writer.key)
+    assert runs.end_part(writer, WRITTEN) is Answer.LAST
+    assert runs.end_part(late, Part(1, 1, [], [])) is Answer.STALE
+    state = runs.find(task_id)
+    assert state is not None
+    assert state.parts == [WRITTEN]
+
+
+def test_an_end_whose_answer_was_lost_is_answered_the_same_again() -> None:
+    task_id, run = opened(1)
+    (writer,) = writers(task_id, run, 1)
+    assert [runs.end_part(writer, WRITTEN) for _ in range(2)] == [Answer.LAST] * 2
 
 
 def test_a_part_of_an_older_run_changes_nothing() -> None:
     task_id, old = opened(1)
+    (writer,) = writers(task_id, old, 1)
     new = runs.name_of(task_id, 2)
-    runs.open_run(task_id, new, 2, None)
+    assert runs.open_run(task_id, new, 2, None) == [writer.key]
     assert runs.begin_part(task_id, old, 0).answer is Answer.STALE
-    assert runs.end_part(task_id, old, 0, WRITTEN) is Answer.STALE
-    assert runs.advance(task_id, old, 0, 10, 100) is None
+    assert runs.end_part(writer, WRITTEN) is Answer.STALE
+    assert runs.advance(writer, 10, 100) is None
     state = runs.find(task_id)
     assert state is not None
     assert (state.run, state.parts, state.rows) == (new, [None, None], 0)
 
 
+def test_a_worker_that_tries_again_does_not_take_a_part_from_the_one_that_has_it_now() -> None:
+    task_id, run = opened(1)
+    (late,) = writers(task_id, run, 1)
+    assert runs.begin_part(task_id, run, 0, again=late.name).times == 2
+    assert runs.begin_part(task_id, run, 0, again=late.name).answer is Answer.STALE
+
+
+def test_an_older_run_does_not_take_the_place_of_a_newer_one() -> None:
+    task_id, old = opened(1)
+    new = runs.name_of(task_id, 10)
+    assert runs.open_run(task_id, new, 1, None) == []
+    assert runs.open_run(task_id, old, 1, None) is None
+    state = runs.find(task_id)
+    assert state is not None
+    assert state.run == new
+
+
+def test_a_part_that_is_left_in_order_does_not_count_as_one_that_took_its_worker_down() -> None:
+    task_id, run = opened(1)
+    (writer,) = writers(task_id, run, 1)
+    broke = Breakage("43", rows=1000, asked=800)
+    assert runs.leave_part(writer, broke) is Answer.LEFT
+    again = runs.begin_part(task_id, run, 0)
+    assert (again.times, again.before, again.broke) == (1, None, broke)
+
+
+def test_what_broke_a_part_off_is_remembered_by_the_next_run() -> None:
+    task_id, run = opened(1)
+    (writer,) = writers(task_id, run, 1)
+    broke = Breakage("AutoReconnect", rows=0, asked=1, times=2)
+    runs.leave_part(writer, broke)
+    new = runs.name_of(task_id, 2)
+    runs.open_run(task_id, new, 1, None)
+    assert runs.begin_part(task_id, new, 0).broke == broke
+
+
 def test_what_all_parts_have_is_added_up() -> None:
     task_id, run = opened(2, total=1000)
-    runs.advance(task_id, run, 0, 10, 100)
-    runs.advance(task_id, run, 1, 5, 50)
-    state = runs.advance(task_id, run, 0, 20, 200)
+    first, second = writers(task_id, run, 2)
+    runs.advance(first, 10, 100)
+    runs.advance(second, 5, 50)
+    state = runs.advance(first, 20, 200)
     assert state is not None
     assert (state.rows, state.size, state.total, state.stop) == (25, 250, 1000, None)
 
 
-def test_a_run_that_nothing_is_under_way_of_is_ended_by_whoever_stops_it() -> None:
+def test_a_run_of_which_nothing_is_under_way_is_ended_by_who_stops_it() -> None:
     task_id, run = opened(3)
-    runs.begin_part(task_id, run, 0)
-    runs.end_part(task_id, run, 0, WRITTEN)
+    (writer,) = writers(task_id, run, 1)
+    runs.end_part(writer, WRITTEN)
     assert runs.ask_to_stop(task_id) is Answer.IDLE
 
 
 def test_a_run_that_is_under_way_is_ended_by_the_last_part_of_it() -> None:
     task_id, run = opened(3)
-    runs.begin_part(task_id, run, 0)
-    runs.begin_part(task_id, run, 1)
+    first, second = writers(task_id, run, 2)
     assert runs.ask_to_stop(task_id) is Answer.RUNNING
-    state = runs.advance(task_id, run, 0, 1, 1)
+    state = runs.advance(first, 1, 1)
     assert state is not None
     assert state.stop == runs.CANCELLED
-    assert runs.end_part(task_id, run, 0, WRITTEN) is Answer.ENDED
-    assert runs.end_part(task_id, run, 1, WRITTEN) is Answer.LAST
+    assert runs.end_part(first, WRITTEN) is Answer.ENDED
+    assert runs.end_part(second, WRITTEN) is Answer.LAST
 
 
-def test_a_stop_that_comes_before_the_run_is_not_lost() -> None:
+def test_a_stop_leaves_nothing_where_no_run_is() -> None:
     task_id = new_id()
     assert runs.ask_to_stop(task_id) is Answer.NOTHING
     run = runs.name_of(task_id, 1)
     runs.open_run(task_id, run, 1, None)
-    assert runs.begin_part(task_id, run, 0) == (Answer.BEGUN, 1, runs.CANCELLED)
+    assert runs.begin_part(task_id, run, 0).stop is None
+
+
+def test_a_stop_of_an_older_run_does_not_reach_the_newer_one() -> None:
+    task_id, old = opened(1)
+    new = runs.name_of(task_id, 2)
+    runs.open_run(task_id, new, 1, None)
+    assert runs.ask_to_stop(task_id, run=old) is Answer.NOTHING
+    assert runs.begin_part(task_id, new, 0).stop is None
+    assert runs.ask_to_stop(task_id, run=new) is Answer.RUNNING
 
 
 def test_the_first_reason_to_stop_counts() -> None:
@@ -94,8 +172,16 @@ def test_the_first_reason_to_stop_counts() -> None:
     state = runs.find(task_id)
     assert state is not None
     assert state.stop == reason
-    failure = runs.failure_from_text(reason)
-    assert (type(failure), str(failure)) == (LimitExceeded, "It has more than 5 rows.")
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [LimitExceeded("It has more than 5 rows."), ServiceUnavailable("MongoDB"), InvalidInput({"join.from": "is gone."})],
+    ids=lambda failure: type(failure).__name__,
+)
+def test_a_failure_keeps_its_sentence_on_the_way_through_redis(failure: LimitExceeded) -> None:
+    found = runs.failure_from_text(runs.failure_to_text(failure))
+    assert (type(found), str(found)) == (type(failure), str(failure))
 
 
 def test_a_run_that_never_was_is_not_found() -> None:

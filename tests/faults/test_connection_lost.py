@@ -1,0 +1,174 @@
+"""The connections to Redis break, or Redis is away for a moment: the work goes on, once, and the worker lives."""
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from celery import states
+
+from development.servers import Server
+from tests.faults.conftest import StartWorker, Submit
+from tests.faults.support import (
+    METADATA,
+    beginnings,
+    in_mongodb,
+    is_written,
+    killed,
+    messages,
+    slow_join,
+    submit_to,
+    unacknowledged,
+    wrong_with_slow_rows,
+)
+from tests.support import Process, eventually, paused, wait_for_state
+from worker_tasks import ledger
+from worker_tasks.connections import connections
+
+pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("slow")]
+
+#: Visibility 6 s, a sweep each 5 s, and the slow join.
+ENDS_WITHIN = 60.0
+IN_PARTS = {"PART_DOCUMENTS": "500"}
+
+
+def break_connections() -> None:
+    """Every connection to Redis but our own ends, those that block included."""
+    assert connections().queue.client_kill_filter(_type="normal", skipme=True)
+
+
+def has_nothing_left(task_id: str, queue: str) -> bool:
+    store = connections().results
+    staged = store.exists(f"join_run:{task_id}", f"join_plan:{task_id}") or store.keys(f"staging:{task_id}*")
+    return not staged and not in_mongodb(task_id) and not messages(queue) and not unacknowledged()
+
+
+def test_what_runs_is_not_begun_a_second_time_because_its_connection_broke(
+    start_worker: StartWorker, submit_practice: Submit, queue: str
+) -> None:
+    workers = [start_worker(name, LONG_TASK_SECONDS="12") for name in ("first", "second")]
+    task_id = submit_practice("x")
+    wait_for_state(task_id, states.STARTED)
+    for _ in range(3):
+        break_connections()
+        time.sleep(1)  # longer than a worker takes to connect anew, so that each break meets a connection
+    task = wait_for_state(task_id, states.SUCCESS, within=30)
+    assert (task["attempt"], len(beginnings(task)), task["metadata"]) == (1, 1, METADATA)
+    assert all(worker.is_running for worker in workers)
+    eventually(lambda: not messages(queue) and not unacknowledged())
+
+
+@pytest.mark.parametrize("parts", [{}, IN_PARTS], ids=["one stream", "parts"])
+def test_a_join_whose_connections_break_brings_every_row_once(
+    start_worker: StartWorker, queue: str, parts: dict[str, str]
+) -> None:
+    workers = [start_worker(name, **parts) for name in ("first", "second")]
+    task_id = submit_to(slow_join(), queue)
+    eventually(lambda: is_written(task_id, 2 if parts else 1))
+    break_connections()
+    task = wait_for_state(task_id, *ledger.FINAL_STATES, within=ENDS_WITHIN)
+    assert wrong_with_slow_rows(task) is None
+    assert (task["attempt"], task["metadata"]) == (1, METADATA)
+    assert all(worker.is_running for worker in workers)
+    eventually(lambda: has_nothing_left(task_id, queue))
+
+
+@pytest.mark.parametrize("busy", [0, 1, 2])
+def test_a_worker_outlives_a_redis_that_is_away_for_a_moment(
+    start_worker: StartWorker, submit_practice: Submit, redis_server: Server, busy: int, queue: str
+) -> None:
+    worker = start_worker("first", LONG_TASK_SECONDS="4")
+    running = [submit_practice("x") for _ in range(busy)]
+    for task_id in running:
+        wait_for_state(task_id, states.STARTED)
+    with killed(redis_server):
+        time.sleep(0.5)
+    after = submit_practice("after")
+    for task_id in [*running, after]:
+        assert wait_for_state(task_id, states.SUCCESS, within=40)["attempt"] == 1
+    assert worker.is_running
+    eventually(lambda: not messages(queue) and not unacknowledged(), within=30)
+
+
+@pytest.mark.parametrize("away", [0.5, 5.0])
+@pytest.mark.parametrize("parts", [{}, IN_PARTS], ids=["one stream", "parts"])
+def test_a_join_that_meets_a_redis_outage_is_tried_again(
+    start_worker: StartWorker, redis_server: Server, queue: str, away: float, parts: dict[str, str]
+) -> None:
+    worker = start_worker("first", RECONCILE_SECONDS="2", **parts)
+    task_id = submit_to(slow_join(), queue)
+    eventually(lambda: is_written(task_id))
+    with killed(redis_server):
+        time.sleep(away)
+    task = wait_for_state(task_id, *ledger.FINAL_STATES, within=ENDS_WITHIN)
+    assert wrong_with_slow_rows(task) is None
+    assert task["metadata"] == METADATA
+    assert worker.is_running
+    eventually(lambda: has_nothing_left(task_id, queue), within=20)
+
+
+def test_a_worker_that_could_not_acknowledge_takes_new_work_and_keeps_no_message(
+    start_worker: StartWorker, submit_practice: Submit, redis_server: Server, queue: str
+) -> None:
+    worker = start_worker("first", LONG_TASK_SECONDS="3")
+    running = [submit_practice("x"), submit_practice("y")]
+    for task_id in running:
+        wait_for_state(task_id, states.STARTED)
+    with paused(redis_server):
+        for task_id in running:
+            wait_for_state(task_id, states.SUCCESS)
+        eventually(lambda: "not acknowledged yet" in worker.log.read_text())
+    new = [submit_practice("new") for _ in range(3)]
+    for task_id in new:
+        wait_for_state(task_id, states.SUCCESS, within=30)
+    # Redis hears of the acknowledgements with the next renewal, long before the leases run out.
+    eventually(lambda: not messages(queue) and not unacknowledged())
+    assert [ledger.find(task_id)["attempt"] for task_id in running] == [1, 1]
+
+
+@contextmanager
+def frozen(worker: Process) -> Iterator[None]:
+    """A worker that stands still with its children, as on a laptop whose lid is closed."""
+    worker.signal_group(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        worker.signal_group(signal.SIGCONT)
+
+
+def test_a_stream_that_another_worker_began_anew_is_not_touched_by_the_one_that_was_frozen(
+    start_worker: StartWorker, queue: str
+) -> None:
+    first = start_worker("first")
+    task_id = submit_to(slow_join(), queue)
+    eventually(lambda: is_written(task_id))
+    start_worker("second")
+    with frozen(first):
+        eventually(lambda: "second@test" in beginnings(ledger.find(task_id)), within=30)
+    task = wait_for_state(task_id, *ledger.FINAL_STATES, within=ENDS_WITHIN)
+    assert wrong_with_slow_rows(task) is None
+    assert (beginnings(task), task["metadata"]) == (["first@test", "second@test"], METADATA)
+    eventually(lambda: has_nothing_left(task_id, queue), within=20)
+
+
+def test_a_part_that_another_worker_began_anew_is_not_touched_by_the_one_that_was_frozen(
+    start_worker: StartWorker, queue: str
+) -> None:
+    first = start_worker("first", **IN_PARTS)
+    task_id = submit_to(slow_join(), queue)
+    eventually(lambda: is_written(task_id, parts=2))
+    start_worker("second", **IN_PARTS)
+
+    def is_begun_again() -> bool:
+        begun: Any = connections().results.hmget(f"join_run:{task_id}", "begun:0", "begun:1")
+        return any(int(times or 0) > 1 for times in begun)
+
+    with frozen(first):
+        eventually(is_begun_again, within=30)
+    task = wait_for_state(task_id, *ledger.FINAL_STATES, within=ENDS_WITHIN)
+    assert wrong_with_slow_rows(task) is None
+    assert json.loads(task["result"])["count"] == task["plan"]["parts"] * 500
+    eventually(lambda: has_nothing_left(task_id, queue), within=20)

@@ -1,0 +1,222 @@
+"""Parts of a result put together and shown to readers in one step, after a check of every byte."""
+
+import json
+import zlib
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from kombu.utils.encoding import ensure_bytes
+from redis.exceptions import ResponseError
+
+from worker_tasks import results
+from worker_tasks.connections import connections
+from worker_tasks.results import OFFSET, SEPARATOR, UNMATCHED_ROWS, Summary, Unmatched
+from worker_tasks.room import require_room
+from worker_tasks.staging import CHUNK_BYTES, STAGING_SECONDS, Part, StagingLost, new_writer, part_key
+
+_COPY = """
+local piece = redis.call('GETRANGE', KEYS[1], ARGV[1], ARGV[2])
+local length = redis.call('STRLEN', KEYS[2])
+if length ~= tonumber(ARGV[3]) and length ~= ARGV[3] + #piece then return 0 end
+local answer = redis.pcall('SETRANGE', KEYS[2], ARGV[3], piece)
+if type(answer) == 'table' then return answer end
+redis.call('EXPIRE', KEYS[2], ARGV[4])
+return 1
+"""
+
+_PUBLISH = f"""
+local target, index, summary, outcome, whole = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local seconds = ARGV[1]
+local there = redis.call('GET', summary)
+if there and string.find(there, ARGV[5], 1, true) then return there end  -- done before; the answer was lost
+local length = redis.call('STRLEN', whole)
+if length ~= tonumber(ARGV[7]) then return redis.error_reply('STAGING the rows are gone') end
+local function also_under(key) return {{key, '{results.index_key("")}' .. key, '{results.summary_key("")}' .. key}} end
+-- The result that was here stays as long as it was to, or as long as it is the last but one.
+if there and redis.call('EXISTS', target, index) == 2 then
+  local pointer = 'before:' .. target
+  local before = redis.call('GET', pointer)
+  local text = before and redis.call('GET', '{results.summary_key("")}' .. before)
+  if text and not cjson.decode(text).kept then
+    local derived = '{results.derived_key("")}' .. cjson.decode(text).run
+    for _, key in ipairs(redis.call('SMEMBERS', derived)) do redis.call('UNLINK', key) end
+    redis.call('UNLINK', derived, unpack(also_under(before)))
+  end
+  local summary_there = cjson.decode(there)
+  local older = '{results.older_key("")}' .. tostring(summary_there.task_id)
+  local from, to = also_under(target), also_under(older)
+  for place = 1, 3 do redis.call('RENAME', from[place], to[place]) end
+  -- Only the key is another one now; a decoder would lose what an empty list is.
+  local left = math.max(redis.call('PTTL', older), 1)
+  local first, last = string.find(there, ARGV[6], 1, true)
+  local said = string.sub(there, 1, first - 1) .. cjson.encode(older) .. string.sub(there, last + 1)
+  redis.call('SET', to[3], said, 'PX', left)
+  redis.call('SET', pointer, older, 'PX', left)
+end
+redis.call('APPEND', whole, ']')
+redis.call('RENAME', whole, target)
+redis.call('EXPIRE', target, seconds)
+redis.call('SET', index, ARGV[2], 'EX', seconds)
+redis.call('SET', summary, ARGV[3], 'EX', seconds)
+if ARGV[4] ~= '' then redis.call('SET', outcome, ARGV[4], 'EX', seconds) end
+for part = 6, #KEYS do redis.call('UNLINK', KEYS[part]) end
+return ARGV[3]
+"""
+
+
+def publish(  # noqa: PLR0913 - what is where, and what becomes of it
+    run: str, parts: Sequence[Part], key: str, task_id: str, ttl_seconds: int, *, complete: bool = True
+) -> Summary:
+    """Checks the parts, puts them together, and shows them under the public key with everything beside it.
+
+    Readers see nothing of it before the last step, which is one script. The copying before it is done in small calls,
+    between which Redis answers others.
+
+    Raises:
+        StagingLost: a part is gone, or is not what its writer wrote.
+        StorageFull: there is no room for putting them together.
+        redis.exceptions.RedisError: not known to be published.
+    """
+    try:
+        return _published(run, parts, key, task_id, ttl_seconds, complete=complete)
+    except StagingLost:
+        # It may be under the public key by now: the answer was lost, or whoever published it died before the rest.
+        there = results.find(key)
+        if there is not None and there.run == run:
+            return there
+        raise
+
+
+def _published(  # noqa: PLR0913 - as its caller
+    run: str, parts: Sequence[Part], key: str, task_id: str, ttl_seconds: int, *, complete: bool
+) -> Summary:
+    store = connections().results
+    size, index, places = _laid_out(parts)
+    keys = [part_key(run, number, part.writer) for number, part in enumerate(parts)]
+    whole = keys[0] if len(parts) == 1 else _put_together(run, keys, parts, places, size)
+    if len(parts) == 1:
+        _check(keys[0], parts[0])
+    seconds, microseconds = store.time()
+    published_at = datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds // 1000 * 1000)
+    summary = Summary(
+        key=key,
+        task_id=task_id,
+        run=run,
+        count=sum(part.rows for part in parts),
+        bytes=size + len(b"]"),
+        columns=list(dict.fromkeys(column for part in parts for column in part.columns)),
+        segments=[part.rows for part in parts],
+        complete=complete,
+        published_at=published_at,
+        expires_at=published_at + timedelta(seconds=ttl_seconds),
+        unmatched=_unmatched(parts),
+    )
+    # Lets a task whose outcome could not be stored in MongoDB find it again.
+    outcome = json.dumps(summary.outcome) if complete else ""
+    names = [key, results.index_key(key), results.summary_key(key), results.outcome_key(task_id), whole, *keys]
+    arguments: list[Any] = [ttl_seconds, index, summary.to_json(), outcome, summary.mark_of_run, json.dumps(key), size]
+    try:
+        published: Any = store.eval(_PUBLISH, len(names), *names, *arguments)
+    except ResponseError as error:
+        if "STAGING" in str(error):
+            raise StagingLost(whole) from error
+        raise
+    return results.summary_from_json(published)
+
+
+def _check(key: str, part: Part) -> None:
+    """Reads a part again.
+
+    Raises:
+        StagingLost: it is not what its writer wrote.
+    """
+    reading = _Reading(key, part)
+    for first in range(0, part.size, CHUNK_BYTES):
+        reading.add(ensure_bytes(connections().results.getrange(key, first, first + CHUNK_BYTES - 1)))
+    reading.require_whole()
+
+
+def _put_together(run: str, keys: Sequence[str], parts: Sequence[Part], places: Sequence["_Place"], size: int) -> str:
+    """Copies the parts behind each other into a key of its own, each piece checked as it is copied; its name.
+
+    Raises:
+        StagingLost: a part is not what its writer wrote.
+        StorageFull: there is no room for it.
+    """
+    require_room(size)
+    store, whole = connections().results, part_key(run, "whole", new_writer())
+    store.set(whole, b"[", ex=STAGING_SECONDS)
+    for key, part, place in zip(keys, parts, places, strict=True):
+        reading = _Reading(key, part)
+        for first in range(0, part.size, CHUNK_BYTES):
+            last = min(first + CHUNK_BYTES, part.size) - 1
+            start = max(first, place.skip)
+            with store.pipeline(transaction=False) as pipe:
+                pipe.getrange(key, first, last)
+                pipe.eval(_COPY, 2, key, whole, start, last, place.offset + start - place.skip, STAGING_SECONDS)
+                piece, copied = pipe.execute()
+            reading.add(piece)
+            if not copied:
+                raise StagingLost(whole)
+        reading.require_whole()
+    return whole
+
+
+class _Reading:
+    """A part that is read again, piece by piece, and compared with what its writer says of it."""
+
+    def __init__(self, key: str, part: Part):
+        self._key, self._part = key, part
+        self._size = self._checksum = self._line_breaks = 0
+
+    def add(self, piece: bytes) -> None:
+        self._size += len(piece)
+        self._checksum = zlib.crc32(piece, self._checksum)
+        self._line_breaks += piece.count(b"\n")
+
+    def require_whole(self) -> None:
+        # Every row but the first of all stands behind a separator, which has the only line breaks.
+        rows = self._line_breaks + (1 if self._part.starts_the_array and self._part.rows else 0)
+        if (self._size, self._checksum, rows) != (self._part.size, self._part.checksum, self._part.rows):
+            raise StagingLost(self._key)
+
+
+def _unmatched(parts: Sequence[Part]) -> dict[str, Unmatched]:
+    """What each part noted, its rows counted on from those of the parts before it."""
+    noted: dict[str, Unmatched] = {}
+    before = 0
+    for part in parts:
+        for name, unmatched in part.unmatched.items():
+            whole = noted.setdefault(name, Unmatched())
+            whole.count += unmatched.count
+            # Of a part that met a limit the last rows were not written.
+            there = [before + row for row in unmatched.rows if row < part.rows]
+            whole.rows += there[: UNMATCHED_ROWS - len(whole.rows)]
+        before += part.rows
+    return noted
+
+
+class _Place(NamedTuple):
+    """Where a part goes: its offset in the whole, and how many of its bytes are left out before."""
+
+    offset: int
+    skip: int
+
+
+def _laid_out(parts: Sequence[Part]) -> tuple[int, bytes, list[_Place]]:
+    """The size of all but the closing bracket, the row index, and where each part goes."""
+    size, index, places = len(b"["), bytearray(), []
+    rows = 0
+    for part in parts:
+        skip = 0
+        if part.starts_the_array:
+            skip = len(b"[")
+        elif part.rows and not rows:
+            skip = len(SEPARATOR)
+        for offset in part.offsets:
+            index += OFFSET.pack(size + offset - skip)
+        places.append(_Place(size, skip))
+        size += max(part.size - skip, 0)
+        rows += part.rows
+    return size, bytes(index), places
