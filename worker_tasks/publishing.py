@@ -66,12 +66,22 @@ return ARGV[3]
 
 
 def publish(  # noqa: PLR0913 - what is where, and what becomes of it
-    run: str, parts: Sequence[Part], key: str, task_id: str, ttl_seconds: int, *, complete: bool = True
+    run: str,
+    parts: Sequence[Part],
+    key: str,
+    task_id: str,
+    ttl_seconds: int,
+    *,
+    complete: bool = True,
+    writer: str | None = None,
 ) -> Summary:
     """Checks the parts, puts them together, and shows them under the public key with everything beside it.
 
     Readers see nothing of it before the last step, which is one script. The copying before it is done in small calls,
     between which Redis answers others.
+
+    Args:
+        writer: the name under which the parts are put together, where there are several.
 
     Raises:
         StagingLost: a part is gone, or is not what its writer wrote.
@@ -79,7 +89,7 @@ def publish(  # noqa: PLR0913 - what is where, and what becomes of it
         redis.exceptions.RedisError: not known to be published.
     """
     try:
-        return _published(run, parts, key, task_id, ttl_seconds, complete=complete)
+        return _published(run, parts, key, task_id, ttl_seconds, complete=complete, writer=writer or new_writer())
     except StagingLost:
         # It may be under the public key by now: the answer was lost, or whoever published it died before the rest.
         there = results.find(key)
@@ -89,14 +99,17 @@ def publish(  # noqa: PLR0913 - what is where, and what becomes of it
 
 
 def _published(  # noqa: PLR0913 - as its caller
-    run: str, parts: Sequence[Part], key: str, task_id: str, ttl_seconds: int, *, complete: bool
+    run: str, parts: Sequence[Part], key: str, task_id: str, ttl_seconds: int, *, complete: bool, writer: str
 ) -> Summary:
     store = connections().results
     size, index, places = _laid_out(parts)
     keys = [part_key(run, number, part.writer) for number, part in enumerate(parts)]
-    whole = keys[0] if len(parts) == 1 else _put_together(run, keys, parts, places, size)
     if len(parts) == 1:
-        _check(keys[0], parts[0])
+        whole = keys[0]
+        _check(whole, parts[0])
+    else:
+        whole = part_key(run, "whole", writer)
+        _put_together(whole, keys, parts, places, size)
     seconds, microseconds = store.time()
     published_at = datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds // 1000 * 1000)
     summary = Summary(
@@ -137,15 +150,17 @@ def _check(key: str, part: Part) -> None:
     reading.require_whole()
 
 
-def _put_together(run: str, keys: Sequence[str], parts: Sequence[Part], places: Sequence["_Place"], size: int) -> str:
-    """Copies the parts behind each other into a key of its own, each piece checked as it is copied; its name.
+def _put_together(
+    whole: str, keys: Sequence[str], parts: Sequence[Part], places: Sequence["_Place"], size: int
+) -> None:
+    """Copies the parts behind each other into a key of its own, each piece checked as it is copied.
 
     Raises:
         StagingLost: a part is not what its writer wrote.
         StorageFull: there is no room for it.
     """
     require_room(size)
-    store, whole = connections().results, part_key(run, "whole", new_writer())
+    store = connections().results
     store.set(whole, b"[", ex=STAGING_SECONDS)
     for key, part, place in zip(keys, parts, places, strict=True):
         reading = _Reading(key, part)
@@ -160,7 +175,6 @@ def _put_together(run: str, keys: Sequence[str], parts: Sequence[Part], places: 
             if not copied:
                 raise StagingLost(whole)
         reading.require_whole()
-    return whole
 
 
 class _Reading:

@@ -26,7 +26,7 @@ from worker_tasks.joins.runs import Answer, Begun
 from worker_tasks.results import Summary
 from worker_tasks.room import require_room
 from worker_tasks.settings import settings
-from worker_tasks.staging import STAGING_SECONDS, Part, PartWriter, StagingLost
+from worker_tasks.staging import STAGING_SECONDS, Part, PartWriter, StagingLost, new_writer
 
 #: Seconds that putting the parts together may take; then another worker may try.
 FINISH_SECONDS = 60
@@ -324,8 +324,12 @@ def _finish(task_id: str, run: str, key: str) -> Ending | None:
         ending = _put_together(task_id, state, key)
     except StagingLost:
         ending = Ending(None, LOST)
-    staging.discard(state.keys)
-    runs.forget(task_id, _plan_key(task_id))
+    if len(state.parts) > 1:
+        # The name under which they were put together is in it now.
+        state = runs.find(task_id) or state
+    if state.run == run:
+        staging.discard(state.keys)
+        runs.forget(task_id, run, _plan_key(task_id))
     return ending
 
 
@@ -343,8 +347,11 @@ def _put_together(task_id: str, state: runs.State, key: str) -> Ending:
 
 
 def _publish(task_id: str, state: runs.State, parts: list[Part], key: str) -> Summary:
-    complete = state.stop is None
-    return publishing.publish(state.run, parts, key, task_id, settings().result_ttl_seconds, complete=complete)
+    writer = new_writer()
+    if len(parts) > 1:
+        runs.note_whole(task_id, state.run, writer)
+    seconds, complete = settings().result_ttl_seconds, state.stop is None
+    return publishing.publish(state.run, parts, key, task_id, seconds, complete=complete, writer=writer)
 
 
 def clear(task_id: str) -> None:
@@ -356,4 +363,4 @@ def clear(task_id: str) -> None:
     stopping.kill(stopping.mark(task_id))
     if (state := runs.find(task_id)) is not None:
         staging.discard(state.keys)
-    runs.forget(task_id, _plan_key(task_id))
+        runs.forget(task_id, state.run, _plan_key(task_id))

@@ -29,6 +29,7 @@ local fields = redis.call('HGETALL', KEYS[1])
 for at = 1, #fields, 2 do
   local name, number = string.match(fields[at], '^(%a+):(%d+)$')
   if name == 'writer' then older[#older + 1] = number; older[#older + 1] = fields[at + 1] end
+  if fields[at] == 'whole' then older[#older + 1] = 'whole'; older[#older + 1] = fields[at + 1] end
   if name == 'broke' then kept[#kept + 1] = fields[at]; kept[#kept + 1] = fields[at + 1] end
 end
 redis.call('DEL', KEYS[1])
@@ -86,6 +87,14 @@ redis.call('HSET', KEYS[1], 'rows:' .. ARGV[2], ARGV[4], 'size:' .. ARGV[2], ARG
 return redis.call('HGETALL', KEYS[1])
 """
 
+_NOTE_WHOLE = """
+if redis.call('HGET', KEYS[1], 'run') == ARGV[1] then redis.call('HSET', KEYS[1], 'whole', ARGV[2]) end
+"""
+
+_FORGET = """
+if redis.call('HGET', KEYS[1], 'run') == ARGV[1] then redis.call('UNLINK', KEYS[1], KEYS[2]) end
+"""
+
 _STOP = """
 local run = redis.call('HGET', KEYS[1], 'run')
 if not run or (ARGV[2] ~= '' and ARGV[2] ~= run) then return 'nothing' end
@@ -137,12 +146,13 @@ class Breakage:
 class State:
     """A run as it is now. ``parts`` holds what each ended part wrote, None for the others; ``began`` is a Unix time.
 
-    ``writers`` names who writes or wrote each part that was begun.
+    ``writers`` names who writes or wrote each part that was begun, ``whole`` who puts them together.
     """
 
     run: str
     parts: list[Part | None]
     writers: dict[int, str]
+    whole: str | None
     rows: int
     size: int
     total: int | None
@@ -157,7 +167,8 @@ class State:
     @property
     def keys(self) -> list[str]:
         """Where everything is that this run has written."""
-        return [part_key(self.run, number, writer) for number, writer in self.writers.items()]
+        names: list[tuple[int | str, str]] = [*self.writers.items(), *([("whole", self.whole)] if self.whole else [])]
+        return [part_key(self.run, number, name) for number, name in names]
 
     @property
     def first_key(self) -> str | None:
@@ -313,6 +324,7 @@ def _state(flat: list[bytes]) -> State:
     return State(
         run=fields["run"],
         parts=[None if text == "begun" else Part.from_json(text) for text in parts],
+        whole=fields.get("whole"),
         writers={number: fields[f"writer:{number}"] for number in numbers if f"writer:{number}" in fields},
         rows=sum(int(fields.get(f"rows:{number}", 0)) for number in numbers),
         size=sum(int(fields.get(f"size:{number}", 0)) for number in numbers),
@@ -322,13 +334,22 @@ def _state(flat: list[bytes]) -> State:
     )
 
 
-def forget(task_id: str, *more: str) -> None:
-    """Deletes what is known of a task's run, and these keys as well.
+def note_whole(task_id: str, run: str, name: str) -> None:
+    """Notes under which name the parts are put together, so that it is found if that comes to no end.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    connections().results.unlink(_key(task_id), *more)
+    _call(_NOTE_WHOLE, task_id, run, name)
+
+
+def forget(task_id: str, run: str, plan_key: str) -> None:
+    """Deletes what is known of a run, with its plan, unless a newer one has taken its place.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    connections().results.eval(_FORGET, 2, _key(task_id), plan_key, run)
 
 
 def failure_to_text(failure: DovetailError) -> str:
