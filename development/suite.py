@@ -7,7 +7,7 @@ from pathlib import Path
 from development.browser import BrowserError, find_browser
 
 # The tests start servers of their own; a developer's or a platform's must never be written to.
-SERVERS = ["REDIS_URL", "CELERY_BROKER_URL", "RESULTS_REDIS_URL", "MONGODB_URI", "MONGODB_HOST"]
+SERVERS = ["REDIS_URL", "CELERY_BROKER_URL", "RESULTS_REDIS_URL", "REDIS_SENTINELS", "MONGODB_URI", "MONGODB_HOST"]
 
 
 def main() -> None:

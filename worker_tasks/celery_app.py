@@ -12,7 +12,7 @@ from pymongo.errors import PyMongoError
 from worker_tasks import broker, ledger, room
 from worker_tasks.capacity import Announcer
 from worker_tasks.claim import ClaimedTask
-from worker_tasks.connections import Document
+from worker_tasks.connections import Document, sentinel_options
 from worker_tasks.errors import NotPublished, is_refusal
 from worker_tasks.lease import Lease
 from worker_tasks.reconciler import Reconciler
@@ -153,8 +153,12 @@ class RecordingCelery(Celery):
 def celery_settings() -> dict[str, Any]:
     """Celery's settings, from the environment's; read when the application is first used, not at import."""
     ours = settings()
+    sentinel = {"master_name": ours.redis_sentinel_master, "sentinel_kwargs": sentinel_options(ours)}
     return {
         "broker_url": ours.kombu_broker_url,
+        # Celery itself prefers the raw CELERY_BROKER_URL to the line above; it says nothing of certificates.
+        "broker_read_url": ours.kombu_broker_url,
+        "broker_write_url": ours.kombu_broker_url,
         "broker_connection_retry_on_startup": True,
         # For ever: the default gives up after 100 tries.
         "broker_connection_max_retries": None,
@@ -168,6 +172,7 @@ def celery_settings() -> dict[str, Any]:
             "visibility_timeout": ours.visibility_timeout_seconds,
             "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,
+            **(sentinel if ours.sentinels else {}),
         },
         "task_publish_retry_policy": {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0},
         "result_backend": "worker_tasks.backend:MetadataBackend",

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pymongo
@@ -13,7 +14,9 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 from redis.backoff import NoBackoff
+from redis.connection import parse_url
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 
 from worker_tasks.errors import MONGODB_FAILURES, REDIS_FAILURES, TookTooLong
 from worker_tasks.settings import Settings, settings
@@ -27,6 +30,8 @@ REDIS_TIMEOUT = 1.0
 HINT_TIMEOUT = 0.3
 #: The same for putting the parts of a result together: some hundreds of megabytes are copied, and logged, at once.
 PUBLISHING_TIMEOUT = 30.0
+#: The same for a Sentinel, which keeps everything in memory. All of them may have to be asked, one after the other.
+SENTINEL_TIMEOUT = 0.2
 TASKS_COLLECTION = "task_results"
 
 Document = dict[str, Any]
@@ -50,10 +55,15 @@ class Connections:
             # A date past the year 9999 is a value as any other, and Python has none for it.
             datetime_conversion="DATETIME_AUTO",
         )
-        self.results = _redis_client(settings.results_url)
-        self.hints = _redis_client(settings.results_url, HINT_TIMEOUT)
-        self.publishing = _redis_client(settings.results_url, PUBLISHING_TIMEOUT)
-        self.queue = _redis_client(settings.queue_url)
+        self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
+            settings.sentinels, sentinel_kwargs=sentinel_options(settings)
+        )
+        primary = partial(self._sentinel.master_for, settings.redis_sentinel_master) if settings.sentinels else None
+        results_at = None if settings.results_redis_url else primary
+        self.results = _redis_client(settings.results_url, results_at)
+        self.hints = _redis_client(settings.results_url, results_at, HINT_TIMEOUT)
+        self.publishing = _redis_client(settings.results_url, results_at, PUBLISHING_TIMEOUT)
+        self.queue = _redis_client(settings.queue_url, primary)
         self._settings = settings
 
     @property
@@ -88,18 +98,49 @@ class Connections:
         self.hints.close()
         self.publishing.close()
         self.queue.close()
+        self._sentinel.close()
 
 
-def _redis_client(url: str, timeout: float = REDIS_TIMEOUT) -> redis.Redis:
-    return redis.Redis.from_url(
-        url,
-        socket_timeout=timeout,
-        socket_connect_timeout=timeout,
+def sentinel_options(settings: Settings) -> dict[str, Any]:
+    """How a Sentinel is spoken to; kombu takes the same options."""
+    options: dict[str, Any] = {
+        "socket_timeout": SENTINEL_TIMEOUT,
+        "socket_connect_timeout": SENTINEL_TIMEOUT,
+        # The next one is asked instead.
+        "retry": Retry(NoBackoff(), 0),
+    }
+    if settings.redis_sentinel_password is not None:
+        options["password"] = settings.redis_sentinel_password.get_secret_value()
+    said = _said_by(settings.queue_url)
+    if "connection_class" in said:
+        options |= {"ssl": True} | {name: value for name, value in said.items() if name.startswith("ssl_")}
+    return options
+
+
+def _redis_client(
+    url: str, primary: Callable[..., redis.Redis] | None = None, timeout: float = REDIS_TIMEOUT
+) -> redis.Redis:
+    """A client of the server at this URL, or of the ``primary``, with everything else that the URL says."""
+    options: dict[str, Any] = {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
         # redis-py alone would try ten times, which is a minute on a frozen server. One more try mends a pooled
         # connection that a restart has cut; after a time-out there is none.
-        retry=Retry(NoBackoff(), 1, supported_errors=(redis.exceptions.ConnectionError,)),
-        health_check_interval=25,
-    )
+        "retry": Retry(NoBackoff(), 1, supported_errors=(redis.exceptions.ConnectionError,)),
+        "health_check_interval": 25,
+    }
+    if primary is None:
+        return redis.Redis.from_url(url, **options)
+    said = _said_by(url)
+    said["ssl"] = said.pop("connection_class", None) is not None
+    for where in ("host", "port"):
+        said.pop(where, None)
+    return primary(**said, **options)
+
+
+def _said_by(url: str) -> dict[str, Any]:
+    """The options of a connection that the URL asks for; ``connection_class`` among them if it is to be TLS."""
+    return dict(parse_url(url))  # type: ignore[no-untyped-call]
 
 
 def _sign_of_life(named_ping: tuple[str, Callable[[], Any]]) -> tuple[str, str]:

@@ -1,38 +1,128 @@
 """Everything read from the environment, once, as one frozen object."""
 
 import os
-from functools import cache
+import re
+from functools import cache, partial
 from typing import Annotated, Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
-from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pymongo.errors import ConfigurationError, InvalidURI
+from pymongo.uri_parser import parse_uri
 
 BROKER_DATABASE = 0
 RESULTS_DATABASE = 2
+SENTINEL_PORT = 26379
+#: What a ``rediss://`` URL may say of certificates: the parameters that both kombu and redis-py understand.
+TLS_PARAMETERS = frozenset({"ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"})
+ESCAPE = "in a user name or password, each of / ? # @ : % is written percent-encoded"
 
 
 class SettingsError(Exception):
     """The environment lacks something or holds something unusable; the message names each variable."""
 
 
-def _redis_scheme(url: str) -> str:
-    if urlsplit(url).scheme not in {"redis", "rediss"}:
-        raise ValueError("must begin with redis:// or rediss://")
+# What these say must never quote the value: it may be, or hold, a password.
+def _checked_redis_url(url: str, database: int) -> str:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # reading it is what checks it
+    except ValueError:
+        raise ValueError(f"its host or port cannot be read; {ESCAPE}") from None
+    if parts.scheme not in {"redis", "rediss"}:
+        hint = "; Sentinels are named in REDIS_SENTINELS" if "sentinel" in parts.scheme else ""
+        raise ValueError(f"must begin with redis:// or rediss://{hint}")
+    if parts.path not in {"", "/", f"/{database}"} or parts.fragment:
+        raise ValueError(
+            "must end with the host or its port, because the databases are fixed: "
+            f"{BROKER_DATABASE} for the queue, {RESULTS_DATABASE} for results; {ESCAPE}"
+        )
+    known = TLS_PARAMETERS if parts.scheme == "rediss" else frozenset[str]()
+    if unknown := dict(parse_qsl(parts.query, keep_blank_values=True)).keys() - known:
+        names = [name for name in sorted(unknown) if re.fullmatch("[a-z_]+", name)]
+        raise ValueError(
+            f"cannot hold {' and '.join(names) or 'these'} as parameters; only rediss:// takes any, "
+            f"those of certificates: {', '.join(sorted(TLS_PARAMETERS))}; {ESCAPE}"
+        )
     return url
 
 
-def _mongodb_scheme(uri: str) -> str:
+def _checked_mongodb_uri(uri: str) -> str:
     """A bare host is understood too, because MONGODB_HOST is often just that."""
     if "://" not in uri:
         uri = f"mongodb://{uri}"
-    if urlsplit(uri).scheme not in {"mongodb", "mongodb+srv"}:
+    scheme, _, rest = uri.partition("://")
+    if scheme not in {"mongodb", "mongodb+srv"}:
         raise ValueError("must begin with mongodb:// or mongodb+srv://")
+    options = parse_qsl(rest.partition("?")[2], keep_blank_values=True)
+    if any((name.lower(), value) == ("w", "0") for name, value in options):
+        raise ValueError("cannot hold w=0: a write that MongoDB does not acknowledge may never have happened")
+    if scheme == "mongodb":  # the other one is looked up in DNS
+        try:
+            parse_uri(uri)
+        except (ConfigurationError, InvalidURI, ValueError):
+            raise ValueError(f"is no connection string of MongoDB; {ESCAPE}") from None
     return uri
 
 
-RedisUrl = Annotated[str, AfterValidator(_redis_scheme)]
-MongodbUri = Annotated[str, AfterValidator(_mongodb_scheme)]
+def _checked_database(name: str) -> str:
+    if not 0 < len(name.encode()) < 64 or re.search(r'[/\\. "$\0]', name):  # noqa: PLR2004 - MongoDB's limit
+        raise ValueError('is no name of a MongoDB database: 1 to 63 bytes, none of them a space or one of / \\ . " $')
+    return name
+
+
+def _checked_databases(names: str) -> str:
+    for name in names.split(","):
+        if name.strip():
+            _checked_database(name.strip())
+    return names
+
+
+def _addresses(text: str) -> tuple[tuple[str, int], ...]:
+    """The hosts and ports of ``host:port,host:port``.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    found = []
+    for address in filter(None, (each.strip() for each in text.split(","))):
+        try:
+            parts = urlsplit(f"//{address}")
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            host = port = None
+        if not host or re.search("[/?#@]", address):
+            raise ValueError(
+                "must be host:port,host:port,…; a password of the Sentinels goes into REDIS_SENTINEL_PASSWORD, "
+                "user and password of Redis into REDIS_URL"
+            )
+        found.append((host, port or SENTINEL_PORT))
+    if not found:
+        raise ValueError("must name at least one Sentinel")
+    return tuple(found)
+
+
+def _checked_addresses(text: str) -> str:
+    _addresses(text)
+    return text
+
+
+QueueUrl = Annotated[str, AfterValidator(partial(_checked_redis_url, database=BROKER_DATABASE))]
+ResultsUrl = Annotated[str, AfterValidator(partial(_checked_redis_url, database=RESULTS_DATABASE))]
+MongodbUri = Annotated[str, AfterValidator(_checked_mongodb_uri)]
+DatabaseName = Annotated[str, AfterValidator(_checked_database)]
+DatabaseNames = Annotated[str, AfterValidator(_checked_databases)]
+Addresses = Annotated[str, AfterValidator(_checked_addresses)]
 
 
 class Settings(BaseSettings):
@@ -40,7 +130,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
-    redis_url: RedisUrl = Field(
+    redis_url: QueueUrl = Field(
         validation_alias=AliasChoices("REDIS_URL", "CELERY_BROKER_URL"),
         description="The Redis server, as `redis://` or `rediss://`. Queue in database 0, results in database 2.",
     )
@@ -48,12 +138,12 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("MONGODB_URI", "MONGODB_HOST"),
         description="The MongoDB server or replica set that holds the task documents and the collections to join.",
     )
-    broker_url: RedisUrl | None = Field(
+    broker_url: QueueUrl | None = Field(
         default=None,
         validation_alias="CELERY_BROKER_URL",
         description="The queue's Redis, where it is another than `REDIS_URL`.",
     )
-    results_redis_url: RedisUrl | None = Field(
+    results_redis_url: ResultsUrl | None = Field(
         default=None,
         validation_alias="RESULTS_REDIS_URL",
         description="The results' Redis, where it is another than `REDIS_URL`: full results then never stop the queue.",
@@ -63,17 +153,34 @@ class Settings(BaseSettings):
         validation_alias="REDIS_TLS_VERIFY",
         description="`false` accepts a `rediss://` server with a self-signed certificate, as some platforms have.",
     )
-    tasks_database: str = Field(
+    redis_sentinels: Addresses | None = Field(
+        default=None,
+        validation_alias="REDIS_SENTINELS",
+        description="Redis Sentinels, as `host:port,host:port`; queue and results then follow the primary they name. "
+        "`REDIS_URL` may be left out: its user, password and `rediss://` count, its host does not.",
+    )
+    redis_sentinel_master: str = Field(
+        default="mymaster",
+        min_length=1,
+        validation_alias="REDIS_SENTINEL_MASTER",
+        description="The name that the Sentinels know the primary by.",
+    )
+    redis_sentinel_password: SecretStr | None = Field(
+        default=None,
+        validation_alias="REDIS_SENTINEL_PASSWORD",
+        description="The Sentinels' own password, where they ask for one.",
+    )
+    tasks_database: DatabaseName = Field(
         default="tasks",
         validation_alias="TASKS_DATABASE",
         description="The MongoDB database that holds the task documents, in the collection `task_results`.",
     )
-    join_database: str = Field(
+    join_database: DatabaseName = Field(
         default="shop",
         validation_alias="JOIN_DATABASE",
         description="The MongoDB database that holds `users` and `orders`.",
     )
-    join_databases: str = Field(
+    join_databases: DatabaseNames = Field(
         default="shop,flights",
         validation_alias="JOIN_DATABASES",
         description="The MongoDB databases that are open for joins, separated by commas.",
@@ -180,21 +287,39 @@ class Settings(BaseSettings):
         named = {name.strip() for name in self.join_databases.split(",")}
         return frozenset(named - {"", self.tasks_database})
 
+    @model_validator(mode="before")
+    @classmethod
+    def _sentinels_say_where(cls, variables: dict[str, Any]) -> dict[str, Any]:
+        return {"REDIS_URL": "redis://", **variables} if variables.get("REDIS_SENTINELS") else variables
+
+    @field_validator("redis_sentinels")
+    @classmethod
+    def _nothing_else_says_where(cls, sentinels: str | None, info: ValidationInfo) -> str | None:
+        if sentinels and info.data.get("broker_url"):
+            raise ValueError("cannot be set beside CELERY_BROKER_URL; user and password of Redis go into REDIS_URL")
+        return sentinels
+
+    @property
+    def sentinels(self) -> tuple[tuple[str, int], ...]:
+        """Host and port of each Sentinel; none where the URLs say where Redis is."""
+        return _addresses(self.redis_sentinels) if self.redis_sentinels else ()
+
     @property
     def kombu_broker_url(self) -> str:
-        """The queue's URL as Celery takes it."""
+        """The queue's URL as Celery takes it; with Sentinels one for each of them."""
         verify = "CERT_REQUIRED" if self.redis_tls_verify else "CERT_NONE"
-        return _redis_url_with(self.broker_url or self.redis_url, BROKER_DATABASE, verify)
+        url = _redis_url_with(self.broker_url or self.redis_url, BROKER_DATABASE, verify)
+        return ";".join(_sentinel_url(url, *address) for address in self.sentinels) or url
 
     @property
     def queue_url(self) -> str:
-        """The queue's URL as redis-py takes it."""
+        """The queue's URL as redis-py takes it; with Sentinels it says all but the host."""
         verify = "required" if self.redis_tls_verify else "none"
         return _redis_url_with(self.broker_url or self.redis_url, BROKER_DATABASE, verify)
 
     @property
     def results_url(self) -> str:
-        """The results' URL as redis-py takes it."""
+        """The results' URL as redis-py takes it; with Sentinels it says all but the host, unless it is another one."""
         verify = "required" if self.redis_tls_verify else "none"
         return _redis_url_with(self.results_redis_url or self.redis_url, RESULTS_DATABASE, verify)
 
@@ -212,6 +337,15 @@ def _redis_url_with(url: str, database: int, tls_verify: str) -> str:
     return urlunsplit(parts._replace(path=f"/{database}", query=urlencode(query)))
 
 
+def _sentinel_url(url: str, host: str, port: int) -> str:
+    """The URL with the address of a Sentinel, for kombu, which splits a list of them at each semicolon."""
+    parts = urlsplit(url)
+    user, password = (quote(unquote(each or ""), safe="") for each in (parts.username, parts.password))
+    login = f"{user}:{password}@" if user or password else ""
+    host = f"[{host}]" if ":" in host else host
+    return urlunsplit(parts._replace(scheme="sentinel", netloc=f"{login}{host}:{port}"))
+
+
 @cache
 def settings() -> Settings:
     """The settings of this process.
@@ -222,7 +356,8 @@ def settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        raise SettingsError("; ".join(_complaint(dict(detail)) for detail in error.errors())) from None
+        # What two fields read from one variable is said once.
+        raise SettingsError("; ".join(dict.fromkeys(_complaint(dict(detail)) for detail in error.errors()))) from None
 
 
 def _complaint(detail: dict[str, Any]) -> str:
@@ -236,6 +371,6 @@ def _name_in_use(variable: str) -> str:
     """This variable, or the other name of it that is set."""
     for field in Settings.model_fields.values():
         names = getattr(field.validation_alias, "choices", [])
-        if variable in names:
+        if variable in names[:1]:
             return next((str(name) for name in names if os.environ.get(str(name))), variable)
     return variable
