@@ -4,12 +4,16 @@ import sys
 
 import pymongo
 from celery import states
-from redis.exceptions import ResponseError
+from pymongo.errors import OperationFailure, PyMongoError
+from redis.exceptions import RedisError, ResponseError
 
 from worker_tasks.connections import close_connections, connections
 from worker_tasks.ledger import NEWEST_FIRST
 from worker_tasks.metadata import labels_of
 from worker_tasks.settings import SettingsError
+
+#: Characters of a server's refusal that are shown.
+MESSAGE_LENGTH = 300
 
 
 def release() -> str | None:
@@ -25,6 +29,26 @@ def release() -> str | None:
     if warning := eviction_warning():
         print(warning, file=sys.stderr)
     return None
+
+
+def problem() -> str | None:
+    """What is wrong, in one line, whatever it is; None where everything is ready."""
+    try:
+        return release()
+    except OperationFailure as error:
+        said = error.details or {}
+        return (
+            f"MongoDB refuses it: {_shortened(said.get('errmsg') or str(error))} ({said.get('codeName', error.code)})"
+        )
+    except PyMongoError as error:
+        return f"MONGODB_URI cannot be used: {_shortened(str(error))} ({type(error).__name__})"
+    except RedisError as error:
+        return f"Redis refuses it: {_shortened(str(error))} ({type(error).__name__})"
+
+
+def _shortened(message: str) -> str:
+    """One line of it. What comes after a brace is the command that was refused, with all that goes with it."""
+    return " ".join(message.partition("{")[0].split())[:MESSAGE_LENGTH].rstrip()
 
 
 def ensure_indexes() -> None:
@@ -83,6 +107,6 @@ def eviction_warning() -> str | None:
 
 
 if __name__ == "__main__":
-    problem = release()
+    complaint = problem()
     close_connections()
-    sys.exit(f"release: {problem}" if problem else 0)
+    sys.exit(f"release: {complaint}" if complaint else 0)

@@ -56,6 +56,59 @@ def test_settings_that_are_missing_stop_it_with_a_sentence() -> None:
     assert "MONGODB_URI is not set" in run.stderr
 
 
+def one_line(run: subprocess.CompletedProcess[str]) -> str:
+    """What stopped it; it said so in one line."""
+    assert run.returncode == 1
+    (line,) = run.stderr.splitlines()
+    return line
+
+
+def test_a_wrong_password_of_mongodb_is_said_in_one_line(mongodb_server: Server) -> None:
+    line = one_line(release(MONGODB_URI=mongodb_server.url.replace("://", "://guest:wrong@")))
+    assert line.startswith("release: MongoDB refuses it: Authentication failed")
+    assert "wrong" not in line
+
+
+def test_what_mongodb_refuses_to_do_is_said_in_one_line(servers: None) -> None:
+    collection = connections().mongodb.clashing.task_results
+    collection.create_index("expires_at", expireAfterSeconds=1)
+    line = one_line(release(TASKS_DATABASE="clashing"))
+    assert line.startswith("release: MongoDB refuses it: ")
+    assert line.endswith("(IndexOptionsConflict)")
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("mongodb://me:p@ss@store", "MONGODB_URI: "),
+        ("mongodb+srv://me:p@ss@store.invalid", "MONGODB_URI cannot be used: "),
+    ],
+)
+def test_a_uri_of_mongodb_that_can_not_be_used_is_said_in_one_line(uri: str, words: str) -> None:
+    line = one_line(release(MONGODB_URI=uri))
+    assert line.startswith(f"release: {words}")
+    assert "p@ss" not in line
+
+
+def test_a_database_that_can_not_be_is_said_in_one_line() -> None:
+    assert one_line(release(TASKS_DATABASE="my tasks")).startswith("release: TASKS_DATABASE: ")
+
+
+@pytest.mark.parametrize(
+    ("password", "words"), [("pw", "release: Redis refuses it: "), ("wrong", "release: Redis (queue) does not answer")]
+)
+def test_a_redis_that_lets_nobody_in_is_said_in_one_line(
+    servers: None, redis_server: Server, password: str, words: str
+) -> None:
+    redis: Any = connections().queue
+    redis.execute_command("ACL", "SETUSER", "stranger", "on", ">pw", "-@all")
+    try:
+        run = release(REDIS_URL=redis_server.url.replace("://", f"://stranger:{password}@"))
+    finally:
+        redis.execute_command("ACL", "DELUSER", "stranger")
+    assert one_line(run).startswith(words)
+
+
 @pytest.fixture
 def eviction(servers: None, request: pytest.FixtureRequest) -> Iterator[str]:
     """The policy of a full Redis, for the length of a test."""
