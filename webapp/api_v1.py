@@ -296,7 +296,7 @@ def _summary(task: Document) -> results.Summary:
 
     Raises:
         Conflict: it has none.
-        Gone: it expired, or another run took its place.
+        Gone: it expired, was discarded or lost, or another run took its place.
     """
     key = results.key_of(task)
     if key is None:
@@ -305,7 +305,7 @@ def _summary(task: Document) -> results.Summary:
     if summary is None:
         newer = results.find(key)
         raise Gone(
-            "The result expired. Ask for the join again."
+            f"{presentation.fate_of_result(task, ledger.now(), replaced=False).value} Ask for the join again."
             if newer is None
             else f"A newer run took the place of this result: that of the task {newer.task_id}."
         )

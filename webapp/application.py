@@ -54,7 +54,7 @@ FILTERS: dict[ModuleType, tuple[str, ...]] = {
         "values_said",
     ),
     words: (
-        *("about", "about_size", "ago", "bson_value", "columns_of", "duration", "exactly", "is_past"),
+        *("about", "about_size", "ago", "bson_value", "columns_of", "duration", "exactly"),
         *("has_lists", "instant_of", "joined_columns", "seconds", "share", "size"),
     ),
     join_words: ("as_curl", "as_json"),

@@ -23,7 +23,7 @@ from worker_tasks.errors import (
 from worker_tasks.results import ResultGone
 
 RETRY_AFTER_SECONDS = "5"
-WENT_AWAY = "The result expired or was replaced while it was read."
+WENT_AWAY = "The result went away while it was read: it expired, was replaced or discarded, or Redis lost it."
 
 logger = logging.getLogger(__name__)
 

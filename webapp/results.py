@@ -8,7 +8,7 @@ from flask import Blueprint, Response, flash, make_response, redirect, render_te
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import NotFound
 
-from webapp import reading, words
+from webapp import presentation, reading, words
 from webapp.paging import number_or_last
 from worker_tasks import ledger, results
 from worker_tasks.connections import Document
@@ -61,7 +61,9 @@ def read(task_id: str, page: Callable[[Document, Summary], ResponseReturnValue])
         # An error would be swapped nowhere, and the page would ask for ever.
         return _nothing(refresh=True)
     look = reading.address_of(reading.excerpt_asked())
-    return render_template("results/gone.html", task=task, newer=results.find(key), look=look), 410
+    newer = results.find(key)
+    fate = presentation.fate_of_result(task, ledger.now(), replaced=newer is not None)
+    return render_template("results/gone.html", task=task, newer=newer, fate=fate.name, look=look), 410
 
 
 def _nothing(*, refresh: bool = False) -> Response:

@@ -90,6 +90,7 @@ def _seen(task_id: str) -> dict[str, Any]:
     return {
         "task": task,
         "summary": summary,
+        "fate": None if summary else _fate_of_result(task),
         # What was looked at in a result that is gone is looked at again in the one that comes.
         "look": reading.address_of(reading.excerpt_asked()),
         "progress": alive.progress if alive else None,
@@ -99,6 +100,13 @@ def _seen(task_id: str) -> dict[str, Any]:
         "tag": _tag(alive.tag if alive else revision_of(task), task),
         "poll_seconds": presentation.poll_seconds(task, datetime.now(UTC)),
     }
+
+
+def _fate_of_result(task: dict[str, Any]) -> str | None:
+    """What became of the result of a task that has none now; None where it never had one."""
+    if (key := results.key_of(task)) is None:
+        return None
+    return presentation.fate_of_result(task, ledger.now(), replaced=results.find(key) is not None).name
 
 
 def revision_of(task: dict[str, Any]) -> str:

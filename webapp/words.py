@@ -85,10 +85,6 @@ def instant_of(value: Any) -> str | None:
     return None
 
 
-def is_past(instant: datetime) -> bool:
-    return instant < datetime.now(UTC)
-
-
 def exactly(instant: datetime) -> str:
     """``2026-11-20 22:15:03 UTC``."""
     return instant.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -36,7 +36,7 @@ def _fetch(chosen: argparse.Namespace) -> int:
     except REDIS_FAILURES as error:
         raise unavailable(error) from error
     if joined is None:
-        print(f"There is no result for {chosen.user_id}: never joined, or expired.", file=sys.stderr)
+        print(f"There is no result for {chosen.user_id}: never joined, expired, or lost.", file=sys.stderr)
         return 1
     print(bytes_to_str(joined))
     return 0

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -275,7 +276,22 @@ def test_an_expired_and_a_replaced_result_are_gone(client: FlaskClient, servers:
     summary = results.find(f"join_result:{task_id}")
     assert summary is not None
     connections().results.delete(summary.key, results.summary_key(summary.key))
-    assert "expired" in assert_problem(client.get(f"/api/v1/tasks/{task_id}/result"), 410)["detail"]
+    ledger.set_expiry(task_id, ledger.now() + timedelta(seconds=2))
+    for address in ("result", "result.json"):
+        problem = assert_problem(client.get(f"/api/v1/tasks/{task_id}/{address}"), 410)
+        assert problem["detail"] == "The result expired. Ask for the join again."
+
+
+def test_a_result_that_redis_lost_is_said_to_be_lost(client: FlaskClient, servers: None) -> None:
+    task_id = finished_with([{"_id": 1}])
+    for key in connections().results.scan_iter(f"*{task_id}"):
+        connections().results.delete(key)
+    for address in ("result", "result.json", "result.csv", "result.ndjson"):
+        problem = assert_problem(client.get(f"/api/v1/tasks/{task_id}/{address}"), 410)
+        assert problem["detail"] == "Redis lost this result before it expired. Ask for the join again."
+    ledger.set_expiry(task_id, ledger.now(), discarded=True)
+    problem = assert_problem(client.get(f"/api/v1/tasks/{task_id}/result"), 410)
+    assert problem["detail"] == "This result was discarded by hand. Ask for the join again."
 
 
 def test_a_partial_result_is_read_and_said_to_be_partial(client: FlaskClient, servers: None) -> None:

@@ -85,6 +85,31 @@ def test_an_expired_result_says_when_and_can_be_run_again(client: FlaskClient, w
     assert f'action="/tasks/{task_id}/runs"' in page.text
 
 
+LOST = "Redis lost this result before it expired."
+
+
+@pytest.mark.parametrize(("seconds_left", "lost"), [(60, True), (2, False)])
+def test_a_result_that_redis_lost_is_said_to_be_lost_and_can_be_run_again(
+    client: FlaskClient, long_result: str, seconds_left: int, *, lost: bool
+) -> None:
+    ledger.set_expiry(long_result, ledger.now() + timedelta(seconds=seconds_left))
+    for key in connections().results.scan_iter(f"*{result_key(long_result)}"):
+        connections().results.delete(key)
+    gone, task = client.get(f"/tasks/{long_result}/result"), client.get(f"/tasks/{long_result}")
+    assert (gone.status_code, task.status_code) == (410, 200)
+    for page in (gone.text, task.text):
+        assert (LOST in page) is lost
+        assert ("The joined documents expired" in page or "This result expired" in page) is not lost
+        assert page.count(f'action="/tasks/{long_result}/runs"') == 1
+
+
+def test_a_result_that_a_newer_run_replaced_is_not_said_to_be_lost(client: FlaskClient, long_result: str) -> None:
+    for newer in ("newer", "newest"):
+        publish([{"_id": 1}], result_key(long_result), newer, 60)
+    for address in (f"/tasks/{long_result}/result", f"/tasks/{long_result}"):
+        assert LOST not in client.get(address).text
+
+
 def test_the_result_before_the_newest_is_still_read_and_the_one_before_that_leads_to_the_newest(
     client: FlaskClient, worker: Process
 ) -> None:

@@ -43,7 +43,7 @@ def test_fetching_what_is_not_there_is_an_error_and_a_sentence(
     assert main(["fetch", "nobody was ever joined"]) == 1
     answer = capsys.readouterr()
     assert answer.out == ""
-    assert answer.err == "There is no result for nobody was ever joined: never joined, or expired.\n"
+    assert answer.err == "There is no result for nobody was ever joined: never joined, expired, or lost.\n"
 
 
 @pytest.mark.parametrize(
