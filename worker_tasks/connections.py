@@ -28,8 +28,6 @@ REDIS_TIMEOUT = 1.0
 #: The same for hints, which must not hold up what they are about. Asking, publishing and two hints on a frozen
 #: Redis stay under 3 s.
 HINT_TIMEOUT = 0.3
-#: The same for putting the parts of a result together: some hundreds of megabytes are copied, and logged, at once.
-PUBLISHING_TIMEOUT = 30.0
 #: The same for a Sentinel, which keeps everything in memory. All of them may have to be asked, one after the other.
 SENTINEL_TIMEOUT = 0.2
 TASKS_COLLECTION = "task_results"
@@ -62,7 +60,6 @@ class Connections:
         results_at = None if settings.results_redis_url else primary
         self.results = _redis_client(settings.results_url, results_at)
         self.hints = _redis_client(settings.results_url, results_at, HINT_TIMEOUT)
-        self.publishing = _redis_client(settings.results_url, results_at, PUBLISHING_TIMEOUT)
         self.queue = _redis_client(settings.queue_url, primary)
         self._settings = settings
 
@@ -96,7 +93,6 @@ class Connections:
         self.joins.close()
         self.results.close()
         self.hints.close()
-        self.publishing.close()
         self.queue.close()
         self._sentinel.close()
 

@@ -237,7 +237,7 @@ def test_with_sentinels_nothing_else_need_say_where_redis_is(environment: pytest
 def test_with_sentinels_a_url_says_user_and_password(environment: pytest.MonkeyPatch) -> None:
     read(environment, REDIS_SENTINELS=SENTINELS, REDIS_URL="redis://me:a%3Bb%2Fc@ignored:1")
     clients = Connections(settings())
-    for client, database in ((clients.queue, 0), (clients.results, 2), (clients.hints, 2), (clients.publishing, 2)):
+    for client, database in ((clients.queue, 0), (clients.results, 2), (clients.hints, 2)):
         said = client.connection_pool.connection_kwargs
         assert (said["username"], said["password"], said["db"]) == ("me", "a;b/c", database)
         assert isinstance(client.connection_pool, SentinelConnectionPool)
@@ -252,7 +252,7 @@ def test_with_sentinels_results_can_have_a_server_of_their_own(environment: pyte
     read(environment, REDIS_SENTINELS=SENTINELS, RESULTS_REDIS_URL="redis://apart:1")
     clients = Connections(settings())
     assert isinstance(clients.queue.connection_pool, SentinelConnectionPool)
-    for client in (clients.results, clients.hints, clients.publishing):
+    for client in (clients.results, clients.hints):
         assert client.connection_pool.connection_kwargs["host"] == "apart"
     clients.close()
 
