@@ -20,6 +20,7 @@ from worker_tasks import live
 from worker_tasks.connections import Document, connections
 from worker_tasks.errors import TaskNotFound
 from worker_tasks.metadata import labels_of
+from worker_tasks.old_documents import completed
 from worker_tasks.settings import settings
 
 FINAL_STATES = frozenset({states.SUCCESS, states.FAILURE, states.REVOKED})
@@ -359,7 +360,7 @@ def find(task_id: str) -> Document:
     task = connections().tasks.find_one({"_id": task_id})
     if task is None:
         raise TaskNotFound(task_id)
-    return task
+    return completed(task, new_document)
 
 
 def set_metadata(task_id: str, metadata: Document, version: int) -> bool:

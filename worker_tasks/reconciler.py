@@ -16,11 +16,13 @@ from typing import Any
 
 from celery import bootsteps, states
 from kombu.utils.encoding import bytes_to_str
+from pymongo.errors import PyMongoError
 from redis.exceptions import LockError
 
 from worker_tasks import ledger, results, sharing, task_search
 from worker_tasks.connections import Document, connections
 from worker_tasks.errors import MONGODB_FAILURES, REDIS_FAILURES, TaskLost, TaskNotFound
+from worker_tasks.indexes import ensure_indexes
 from worker_tasks.settings import settings
 
 #: Tasks repaired in one pass.
@@ -119,8 +121,11 @@ def _pages(queue: Any, key: str) -> Iterator[Any]:
 
 
 def _ids(messages: Iterable[Any]) -> Iterator[str]:
-    """The ids of the tasks; what comes after a full stop is a part of one."""
-    return (message["headers"]["id"].partition(".")[0] for message in messages if "id" in message.get("headers", {}))
+    """The ids of the tasks; what comes after a full stop may be a part of one."""
+    for message in messages:
+        if isinstance(task_id := message.get("headers", {}).get("id"), str):
+            yield task_id
+            yield task_id.partition(".")[0]
 
 
 class Reconciler(bootsteps.StartStopStep):
@@ -131,6 +136,7 @@ class Reconciler(bootsteps.StartStopStep):
     def __init__(self, worker: Any, **options: Any):
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
+        self._has_indexes = False
         super().__init__(worker, **options)
 
     def start(self, worker: Any) -> None:
@@ -144,14 +150,25 @@ class Reconciler(bootsteps.StartStopStep):
 
     def _run(self, app: Any) -> None:
         interval = settings().reconcile_seconds
+        self._has_indexes = self._make_indexes()
         while not self._stopped.wait(interval):
             try:
+                self._has_indexes = self._has_indexes or self._make_indexes()
                 self._pass(app, timedelta(seconds=interval))
             except (*MONGODB_FAILURES, *REDIS_FAILURES) as error:
                 logger.warning("not reconciled, a server is away: %s", error)
             except Exception:
                 # A task that can not be repaired must not keep the others from it for ever.
                 logger.exception("not reconciled")
+
+    def _make_indexes(self) -> bool:
+        """Where the release phase was left out, nothing would be found to repair, and two tasks might lead."""
+        try:
+            ensure_indexes()
+        except PyMongoError as error:
+            logger.error("not all indexes are there, run `python -m worker_tasks.release`: %s", error)
+            return False
+        return True
 
     def _pass(self, app: Any, quiet_for: timedelta) -> None:
         lock = connections().results.lock("reconciler", timeout=LOCK_SECONDS, blocking=False)

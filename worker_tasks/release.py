@@ -3,15 +3,20 @@
 import sys
 
 import pymongo
-from celery import states
 from pymongo.errors import OperationFailure, PyMongoError
 from redis.exceptions import RedisError, ResponseError
 
 from worker_tasks.connections import close_connections, connections
-from worker_tasks.ledger import NEWEST_FIRST
-from worker_tasks.metadata import labels_of
+from worker_tasks.indexes import SECONDS, ensure_indexes
+from worker_tasks.ledger import new_document
+from worker_tasks.old_documents import ORIGINAL_WAITING, all_fields, completed
 from worker_tasks.settings import SettingsError
 
+__all__ = ["ensure_indexes", "release"]
+
+#: Where kombu keeps what is bound to the exchange of the default queue, and the second queue as it was bound there.
+OLD_BINDING = "celery\x06\x16\x06\x16reading"
+BINDINGS = ("_kombu.binding.celery", "_kombu.binding_permanent.celery")
 #: Characters of a server's refusal that are shown.
 MESSAGE_LENGTH = 300
 
@@ -25,7 +30,8 @@ def release() -> str | None:
     if away := {name: answer for name, answer in answers.items() if answer != "ok"}:
         return "; ".join(f"{name} does not answer ({reason})" for name, reason in away.items())
     ensure_indexes()
-    label_old_tasks()
+    complete_old_documents()
+    unbind_reading_queue()
     if warning := eviction_warning():
         print(warning, file=sys.stderr)
     return None
@@ -51,44 +57,34 @@ def _shortened(message: str) -> str:
     return " ".join(message.partition("{")[0].split())[:MESSAGE_LENGTH].rstrip()
 
 
-def ensure_indexes() -> None:
-    """Makes the indexes that the queries here use, and the one that ends a document's retention.
-
-    Raises:
-        pymongo.errors.PyMongoError: not all of them are there.
-    """
-    connections().tasks.create_indexes(
-        [
-            pymongo.IndexModel(NEWEST_FIRST),
-            # Each begins with what is asked for and goes on in the order of the list, so that no page is sorted.
-            pymongo.IndexModel([("labels", 1), *NEWEST_FIRST]),
-            # The rare states alone: the others are found without it, and each index is written at every change.
-            pymongo.IndexModel(
-                [("status", 1), *NEWEST_FIRST],
-                partialFilterExpression={"status": {"$in": [states.FAILURE, states.REVOKED]}},
-            ),
-            *(
-                pymongo.IndexModel([(field, 1), *NEWEST_FIRST], partialFilterExpression={field: {"$type": "string"}})
-                for field in ("fingerprint", "requested_by")
-            ),
-            pymongo.IndexModel([("status", 1), ("changed_at", 1)]),
-            pymongo.IndexModel("leads", unique=True, partialFilterExpression={"leads": {"$type": "string"}}),
-            pymongo.IndexModel("shares", partialFilterExpression={"shares": {"$type": "string"}}),
-            # Not on date_done: Celery's own backend makes a plain index there, and the two would collide.
-            pymongo.IndexModel("expires_at", expireAfterSeconds=0),
-        ]
-    )
-
-
-def label_old_tasks() -> None:
-    """Gives tasks that were recorded by an older version what they are found by.
+def complete_old_documents() -> None:
+    """Gives task documents what they lack that the original application, a stock backend or an older version wrote.
 
     Raises:
         pymongo.errors.PyMongoError: not known to be done.
     """
-    for task in connections().tasks.find({"labels": {"$exists": False}}, {"metadata": True}):
-        labels = labels_of(task.get("metadata") or {})
-        connections().tasks.update_one({"_id": task["_id"]}, {"$set": {"labels": labels}})
+    tasks = connections().tasks
+    lacking = [{field: {"$exists": False}} for field in sorted(all_fields(new_document))]
+    with pymongo.timeout(SECONDS):
+        # A message without an id left one; nothing can name it.
+        tasks.delete_many({"_id": None})
+        for task in tasks.find({"$or": [{"status": ORIGINAL_WAITING}, *lacking]}):
+            whole = completed(task, new_document)
+            changed = {field: value for field, value in whole.items() if field not in task or task[field] != value}
+            if unreadable := {field: task[field] for field in changed if task.get(field) is not None}:
+                changed["unreadable"] = unreadable
+            # If a worker has taken it meanwhile, that one's state stays.
+            tasks.update_one({"_id": task["_id"], "status": task.get("status")}, {"$set": changed})
+
+
+def unbind_reading_queue() -> None:
+    """An older version had bound the second queue to the exchange of the first: what was sent there was run twice.
+
+    Raises:
+        redis.exceptions.RedisError: not known to be done.
+    """
+    for key in BINDINGS:
+        connections().queue.srem(key, OLD_BINDING)
 
 
 def eviction_warning() -> str | None:

@@ -12,8 +12,9 @@ from pymongo.errors import ExecutionTimeout
 
 from worker_tasks.connections import Document, connections, within
 from worker_tasks.errors import SearchTooSlow, TookTooLong
-from worker_tasks.ledger import NEWEST_FIRST, UNFINISHED_STATES
+from worker_tasks.ledger import NEWEST_FIRST, UNFINISHED_STATES, new_document
 from worker_tasks.metadata import label_of
+from worker_tasks.old_documents import completed
 
 #: Seconds that a search may take: a text is looked for in every document.
 SEARCH_SECONDS = 1.5
@@ -97,7 +98,8 @@ def search(wanted: TaskFilter, limit: int, after: Cursor | None = None) -> list[
     query = {"$and": conditions} if conditions else {}
     try:
         with within(SEARCH_SECONDS):
-            return list(connections().tasks.find(query).sort(NEWEST_FIRST).limit(limit))
+            found = connections().tasks.find(query).sort(NEWEST_FIRST).limit(limit)
+            return [completed(task, new_document) for task in found]
     except TookTooLong as error:
         if wanted.looks_at_all and isinstance(error.__cause__, ExecutionTimeout):
             raise SearchTooSlow from error
@@ -105,7 +107,8 @@ def search(wanted: TaskFilter, limit: int, after: Cursor | None = None) -> list[
 
 
 def _newest(fields: Sequence[str], limit: int) -> list[Document]:
-    return list(connections().tasks.find({}, fields).sort(NEWEST_FIRST).limit(limit))
+    found = connections().tasks.find({}, fields).sort(NEWEST_FIRST).limit(limit)
+    return [completed(task, new_document) for task in found]
 
 
 def _keys_of(tasks: list[Document]) -> list[str]:
@@ -189,7 +192,8 @@ def unchanged_since(before: datetime) -> Iterator[Document]:
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
     quiet = {"status": {"$in": sorted(UNFINISHED_STATES)}, "changed_at": {"$lt": before}}
-    yield from connections().tasks.find(quiet).sort("changed_at", 1).hint([("status", 1), ("changed_at", 1)])
+    found = connections().tasks.find(quiet).sort("changed_at", 1).hint([("status", 1), ("changed_at", 1)])
+    yield from (completed(task, new_document) for task in found)
 
 
 def queues_waited_in() -> list[str | None]:
@@ -209,7 +213,7 @@ def still_the_same(tasks: list[Document]) -> list[Document]:
     """
     versions = {task["_id"]: task["version"] for task in tasks}
     found = connections().tasks.find({"_id": {"$in": list(versions)}})
-    return [task for task in found if task["version"] == versions[task["_id"]]]
+    return [whole for task in found if (whole := completed(task, new_document))["version"] == versions[task["_id"]]]
 
 
 def leader_of(fingerprint: str) -> Document | None:

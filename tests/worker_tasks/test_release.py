@@ -3,12 +3,14 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from development.servers import Server
 from tests.support import ROOT, paused
+from worker_tasks import ledger
 from worker_tasks.connections import connections
 
 
@@ -34,6 +36,41 @@ def test_it_makes_the_indexes(servers: None) -> None:
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
     assert connections().tasks.index_information() == before
     assert len(before) == 10
+
+
+def test_documents_of_the_original_application_get_what_they_lack(servers: None) -> None:
+    tasks = connections().tasks
+    ended = datetime(2025, 1, 2, tzinfo=UTC)
+    stock: dict[str, Any] = {
+        "status": "SUCCESS",
+        "result": '"x"',
+        "traceback": None,
+        "children": [],
+        "date_done": ended,
+    }
+    tasks.insert_one({"_id": "old-done", "metadata": {"team": "blue"}, **stock})
+    tasks.insert_one({"_id": "old-waiting", "metadata": {}, "status": "QUEUED", "args": "(1,)"})
+    tasks.insert_one({"_id": None, **stock})
+    assert release().returncode == 0
+    done, waiting = (tasks.find_one({"_id": task_id}) or {} for task_id in ("old-done", "old-waiting"))
+    assert done.keys() == waiting.keys() - {"unreadable"} == ledger.new_document("id").keys()
+    assert (done["queued_at"], done["labels"], done["result"]) == (ended, ["team\0blue"], '"x"')
+    assert (waiting["status"], waiting["timeline"][0]["status"]) == ("PENDING", "PENDING")
+    assert (waiting["args"], waiting["unreadable"]) == ([], {"status": "QUEUED", "args": "(1,)"})
+    assert done["expires_at"] > datetime.now(UTC)
+    assert tasks.count_documents({"_id": None}) == 0
+    assert release().returncode == 0
+    assert tasks.find_one({"_id": "old-done"}) == done
+    tasks.delete_many({"_id": {"$in": ["old-done", "old-waiting"]}})
+
+
+def test_a_queue_that_was_bound_to_the_exchange_of_another_is_so_no_longer(servers: None) -> None:
+    redis: Any = connections().queue
+    for key in ("_kombu.binding.celery", "_kombu.binding_permanent.celery"):
+        redis.sadd(key, "celery\x06\x16\x06\x16celery", "celery\x06\x16\x06\x16reading")
+    assert release().returncode == 0
+    for key in ("_kombu.binding.celery", "_kombu.binding_permanent.celery"):
+        assert redis.smismember(key, ["celery\x06\x16\x06\x16celery", "celery\x06\x16\x06\x16reading"]) == [1, 0]
 
 
 @pytest.mark.parametrize("server", ["redis_server", "mongodb_server"])
