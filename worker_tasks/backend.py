@@ -12,8 +12,10 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 
 from worker_tasks import ledger
+from worker_tasks.claim import OF_CELERY, ClaimedTask, is_task_id
 from worker_tasks.connections import Document, connections
 from worker_tasks.errors import MONGODB_FAILURES, TaskNotFound
+from worker_tasks.indexes import CELERY_RESULTS
 from worker_tasks.settings import settings
 
 GROUPS_COLLECTION = "task_groups"
@@ -57,12 +59,38 @@ class MetadataBackend(MongoBackend):
         """Without this, an outcome that meets a MongoDB fail-over is lost and its message acknowledged."""
         return isinstance(error, MONGODB_FAILURES)
 
+    def mark_as_done(
+        self,
+        task_id: str,
+        result: Any,
+        request: Any = None,
+        store_result: bool = True,
+        state: str = states.SUCCESS,
+    ) -> None:
+        """A result that is to be ignored is not kept; that the task has ended is."""
+        if self._has_document(request) and (not store_result or request.ignore_result):
+            self.store_result(task_id, None, state, request=request)
+        super().mark_as_done(task_id, result, request, store_result, state)
+
     def mark_as_failure(self, task_id: str, exc: Exception, *arguments: Any, **options: Any) -> Any:
         """Celery takes what can not be stored or published for the task's failure; here its message goes back."""
         if is_no_outcome(exc):
             logger.error("task %s: not recorded as its failure: %r", task_id, exc)
             return None
+        if self._has_document(options.get("request")):
+            options["store_result"] = True
         return super().mark_as_failure(task_id, exc, *arguments, **options)
+
+    def mark_as_revoked(self, task_id: str, *arguments: Any, **options: Any) -> Any:
+        """Recorded even if the result is to be ignored, as its end."""
+        if self._has_document(options.get("request")):
+            options["store_result"] = True
+        return super().mark_as_revoked(task_id, *arguments, **options)
+
+    def _has_document(self, request: Any) -> bool:
+        if request is None or getattr(request, "is_eager", False):
+            return False
+        return isinstance(self.app.tasks.get(getattr(request, "task", None)), ClaimedTask)
 
     def mark_as_retry(self, task_id: str, *arguments: Any, **options: Any) -> Any:
         """The retry is published by now: where its record is missing, the next beginning is recorded all the same."""
@@ -81,9 +109,16 @@ class MetadataBackend(MongoBackend):
         request: Any = None,
         **_: Any,
     ) -> Any:
+        if not is_task_id(task_id):
+            logger.error("%s of a task without an id is not recorded: %r", state, result)
+            return result
         meta = self._get_result_meta(
             result=self.encode(result), state=state, traceback=traceback, request=request, format_date=False
         )
+        if str(getattr(request, "task", None)).startswith(OF_CELERY):
+            whole = {"_id": task_id, **meta}
+            self.collection.database[CELERY_RESULTS].replace_one({"_id": task_id}, whole, upsert=True)
+            return result
         # Only a claimed attempt knows its number; what Celery's main process reports of a lost child does not, and is
         # taken for the attempt that its count of retries suggests. Of a task with an unknown name it has not even that.
         attempt = getattr(request, "attempt", None) or (getattr(request, "retries", 0) or 0) + 1 if request else None
@@ -98,7 +133,10 @@ class MetadataBackend(MongoBackend):
         try:
             task = ledger.find(task_id)
         except TaskNotFound:
-            return {"status": states.PENDING, "result": None}
+            found = self.collection.database[CELERY_RESULTS].find_one({"_id": task_id})
+            if found is None:
+                return {"status": states.PENDING, "result": None}
+            task = found
         return self.meta_from_decoded(
             {
                 "task_id": task["_id"],

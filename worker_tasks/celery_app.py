@@ -1,17 +1,18 @@
 """The Celery application and its settings, each unusual one with its reason."""
 
+from collections.abc import Callable
 from typing import Any
 
-from celery import Celery, states
+from celery import Celery, Task, states
 from celery.signals import celeryd_init
 from celery.utils import uuid
 from celery.utils.log import get_task_logger
-from kombu.entity import Queue
+from kombu.entity import Exchange, Queue
 from pymongo.errors import PyMongoError
 
 from worker_tasks import broker, ledger, room
 from worker_tasks.capacity import Announcer
-from worker_tasks.claim import ClaimedTask
+from worker_tasks.claim import LONGEST_ID, OF_CELERY, ClaimedTask, is_task_id
 from worker_tasks.connections import Document, sentinel_options
 from worker_tasks.errors import NotPublished, is_refusal
 from worker_tasks.lease import Lease
@@ -39,6 +40,14 @@ class RecordingCelery(Celery):
     this, because Celery swallows what they raise.
     """
 
+    def _task_from_fun(
+        self, fun: Callable[..., Any], name: str | None = None, base: type[Task] | None = None, **options: Any
+    ) -> Task:
+        """A plain task of what is Celery's own, whatever the others are."""
+        if base is None and name is not None and name.startswith(OF_CELERY):
+            base = Task
+        return super()._task_from_fun(fun, name, base, **options)
+
     def send_task(  # noqa: PLR0913 - Celery's and two more
         self,
         name: str,
@@ -59,12 +68,15 @@ class RecordingCelery(Celery):
             pymongo.errors.PyMongoError: MongoDB is away; neither recorded nor published.
             kombu.exceptions.OperationalError: not published: see :meth:`record_unpublished`.
             kombu.exceptions.EncodeError: MongoDB can not store the arguments; neither recorded nor published.
+            ValueError: the id can not be one; neither recorded nor published.
         """
         task_id = task_id or uuid()
+        if not is_task_id(task_id):
+            raise ValueError(f"task_id must be text of 1 to {LONGEST_ID} characters")
         waits_by_this = False
         document: Document = {}
         # A retry is of a task that was recorded when it was first asked for.
-        if not (name.startswith("celery.") or options.get("retries")):
+        if not (name.startswith(OF_CELERY) or options.get("retries")):
             queue = options.get("queue")
             document = ledger.new_document(
                 task_id,
@@ -182,7 +194,8 @@ def celery_settings() -> dict[str, Any]:
         # the default would block the worker without limit.
         "result_backend_always_retry": True,
         "result_backend_max_retries": 8,
-        "task_queues": [Queue(DEFAULT_QUEUE), Queue(READING_QUEUE)],
+        # Each with an exchange of its own: of two queues bound to one, both get what is sent to it.
+        "task_queues": [Queue(DEFAULT_QUEUE), Queue(READING_QUEUE, Exchange(READING_QUEUE), READING_QUEUE)],
         "task_serializer": "json",
         "result_serializer": "json",
         "accept_content": ["json"],

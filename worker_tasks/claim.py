@@ -9,6 +9,16 @@ from worker_tasks import ledger
 from worker_tasks.errors import MONGODB_FAILURES, TaskTakesWorkerDown
 from worker_tasks.settings import settings
 
+#: What the names of Celery's own tasks begin with: they are nobody's, and have no document.
+OF_CELERY = "celery."
+#: Characters of a task id, which is part of an address.
+LONGEST_ID = 255
+
+
+def is_task_id(value: Any) -> bool:
+    """Whether a task document can be found by this, and named in an address."""
+    return isinstance(value, str) and 1 <= len(value) <= LONGEST_ID
+
 
 class ClaimedTask(Task):
     """A task that begins only if its document may leave the state it is in.
@@ -23,6 +33,10 @@ class ClaimedTask(Task):
     retry_on_worker_lost = False
 
     def before_start(self, task_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self.request.is_eager:
+            # Called in the caller's own process, with no message and no document.
+            self.request.attempt = 1
+            return
         try:
             answer = ledger.claim(task_id, self.name, args, kwargs, self.request.hostname, retries=self.request.retries)
         except MONGODB_FAILURES as error:

@@ -7,11 +7,16 @@ worker. Leases are renewed here, so the timeout can be short, and a killed worke
 import os
 import threading
 import time
+from collections.abc import Callable
+from signal import SIGTERM
 from typing import Any
 
+from billiard.common import TERM_SIGNAL, TERM_SIGNAME
 from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import WorkerLostError
 from celery import bootsteps
+from celery.exceptions import InvalidTaskError
+from celery.platforms import signals
 from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.request import Request
@@ -19,11 +24,13 @@ from celery.worker.state import task_ready
 from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
-from worker_tasks import ledger
+from worker_tasks import ledger, sharing
 from worker_tasks.backend import is_no_outcome
 from worker_tasks.broker import leases
+from worker_tasks.claim import LONGEST_ID, is_task_id
 from worker_tasks.connections import connections
-from worker_tasks.errors import TaskNotFound
+from worker_tasks.errors import REDIS_FAILURES, TaskNotFound
+from worker_tasks.joins import stopping
 
 #: Seconds until a renewal that failed is tried again.
 RETRY_SECONDS = 1.0
@@ -33,6 +40,8 @@ DEAF_AFTER = 2
 LEAVE_SECONDS = 15.0
 
 logger = get_logger(__name__)
+#: What keeps a note from being taken; the reconciler sees to the rest.
+NOT_DONE: tuple[type[Exception], ...] = (PyMongoError, TaskNotFound, *REDIS_FAILURES)
 
 
 class Lease(bootsteps.StartStopStep):
@@ -109,6 +118,11 @@ def _waiting(worker: Any) -> int:
 class LeasedRequest(Request):
     """A task in the worker's main process, which puts its message back where it has not come to an end."""
 
+    def __init__(self, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **options)
+        if not is_task_id(self.id):
+            raise InvalidTaskError(f"a task id is text of 1 to {LONGEST_ID} characters, not {self.id!r:.100}")
+
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         error = exc_info.exception
         if isinstance(error, ExceptionWithTraceback):
@@ -119,19 +133,27 @@ class LeasedRequest(Request):
             self.reject(requeue=True)
             return
         if isinstance(error, WorkerLostError | SystemExit) and not (self._already_cancelled or self._already_revoked):
-            self._note_loss(error)
+            note = f"the process that ran it was lost: {error}"
+            self._try("lost its process, and its document does not say so", ledger.amend, self.id, {}, note)
         super().on_failure(exc_info, send_failed_event, return_ok)
 
-    def _note_loss(self, error: BaseException) -> None:
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        """Ends a running task at somebody's command, in MongoDB as well; who shares its run gets another one."""
+        # Where it is remapped, children ignore SIGTERM, which is what Flower and Celery's own command send.
+        number = signals.signum(signal or TERM_SIGNAME)
+        self._try("is terminated, and its document does not say who asked", ledger.request_cancellation, self.id)
+        super().terminate(pool, TERM_SIGNAL if number == SIGTERM else number)
+        self._try("is terminated, MongoDB may still work on it", stopping.kill, stopping.mark(self.id))
+        self._try("is terminated, those who share its run wait on", sharing.hand_over, self.app, self.id)
+
+    def _try(self, otherwise: str, act: Callable[..., Any], *arguments: Any) -> None:
         try:
-            ledger.amend(self.id, {}, f"the process that ran it was lost: {error}")
-        except (PyMongoError, TaskNotFound) as missing:
-            logger.error("task %s lost its process, and its document does not say so: %s", self.id, missing)
+            act(*arguments)
+        except NOT_DONE as error:
+            logger.error("task %s %s: %s", self.id, otherwise, error)
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
         """Ends the task in a worker that stops; Celery puts its message back."""
         super().cancel(pool, signal, emit_retry)
-        try:
-            ledger.give_back(self.id, "its worker stopped; back in the queue")
-        except PyMongoError as error:
-            logger.error("task %s is back in the queue, and its document does not say so: %s", self.id, error)
+        note = "its worker stopped; back in the queue"
+        self._try("is back in the queue, and its document does not say so", ledger.give_back, self.id, note)

@@ -1,17 +1,24 @@
 """What others send, and what they write on our application: it goes as on stock Celery, and our record is kept."""
 
 from collections.abc import Iterator
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
-from celery import Celery, states
+from celery import Celery, chord, states
+from redis.utils import str_if_bytes
 
 from development.servers import Server
 from tests.faults.conftest import StartWorker
 from tests.faults.support import METADATA, failure, killed, messages, unacknowledged
 from tests.support import Process, eventually, wait_for_state
+from worker_tasks import ledger
 from worker_tasks.celery_app import app
-from worker_tasks.connections import connections
+from worker_tasks.connections import TASKS_COLLECTION, connections
+from worker_tasks.reconciler import reconcile
+from worker_tasks.tasks import long_running_task
 
 #: A module of tasks as somebody writes them who knows Celery and nothing of us.
 OTHERS = """
@@ -38,6 +45,24 @@ def rejects():
     raise Reject("not for me", requeue=False)
 
 
+@app.task(name="others.notes", ignore_result=True)
+def notes(file, times=0):
+    with open(file, "a") as log:
+        log.write("x")
+    if times == -1:
+        raise ValueError("noted and failed")
+
+
+@app.task(name="others.add")
+def add(x, y):
+    return x + y
+
+
+@app.task(name="others.total")
+def total(numbers):
+    return sum(numbers)
+
+
 @app.task(name="others.waits")
 def waits(for_file):
     while not pathlib.Path(for_file).exists():
@@ -58,6 +83,15 @@ def foreign(redis_server: Server) -> Iterator[Celery]:
     """A client with Celery's own defaults."""
     with Celery("foreign", broker=f"{redis_server.url}/0", set_as_current=False) as client:
         yield client
+
+
+def calls(name: str, *arguments: Any, queue: str, **options: Any) -> Any:
+    """The signature of a task of theirs."""
+    return app.signature(name, arguments, queue=queue, **options)
+
+
+def documents_of_celery() -> int:
+    return connections().tasks.count_documents({"name": {"$regex": "^celery"}})
 
 
 @pytest.mark.usefixtures("others")
@@ -99,3 +133,127 @@ def test_an_outcome_that_could_not_be_stored_is_not_taken_for_a_failure(
     assert (task["status"], task["result"]) == (states.SUCCESS, '"waited"')
     assert states.FAILURE not in [event["status"] for event in task["timeline"]]
     assert task["metadata"] == METADATA
+
+
+@pytest.mark.usefixtures("others")
+@pytest.mark.parametrize("name", ["others.notes", "others.waits"], ids=["by the task", "by the call"])
+def test_a_task_whose_result_is_ignored_runs_once_and_has_ended(queue: str, tmp_path: Path, name: str) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    task_id = app.send_task(name, [str(file)], queue=queue, ignore_result=True, metadata=METADATA).id
+    task = wait_for_state(task_id, states.SUCCESS)
+    assert (task["result"], task["metadata"]) == ("null", METADATA)
+    assert task["date_done"] is not None
+    assert task_id not in reconcile(app, timedelta(0))
+    assert file.read_text() == ("x" if name == "others.notes" else "")
+
+
+@pytest.mark.usefixtures("others")
+def test_a_task_whose_result_is_ignored_fails_with_its_reason(queue: str, tmp_path: Path) -> None:
+    task = wait_for_state(app.send_task("others.notes", [str(tmp_path / "log"), -1], queue=queue).id, states.FAILURE)
+    assert "noted and failed" in failure(task)
+
+
+@pytest.mark.usefixtures("others")
+def test_a_chord_whose_header_takes_its_time_has_a_body(queue: str, tmp_path: Path) -> None:
+    before = documents_of_celery()
+    # Its header is looked at once a second, more often than a task may crash.
+    header = [calls("others.add", 1, 2, queue=queue), calls("others.add", 3, 4, queue=queue, countdown=5)]
+    unlock = {"queue": queue}
+    app.conf.task_routes = {"celery.chord_unlock": unlock}
+    try:
+        result = chord(header, calls("others.total", queue=queue), app=app)()
+        assert result.get(timeout=30) == 10
+    finally:
+        app.conf.task_routes = None
+    assert documents_of_celery() == before
+
+
+@pytest.mark.usefixtures("others")
+def test_what_celery_s_own_tasks_return_is_read_and_they_are_nobody_s(queue: str) -> None:
+    before = connections().tasks.count_documents({})
+    add = calls("others.add", queue=queue)
+    result = app.send_task("celery.starmap", [dict(add), [[1, 2], [3, 4]]], queue=queue)
+    assert result.get(timeout=20) == [3, 7]
+    assert result.status == states.SUCCESS
+    assert connections().tasks.count_documents({}) == before
+
+
+def test_a_task_that_is_applied_in_place_has_no_document_and_no_message(servers: None, queue: str) -> None:
+    task_id = f"applied-{queue}"
+    result = long_running_task.apply(["in place"], task_id=task_id)
+    assert result.get() == "Processed: in place"
+    assert connections().tasks.count_documents({"_id": task_id}) == 0
+
+
+@pytest.mark.usefixtures("others")
+@pytest.mark.parametrize("task_id", [None, "", "x" * 300], ids=["null", "empty", "long"])
+def test_a_message_whose_id_names_nothing_runs_nothing(foreign: Celery, queue: str, task_id: Any) -> None:
+    before = connections().tasks.count_documents({})
+    for name in ("others.add", "no.such.task"):
+        message = foreign.amqp.create_task_message(task_id, name, [1, 2], {})
+        with foreign.producer_or_acquire() as producer:
+            foreign.amqp.send_task_message(producer, name, message, queue=queue)
+    # Worked off in order, and the worker lives.
+    wait_for_state(app.send_task("others.add", [1, 2], queue=queue).id, states.SUCCESS)
+    eventually(lambda: not messages(queue) and task_id not in unacknowledged())
+    assert connections().tasks.count_documents({}) == before + 1
+
+
+@pytest.mark.parametrize("terminate", ["command", "client"])
+def test_terminate_ends_a_running_task_and_frees_its_slot(
+    start_worker: StartWorker, queue: str, tmp_path: Path, terminate: str
+) -> None:
+    (tmp_path / "others_tasks.py").write_text(OTHERS)
+    start_worker("first", "--include others_tasks --concurrency 1", PYTHONPATH=str(tmp_path))
+    task_id = app.send_task("others.waits", [str(tmp_path / "never")], queue=queue, metadata=METADATA).id
+    wait_for_state(task_id, states.STARTED)
+    if terminate == "client":
+        app.control.revoke(task_id, terminate=True)
+    else:
+        app.control.terminate(task_id, signal="SIGTERM")
+    task = wait_for_state(task_id, states.REVOKED)
+    assert task["cancel_requested"]
+    assert task["metadata"] == METADATA
+    next_one = wait_for_state(app.send_task("others.add", [1, 2], queue=queue).id, states.SUCCESS)
+    assert next_one["result"] == "3"
+    assert ledger.find(task_id)["attempt"] == 1
+
+
+def test_events_of_tasks_are_sent_once_somebody_switches_them_on(start_worker: StartWorker, queue: str) -> None:
+    start_worker("first", LONG_TASK_SECONDS="0")
+    seen: list[str] = []
+    with app.connection_for_read() as connection:
+        receiver = app.events.Receiver(connection, handlers={"*": lambda event: seen.append(event["type"])})
+
+        def heard() -> set[str]:
+            # What happens to it before somebody listens is not heard.
+            task_id = long_running_task.apply_async(["heard"], queue=queue, countdown=0.5).id
+            with suppress(TimeoutError):
+                receiver.capture(limit=None, timeout=1, wakeup=False)
+            wait_for_state(task_id, states.SUCCESS)
+            return {name for name in seen if name.startswith("task-")}
+
+        assert heard() == set()
+        (answer,) = app.control.enable_events(["first@test"], reply=True)
+        assert "ok" in answer["first@test"]
+        eventually(lambda: {"task-started", "task-succeeded"} <= heard())
+    assert "worker-heartbeat" in seen
+
+
+def test_a_worker_makes_the_indexes_and_repairs_where_nobody_ran_the_release_phase(
+    start_worker: StartWorker, queue: str
+) -> None:
+    database = connections().mongodb[f"unreleased_{queue[-6:]}"]
+    lost = ledger.new_document(f"lost-{queue}", long_running_task.name, ["found"], queue=queue)
+    lost["changed_at"] = ledger.now() - timedelta(minutes=5)
+    database[TASKS_COLLECTION].insert_one(lost)
+    start_worker("first", TASKS_DATABASE=database.name, RECONCILE_SECONDS="1", LONG_TASK_SECONDS="0")
+    eventually(lambda: database[TASKS_COLLECTION].find_one({"_id": lost["_id"], "status": states.SUCCESS}))
+    assert database[TASKS_COLLECTION].index_information().keys() == connections().tasks.index_information().keys()
+    connections().mongodb.drop_database(database.name)
+
+
+def test_the_queues_have_an_exchange_each(worker: Process) -> None:
+    bound: Any = connections().queue.smembers("_kombu.binding.celery")
+    assert {str_if_bytes(member).split("\x06\x16")[-1] for member in bound} & {"celery", "reading"} == {"celery"}

@@ -17,6 +17,7 @@ from tests.faults.conftest import StartWorker
 from tests.faults.support import METADATA, TAGGED, child_that_runs, failure, in_mongodb, slow_join, submit_to
 from tests.support import eventually, wait_for_state
 from worker_tasks import ledger, results, staging
+from worker_tasks.celery_app import app
 from worker_tasks.connections import Document, connections
 from worker_tasks.joins import lifecycle, runs
 from worker_tasks.joins.catalog import Catalog
@@ -76,6 +77,21 @@ def test_a_join_is_stopped_before_its_first_batch(
     assert_revoked(task)
     assert task["partial"] is None
     assert_nothing_is_staged(task_id)
+
+
+def test_a_join_that_celery_s_own_command_terminates_ends_in_mongodb_and_its_follower_runs(
+    slow: Database[Document], start_worker: StartWorker, queue: str
+) -> None:
+    start_worker("first", "--concurrency 1")
+    task_id = submit(slow_join(sort=[["_id", -1]]), queue)
+    eventually(lambda: in_mongodb(task_id))
+    follower = ledger.new_document(f"follower-{queue}", "worker_tasks.tasks.long_running_task", ["own"], queue=queue)
+    connections().tasks.insert_one(follower | {"shares": task_id, "fingerprint": queue})
+    app.control.terminate(task_id, signal="SIGTERM")
+    task = wait_for_state(task_id, states.REVOKED)
+    assert (task["cancel_requested"], task["metadata"]) == (True, METADATA)
+    eventually(lambda: not in_mongodb(task_id), within=3)
+    wait_for_state(follower["_id"], states.SUCCESS)
 
 
 @pytest.mark.parametrize("pool", POOLS)
