@@ -164,7 +164,12 @@ class Reconciler(bootsteps.StartStopStep):
     def _make_indexes(self) -> bool:
         """Where the release phase was left out, nothing would be found to repair, and two tasks might lead."""
         try:
+            # Asked first, because making indexes may take long.
+            connections().mongodb.admin.command("ping")
             ensure_indexes()
+        except MONGODB_FAILURES as error:
+            logger.warning("the indexes are not looked at, MongoDB is away: %s", error)
+            return False
         except PyMongoError as error:
             logger.error("not all indexes are there, run `python -m worker_tasks.release`: %s", error)
             return False

@@ -68,6 +68,9 @@ def complete_old_documents() -> None:
     with pymongo.timeout(SECONDS):
         # A message without an id left one; nothing can name it.
         tasks.delete_many({"_id": None})
+        # All at once, because every document of an older version lacks these.
+        for field in ("crashes", "retries"):
+            tasks.update_many({field: {"$exists": False}}, {"$set": {field: 0}})
         for task in tasks.find({"$or": [{"status": ORIGINAL_WAITING}, *lacking]}):
             whole = completed(task, new_document)
             changed = {field: value for field, value in whole.items() if field not in task or task[field] != value}

@@ -9,13 +9,14 @@ from bson import ObjectId
 from celery import Celery, chain, group
 from celery.result import AsyncResult
 from kombu.exceptions import EncodeError
+from pymongo.database import Database
 
 from development.servers import Server
 from tests.support import Process, eventually, wait_for_state
 from tests.worker_tasks.support import METADATA, UNATTENDED, messages, new_id, task_in, waiting
 from worker_tasks import ledger
 from worker_tasks.celery_app import app
-from worker_tasks.connections import connections
+from worker_tasks.connections import Document, connections
 from worker_tasks.tasks import join_users_orders
 
 pytestmark = pytest.mark.usefixtures("servers")
@@ -63,6 +64,23 @@ def test_what_a_foreign_client_published_is_run_and_recorded(
     task = eventually(lambda: connections().tasks.find_one({"_id": task_id, "date_done": {"$ne": None}}))
     assert (task["status"], task["metadata"]) == (status, {})
     assert words in task["result"]
+
+
+def test_a_join_is_applied_in_place_without_a_document(shop: Database[Document]) -> None:
+    task_id = new_id()
+    for _ in range(2):
+        result = join_users_orders.apply(["u1"], task_id=task_id)
+        assert result.get() == {"redis_key": "user_order_result:u1", "count": 1}
+    assert connections().tasks.count_documents({"_id": task_id}) == 0
+
+
+@pytest.mark.parametrize("task_id", [5, "x" * 256])
+def test_an_id_that_can_be_none_is_refused_and_leaves_no_trace(task_id: Any) -> None:
+    queued = messages()
+    with pytest.raises(ValueError, match="task_id must be text of 1 to 255 characters"):
+        app.send_task("tests.waiting", ["u1"], task_id=task_id, queue=UNATTENDED)
+    assert connections().tasks.count_documents({"_id": task_id}) == 0
+    assert messages() == queued
 
 
 PUBLISH: list[Callable[[], AsyncResult]] = [
