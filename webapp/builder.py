@@ -9,6 +9,7 @@ from wtforms.fields.choices import SelectChoice
 
 from webapp.drafts import Draft
 from webapp.words import share
+from worker_tasks.errors import InvalidInput
 from worker_tasks.joins.sampling import Field, Look, collections_of, kind_of, look_at
 from worker_tasks.joins.suggestions import LeftField, Suggestion, suggest
 from worker_tasks.settings import settings
@@ -51,11 +52,13 @@ def look_around(draft: Draft) -> Surroundings:
         draft.database.data = databases[0]
     draft.database.choices = _options("Choose a database", {name: name for name in databases}, draft.database.data)
     if draft.database.data not in databases:
-        for part in [draft, *draft.join_forms]:
-            part.source.choices = _options("Choose a database first", {}, part.source.data)
-        return nothing_around(draft)
+        return _without_collections(draft, "Choose a database first")
     database = draft.database.data
-    collections = dict(collections_of(database))
+    try:
+        collections = dict(collections_of(database))
+    except InvalidInput as error:
+        draft.show_errors(error.errors)
+        return _without_collections(draft, "There is nothing to choose")
     options = {name: _with_count(name, count) for name, count in collections.items()}
     for part in [draft, *draft.join_forms]:
         part.source.choices = _options("Choose a collection", options, part.source.data)
@@ -71,6 +74,12 @@ def look_around(draft: Draft) -> Surroundings:
     brought = [draft.name_of(number) for number, form in enumerate(draft.join_forms) if form.brings]
     draft.fields.choices = _ticked(fields, [*filter(None, brought), *(draft.fields.data or [])])
     return Surroundings(databases, collections, look, joins)
+
+
+def _without_collections(draft: Draft, first: str) -> Surroundings:
+    for part in [draft, *draft.join_forms]:
+        part.source.choices = _options(first, {}, part.source.data)
+    return nothing_around(draft)
 
 
 def nothing_around(draft: Draft) -> Surroundings:

@@ -250,7 +250,7 @@ class Draft(TaskForm):
         """Puts what is wrong with the join beside the fields that say it; the rest stands above them all."""
         for path, message in errors.items():
             field = _field_at(self, path.split(".")[1:])
-            field.errors = [*field.errors, message[0].upper() + message[1:]]
+            field.errors = list(dict.fromkeys([*field.errors, message[0].upper() + message[1:]]))
 
     def address(self) -> str:
         """The form as the query of an address; empty where it is too long for one."""

@@ -5,6 +5,7 @@ from http import HTTPStatus
 from flask import Blueprint, jsonify
 from flask.typing import ResponseReturnValue
 
+from worker_tasks import room
 from worker_tasks.connections import connections
 
 blueprint = Blueprint("health", __name__)
@@ -19,5 +20,8 @@ def healthz() -> ResponseReturnValue:
 def readyz() -> ResponseReturnValue:
     answers = connections().ping()
     away = [name for name, answer in answers.items() if answer != "ok"]
-    status = HTTPStatus.SERVICE_UNAVAILABLE if away else HTTPStatus.OK
-    return jsonify({"status": "away" if away else "ready", "away": away, "servers": answers}), status
+    if away:
+        body = {"status": "away", "away": away, "servers": answers}
+        return jsonify(body), HTTPStatus.SERVICE_UNAVAILABLE
+    # Ready all the same: what is there can be read, and to be sent to another web process helps nobody.
+    return jsonify({"status": "ready", "away": [], "servers": answers, "full": room.shortage()})

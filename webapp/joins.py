@@ -106,9 +106,8 @@ def _read(draft: Draft, *, anything_for_parameters: bool = False) -> JoinSpec:
         Unfinished: it says none; what is wrong stands in the form.
     """
     given = saved.examples(draft) if anything_for_parameters else {}
-    join = draft.asked(builder.type_of(draft.database.data), given)
     try:
-        return submission.read_join(join)
+        return submission.read_join(draft.asked(builder.type_of(draft.database.data), given))
     except InvalidInput as error:
         draft.show_errors(error.errors)
         raise Unfinished("Something is not right yet: see what is marked.") from None

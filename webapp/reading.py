@@ -6,9 +6,9 @@ from typing import Any
 from flask import request
 
 from worker_tasks import capacity
-from worker_tasks.errors import InvalidInput
+from worker_tasks.errors import InvalidInput, ServiceUnavailable
 from worker_tasks.reading import derived, reader, views
-from worker_tasks.reading.derived import Derived
+from worker_tasks.reading.derived import Derivation, Derived, State
 from worker_tasks.reading.exports import Excerpt
 from worker_tasks.reading.profiles import Profile
 from worker_tasks.reading.views import View
@@ -118,7 +118,7 @@ def look(summary: Summary, excerpt: Excerpt, seconds: float = PATIENCE) -> Readi
         ResultGone: the result, or what was made of it, went away meanwhile.
         redis.exceptions.RedisError, kombu.exceptions.OperationalError: Redis is away.
     """
-    table = derived.follow(summary, derived.TABLE, seconds)
+    table = _followed(summary, derived.TABLE, seconds)
     if not table.is_done:
         return Reading(summary, excerpt, table, None, None, {})
     profile = reader.profile_of(summary)
@@ -128,9 +128,16 @@ def look(summary: Summary, excerpt: Excerpt, seconds: float = PATIENCE) -> Readi
         return Reading(summary, excerpt, table, profile, None, error.errors)
     if excerpt.view.is_everything:
         return Reading(summary, excerpt, table, profile, None, {})
-    return Reading(
-        summary, excerpt, table, profile, derived.follow(summary, reader.order_of(excerpt.view), seconds), {}
-    )
+    order = _followed(summary, reader.order_of(excerpt.view), seconds)
+    return Reading(summary, excerpt, table, profile, order, {})
+
+
+def _followed(summary: Summary, derivation: Derivation, seconds: float) -> Derived:
+    """How far it is; a Redis that has no room for it, or takes nothing, may still have the rows."""
+    try:
+        return derived.follow(summary, derivation, seconds)
+    except ServiceUnavailable as error:
+        return Derived(State.FAILED, message=str(error))
 
 
 def rows_of(reading: Reading, first: int, limit: int) -> list[reader.Row]:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -15,10 +15,11 @@ from pymongo.database import Database
 from pymongo.errors import PyMongoError
 from redis.backoff import NoBackoff
 from redis.connection import parse_url
+from redis.exceptions import OutOfMemoryError, RedisError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from worker_tasks.errors import MONGODB_FAILURES, REDIS_FAILURES, TookTooLong
+from worker_tasks.errors import TookTooLong, is_refusal, unavailable
 from worker_tasks.settings import Settings, settings
 
 #: Limit of one MongoDB operation, in milliseconds. Without it the driver waits for ever on a frozen server.
@@ -31,6 +32,8 @@ HINT_TIMEOUT = 0.3
 #: The same for a Sentinel, which keeps everything in memory. All of them may have to be asked, one after the other.
 SENTINEL_TIMEOUT = 0.2
 TASKS_COLLECTION = "task_results"
+#: A key, and an id, of which nothing is ever there.
+_NOTHING = "nothing"
 
 Document = dict[str, Any]
 
@@ -74,15 +77,15 @@ class Connections:
         return self.joins[self._settings.join_database]
 
     def ping(self) -> Mapping[str, str]:
-        """Asks every server for a sign of life.
+        """Asks every server whether it does what is needed: with a write that changes nothing.
 
         Returns:
-            ``{name of the server: "ok" or why it is away}``.
+            ``{name of the server: "ok" or why it is away}``. A Redis that is only full is ok: room.py.
         """
         pings: list[tuple[str, Callable[[], Any]]] = [
-            ("MongoDB", lambda: self.mongodb.admin.command("ping")),
-            ("Redis (queue)", self.queue.ping),
-            ("Redis (results)", self.results.ping),
+            ("MongoDB", lambda: self.tasks.update_one({"_id": _NOTHING}, {"$set": {"seen": True}})),
+            ("Redis (queue)", lambda: _takes_writes(self.queue)),
+            ("Redis (results)", lambda: _takes_writes(self.results)),
         ]
         # Side by side, so that several servers that hang take no longer to find out than one.
         with ThreadPoolExecutor(len(pings)) as pool:
@@ -143,9 +146,15 @@ def _sign_of_life(named_ping: tuple[str, Callable[[], Any]]) -> tuple[str, str]:
     name, ping = named_ping
     try:
         ping()
-    except (*MONGODB_FAILURES, *REDIS_FAILURES) as error:
-        return name, type(error).__name__
+    except (PyMongoError, RedisError) as error:
+        return name, str(unavailable(error)) if is_refusal(error) else type(error).__name__
     return name, "ok"
+
+
+def _takes_writes(store: redis.Redis) -> None:
+    store.ping()
+    with suppress(OutOfMemoryError):
+        store.setrange(_NOTHING, 0, b"")
 
 
 @contextmanager

@@ -208,6 +208,9 @@ def _refusal(error: BaseException) -> tuple[str, str] | None:
         if error.code == ATLAS_ERROR:
             return _NO_DISK if ATLAS_QUOTA in str(error) else None
         return MONGODB_REFUSALS.get(error.code or 0)
+    if isinstance(error, pymongo.errors.ServerSelectionTimeoutError):
+        # After the first time the driver takes a server that does not know its user for one that is not there.
+        return _NOT_KNOWN if "Authentication failed" in str(error) else None
     if isinstance(error, kombu.exceptions.OperationalError) and error.__cause__ is not None:
         return _refusal(error.__cause__)
     if isinstance(error, redis.exceptions.RedisError):

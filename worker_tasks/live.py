@@ -83,6 +83,14 @@ def report(task_id: str, progress: Progress) -> None:
         logger.warning("progress of task %s not reported: %s", task_id, error)
 
 
+def remember(key: str, text: str, seconds: int) -> None:
+    """Keeps what can be found out again. What Redis has against it is logged, never raised."""
+    try:
+        connections().hints.set(key, text, ex=seconds)
+    except RedisError as error:
+        logger.warning("%s not remembered: %s", key.partition(":")[0], error)
+
+
 def read(task_id: str) -> Live | None:
     """What is known of the task without asking MongoDB; None where nothing is trusted any more.
 

@@ -276,7 +276,8 @@ def read_all(summary: Summary) -> Iterator[bytes]:
     """
     start = 0
     while start < summary.bytes:
-        with connections().results.pipeline(transaction=True) as pipe:
+        # A full Redis refuses transactions. Where the summary is still of this run, so was what was read before it.
+        with connections().results.pipeline(transaction=False) as pipe:
             pipe.getrange(summary.key, start, start + CHUNK_BYTES - 1)
             pipe.get(summary_key(summary.key))
             chunk, text = pipe.execute()

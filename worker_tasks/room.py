@@ -9,7 +9,7 @@ import time
 from functools import cache
 from typing import Any
 
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, OutOfMemoryError
 
 from worker_tasks.connections import connections
 from worker_tasks.errors import StorageFull
@@ -19,6 +19,7 @@ from worker_tasks.errors import StorageFull
 RESERVE, RESERVE_SHARE, SMALL_SHARE = 16 * 1024 * 1024, 0.05, 0.25
 #: Bytes that the queue must have free before a task is recorded.
 QUEUE_ROOM = 1024 * 1024
+QUEUE_FULL = "Redis has no room for another task. Try again when results have expired."
 #: Seconds that an answer of Redis is taken as still true.
 FRESH_SECONDS = 0.25
 
@@ -36,13 +37,30 @@ def require_queue() -> None:
         StorageFull: it is at its limit.
         redis.exceptions.RedisError: it does not answer, or refuses; nothing was sent that it could carry out later.
     """
-    with connections().queue.pipeline(transaction=False) as pipe:
-        pipe.info("memory")
-        pipe.setrange(_NOTHING, 0, b"")
-        memory, _ = pipe.execute()
+    try:
+        with connections().queue.pipeline(transaction=False) as pipe:
+            pipe.info("memory")
+            pipe.setrange(_NOTHING, 0, b"")
+            memory, _ = pipe.execute()
+    except OutOfMemoryError as error:
+        raise StorageFull(QUEUE_FULL) from error
     free = _free(memory)
     if free is not None and free < QUEUE_ROOM:
-        raise StorageFull("Redis has no room for another task. Try again when results have expired.")
+        raise StorageFull(QUEUE_FULL)
+
+
+def shortage() -> str | None:
+    """What there is no room for just now, as a sentence.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer, or refuses.
+    """
+    try:
+        require_queue()
+        require_room()
+    except StorageFull as error:
+        return str(error)
+    return None
 
 
 def require_room(needed_bytes: int = 0) -> None:

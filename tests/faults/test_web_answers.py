@@ -4,6 +4,7 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -45,8 +46,8 @@ def get(address: str) -> Answer:
     return ask(Request(address, headers={"Accept": "text/html"}))
 
 
-def post_json(address: str, body: dict[str, str]) -> Answer:
-    return ask(Request(address, json.dumps(body).encode(), {"Content-Type": "application/json"}))
+def post_json(address: str, body: dict[str, Any], method: str = "POST") -> Answer:
+    return ask(Request(address, json.dumps(body).encode(), {"Content-Type": "application/json"}, method=method))
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ def test_a_server_that_is_away_stops_it_with_a_sentence(
         run = release()
     assert run.returncode == 1
     assert run.stderr.startswith(f"release: {away.name}")
-    assert "does not answer" in run.stderr
+    assert "can not be used" in run.stderr
     assert "Traceback" not in run.stderr
 
 

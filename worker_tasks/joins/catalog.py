@@ -1,7 +1,8 @@
 """What is known of the collections of a join before it runs. Nothing is asked before it is needed, nor twice."""
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,7 +11,7 @@ from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 from worker_tasks.connections import Document, within
-from worker_tasks.errors import InvalidInput, TookTooLong
+from worker_tasks.errors import UNAUTHORIZED, InvalidInput, TookTooLong
 from worker_tasks.joins import filters
 from worker_tasks.joins.spec import JoinSpec
 
@@ -56,6 +57,22 @@ class Known:
         return next((index for index in self.indexes if index.serves(wanted)), None)
 
 
+@contextmanager
+def readable(database: str) -> Iterator[None]:
+    """For what is asked of a database inside.
+
+    Raises:
+        InvalidInput: the MongoDB user may not read it.
+    """
+    try:
+        yield
+    except OperationFailure as error:
+        if error.code != UNAUTHORIZED:
+            raise
+        message = f"The MongoDB user may not read {database}: it is not open for joins."
+        raise InvalidInput({"join.database": message}) from error
+
+
 class Catalog:
     """The collections of one join, as MongoDB tells of them; ``comment`` marks every question."""
 
@@ -72,7 +89,8 @@ class Catalog:
             InvalidInput: names each of them, and the name that may have been meant.
             pymongo.errors.PyMongoError: MongoDB does not answer.
         """
-        there = self._database.list_collection_names(authorizedCollections=True)
+        with readable(self._database.name):
+            there = self._database.list_collection_names(authorizedCollections=True)
         named = {"join.from": self._spec.from_}
         named |= {f"join.joins.{number}.from": join.from_ for number, join in enumerate(self._spec.joins)}
         errors = {path: _not_there(name, there) for path, name in named.items() if name not in there}

@@ -10,6 +10,7 @@ from typing import Any
 from bson import json_util
 from kombu.utils.encoding import ensure_bytes
 
+from worker_tasks import live
 from worker_tasks.connections import Document, connections, within
 from worker_tasks.errors import TooExpensive, TookTooLong
 from worker_tasks.joins import filters, findings, mongosh
@@ -106,7 +107,7 @@ def check(spec: JoinSpec) -> Checks:
         pipeline=_shell(spec, strategy or probe.lookups(spec)),
         seconds=round(time.monotonic() - started, 3),
     )
-    connections().results.set(_key(spec.fingerprint), json.dumps(checks.to_document()), ex=KEPT_SECONDS)
+    live.remember(_key(spec.fingerprint), json.dumps(checks.to_document()), KEPT_SECONDS)
     return checks
 
 

@@ -14,10 +14,11 @@ from kombu.utils.encoding import ensure_bytes
 from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 
+from worker_tasks import live
 from worker_tasks.connections import Document, connections, within
 from worker_tasks.errors import TookTooLong
 from worker_tasks.joins import filters
-from worker_tasks.joins.catalog import COMMAND_NOT_SUPPORTED_ON_VIEW
+from worker_tasks.joins.catalog import COMMAND_NOT_SUPPORTED_ON_VIEW, readable
 from worker_tasks.joins.names import collection_complaint, path_complaint
 
 #: Documents of a sample.
@@ -125,10 +126,12 @@ def collections_of(database: str) -> list[tuple[str, int | None]]:
     """The collections that are open for joins, by name, with their number of documents; None for a view.
 
     Raises:
+        InvalidInput: the MongoDB user may not read it.
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
     source = connections().joins[database]
-    found = source.list_collections(authorizedCollections=True, nameOnly=True)
+    with readable(database):
+        found = list(source.list_collections(authorizedCollections=True, nameOnly=True))
     kinds = {entry["name"]: entry["type"] for entry in found if not collection_complaint(entry["name"])}
     names = sorted(kinds)[:MAX_COLLECTIONS]
     return [(name, None if kinds[name] == "view" else source[name].estimated_document_count()) for name in names]
@@ -138,13 +141,15 @@ def look_at(database: str, collection: str) -> Look:
     """A collection at a glance, as it was within the last minutes.
 
     Raises:
+        InvalidInput: the MongoDB user may not read it.
         pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
     """
     key = f"collection_look:{database}.{collection}"
     if (kept := connections().results.get(key)) is not None:
         return Look.from_json(ensure_bytes(kept))
     source = connections().joins[database][collection]
-    count, indexes = _count_and_indexes(source)
+    with readable(database):
+        count, indexes = _count_and_indexes(source)
     is_small = count is not None and count <= WHOLE_DOCUMENTS
     documents = draw(source, {}, WHOLE_DOCUMENTS if is_small else SAMPLE_DOCUMENTS)
     look = Look(
@@ -155,7 +160,7 @@ def look_at(database: str, collection: str) -> Look:
         unique=tuple(tuple(index["key"]) for index in indexes if _is_unique(index)),
         fields=tuple(_fields(documents)),
     )
-    connections().results.set(key, look.to_json(), ex=KEPT_SECONDS)
+    live.remember(key, look.to_json(), KEPT_SECONDS)
     return look
 
 

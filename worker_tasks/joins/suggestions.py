@@ -10,6 +10,7 @@ from typing import Any
 from bson import ObjectId
 from kombu.utils.encoding import ensure_bytes
 
+from worker_tasks import live
 from worker_tasks.connections import Document, connections, within
 from worker_tasks.errors import TookTooLong
 from worker_tasks.joins.sampling import KEPT_SECONDS, Field, Look, draw, kind_of, look_at, type_of, values_at
@@ -71,7 +72,7 @@ def suggest(database: str, left: list[LeftField], collection: str) -> list[Sugge
         read = json.loads(ensure_bytes(kept))
         return [Suggestion(tuple(Pair(**pair) for pair in each["pairs"]), each["rate"]) for each in read]
     found = _suggest(database, left, collection)
-    connections().results.set(key, json.dumps([asdict(each) for each in found]), ex=KEPT_SECONDS)
+    live.remember(key, json.dumps([asdict(each) for each in found]), KEPT_SECONDS)
     return found
 
 

@@ -13,12 +13,16 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, Self
 
+from kombu.exceptions import OperationalError
 from kombu.utils.encoding import ensure_bytes
+from redis.exceptions import RedisError
 
 from worker_tasks import results
 from worker_tasks.celery_app import app
 from worker_tasks.connections import connections
+from worker_tasks.errors import is_refusal, unavailable
 from worker_tasks.results import CHUNK_BYTES, Summary
+from worker_tasks.room import require_room
 
 #: Seconds until what no worker has begun is asked for once more.
 ASKED_SECONDS = 30
@@ -117,8 +121,18 @@ def ask(summary: Summary, derivation: Derivation) -> Derived:
     """How far this is; if nothing of it is there, a worker is told to begin.
 
     Raises:
+        ServiceUnavailable: Redis refuses; nothing was asked for.
         redis.exceptions.RedisError, kombu.exceptions.OperationalError: Redis is away; nothing was asked for.
     """
+    try:
+        return _ask(summary, derivation)
+    except (RedisError, OperationalError) as error:
+        if is_refusal(error):
+            raise unavailable(error) from error
+        raise
+
+
+def _ask(summary: Summary, derivation: Derivation) -> Derived:
     asked = Derived(State.ASKED)
     key = key_of(summary, derivation)
     store = connections().results
@@ -126,6 +140,7 @@ def ask(summary: Summary, derivation: Derivation) -> Derived:
     if there:
         return Derived.from_json(ensure_bytes(there))
     try:
+        require_room()
         app.publish_derivation(summary.key, summary.task_id, summary.run, derivation.kind, derivation.options)
     except Exception:
         store.unlink(key)

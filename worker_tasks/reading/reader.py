@@ -93,7 +93,8 @@ def rows_at(summary: Summary, numbers: list[int]) -> list[Row]:
         bounds = [numbers_in(pair) for pair in pipe.execute()]
     if any(len(pair) != 2 for pair in bounds):  # noqa: PLR2004 - where a row begins, and the next one
         raise ResultGone(f"{summary.key}: no offsets")
-    with store.pipeline(transaction=True) as pipe:
+    # As in results.read_all.
+    with store.pipeline(transaction=False) as pipe:
         for start, following in bounds:
             pipe.getrange(summary.key, start, following - len(SEPARATOR) - 1)
         pipe.get(results.summary_key(summary.key))
