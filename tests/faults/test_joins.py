@@ -83,7 +83,7 @@ def test_a_join_that_celery_s_own_command_terminates_ends_in_mongodb_and_its_fol
     slow: Database[Document], start_worker: StartWorker, queue: str
 ) -> None:
     start_worker("first", "--concurrency 1")
-    task_id = submit(slow_join(sort=[["_id", -1]]), queue)
+    task_id = submit_to(slow_join(sort=[["_id", -1]]), queue)
     eventually(lambda: in_mongodb(task_id))
     follower = ledger.new_document(f"follower-{queue}", "worker_tasks.tasks.long_running_task", ["own"], queue=queue)
     connections().tasks.insert_one(follower | {"shares": task_id, "fingerprint": queue})
