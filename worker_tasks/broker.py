@@ -105,6 +105,11 @@ class Leases:
     def __len__(self) -> int:
         return len(self._in_hand)
 
+    @property
+    def are_behind(self) -> bool:
+        """Whether Redis has missed something."""
+        return bool(self._owed or self._unrecorded)
+
     def take(self, tag: str, message: "Message", entry: str) -> None:
         """Records a delivery. If Redis refuses, it is worked on all the same, and recorded by a later renewal."""
         with self._lock:

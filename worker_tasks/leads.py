@@ -5,19 +5,19 @@ from pymongo.errors import DuplicateKeyError
 
 from worker_tasks import ledger
 from worker_tasks.connections import Document, connections
-from worker_tasks.errors import TaskNotFound
 
 
 def is_unwanted(task_id: str) -> bool:
     """Whether nobody wants the run of this task any more: it is to be cancelled, or has ended and left the run to none.
 
+    A task without a document, which is applied in place, is wanted.
+
     Raises:
-        TaskNotFound: no task document has this id.
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
     task = connections().tasks.find_one({"_id": task_id}, {"cancel_requested": True, "status": True, "leads": True})
     if task is None:
-        raise TaskNotFound(task_id)
+        return False
     return task["cancel_requested"] or (task["status"] in ledger.FINAL_STATES and "leads" not in task)
 
 

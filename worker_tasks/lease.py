@@ -32,8 +32,8 @@ from worker_tasks.connections import connections
 from worker_tasks.errors import REDIS_FAILURES, TaskNotFound
 from worker_tasks.joins import stopping
 
-#: Seconds until a renewal that failed is tried again.
-RETRY_SECONDS = 1.0
+#: Seconds between two looks whether there is anything to do; so soon a renewal that failed is tried again.
+LOOK_SECONDS = 0.5
 #: Visibility timeouts within which a worker that has a free slot takes a message, if its queue has any.
 DEAF_AFTER = 2
 #: Seconds that a deaf worker has to end by itself.
@@ -68,19 +68,21 @@ class Lease(bootsteps.StartStopStep):
 
     def _run(self, worker: Any) -> None:
         visibility = worker.app.conf.broker_transport_options["visibility_timeout"]
-        pause = 0.0
-        while not self._stopped.wait(pause):
+        due = 0.0
+        while not self._stopped.wait(LOOK_SECONDS):
+            if time.monotonic() < due and not leases.are_behind:
+                continue
             try:
                 leases.renew()
                 if self._is_deaf(worker, visibility * DEAF_AFTER):
                     self._leave()
-                pause = visibility / 3
+                due = time.monotonic() + visibility / 3
             except RedisError as error:
                 logger.warning("leases not renewed: %s", error)
-                pause = RETRY_SECONDS
+                due = 0.0
             except Exception:
                 logger.exception("leases not renewed")
-                pause = RETRY_SECONDS
+                due = 0.0
 
     def _is_deaf(self, worker: Any, within: float) -> bool:
         """Whether messages wait and a slot is free, and yet nothing was taken for so many seconds.

@@ -28,7 +28,7 @@ def release() -> str | None:
     except SettingsError as error:
         return str(error)
     if away := {name: answer for name, answer in answers.items() if answer != "ok"}:
-        return "; ".join(f"{name} can not be used ({reason})" for name, reason in away.items())
+        return "; ".join(f"{name} cannot be used ({reason})" for name, reason in away.items())
     ensure_indexes()
     complete_old_documents()
     unbind_reading_queue()

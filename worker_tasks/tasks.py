@@ -20,6 +20,8 @@ from worker_tasks.perseverance import persevere
 from worker_tasks.settings import settings
 
 PRACTICE_STEPS = 20
+#: Seconds between two looks of the practice task whether it is cancelled.
+LOOK_SECONDS = 1.0
 logger = get_task_logger(__name__)
 #: What keeps an empty result from being explained, and does it no harm.
 NOT_EXPLAINED: tuple[type[Exception], ...] = (PyMongoError, RedisError)
@@ -154,18 +156,30 @@ def join_part(self: Task, task_id: str, run: str, number: int) -> None:
 @app.task(bind=True)
 def long_running_task(self: ClaimedTask, task_input: str) -> str:
     """A practice task: takes ``LONG_TASK_SECONDS`` and says how far it is."""
+    next_look = 0.0
     for step in range(1, PRACTICE_STEPS + 1):
         time.sleep(settings().long_task_seconds / PRACTICE_STEPS)
-        if _is_cancelled(self.request.id):
-            persevere(self, lambda: endings.record_stopped(self.request.id, {}))
-            raise Ignore("cancelled")
+        if time.monotonic() >= next_look:
+            _stop_if_unwanted(self)
+            next_look = time.monotonic() + LOOK_SECONDS
         live.report(self.request.id, live.Progress(step, PRACTICE_STEPS, "steps"))
     return f"Processed: {task_input}"
 
 
-def _is_cancelled(task_id: str) -> bool:
+def _stop_if_unwanted(task: ClaimedTask) -> None:
+    """Asks whether a task is cancelled, or has ended without this worker.
+
+    Raises:
+        celery.exceptions.Ignore: it is.
+    """
+    task_id = task.request.id
     try:
-        return leads.is_unwanted(task_id)
+        if not leads.is_unwanted(task_id):
+            return
+        if (status := ledger.find(task_id)["status"]) in ledger.FINAL_STATES:
+            raise Ignore(f"it has ended: {status}")
     except MONGODB_FAILURES as error:
         logger.warning("task %s does not know whether it is cancelled: %s", task_id, error)
-        return False
+        return
+    persevere(task, lambda: endings.record_stopped(task_id, {}))
+    raise Ignore("cancelled")

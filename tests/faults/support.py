@@ -117,7 +117,9 @@ def child_that_runs(task_id: str, worker: str) -> int:
     """The process id of the worker's child that runs this task."""
 
     def look() -> int | None:
-        running = (app.control.inspect([worker]).active() or {}).get(worker, [])
+        # The connection that a test before had may have died with its Redis.
+        with app.connection_for_write() as connection:
+            running = (app.control.inspect([worker], connection=connection).active() or {}).get(worker, [])
         return next((request["worker_pid"] for request in running if request["id"] == task_id), None)
 
     return eventually(look)

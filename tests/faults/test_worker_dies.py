@@ -54,7 +54,7 @@ def test_a_worker_that_was_frozen_finds_its_task_done_and_changes_nothing(
     start_worker("second")
     done = wait_for_state(task_id, states.SUCCESS, within=RECOVERED_WITHIN)
     first.signal_group(signal.SIGCONT)
-    eventually(lambda: f"{task_id}] succeeded" in first.log.read_text())
+    eventually(lambda: f"{task_id}] ignored" in first.log.read_text())
     task = wait_for_state(task_id, states.SUCCESS)
     assert task["version"] == done["version"]
     assert beginnings(task) == ["first@test", "second@test"]

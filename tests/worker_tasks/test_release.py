@@ -82,7 +82,7 @@ def test_a_server_that_is_away_stops_it_with_a_sentence(
         run = release()
     assert run.returncode == 1
     assert run.stderr.startswith(f"release: {away.name}")
-    assert "can not be used" in run.stderr
+    assert "cannot be used" in run.stderr
     assert "Traceback" not in run.stderr
 
 
@@ -102,7 +102,7 @@ def one_line(run: subprocess.CompletedProcess[str]) -> str:
 
 def test_a_wrong_password_of_mongodb_is_said_in_one_line(mongodb_server: Server) -> None:
     line = one_line(release(MONGODB_URI=mongodb_server.url.replace("://", "://guest:wrong@")))
-    assert line.startswith("release: MongoDB refuses it: Authentication failed")
+    assert line.startswith("release: MongoDB cannot be used (MongoDB does not accept the user name and password")
     assert "wrong" not in line
 
 
@@ -132,7 +132,7 @@ def test_a_database_that_can_not_be_is_said_in_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("password", "words"), [("pw", "release: Redis refuses it: "), ("wrong", "release: Redis (queue) does not answer")]
+    ("password", "words"), [("pw", "The Redis user may not do what is needed"), ("wrong", "Redis does not accept")]
 )
 def test_a_redis_that_lets_nobody_in_is_said_in_one_line(
     servers: None, redis_server: Server, password: str, words: str
@@ -143,7 +143,7 @@ def test_a_redis_that_lets_nobody_in_is_said_in_one_line(
         run = release(REDIS_URL=redis_server.url.replace("://", f"://stranger:{password}@"))
     finally:
         redis.execute_command("ACL", "DELUSER", "stranger")
-    assert one_line(run).startswith(words)
+    assert one_line(run).startswith(f"release: Redis (queue) cannot be used ({words}")
 
 
 @pytest.fixture

@@ -41,11 +41,13 @@ def test_results_leave_the_queue_16_mib_or_a_twentieth_but_never_more_than_a_qua
 def test_results_stop_before_the_reserve_and_the_queue_still_takes_messages(limit: None) -> None:
     free(100 * MIB)
     left = room.room_left(fresh=True)
+    memory: Any = connections().results.info("memory")
     assert left is not None
-    assert 80 * MIB < left < 85 * MIB
-    room.require_room(80 * MIB)
+    # Other memory of Redis comes and goes between the two looks.
+    assert abs(memory["maxmemory"] - memory["used_memory"] - room.reserve(memory["maxmemory"]) - left) < 5 * MIB
+    room.require_room(left // 2)
     with pytest.raises(StorageFull, match="no room for the result"):
-        room.require_room(90 * MIB)
+        room.require_room(left * 2)
     room.require_queue()
 
 
