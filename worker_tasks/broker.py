@@ -24,7 +24,7 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
 from redis.exceptions import RedisError, ResponseError
 
-from worker_tasks.connections import connections
+from worker_tasks.connections import PrimaryConnection, PrimarySSLConnection, connections
 
 #: Deliveries that one sweep may give back to their queues.
 SWEEP_LIMIT = 200
@@ -284,7 +284,8 @@ class Channel(_ChannelMixin, kombu_redis.Channel):
 
 
 class SentinelChannel(_ChannelMixin, kombu_redis.SentinelChannel):
-    pass
+    connection_class = PrimaryConnection
+    connection_class_ssl = PrimarySSLConnection  # type: ignore[assignment]
 
 
 class Transport(kombu_redis.Transport):

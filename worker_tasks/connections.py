@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.connection import parse_url
 from redis.exceptions import OutOfMemoryError, RedisError
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
 from worker_tasks.errors import TookTooLong, is_refusal, unavailable
 from worker_tasks.settings import Settings, settings
@@ -100,6 +100,21 @@ class Connections:
         self._sentinel.close()
 
 
+class _DropsWhatTimedOut:
+    """redis-py keeps a connection to a primary that did not answer, and so would never learn of the new one."""
+
+    def read_response(self, *arguments: Any, disconnect_on_error: bool = True, **options: Any) -> Any:
+        return super().read_response(*arguments, disconnect_on_error=disconnect_on_error, **options)  # type: ignore[misc]
+
+
+class PrimaryConnection(_DropsWhatTimedOut, SentinelManagedConnection):  # type: ignore[misc]
+    pass
+
+
+class PrimarySSLConnection(_DropsWhatTimedOut, SentinelManagedSSLConnection):  # type: ignore[misc]
+    pass
+
+
 def sentinel_options(settings: Settings) -> dict[str, Any]:
     """How a Sentinel is spoken to; kombu takes the same options."""
     options: dict[str, Any] = {
@@ -131,7 +146,8 @@ def _redis_client(
     if primary is None:
         return redis.Redis.from_url(url, **options)
     said = _said_by(url)
-    said["ssl"] = said.pop("connection_class", None) is not None
+    is_tls = said.pop("connection_class", None) is not None
+    said["connection_class"] = PrimarySSLConnection if is_tls else PrimaryConnection
     for where in ("host", "port"):
         said.pop(where, None)
     return primary(**said, **options)
