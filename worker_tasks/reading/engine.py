@@ -1,5 +1,7 @@
 """DuckDB, as it is used here: a database in a folder of its own for each piece of work, bounded in memory and time."""
 
+import errno
+import os
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -15,6 +17,10 @@ from worker_tasks.settings import settings
 MAX_ROW_BYTES = 64 * 1024 * 1024
 #: Seconds between two interruptions of what takes too long.
 INTERRUPT_SECONDS = 0.05
+#: What the operating system says of a file that it has no room for. DuckDB and others keep only the text.
+_NO_ROOM = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+#: DuckDB limits what it puts on the disk to what was free there.
+_NO_ROOM_TO_SPILL = "max_temp_directory_size"
 #: Row numbers that are fetched at once.
 FETCHED = 50_000
 
@@ -50,6 +56,14 @@ def opened() -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
             over.set()
             limit.join()
             database.close()
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether there is no room for a file that was to be written."""
+    # The texts of others may hold values of the result.
+    if isinstance(error, duckdb.Error) and not isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException):
+        return False
+    return any(text in str(error) for text in (*_NO_ROOM, _NO_ROOM_TO_SPILL))
 
 
 def _interrupt(database: duckdb.DuckDBPyConnection, over: threading.Event) -> None:

@@ -15,13 +15,13 @@ from redis.exceptions import OutOfMemoryError
 from worker_tasks import ledger, results
 from worker_tasks.celery_app import app
 from worker_tasks.connections import Document
-from worker_tasks.errors import REDIS_FAILURES, DovetailError, TookTooLong
+from worker_tasks.errors import REDIS_FAILURES, REDIS_FULL, DovetailError, StorageFull, TookTooLong
 from worker_tasks.reading import comparing, engine, files, orders, reader, tables, workbook
 from worker_tasks.reading.derived import Derivation, Kind
 from worker_tasks.reading.exports import GZIP, PACKED, Excerpt
 from worker_tasks.reading.files import Making
 from worker_tasks.reading.views import View
-from worker_tasks.reading.work import GIVEN_UP, MAX_TIMES, Work
+from worker_tasks.reading.work import GIVEN_UP, MAX_TIMES, NO_ROOM_SECONDS, Work
 from worker_tasks.results import ResultGone
 from worker_tasks.settings import settings
 
@@ -29,6 +29,7 @@ from worker_tasks.settings import settings
 ORDER_SECONDS = 900
 #: The same for a file.
 FILE_SECONDS = 900
+DISK_FULL = "The disk of the worker is full. Try again in a moment, or ask for fewer rows."
 #: zlib's level: fast, and about as small as the slow ones.
 PACKING = 3
 FORMATS = files.MAKERS | {"xlsx": workbook.excel}
@@ -66,18 +67,29 @@ def _work_out(work: Work) -> None:
         work.give_back()
     except (duckdb.InterruptException, TookTooLong):
         work.fail(f"It took longer than {settings().reading_seconds:g} seconds, which is the limit.")
-    except duckdb.OutOfMemoryException:
-        work.fail(f"It needs more than {settings().reading_memory_mib} MiB of memory, which is the limit.")
-    except OutOfMemoryError:
-        work.fail("Redis has no room for it. Try again when other results have expired.")
+    except duckdb.OutOfMemoryException as error:
+        if engine.is_disk_full(error):
+            _fail_for_now(work, DISK_FULL, error)
+        else:
+            work.fail(f"It needs more than {settings().reading_memory_mib} MiB of memory, which is the limit.")
+    except (StorageFull, OutOfMemoryError) as error:
+        _fail_for_now(work, REDIS_FULL, error)
     except DovetailError as error:
         work.fail(str(error))
     except REDIS_FAILURES:
         # Whoever waits for it asks again when the last sign of life is old.
         raise
     except Exception as error:
-        work.fail(f"It could not be worked out: {type(error).__name__}.")
-        raise
+        if engine.is_disk_full(error):
+            _fail_for_now(work, DISK_FULL, error)
+        else:
+            work.fail(f"It could not be worked out: {type(error).__name__}.")
+            raise
+
+
+def _fail_for_now(work: Work, message: str, error: Exception) -> None:
+    logger.warning("%s: no room for it: %s", work.derivation.name, error)
+    work.fail(message, NO_ROOM_SECONDS)
 
 
 def _table(work: Work) -> Made:

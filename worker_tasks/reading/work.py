@@ -13,17 +13,20 @@ from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
+from redis.exceptions import RedisError
+
 from worker_tasks import ledger, results
 from worker_tasks.connections import connections
-from worker_tasks.errors import REDIS_FAILURES, TookTooLong
+from worker_tasks.errors import TookTooLong
 from worker_tasks.reading.derived import STATE, Derivation, Derived, State, key_of
 from worker_tasks.results import Summary
+from worker_tasks.room import require_room
 from worker_tasks.settings import settings
 
 #: Seconds without a sign of life after which what a worker had begun counts as lost.
 BEGUN_SECONDS = 12
-#: Seconds that a failure is remembered before somebody may ask again.
-FAILED_SECONDS = 120
+#: Seconds that a failure is remembered before somebody may ask again; the same where there was no room just then.
+FAILED_SECONDS, NO_ROOM_SECONDS = 120, 10
 #: How often something is begun without coming to an end before it counts as failed.
 MAX_TIMES = 3
 #: Milliseconds that what is being written stays at least: written anew after its end it would stay for ever.
@@ -94,6 +97,7 @@ class Work:
         """Writes a part, seen by nobody before all is done; its size in bytes.
 
         Raises:
+            StorageFull: Redis has no room for it.
             redis.exceptions.RedisError: Redis does not take it.
         """
         key = self._staged(name)
@@ -104,6 +108,7 @@ class Work:
         # Noted with the result, so that it goes with it even if this worker dies.
         store.eval(_WRITE, 2, key, results.derived_key(self.summary.run), left)
         for chunk in chunks:
+            require_room(len(chunk))
             store.setrange(key, size, chunk)
             size += len(chunk)
         return size
@@ -147,7 +152,7 @@ class Work:
         while not self._over.wait(0.5 if self._progress.total else BEGUN_SECONDS / 4):
             try:
                 self._say(self._progress, BEGUN_SECONDS)
-            except REDIS_FAILURES as error:
+            except RedisError as error:
                 logger.warning("no sign of life of %s: %s", self.derivation.name, error)
 
     def _say(self, derived: Derived, seconds: int) -> None:
@@ -175,14 +180,14 @@ class Work:
             _END, len(keys), *keys, self._mark, done.to_json(), _milliseconds(last), _milliseconds(result.expires_at)
         )
 
-    def fail(self, message: str) -> None:
-        """Says why it can not be worked out.
+    def fail(self, message: str, seconds: int = FAILED_SECONDS) -> None:
+        """Says why it can not be worked out, for so many seconds.
 
         Raises:
             redis.exceptions.RedisError: not known to be said.
         """
         self.discard()
-        self._say(Derived(State.FAILED, message=message), FAILED_SECONDS)
+        self._say(Derived(State.FAILED, message=message), seconds)
 
     def give_back(self) -> None:
         """Lets whoever asks next have it begun anew.
