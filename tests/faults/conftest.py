@@ -49,7 +49,7 @@ def start_worker(shop: Database[Document], queue: str, tmp_path: Path) -> Iterat
 
 @pytest.fixture(scope="session")
 def slow(servers: None) -> Database[Document]:
-    """What can only be joined by comparing every pair, for some ten seconds: keys that are lists, and no index."""
+    """What can only be joined by comparing every pair, for some six seconds: keys that are lists, and no index."""
     database = connections().joins.big
     database.tagged.insert_many([{"_id": number, "tags": [number, -number]} for number in range(TAGGED)])
     database.labels.insert_many([{"_id": number, "labels": [number % TAGGED, "x"]} for number in range(LABELS)])

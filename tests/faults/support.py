@@ -20,12 +20,12 @@ from worker_tasks.tasks import run_join
 
 #: Goes with every task; no fault may change it.
 METADATA = {"reason": "audit", "ticket": 4711}
-#: How many documents the slow join has on either side; each of the first matches 20 of the second.
-TAGGED, LABELS = 1_000, 20_000
+#: How many documents the slow join has on either side; each of the first matches 12 of the second.
+TAGGED, LABELS = 1_000, 12_000
 
 
 def slow_join(**more: Any) -> Document:
-    """A join of the fixture ``slow`` that takes some ten seconds, its first rows within one."""
+    """A join of the fixture ``slow`` that takes some six seconds, its first rows within one."""
     join = {"from": "labels", "as": "labels", "on": [{"local": "tags", "foreign": "labels"}]}
     return {"database": "big", "from": "tagged", "joins": [join], **more}
 

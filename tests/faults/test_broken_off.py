@@ -1,0 +1,106 @@
+"""MongoDB breaks a join off and says nothing of the join with it: it is tried again, and never explained by it."""
+
+import json
+import time
+
+import pytest
+from celery import states
+from pymongo.database import Database
+
+from development.servers import Server
+from tests.faults.conftest import StartWorker, Submit
+from tests.faults.support import (
+    METADATA,
+    in_mongodb,
+    is_written,
+    killed,
+    slow_join,
+    submit_to,
+    wrong_with_slow_rows,
+)
+from tests.support import eventually, wait_for_state
+from worker_tasks import ledger, results
+from worker_tasks.connections import Document, connections
+from worker_tasks.joins import lifecycle, user_orders
+from worker_tasks.tasks import join_users_orders
+
+pytestmark = pytest.mark.timeout(120)
+
+ENDS_WITHIN = 60.0
+IN_PARTS = {"PART_DOCUMENTS": "500"}
+
+
+def kill_from_outside(task_id: str) -> None:
+    """As an administrator does who sees a long operation."""
+    for found in eventually(lambda: in_mongodb(task_id)):
+        if (session := found.get("lsid")) is not None:
+            connections().mongodb.admin.command("killSessions", [{"id": session["id"]}])
+
+
+@pytest.mark.parametrize("parts", [{}, IN_PARTS], ids=["one stream", "parts"])
+def test_a_join_that_somebody_kills_in_mongodb_is_done_all_the_same(
+    slow: Database[Document], start_worker: StartWorker, queue: str, parts: dict[str, str]
+) -> None:
+    start_worker("first", **parts)
+    task_id = submit_to(slow_join(), queue)
+    for _ in range(2):
+        eventually(lambda: is_written(task_id))
+        kill_from_outside(task_id)
+        time.sleep(1.5)  # the pause before the first new try, and some
+    task = wait_for_state(task_id, *ledger.FINAL_STATES, within=ENDS_WITHIN)
+    assert wrong_with_slow_rows(task) is None
+    assert (task["attempt"], task["metadata"]) == (1, METADATA)
+
+
+@pytest.mark.parametrize("parts", [{}, IN_PARTS], ids=["one stream", "parts"])
+def test_a_join_whose_mongodb_dies_is_done_when_it_is_back(
+    slow: Database[Document],
+    start_worker: StartWorker,
+    queue: str,
+    mongodb_server: Server,
+    parts: dict[str, str],
+) -> None:
+    start_worker("first", **parts)
+    task_id = submit_to(slow_join(), queue)
+    eventually(lambda: is_written(task_id))
+    with killed(mongodb_server):
+        time.sleep(4)
+    task = wait_for_state(task_id, *ledger.FINAL_STATES, within=ENDS_WITHIN)
+    assert wrong_with_slow_rows(task) is None
+    assert task["metadata"] == METADATA
+
+
+def test_a_join_that_is_killed_each_time_fails_and_says_so(
+    slow: Database[Document], start_worker: StartWorker, queue: str
+) -> None:
+    start_worker("first", MAX_ATTEMPTS="2")
+    task_id = submit_to(slow_join(), queue)
+    eventually(lambda: in_mongodb(task_id))
+
+    def ended_after_another_kill() -> Document | None:
+        if in_mongodb(task_id):
+            kill_from_outside(task_id)
+        task = ledger.find(task_id)
+        return task if task["status"] in ledger.FINAL_STATES else None
+
+    task = eventually(ended_after_another_kill, within=ENDS_WITHIN)
+    assert task["status"] == states.FAILURE
+    assert "MongoDB broke it off 2 times" in task["result"]
+    assert "16 MB" not in task["result"]
+
+
+def test_an_outcome_that_could_not_be_stored_is_found_in_redis_and_nothing_runs_again(
+    start_worker: StartWorker, submit_join: Submit
+) -> None:
+    task_id = submit_join("u1")
+    # What a worker does whose MongoDB goes away in the moment that it has published the result.
+    claimed = ledger.claim(task_id, join_users_orders.name, ["u1"], {}, "first@test")
+    assert isinstance(claimed, ledger.Claimed)
+    published = lifecycle.start(task_id, claimed.attempt, user_orders.plan("u1"), lambda *_: None)
+    assert published is not None
+    assert published.summary is not None
+    start_worker("second")
+    task = wait_for_state(task_id, *ledger.FINAL_STATES)
+    assert (task["status"], task["attempt"], task["metadata"]) == (states.SUCCESS, 2, METADATA)
+    assert json.loads(task["result"]) == published.summary.outcome
+    assert results.find(published.summary.key) == published.summary
