@@ -1,10 +1,15 @@
 """Which task leads the run of a join, and which follow it: fields of the task documents, changed in one step each."""
 
+from datetime import timedelta
+
 from celery import states
 from pymongo.errors import DuplicateKeyError
 
 from worker_tasks import ledger
 from worker_tasks.connections import Document, connections
+
+#: Seconds after its end until what a task has left is nobody's any more.
+OVER_SECONDS = 60
 
 
 def is_unwanted(task_id: str) -> bool:
@@ -19,6 +24,17 @@ def is_unwanted(task_id: str) -> bool:
     if task is None:
         return False
     return task["cancel_requested"] or (task["status"] in ledger.FINAL_STATES and "leads" not in task)
+
+
+def is_over(task_id: str) -> bool:
+    """Whether a task ended a minute ago or longer, and its run with it.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    before = ledger.now() - timedelta(seconds=OVER_SECONDS)
+    over = {"_id": task_id, "status": {"$in": sorted(ledger.FINAL_STATES)}, "changed_at": {"$lt": before}}
+    return connections().tasks.find_one(over | {"leads": {"$exists": False}}, {"_id": True}) is not None
 
 
 def leave_run(task_id: str) -> bool:

@@ -23,6 +23,7 @@ from worker_tasks import ledger, results, sharing, task_search
 from worker_tasks.connections import Document, connections
 from worker_tasks.errors import MONGODB_FAILURES, REDIS_FAILURES, TaskLost, TaskNotFound
 from worker_tasks.indexes import ensure_indexes
+from worker_tasks.joins import lifecycle
 from worker_tasks.settings import settings
 
 #: Tasks repaired in one pass.
@@ -181,6 +182,7 @@ class Reconciler(bootsteps.StartStopStep):
             return
         try:
             reconcile(app, quiet_for)
+            lifecycle.clear_what_ended()
         finally:
             try:
                 lock.release()

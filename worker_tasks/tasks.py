@@ -147,7 +147,10 @@ def join_part(self: Task, task_id: str, run: str, number: int) -> None:
         ending = persevere(self, lambda: lifecycle.work_on(turn))
     except StorageFull as full:
         # Redis does not even take the note that the run is to stop.
-        lifecycle.clear(task_id)
+        try:
+            lifecycle.clear(task_id)
+        except RedisError as refused:
+            logger.warning("what task %s has written stays for now: %s", task_id, refused)
         ending = lifecycle.Ending(None, runs.failure_to_text(full))
     if ending is not None:
         persevere(self, lambda: endings.record(task_id, ending))

@@ -1,6 +1,8 @@
 """A task whose message is nowhere is finished or published again; one whose message is somewhere is left alone."""
 
 from datetime import timedelta
+from typing import Any
+from uuid import uuid4
 
 import pytest
 from celery import states
@@ -11,7 +13,8 @@ from tests.support import eventually, wait_for_state
 from worker_tasks import ledger, reconciler, results
 from worker_tasks.celery_app import app
 from worker_tasks.connections import connections
-from worker_tasks.joins import lifecycle, user_orders
+from worker_tasks.joins import lifecycle, runs, user_orders
+from worker_tasks.tasks import join_users_orders
 
 pytestmark = pytest.mark.usefixtures("no_tasks")
 
@@ -156,3 +159,23 @@ def test_a_worker_finds_lost_tasks_by_itself(start_worker: StartWorker, submit_p
     task = wait_for_state(task_id, states.SUCCESS)
     assert task["attempt"] == 1
     eventually(lambda: not unacknowledged())
+
+
+def test_what_a_run_left_whose_task_has_ended_is_cleared_away(servers: None) -> None:
+    ended, under_way = f"ended-{uuid4().hex}", f"under-way-{uuid4().hex}"
+    for task_id in (ended, under_way):
+        ledger.claim(task_id, join_users_orders.name, ["u1"], {}, "gone@test")
+        runs.open_run(task_id, runs.name_of(task_id, 1), 2, None)
+        writer = runs.begin_part(task_id, runs.name_of(task_id, 1), 0).writer
+        connections().results.set(writer.key, b"[")
+    ledger.transition(ended, states.FAILURE)
+    lifecycle.clear_what_ended()
+    assert runs.find(ended) is not None, "somebody may just be about to"
+    long_ago = ledger.now() - timedelta(minutes=5)
+    connections().tasks.update_many({"_id": {"$in": [ended, under_way]}}, {"$set": {"changed_at": long_ago}})
+    lifecycle.clear_what_ended()
+    left: Any = connections().results.keys(f"*{ended}*")
+    assert [key for key in left if not key.startswith(b"task_live:")] == []
+    assert ended not in runs.all_tasks()
+    assert runs.find(under_way) is not None
+    lifecycle.clear(under_way)

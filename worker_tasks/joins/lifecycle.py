@@ -361,6 +361,20 @@ def clear(task_id: str) -> None:
         pymongo.errors.PyMongoError, redis.exceptions.RedisError: not all of it is known to be gone.
     """
     stopping.kill(stopping.mark(task_id))
-    if (state := runs.find(task_id)) is not None:
+    state = runs.find(task_id)
+    if state is not None:
         staging.discard(state.keys)
-        runs.forget(task_id, state.run, _plan_key(task_id))
+    runs.forget(task_id, state.run if state else "", _plan_key(task_id))
+
+
+def clear_what_ended() -> None:
+    """Deletes what is left of the runs of tasks that ended: their workers died, or Redis refused, before they could.
+
+    Raises:
+        pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server is away; the next call goes on.
+    """
+    for task_id in runs.all_tasks():
+        # A run that is not found has run out, and its task with it.
+        if runs.find(task_id) is None or leads.is_over(task_id):
+            logger.warning("task %s has ended, and something of its run was left", task_id)
+            clear(task_id)

@@ -18,6 +18,8 @@ from worker_tasks.errors import DovetailError
 from worker_tasks.staging import STAGING_SECONDS, Part, new_writer, part_key
 
 CANCELLED = "cancelled"
+#: Where the ids of all tasks are of which a run is known.
+ALL_RUNS = "join_tasks"
 
 # What broke an older run is kept: see Breakage.
 _OPEN = """
@@ -33,6 +35,7 @@ for at = 1, #fields, 2 do
   if name == 'broke' then kept[#kept + 1] = fields[at]; kept[#kept + 1] = fields[at + 1] end
 end
 redis.call('DEL', KEYS[1])
+redis.call('SADD', KEYS[2], ARGV[5])
 redis.call('HSET', KEYS[1], 'run', ARGV[1], 'parts', ARGV[2], 'began', redis.call('TIME')[1], unpack(kept))
 if ARGV[3] ~= '' then redis.call('HSET', KEYS[1], 'total', ARGV[3]) end
 redis.call('EXPIRE', KEYS[1], ARGV[4])
@@ -92,7 +95,10 @@ if redis.call('HGET', KEYS[1], 'run') == ARGV[1] then redis.call('HSET', KEYS[1]
 """
 
 _FORGET = """
-if redis.call('HGET', KEYS[1], 'run') == ARGV[1] then redis.call('UNLINK', KEYS[1], KEYS[2]) end
+local run = redis.call('HGET', KEYS[1], 'run')
+if run and run ~= ARGV[1] then return end
+redis.call('UNLINK', KEYS[1], KEYS[2])
+redis.call('SREM', KEYS[3], ARGV[2])
 """
 
 _STOP = """
@@ -222,7 +228,8 @@ def open_run(task_id: str, run: str, parts: int, total: int | None) -> list[str]
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    found = _call(_OPEN, task_id, run, parts, "" if total is None else total, STAGING_SECONDS)
+    arguments: list[Any] = [run, parts, "" if total is None else total, STAGING_SECONDS, task_id]
+    found: Any = connections().results.eval(_OPEN, 2, _key(task_id), ALL_RUNS, *arguments)
     if found is None:
         return None
     older, *writers = map(bytes_to_str, found)
@@ -349,7 +356,17 @@ def forget(task_id: str, run: str, plan_key: str) -> None:
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    connections().results.eval(_FORGET, 2, _key(task_id), plan_key, run)
+    connections().results.eval(_FORGET, 3, _key(task_id), plan_key, ALL_RUNS, run, task_id)
+
+
+def all_tasks() -> list[str]:
+    """The ids of all tasks of which a run is known.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    found: Any = connections().results.smembers(ALL_RUNS)
+    return sorted(map(bytes_to_str, found))
 
 
 def failure_to_text(failure: DovetailError) -> str:
