@@ -53,7 +53,7 @@ def change(task_id: str, edited: Callable[[Document], Document]) -> None:
         edited: is called again with the newest metadata whenever the task changed meanwhile.
 
     Raises:
-        InvalidInput: the outcome can not be kept.
+        InvalidInput: the outcome cannot be kept.
         Conflict: ``edited`` raised it, or the task was changed all the time for ``TRY_SECONDS``.
         TaskNotFound: no task document has this id.
         pymongo.errors.PyMongoError: not known to be stored.

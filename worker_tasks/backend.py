@@ -73,7 +73,7 @@ class MetadataBackend(MongoBackend):
         super().mark_as_done(task_id, result, request, store_result, state)
 
     def mark_as_failure(self, task_id: str, exc: Exception, *arguments: Any, **options: Any) -> Any:
-        """Celery takes what can not be stored or published for the task's failure; here its message goes back."""
+        """Celery takes what cannot be stored or published for the task's failure; here its message goes back."""
         if is_no_outcome(exc):
             logger.error("task %s: not recorded as its failure: %r", task_id, exc)
             return None

@@ -68,7 +68,7 @@ class RecordingCelery(Celery):
             pymongo.errors.PyMongoError: MongoDB is away; neither recorded nor published.
             kombu.exceptions.OperationalError: not published: see :meth:`record_unpublished`.
             kombu.exceptions.EncodeError: MongoDB can not store the arguments; neither recorded nor published.
-            ValueError: the id can not be one; neither recorded nor published.
+            ValueError: the id cannot be one; neither recorded nor published.
         """
         task_id = task_id or uuid()
         if not is_task_id(task_id):

@@ -91,7 +91,7 @@ def publish(  # noqa: PLR0913 - what is where, and what becomes of it
     try:
         return _published(run, parts, key, task_id, ttl_seconds, complete=complete, writer=writer or new_writer())
     except StagingLost:
-        # It may be under the public key by now: the answer was lost, or whoever published it died before the rest.
+        # It may be under the public key by now: the answer was lost, or its publisher died before the rest.
         there = results.find(key)
         if there is not None and there.run == run:
             return there

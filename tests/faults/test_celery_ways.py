@@ -29,7 +29,7 @@ from celery.exceptions import Reject
 
 from worker_tasks.celery_app import app
 
-# An outcome that can not be stored is tried again once, not for ten seconds.
+# An outcome that cannot be stored is tried again once, not for ten seconds.
 app.conf.result_backend_max_retries = 1
 
 

@@ -122,6 +122,6 @@ def _strike(fault: str, watched: Watched) -> None:
     if fault == "demoted":
         watched.fail_over()
         return
-    # As a host that is cut off: whoever asks there waits.
+    # As a host that is cut off: its clients wait.
     next(iter(watched.sentinels.values())).send_signal(signal.SIGSTOP)
     watched.primary._process.send_signal(signal.SIGSTOP)

@@ -181,7 +181,7 @@ class Work:
         )
 
     def fail(self, message: str, seconds: int = FAILED_SECONDS) -> None:
-        """Says why it can not be worked out, for so many seconds.
+        """Says why it cannot be worked out, for so many seconds.
 
         Raises:
             redis.exceptions.RedisError: not known to be said.
