@@ -115,7 +115,7 @@ class MetadataBackend(MongoBackend):
         meta = self._get_result_meta(
             result=self.encode(result), state=state, traceback=traceback, request=request, format_date=False
         )
-        if str(getattr(request, "task", None)).startswith(OF_CELERY):
+        if str(getattr(request, "task", None)).startswith(OF_CELERY) and not self._is_recorded(task_id):
             whole = {"_id": task_id, **meta}
             self.collection.database[CELERY_RESULTS].replace_one({"_id": task_id}, whole, upsert=True)
             return result
@@ -128,6 +128,10 @@ class MetadataBackend(MongoBackend):
             fields["crashes"] = 0
         ledger.transition(task_id, state, attempt=attempt, fields=fields | outcome)
         return result
+
+    def _is_recorded(self, task_id: str) -> bool:
+        """One of Celery's own may end another task, which was replaced by a group, under that one's id."""
+        return self.collection.find_one({"_id": task_id}, {"_id": True}) is not None
 
     def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
         try:

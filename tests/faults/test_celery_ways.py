@@ -22,13 +22,16 @@ from worker_tasks.tasks import long_running_task
 
 #: A module of tasks as somebody writes them who knows Celery and nothing of us.
 OTHERS = """
+import os
 import pathlib
 import time
 
+from celery import group
 from celery.exceptions import Reject
 
 from worker_tasks.celery_app import app
 
+app.conf.task_routes = {"celery.*": {"queue": os.environ["OTHERS_QUEUE"]}}
 # An outcome that cannot be stored is tried again once, not for ten seconds.
 app.conf.result_backend_max_retries = 1
 
@@ -63,6 +66,11 @@ def total(numbers):
     return sum(numbers)
 
 
+@app.task(name="others.replaced", bind=True)
+def replaced(self, queue):
+    raise self.replace(group(add.s(1, 1).set(queue=queue), add.s(2, 2).set(queue=queue)))
+
+
 @app.task(name="others.waits")
 def waits(for_file):
     while not pathlib.Path(for_file).exists():
@@ -72,10 +80,12 @@ def waits(for_file):
 
 
 @pytest.fixture
-def others(start_worker: StartWorker, tmp_path: Path) -> Process:
+def others(start_worker: StartWorker, queue: str, tmp_path: Path) -> Process:
     """A worker that knows their tasks, and takes three beginnings that do not end for poison."""
     (tmp_path / "others_tasks.py").write_text(OTHERS)
-    return start_worker("first", "--include others_tasks", PYTHONPATH=str(tmp_path), MAX_ATTEMPTS="3")
+    return start_worker(
+        "first", "--include others_tasks", PYTHONPATH=str(tmp_path), MAX_ATTEMPTS="3", OTHERS_QUEUE=queue
+    )
 
 
 @pytest.fixture
@@ -179,6 +189,14 @@ def test_what_celery_s_own_tasks_return_is_read_and_they_are_nobody_s(queue: str
     assert connections().tasks.count_documents({}) == before
 
 
+@pytest.mark.usefixtures("others")
+def test_a_task_that_is_replaced_by_a_group_ends_with_its_results(queue: str) -> None:
+    result = app.send_task("others.replaced", [queue], queue=queue, metadata=METADATA)
+    assert result.get(timeout=20) == [2, 4]
+    task = ledger.find(result.id)
+    assert (task["status"], task["metadata"]) == (states.SUCCESS, METADATA)
+
+
 def test_a_task_that_is_applied_in_place_has_no_document_and_no_message(servers: None, queue: str) -> None:
     task_id = f"applied-{queue}"
     result = long_running_task.apply(["in place"], task_id=task_id)
@@ -205,7 +223,7 @@ def test_terminate_ends_a_running_task_and_frees_its_slot(
     start_worker: StartWorker, queue: str, tmp_path: Path, terminate: str
 ) -> None:
     (tmp_path / "others_tasks.py").write_text(OTHERS)
-    start_worker("first", "--include others_tasks --concurrency 1", PYTHONPATH=str(tmp_path))
+    start_worker("first", "--include others_tasks --concurrency 1", PYTHONPATH=str(tmp_path), OTHERS_QUEUE=queue)
     task_id = app.send_task("others.waits", [str(tmp_path / "never")], queue=queue, metadata=METADATA).id
     wait_for_state(task_id, states.STARTED)
     if terminate == "client":
