@@ -141,7 +141,7 @@ def _pytest(
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
-            print(f"{side}: not done after {seconds / 60:.0f} minutes; what was not run counts as missing")
+            print(f"{side}: not done after {seconds / 60:.0f} minutes; what was not run is not compared")
         finally:
             # The children of its worker too.
             with suppress(ProcessLookupError):
@@ -163,17 +163,20 @@ def report(outcomes: dict[str, dict[str, str]]) -> int:
         _list("failed", (name for name, outcome in alone.items() if outcome == "failed"))
         return int("failed" in alone.values())
     stock, ours = outcomes[STOCK], outcomes[OURS]
-    comparable = [name for name, outcome in stock.items() if outcome == "passed" and ours.get(name) != "skipped"]
-    differ = [name for name in comparable if ours.get(name) != "passed"]
+    passed = [name for name, outcome in stock.items() if outcome == "passed"]
+    comparable = [name for name in passed if ours.get(name, "skipped") != "skipped"]
+    differ = [name for name in comparable if ours[name] != "passed"]
     unwanted = [name for name in differ if _reason(name) is None]
-    print(f"{len(comparable)} pass on stock and are not skipped on ours; {len(differ)} of them do not pass on ours.")
+    print(f"{len(comparable)} pass on stock and are run on ours; {len(differ)} of them do not pass on ours.")
     _list("by design", (f"{name}: {_reason(name)}" for name in differ if name not in unwanted))
-    _list("not as on stock", (f"{name} ({ours.get(name, 'missing')})" for name in unwanted))
+    _list("not as on stock", unwanted)
+    if late := sum(name not in ours for name in passed):
+        print(f"{late} that pass on stock were not run on ours: the time was over.")
     _list("ours alone passes", (name for name in ours if ours[name] == "passed" and stock.get(name) == "failed"))
     _list(
         "listed as by design, and passes", (name for name in BY_DESIGN if ours.get(f"t/integration/{name}") == "passed")
     )
-    return int(bool(unwanted))
+    return int(bool(unwanted or late))
 
 
 def _reason(name: str) -> str | None:
