@@ -22,7 +22,7 @@ from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as kombu_redis
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ConnectionError, RedisError, ResponseError  # noqa: A004 - Redis's own
 
 from worker_tasks.connections import PrimaryConnection, PrimarySSLConnection, connections
 
@@ -35,7 +35,7 @@ FIRST_SWEEP_SECONDS = 5.0
 #: What is used of this version of kombu beyond its documentation. A test fails when one of these changes.
 KOMBU_VERSION = "5.7.0"
 PRIVATE_IN_KOMBU: dict[type, list[str]] = {
-    kombu_redis.Channel: ["_q_for_pri"],
+    kombu_redis.Channel: ["_q_for_pri", "_connparams"],
     virtual.Channel: ["_lookup", "_get_message_priority", "_next_delivery_tag"],
     virtual.QoS: ["_delivered", "_flush"],
 }
@@ -277,6 +277,12 @@ class _ChannelMixin:
             super().close()  # type: ignore[misc]
         except (*Transport.connection_errors, AttributeError) as error:
             logger.debug("broken channel closed: %r", error)
+
+    def _connparams(self, asynchronous: bool = False) -> Any:
+        # kombu would fail with an AttributeError, which nobody takes for a lost connection.
+        if self.connection is None:  # type: ignore[attr-defined]
+            raise ConnectionError("the connection of this channel is closed")
+        return super()._connparams(asynchronous)  # type: ignore[misc]
 
 
 class Channel(_ChannelMixin, kombu_redis.Channel):

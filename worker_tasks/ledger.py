@@ -195,8 +195,17 @@ def transition(
     allowed = may_become(task_id, status, attempt)
     if version is not None:
         allowed["version"] = version
+    if status in {states.SUCCESS, states.FAILURE}:
+        # The person who cancelled it was told so.
+        allowed["cancel_requested"] = {"$ne": True}
     change = {"$set": {"status": status, **(fields or {})}}
-    return write(allowed, change, event_of(status, note), born=new_document(task_id))
+    if write(allowed, change, event_of(status, note), born=new_document(task_id)):
+        return True
+    if "cancel_requested" in allowed:
+        cancelled = {"status": states.REVOKED, "result": CANCELLED, "date_done": now()}
+        unfinished = {"_id": task_id, "status": {"$nin": sorted(FINAL_STATES)}, "cancel_requested": True}
+        write(unfinished, {"$set": cancelled}, event_of(states.REVOKED, "cancelled as it ended"))
+    return False
 
 
 def give_back(task_id: str, note: str, attempt: int | None = None) -> bool:

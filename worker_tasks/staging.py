@@ -29,6 +29,7 @@ GLIMPSE_BYTES = 64 * 1024
 
 # A key whose length is not what was sent is one that Redis has lost a piece of: a hole would read as NUL bytes.
 _APPEND = """
+if KEYS[2] and redis.call('HGET', KEYS[2], ARGV[4]) ~= ARGV[5] then return 0 end
 local length = redis.call('STRLEN', KEYS[1])
 if length ~= tonumber(ARGV[1]) and length ~= ARGV[1] + #ARGV[2] then return 0 end
 local answer = redis.pcall('SETRANGE', KEYS[1], ARGV[1], ARGV[2])
@@ -76,9 +77,21 @@ def new_writer() -> str:
 
 
 class PartWriter:
-    """Writes one part of a run, up to so many rows and bytes, into a key that no other writer has."""
+    """Writes one part of a run, up to so many rows and bytes, into a key that no other writer has.
 
-    def __init__(self, run: str, number: int, max_rows: int, max_size: int, writer: str | None = None):
+    ``noted_in`` is the hash whose field ``writer:<number>`` says who writes the part: a writer whose place another has
+    taken writes no more.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what is written, how much of it, and by which writer
+        self,
+        run: str,
+        number: int,
+        max_rows: int,
+        max_size: int,
+        writer: str | None = None,
+        noted_in: str | None = None,
+    ):
         #: The names of the columns, as first seen; whoever encodes the rows adds to them.
         self.columns: dict[str, None] = {}
         #: The rows in which a join found nothing, by the field that it brings in; noted by the same.
@@ -87,6 +100,8 @@ class PartWriter:
         self._rows_elsewhere = self._size_elsewhere = 0
         self._writer = writer or new_writer()
         self._key = part_key(run, number, self._writer)
+        self._keys = [self._key, *([noted_in] if noted_in else [])]
+        self._field = f"writer:{number}"
         self._prefix = b"[" if number == 0 else b""
         self._held = bytearray(self._prefix)
         self._offsets: list[int] = []
@@ -158,7 +173,8 @@ class PartWriter:
             return
         require_room(len(self._held))
         # At its offset, so sending it twice after a lost reply changes nothing.
-        if not self._redis.eval(_APPEND, 1, self._key, self._sent, bytes(self._held), STAGING_SECONDS):
+        arguments: list[Any] = [self._sent, bytes(self._held), STAGING_SECONDS, self._field, self._writer]
+        if not self._redis.eval(_APPEND, len(self._keys), *self._keys, *arguments):
             raise StagingLost(self._key)
         self._sent += len(self._held)
         self._checksum = zlib.crc32(self._held, self._checksum)
@@ -193,16 +209,6 @@ class PartWriter:
 
 def part_key(run: str, number: int | str, writer: str) -> str:
     return f"staging:{run}:{number}:{writer}"
-
-
-def discard(keys: Sequence[str]) -> None:
-    """Deletes what was written and not published.
-
-    Raises:
-        redis.exceptions.RedisError: Redis does not answer.
-    """
-    if keys:
-        connections().results.unlink(*keys)
 
 
 def glimpse(key: str | None, limit: int) -> list[dict[str, Any]]:

@@ -91,7 +91,7 @@ def test_the_keyboard_is_enough(page: Page) -> None:
     expect(page.get_by_role("status")).to_contain_text("1 row joined.")
 
 
-def test_an_expired_result_is_run_again(watched: tuple[Page, Watched]) -> None:
+def test_a_result_that_redis_lost_is_run_again(watched: tuple[Page, Watched]) -> None:
     page, heard = watched
     heard.expected_statuses.add(410)
     fill_form(page, "u5", "too late")
@@ -101,7 +101,7 @@ def test_an_expired_result_is_run_again(watched: tuple[Page, Watched]) -> None:
     for key in connections().results.scan_iter("*user_order_result:u5"):
         connections().results.delete(key)
     link.click()
-    expect(page.get_by_text("This result is no longer there.")).to_be_visible()
+    expect(page.get_by_text("Redis lost this result before it expired.")).to_be_visible()
     page.get_by_role("button", name="Run again").click()
     page.get_by_role("link", name="Read the result").click()
     expect(page.get_by_role("region", name="Joined documents")).to_contain_text("u5")

@@ -169,14 +169,6 @@ def test_what_is_being_written_is_not_seen_and_ends_by_itself() -> None:
     assert 0 < int(connections().results.ttl(staged)) <= staging.STAGING_SECONDS
 
 
-def test_what_is_discarded_leaves_nothing_behind() -> None:
-    run = f"{new_id()}.1"
-    parts = [written(run, 0, b"{}"), written(run, 1, b"{}")]
-    assert len(keys(run)) == 2
-    staging.discard([staging.part_key(run, number, part.writer) for number, part in enumerate(parts)])
-    assert keys(run) == []
-
-
 def test_the_first_rows_are_glimpsed_while_the_rest_is_written() -> None:
     run = f"{new_id()}.1"
     assert staging.glimpse(None, 10) == []

@@ -9,7 +9,7 @@ from kombu.utils.encoding import ensure_bytes
 from pymongo.errors import PyMongoError
 from redis.exceptions import LockError, RedisError
 
-from worker_tasks import leads, live, publishing, results, staging
+from worker_tasks import leads, live, publishing, results
 from worker_tasks.connections import Document, connections
 from worker_tasks.errors import (
     DovetailError,
@@ -97,10 +97,8 @@ def start(task_id: str, attempt: int, plan: Plan, publish: Callable[[str, int], 
     run = runs.name_of(task_id, attempt)
     with _full_in_words():
         require_room()
-        older_keys = runs.open_run(task_id, run, len(plan.parts), plan.total)
-        if older_keys is None:
+        if not runs.open_run(task_id, run, len(plan.parts), plan.total):
             raise Interrupted(f"{run} has a newer run")
-        staging.discard(older_keys)
     # Asked once the run can be told to stop: a cancellation that came before is in the document.
     if leads.is_unwanted(task_id):
         runs.ask_to_stop(task_id, run=run)
@@ -165,7 +163,14 @@ def _worked(turn: Turn, plan: Plan) -> Ending | None:
         state = runs.find(task_id)
         return finish(task_id, run, plan.key) if state and None not in state.parts else None
     turn.writer = begun.writer.name
-    rows = PartWriter(run, number, settings().result_max_rows, settings().result_max_mib * 2**20, begun.writer.name)
+    rows = PartWriter(
+        run,
+        number,
+        settings().result_max_rows,
+        settings().result_max_mib * 2**20,
+        begun.writer.name,
+        runs.key_of(task_id),
+    )
     try:
         part = _written(plan, begun, rows)
     except (ReadFailed, StagingLost, PyMongoError, RedisError) as error:
@@ -252,10 +257,9 @@ def _mark(writer: runs.Writer) -> str:
 
 
 def _end_the_writer_before(begun: Begun) -> None:
-    """Ends what the writer before has in MongoDB and Redis: it is dead, or must not go on."""
+    """Ends what the writer before has in MongoDB: it is dead, or must not go on."""
     if begun.before is not None:
         stopping.kill(_mark(begun.before))
-        staging.discard([begun.before.key])
 
 
 def _failure(failed: ReadFailed, rows: int, begun: Begun) -> DovetailError | None:
@@ -324,12 +328,7 @@ def _finish(task_id: str, run: str, key: str) -> Ending | None:
         ending = _put_together(task_id, state, key)
     except StagingLost:
         ending = Ending(None, LOST)
-    if len(state.parts) > 1:
-        # The name under which they were put together is in it now.
-        state = runs.find(task_id) or state
-    if state.run == run:
-        staging.discard(state.keys)
-        runs.forget(task_id, run, _plan_key(task_id))
+    runs.forget(task_id, run, _plan_key(task_id))
     return ending
 
 
@@ -362,8 +361,6 @@ def clear(task_id: str) -> None:
     """
     stopping.kill(stopping.mark(task_id))
     state = runs.find(task_id)
-    if state is not None:
-        staging.discard(state.keys)
     runs.forget(task_id, state.run if state else "", _plan_key(task_id))
 
 

@@ -1,7 +1,8 @@
 """One run of a join, in Redis: which parts of it are under way or done, how far they are, whether it is to stop.
 
 A run is one beginning of a task: its name has the attempt in it, so nothing of an older one gets into it. A part
-belongs to the writer that began it last, until one has ended it: what another writer says of it is not heard.
+belongs to the writer that began it last, until one has ended it: what another writer says of it is not heard. The rows
+that a writer has sent are deleted in the step that takes its place from it, so none are left of which nothing is known.
 """
 
 import json
@@ -26,12 +27,12 @@ _OPEN = """
 local run = redis.call('HGET', KEYS[1], 'run') or ''
 local function attempt(name) return tonumber(string.match(name, '%.(%d+)$') or 0) end
 if attempt(run) > attempt(ARGV[1]) then return false end
-local older, kept = {run}, {}
+local kept = {}
 local fields = redis.call('HGETALL', KEYS[1])
 for at = 1, #fields, 2 do
   local name, number = string.match(fields[at], '^(%a+):(%d+)$')
-  if name == 'writer' then older[#older + 1] = number; older[#older + 1] = fields[at + 1] end
-  if fields[at] == 'whole' then older[#older + 1] = 'whole'; older[#older + 1] = fields[at + 1] end
+  if fields[at] == 'whole' then name, number = 'writer', 'whole' end
+  if name == 'writer' then redis.call('UNLINK', 'staging:' .. run .. ':' .. number .. ':' .. fields[at + 1]) end
   if name == 'broke' then kept[#kept + 1] = fields[at]; kept[#kept + 1] = fields[at + 1] end
 end
 redis.call('DEL', KEYS[1])
@@ -39,7 +40,7 @@ redis.call('SADD', KEYS[2], ARGV[5])
 redis.call('HSET', KEYS[1], 'run', ARGV[1], 'parts', ARGV[2], 'began', redis.call('TIME')[1], unpack(kept))
 if ARGV[3] ~= '' then redis.call('HSET', KEYS[1], 'total', ARGV[3]) end
 redis.call('EXPIRE', KEYS[1], ARGV[4])
-return older
+return 1
 """
 
 _BEGIN = """
@@ -48,6 +49,7 @@ local before = redis.call('HGET', KEYS[1], 'part:' .. ARGV[2])
 if before and before ~= 'begun' then return {'ended'} end
 local older = redis.call('HGET', KEYS[1], 'writer:' .. ARGV[2])
 if older and ARGV[5] ~= '' and older ~= ARGV[5] then return {'stale'} end
+if older then redis.call('UNLINK', 'staging:' .. ARGV[1] .. ':' .. ARGV[2] .. ':' .. older) end
 redis.call('HSET', KEYS[1], 'part:' .. ARGV[2], 'begun', 'writer:' .. ARGV[2], ARGV[3])
 redis.call('EXPIRE', KEYS[1], ARGV[4])
 local times = redis.call('HINCRBY', KEYS[1], 'begun:' .. ARGV[2], 1)
@@ -67,6 +69,7 @@ if redis.call('HGET', KEYS[1], 'part:' .. ARGV[2]) == 'begun' then
   redis.call('HINCRBY', KEYS[1], 'begun:' .. ARGV[2], -1)
 end
 if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'broke:' .. ARGV[2], ARGV[4]) end
+redis.call('UNLINK', 'staging:' .. ARGV[1] .. ':' .. ARGV[2] .. ':' .. ARGV[3])
 return 'left'
 """
 
@@ -97,6 +100,11 @@ if redis.call('HGET', KEYS[1], 'run') == ARGV[1] then redis.call('HSET', KEYS[1]
 _FORGET = """
 local run = redis.call('HGET', KEYS[1], 'run')
 if run and run ~= ARGV[1] then return end
+local fields = redis.call('HGETALL', KEYS[1])
+for at = 1, #fields, 2 do
+  local number = fields[at] == 'whole' and 'whole' or string.match(fields[at], '^writer:(%d+)$')
+  if number then redis.call('UNLINK', 'staging:' .. run .. ':' .. number .. ':' .. fields[at + 1]) end
+end
 redis.call('UNLINK', KEYS[1], KEYS[2])
 redis.call('SREM', KEYS[3], ARGV[2])
 """
@@ -152,13 +160,12 @@ class Breakage:
 class State:
     """A run as it is now. ``parts`` holds what each ended part wrote, None for the others; ``began`` is a Unix time.
 
-    ``writers`` names who writes or wrote each part that was begun, ``whole`` who puts them together.
+    ``writers`` names who writes or wrote each part that was begun.
     """
 
     run: str
     parts: list[Part | None]
     writers: dict[int, str]
-    whole: str | None
     rows: int
     size: int
     total: int | None
@@ -171,18 +178,13 @@ class State:
         return self.rows / max(time.time() - self.began, 1)
 
     @property
-    def keys(self) -> list[str]:
-        """Where everything is that this run has written."""
-        names: list[tuple[int | str, str]] = [*self.writers.items(), *([("whole", self.whole)] if self.whole else [])]
-        return [part_key(self.run, number, name) for number, name in names]
-
-    @property
     def first_key(self) -> str | None:
         """Where the first rows are, if there are any."""
         return part_key(self.run, 0, self.writers[0]) if 0 in self.writers else None
 
 
-def _key(task_id: str) -> str:
+def key_of(task_id: str) -> str:
+    """Where the newest run of a task is noted."""
     return f"join_run:{task_id}"
 
 
@@ -219,21 +221,18 @@ class Begun(NamedTuple):
     broke: Breakage | None = None
 
 
-def open_run(task_id: str, run: str, parts: int, total: int | None) -> list[str] | None:
-    """Makes way for a new run of so many parts.
+def open_run(task_id: str, run: str, parts: int, total: int | None) -> bool:
+    """Makes way for a new run of so many parts, and deletes what the one before it has written.
 
     Returns:
-        The staging keys of the run before it; None where a newer run is there already.
+        False where a newer run is there already.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
     arguments: list[Any] = [run, parts, "" if total is None else total, STAGING_SECONDS, task_id]
-    found: Any = connections().results.eval(_OPEN, 2, _key(task_id), ALL_RUNS, *arguments)
-    if found is None:
-        return None
-    older, *writers = map(bytes_to_str, found)
-    return [part_key(older, number, writer) for number, writer in zip(writers[::2], writers[1::2], strict=True)]
+    found: Any = connections().results.eval(_OPEN, 2, key_of(task_id), ALL_RUNS, *arguments)
+    return found is not None
 
 
 def begin_part(task_id: str, run: str, number: int, again: str = "") -> Begun:
@@ -307,7 +306,7 @@ def ask_to_stop(task_id: str, reason: str = CANCELLED, run: str | None = None) -
 
 
 def _call(script: str, task_id: str, *arguments: Any) -> Any:
-    return connections().results.eval(script, 1, _key(task_id), *arguments)
+    return connections().results.eval(script, 1, key_of(task_id), *arguments)
 
 
 def find(task_id: str) -> State | None:
@@ -316,7 +315,7 @@ def find(task_id: str) -> State | None:
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    found = connections().results.hgetall(_key(task_id))
+    found = connections().results.hgetall(key_of(task_id))
     if b"run" not in found:
         return None
     return _state([ensure_bytes(text) for pair in found.items() for text in pair])
@@ -331,7 +330,6 @@ def _state(flat: list[bytes]) -> State:
     return State(
         run=fields["run"],
         parts=[None if text == "begun" else Part.from_json(text) for text in parts],
-        whole=fields.get("whole"),
         writers={number: fields[f"writer:{number}"] for number in numbers if f"writer:{number}" in fields},
         rows=sum(int(fields.get(f"rows:{number}", 0)) for number in numbers),
         size=sum(int(fields.get(f"size:{number}", 0)) for number in numbers),
@@ -356,7 +354,7 @@ def forget(task_id: str, run: str, plan_key: str) -> None:
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    connections().results.eval(_FORGET, 3, _key(task_id), plan_key, ALL_RUNS, run, task_id)
+    connections().results.eval(_FORGET, 3, key_of(task_id), plan_key, ALL_RUNS, run, task_id)
 
 
 def all_tasks() -> list[str]:

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.worker_tasks.support import new_id
+from worker_tasks.connections import connections
 from worker_tasks.errors import InvalidInput, LimitExceeded, ServiceUnavailable
 from worker_tasks.joins import runs
 from worker_tasks.joins.runs import Answer, Breakage, Writer
@@ -74,7 +75,9 @@ def test_a_part_of_an_older_run_changes_nothing() -> None:
     task_id, old = opened(1)
     (writer,) = writers(task_id, old, 1)
     new = runs.name_of(task_id, 2)
-    assert runs.open_run(task_id, new, 2, None) == [writer.key]
+    connections().results.set(writer.key, b"[")
+    assert runs.open_run(task_id, new, 2, None)
+    assert not connections().results.exists(writer.key)
     assert runs.begin_part(task_id, old, 0).answer is Answer.STALE
     assert runs.end_part(writer, WRITTEN) is Answer.STALE
     assert runs.advance(writer, 10, 100) is None
@@ -93,8 +96,8 @@ def test_a_worker_that_tries_again_does_not_take_a_part_from_the_one_that_has_it
 def test_an_older_run_does_not_take_the_place_of_a_newer_one() -> None:
     task_id, old = opened(1)
     new = runs.name_of(task_id, 10)
-    assert runs.open_run(task_id, new, 1, None) == []
-    assert runs.open_run(task_id, old, 1, None) is None
+    assert runs.open_run(task_id, new, 1, None)
+    assert not runs.open_run(task_id, old, 1, None)
     state = runs.find(task_id)
     assert state is not None
     assert state.run == new
