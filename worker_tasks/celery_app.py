@@ -97,6 +97,12 @@ class RecordingCelery(Celery):
                 self.record_unpublished(document, error)
             raise
 
+    def connection_for_write(self, *arguments: Any, **options: Any) -> Any:
+        """Of a worker too: it publishes, events among others, and need not wait as it does for its queue."""
+        connection = super().connection_for_write(*arguments, **options)
+        connection.transport_options = connection.transport_options | {"socket_timeout": PUBLISH_TIMEOUT}
+        return connection
+
     def publish_recorded(self, task: Document) -> None:
         """Publishes a task that was recorded just now.
 

@@ -156,6 +156,7 @@ class LeasedRequest(Request):
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
         """Ends the task in a worker that stops; Celery puts its message back."""
-        super().cancel(pool, signal, emit_retry)
+        # No RETRY is stored first: nothing is retried, and with MongoDB away that would take longer than a stop may.
+        super().cancel(pool, signal, emit_retry=False)
         note = "its worker stopped; back in the queue"
         self._try("is back in the queue, and its document does not say so", ledger.give_back, self.id, note)
