@@ -202,7 +202,9 @@ class People:
         if reply.status != 200:
             return
         if page == "lines":
-            rows, complete, count = reply.body, True, len(reply.body) if isinstance(reply.body, list) else None
+            # A file does not say that it is of a partial result, which a cancelled join leaves.
+            rows, complete = reply.body, not asked.cancels
+            count = len(reply.body) if isinstance(reply.body, list) else None
         else:
             rows, complete, count = (_field(reply.body, name) for name in ("rows", "complete", "count"))
         self._ledger.pages_read += 1

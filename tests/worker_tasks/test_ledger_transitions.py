@@ -114,3 +114,14 @@ def test_what_mongodb_can_not_store_changes_nothing() -> None:
             ledger.transition(task_id, "SUCCESS", fields={"result": result})
     assert ledger.find(task_id) == was
     assert was["metadata"] == METADATA
+
+
+@pytest.mark.parametrize("status", [states.SUCCESS, states.FAILURE])
+def test_what_a_cancelled_task_still_brings_does_not_undo_its_cancellation(status: str) -> None:
+    task_id = new_id()
+    ledger.claim(task_id, "name", [], {}, "worker")
+    assert ledger.request_cancellation(task_id)
+    assert not ledger.transition(task_id, status, fields={"result": '"late"'})
+    task = ledger.find(task_id)
+    assert (task["status"], task["result"]) == (states.REVOKED, ledger.CANCELLED)
+    assert not ledger.transition(task_id, status)

@@ -7,7 +7,7 @@ from worker_tasks.connections import connections
 from worker_tasks.errors import InvalidInput, LimitExceeded, ServiceUnavailable
 from worker_tasks.joins import runs
 from worker_tasks.joins.runs import Answer, Breakage, Writer
-from worker_tasks.staging import Part
+from worker_tasks.staging import Part, PartWriter, StagingLost
 
 pytestmark = pytest.mark.usefixtures("servers")
 
@@ -63,6 +63,17 @@ def test_a_writer_whose_place_another_has_taken_changes_nothing() -> None:
     state = runs.find(task_id)
     assert state is not None
     assert state.parts == [WRITTEN]
+
+
+def test_a_writer_whose_place_another_has_taken_writes_no_more() -> None:
+    task_id, run = opened(1)
+    (late,) = writers(task_id, run, 1)
+    rows = PartWriter(run, 0, 100, 2**20, late.name, runs.key_of(task_id))
+    writers(task_id, run, 1)
+    rows.append([b'{"_id":1}'])
+    with pytest.raises(StagingLost):
+        rows.close()
+    assert not connections().results.exists(late.key)
 
 
 def test_an_end_whose_answer_was_lost_is_answered_the_same_again() -> None:
