@@ -106,11 +106,11 @@ def _published(  # noqa: PLR0913 - as its caller
     keys = [part_key(run, number, part.writer) for number, part in enumerate(parts)]
     if len(parts) == 1:
         whole = keys[0]
-        _check(whole, parts[0])
+        seconds, microseconds = _check(whole, parts[0])
     else:
         whole = part_key(run, "whole", writer)
         _put_together(whole, keys, parts, places, size)
-    seconds, microseconds = store.time()
+        seconds, microseconds = store.time()
     published_at = datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds // 1000 * 1000)
     summary = Summary(
         key=key,
@@ -138,16 +138,25 @@ def _published(  # noqa: PLR0913 - as its caller
     return results.summary_from_json(published)
 
 
-def _check(key: str, part: Part) -> None:
+def _check(key: str, part: Part) -> tuple[int, int]:
     """Reads a part again.
+
+    Returns:
+        The time by Redis's clock, in seconds and microseconds. Most results are read in one call, together with it.
 
     Raises:
         StagingLost: it is not what its writer wrote.
     """
     reading = _Reading(key, part)
-    for first in range(0, part.size, CHUNK_BYTES):
-        reading.add(ensure_bytes(connections().results.getrange(key, first, first + CHUNK_BYTES - 1)))
+    time = (0, 0)
+    for first in range(0, max(part.size, 1), CHUNK_BYTES):
+        with connections().results.pipeline(transaction=False) as pipe:
+            pipe.getrange(key, first, first + CHUNK_BYTES - 1)
+            pipe.time()
+            piece, time = pipe.execute()
+        reading.add(ensure_bytes(piece))
     reading.require_whole()
+    return time
 
 
 def _put_together(

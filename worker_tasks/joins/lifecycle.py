@@ -99,9 +99,6 @@ def start(task_id: str, attempt: int, plan: Plan, publish: Callable[[str, int], 
         require_room()
         if not runs.open_run(task_id, run, len(plan.parts), plan.total):
             raise Interrupted(f"{run} has a newer run")
-    # Asked once the run can be told to stop: a cancellation that came before is in the document.
-    if leads.is_unwanted(task_id):
-        runs.ask_to_stop(task_id, run=run)
     if len(plan.parts) == 1:
         return _work(Turn(task_id, run, 0), plan)
     connections().results.set(_plan_key(task_id), plan.to_bson(), ex=STAGING_SECONDS)

@@ -21,6 +21,8 @@ from worker_tasks.staging import STAGING_SECONDS, Part, new_writer, part_key
 CANCELLED = "cancelled"
 #: Where the ids of all tasks are of which a run is known.
 ALL_RUNS = "join_tasks"
+#: Seconds within which a task that was claimed opens its run: planning a join takes as long at most.
+NEXT_RUN_SECONDS = 120
 
 # What broke an older run is kept: see Breakage.
 _OPEN = """
@@ -37,6 +39,7 @@ for at = 1, #fields, 2 do
 end
 redis.call('DEL', KEYS[1])
 redis.call('SADD', KEYS[2], ARGV[5])
+if redis.call('UNLINK', KEYS[3]) == 1 then kept[#kept + 1] = 'stop'; kept[#kept + 1] = ARGV[6] end
 redis.call('HSET', KEYS[1], 'run', ARGV[1], 'parts', ARGV[2], 'began', redis.call('TIME')[1], unpack(kept))
 if ARGV[3] ~= '' then redis.call('HSET', KEYS[1], 'total', ARGV[3]) end
 redis.call('EXPIRE', KEYS[1], ARGV[4])
@@ -111,6 +114,7 @@ redis.call('SREM', KEYS[3], ARGV[2])
 
 _STOP = """
 local run = redis.call('HGET', KEYS[1], 'run')
+if not run and ARGV[2] == '' then redis.call('SET', KEYS[2], 1, 'EX', ARGV[3]) end
 if not run or (ARGV[2] ~= '' and ARGV[2] ~= run) then return 'nothing' end
 redis.call('HSETNX', KEYS[1], 'stop', ARGV[1])
 for _, value in ipairs(redis.call('HVALS', KEYS[1])) do
@@ -188,6 +192,10 @@ def key_of(task_id: str) -> str:
     return f"join_run:{task_id}"
 
 
+def _cancellation_key(task_id: str) -> str:
+    return f"cancelled_before_it_ran:{task_id}"
+
+
 def name_of(task_id: str, attempt: int) -> str:
     return f"{task_id}.{attempt}"
 
@@ -230,8 +238,9 @@ def open_run(task_id: str, run: str, parts: int, total: int | None) -> bool:
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    arguments: list[Any] = [run, parts, "" if total is None else total, STAGING_SECONDS, task_id]
-    found: Any = connections().results.eval(_OPEN, 2, key_of(task_id), ALL_RUNS, *arguments)
+    arguments: list[Any] = [run, parts, "" if total is None else total, STAGING_SECONDS, task_id, CANCELLED]
+    keys = [key_of(task_id), ALL_RUNS, _cancellation_key(task_id)]
+    found: Any = connections().results.eval(_OPEN, len(keys), *keys, *arguments)
     return found is not None
 
 
@@ -297,12 +306,17 @@ def _of_writer(script: str, writer: Writer, *arguments: Any) -> Any:
 
 
 def ask_to_stop(task_id: str, reason: str = CANCELLED, run: str | None = None) -> Answer:
-    """Tells a run to stop, if there is one, and if it is ``run`` where that is named. The first reason counts.
+    """Tells a run to stop, if it is ``run`` where that is named. The first reason counts.
+
+    Where no run is there yet, the next one that begins within ``NEXT_RUN_SECONDS`` is cancelled.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    return Answer(bytes_to_str(_call(_STOP, task_id, reason, run or "")))
+    keys = [key_of(task_id), _cancellation_key(task_id)]
+    return Answer(
+        bytes_to_str(connections().results.eval(_STOP, len(keys), *keys, reason, run or "", NEXT_RUN_SECONDS))
+    )
 
 
 def _call(script: str, task_id: str, *arguments: Any) -> Any:

@@ -161,12 +161,15 @@ def test_a_run_that_is_under_way_is_ended_by_the_last_part_of_it() -> None:
     assert runs.end_part(second, WRITTEN) is Answer.LAST
 
 
-def test_a_stop_leaves_nothing_where_no_run_is() -> None:
+def test_a_stop_that_comes_before_the_run_is_met_by_the_next_one_alone() -> None:
     task_id = new_id()
     assert runs.ask_to_stop(task_id) is Answer.NOTHING
-    run = runs.name_of(task_id, 1)
-    runs.open_run(task_id, run, 1, None)
-    assert runs.begin_part(task_id, run, 0).stop is None
+    assert runs.find(task_id) is None
+    first, second = runs.name_of(task_id, 1), runs.name_of(task_id, 2)
+    runs.open_run(task_id, first, 1, None)
+    assert runs.begin_part(task_id, first, 0).stop == runs.CANCELLED
+    runs.open_run(task_id, second, 1, None)
+    assert runs.begin_part(task_id, second, 0).stop is None
 
 
 def test_a_stop_of_an_older_run_does_not_reach_the_newer_one() -> None:
