@@ -36,6 +36,8 @@ from worker_tasks.joins import stopping
 LOOK_SECONDS = 0.5
 #: Visibility timeouts within which a worker that has a free slot takes a message, if its queue has any.
 DEAF_AFTER = 2
+#: Seconds that it has at least: kombu needs 13 of them to give up a connection that no longer answers.
+LEAST_DEAF_SECONDS = 25.0
 #: Seconds that a deaf worker has to end by itself.
 LEAVE_SECONDS = 15.0
 
@@ -74,7 +76,7 @@ class Lease(bootsteps.StartStopStep):
                 continue
             try:
                 leases.renew()
-                if self._is_deaf(worker, visibility * DEAF_AFTER):
+                if self._is_deaf(worker, max(visibility * DEAF_AFTER, LEAST_DEAF_SECONDS)):
                     self._leave()
                 due = time.monotonic() + visibility / 3
             except RedisError as error:
