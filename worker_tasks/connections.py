@@ -1,6 +1,7 @@
 """One client per process for each server, a ping for each, one place to close."""
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -17,7 +18,13 @@ from redis.backoff import NoBackoff
 from redis.connection import parse_url
 from redis.exceptions import OutOfMemoryError, RedisError
 from redis.retry import Retry
-from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
+from redis.sentinel import (
+    MasterNotFoundError,
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
 
 from worker_tasks.errors import TookTooLong, is_refusal, unavailable
 from worker_tasks.settings import Settings, settings
@@ -31,11 +38,56 @@ REDIS_TIMEOUT = 1.0
 HINT_TIMEOUT = 0.3
 #: The same for a Sentinel, which keeps everything in memory. All of them may have to be asked, one after the other.
 SENTINEL_TIMEOUT = 0.2
+#: How many times as long as it took them the Sentinels are left alone after none of them knew a primary.
+LEFT_ALONE = 5
+#: Seconds after which a pool asks the Sentinels whether the primary is still the same; and where none of them knew.
+FOLLOW_SECONDS, FOLLOW_LATER_SECONDS = 1.0, 10.0
 TASKS_COLLECTION = "task_results"
 #: A key, and an id, of which nothing is ever there.
 _NOTHING = "nothing"
 
 Document = dict[str, Any]
+
+
+class Sentinels(Sentinel):
+    """Sentinels that are left alone for a while after none of them knew a primary, the longer the longer it took them.
+
+    One answer to a person needs several connections, and must not wait for silent Sentinels at each.
+    """
+
+    _ask_at = 0.0
+
+    def discover_master(self, service_name: str) -> Any:
+        began = time.monotonic()
+        if began < self._ask_at:
+            raise MasterNotFoundError(f"No Sentinel knew a primary named {service_name!r} a moment ago")
+        try:
+            return super().discover_master(service_name)  # type: ignore[no-untyped-call]
+        except MasterNotFoundError:
+            now = time.monotonic()
+            self._ask_at = now + LEFT_ALONE * (now - began)
+            raise
+
+
+class FollowingPool(SentinelConnectionPool):
+    """Connections to the primary that Sentinels name, also where the one before lives on.
+
+    An operator's failover leaves that one writable for about ten seconds, and then it throws away what it took.
+    redis-py asks the Sentinels only when it connects.
+    """
+
+    _ask_at = 0.0
+
+    def get_connection(self, *arguments: Any, **options: Any) -> Any:
+        if time.monotonic() >= self._ask_at:
+            self._ask_at = time.monotonic() + FOLLOW_SECONDS
+            try:
+                # Of another primary than before this closes the idle connections; the others as they come back.
+                self.get_master_address()  # type: ignore[no-untyped-call]
+            except MasterNotFoundError:
+                # The primary may well be there; a Sentinel that hangs must not slow each request down.
+                self._ask_at = time.monotonic() + FOLLOW_LATER_SECONDS
+        return super().get_connection(*arguments, **options)
 
 
 class Connections:
@@ -56,7 +108,7 @@ class Connections:
             # A date past the year 9999 is a value as any other, and Python has none for it.
             datetime_conversion="DATETIME_AUTO",
         )
-        self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
+        self._sentinel = Sentinels(  # type: ignore[no-untyped-call]
             settings.sentinels, sentinel_kwargs=sentinel_options(settings)
         )
         primary = partial(self._sentinel.master_for, settings.redis_sentinel_master) if settings.sentinels else None
@@ -150,7 +202,7 @@ def _redis_client(
     said["connection_class"] = PrimarySSLConnection if is_tls else PrimaryConnection
     for where in ("host", "port"):
         said.pop(where, None)
-    return primary(**said, **options)
+    return primary(connection_pool_class=FollowingPool, **said, **options)
 
 
 def _said_by(url: str) -> dict[str, Any]:
