@@ -180,14 +180,14 @@ class Work:
             _END, len(keys), *keys, self._mark, done.to_json(), _milliseconds(last), _milliseconds(result.expires_at)
         )
 
-    def fail(self, message: str, seconds: int = FAILED_SECONDS) -> None:
+    def fail(self, message: str, seconds: int | None = None) -> None:
         """Says why it cannot be worked out, for so many seconds.
 
         Raises:
             redis.exceptions.RedisError: not known to be said.
         """
         self.discard()
-        self._say(Derived(State.FAILED, message=message), seconds)
+        self._say(Derived(State.FAILED, message=message), FAILED_SECONDS if seconds is None else seconds)
 
     def give_back(self) -> None:
         """Lets whoever asks next have it begun anew.
