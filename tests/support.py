@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 Seen = TypeVar("Seen")
 
 WAIT_SECONDS = 20.0
-STOP_SECONDS = 20.0
+STOP_SECONDS = 28.0
 
 
 def eventually(look: Callable[[], Seen | None], within: float = WAIT_SECONDS) -> Seen:

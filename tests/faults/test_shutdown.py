@@ -18,7 +18,7 @@ from worker_tasks.tasks import join_users_orders
 pytestmark = pytest.mark.timeout(90)
 
 #: What platforms grant is 30 s; the soft shutdown is set to 1 s for all tests.
-ENDS_WITHIN = 20.0
+ENDS_WITHIN = 28.0
 
 
 def test_a_task_longer_than_the_soft_shutdown_waits_again_and_the_next_worker_finishes_it(
