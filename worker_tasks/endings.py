@@ -2,10 +2,10 @@
 
 from celery import states
 
-from worker_tasks import ledger, sharing
+from worker_tasks import ledger, sharing, sources
 from worker_tasks.celery_app import app
 from worker_tasks.connections import Document
-from worker_tasks.joins import lifecycle, stopping
+from worker_tasks.joins import lifecycle
 from worker_tasks.joins.lifecycle import Ending
 
 
@@ -45,7 +45,7 @@ def record_stopped(task_id: str, fields: Document) -> None:
     Raises:
         pymongo.errors.PyMongoError: not known to be recorded.
     """
-    left = stopping.kill(stopping.mark(task_id))
+    left = sources.kill_operations(task_id)
     lifecycle.clear(task_id)
     note = f"stopped; MongoDB still has {left} operations of it" if left else "stopped; MongoDB has nothing of it left"
     cancelled = {"result": ledger.CANCELLED, "date_done": ledger.now(), "left_in_mongodb": left, **fields}

@@ -24,13 +24,12 @@ from celery.worker.state import task_ready
 from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
-from worker_tasks import ledger, sharing
+from worker_tasks import ledger, sharing, sources
 from worker_tasks.backend import is_no_outcome
 from worker_tasks.broker import leases
 from worker_tasks.claim import LONGEST_ID, is_task_id
 from worker_tasks.connections import connections
 from worker_tasks.errors import REDIS_FAILURES, TaskNotFound
-from worker_tasks.joins import stopping
 
 #: Seconds between two looks whether there is anything to do; so soon a renewal that failed is tried again.
 LOOK_SECONDS = 0.5
@@ -147,7 +146,7 @@ class LeasedRequest(Request):
         number = signals.signum(signal or TERM_SIGNAME)
         self._try("is terminated, and its document does not say who asked", ledger.request_cancellation, self.id)
         super().terminate(pool, TERM_SIGNAL if number == SIGTERM else number)
-        self._try("is terminated, MongoDB may still work on it", stopping.kill, stopping.mark(self.id))
+        self._try("is terminated, MongoDB may still work on it", sources.kill_operations, self.id)
         self._try("is terminated, those who share its run wait on", sharing.hand_over, self.app, self.id)
 
     def _try(self, otherwise: str, act: Callable[..., Any], *arguments: Any) -> None:

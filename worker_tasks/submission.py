@@ -7,12 +7,12 @@ from celery import Task, states
 from celery.utils import uuid
 from redis.exceptions import RedisError
 
-from worker_tasks import endings, leads, ledger, results, room, sharing, task_search
+from worker_tasks import endings, leads, ledger, results, room, sharing, sources, task_search
 from worker_tasks import metadata as metadata_rules
 from worker_tasks.celery_app import app
-from worker_tasks.connections import Document, connections
+from worker_tasks.connections import Document
 from worker_tasks.errors import InvalidInput, servers_needed
-from worker_tasks.joins import checks, lifecycle, runs, stopping
+from worker_tasks.joins import checks, lifecycle, runs
 from worker_tasks.joins.catalog import Catalog
 from worker_tasks.joins.runs import Answer
 from worker_tasks.joins.spec import JoinSpec, read
@@ -117,7 +117,7 @@ def read_join(join: Any) -> JoinSpec:
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
     spec = read(join, settings().open_databases)
-    Catalog(spec, connections().joins[spec.database]).check()
+    Catalog(spec, sources.default_source().database(spec.database)).check()
     return spec
 
 
@@ -217,7 +217,7 @@ def _leave(task_id: str, run_id: str) -> bool:
 
 def _stop(run_id: str) -> None:
     idle = runs.ask_to_stop(run_id) is Answer.IDLE
-    stopping.kill(stopping.mark(run_id))
+    sources.kill_operations(run_id)
     # Where no part is under way nobody else would end it before its next part is taken by a worker.
     if idle and (state := runs.find(run_id)) is not None and (ending := lifecycle.finish(run_id, state.run, "")):
         endings.record(run_id, ending)

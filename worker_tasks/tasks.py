@@ -10,11 +10,11 @@ from celery.utils.log import get_task_logger
 from pymongo.errors import OperationFailure, PyMongoError
 from redis.exceptions import RedisError
 
-from worker_tasks import endings, leads, ledger, live, results, sharing
+from worker_tasks import endings, leads, ledger, live, results, sharing, sources
 from worker_tasks.celery_app import app
 from worker_tasks.claim import ClaimedTask
 from worker_tasks.errors import MONGODB_FAILURES, StorageFull
-from worker_tasks.joins import checks, explanation, lifecycle, planning, runs, spec, stopping, user_orders
+from worker_tasks.joins import checks, explanation, lifecycle, planning, runs, spec, user_orders
 from worker_tasks.joins.lifecycle import Interrupted
 from worker_tasks.perseverance import persevere
 from worker_tasks.settings import settings
@@ -44,7 +44,7 @@ class JoinTask(ClaimedTask):
                 self.record_with_outcome(**found.fields)
                 return found.outcome
             # What older beginnings have left in MongoDB would go on for nobody.
-            persevere(self, lambda: stopping.kill(stopping.mark(task_id)))
+            persevere(self, lambda: sources.kill_operations(task_id))
         plan = persevere(self, make_plan)
         ending = persevere(self, lambda: self._start(plan))
         if ending is None:
@@ -81,7 +81,7 @@ class JoinTask(ClaimedTask):
         """
         task_id = self.request.id
         try:
-            return planning.make_plan(join, key, f"{stopping.mark(task_id)}plan", divided=divided)
+            return planning.make_plan(join, key, f"{sources.operation_prefix(task_id)}plan", divided=divided)
         except OperationFailure as error:
             if leads.is_unwanted(task_id):
                 endings.record_stopped(task_id, {})

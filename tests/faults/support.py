@@ -13,9 +13,9 @@ from celery import states
 
 from development.servers import Server, start_mongodb, start_redis
 from tests.support import eventually
+from worker_tasks import sources
 from worker_tasks.celery_app import app
 from worker_tasks.connections import Document, connections
-from worker_tasks.joins import stopping
 from worker_tasks.tasks import run_join
 
 #: Goes with every task; no fault may change it.
@@ -46,7 +46,7 @@ def wrong_with_slow_rows(task: Document) -> str | None:
 
 def in_mongodb(task_id: str) -> list[Document]:
     """What MongoDB has of this task: operations, and cursors that are idle."""
-    mark = {"$regex": f"^{stopping.mark(task_id)}[0-9]"}
+    mark = {"$regex": f"^{sources.operation_prefix(task_id)}[0-9]"}
     comments = [{"command.comment": mark}, {"cursor.originatingCommand.comment": mark}]
     look: list[Document] = [{"$currentOp": {"allUsers": False, "idleCursors": True}}, {"$match": {"$or": comments}}]
     return list(connections().mongodb.admin.aggregate(look))

@@ -23,6 +23,7 @@ from worker_tasks.joins.spec import Join, JoinSpec
 from worker_tasks.joins.stages import matching
 from worker_tasks.joins.strategy import Strategy, choose
 from worker_tasks.settings import settings
+from worker_tasks.sources import default_source
 
 #: Seconds that what was found is remembered, so that a task that is submitted then can keep it.
 KEPT_SECONDS = 600
@@ -74,7 +75,7 @@ def check(spec: JoinSpec) -> Checks:
         pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
     """
     started = time.monotonic()
-    catalog = Catalog(spec, connections().joins[spec.database], COMMENT)
+    catalog = Catalog(spec, default_source().database(spec.database), COMMENT)
     found: list[Finding] = []
     strategy = _strategy(spec, catalog, found)
     found += _of_left_filter(spec, catalog)
@@ -179,7 +180,7 @@ def _of_conditions(spec: JoinSpec) -> list[Finding]:
     found: list[Finding] = []
     if len(spec.match) == 1:
         return found
-    source = connections().joins[spec.database][spec.from_]
+    source = default_source().database(spec.database)[spec.from_]
     with suppress(TookTooLong), within(COUNTING_SECONDS):
         for field, condition in spec.match.items():
             if source.find_one(filters.to_query({field: condition}), {"_id": 1}, comment=COMMENT) is None:

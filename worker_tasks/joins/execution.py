@@ -12,12 +12,11 @@ from bson import Timestamp
 from pymongo.client_session import ClientSession
 from pymongo.errors import PyMongoError
 
-from worker_tasks.connections import connections
 from worker_tasks.errors import LimitExceeded
-from worker_tasks.joins import stopping
 from worker_tasks.joins.encoding import Lines
 from worker_tasks.results import Unmatched
 from worker_tasks.settings import settings
+from worker_tasks.sources import default_source
 from worker_tasks.staging import NARROW, Part, PartWriter
 
 #: Seconds between two reports of how far a part is.
@@ -101,7 +100,7 @@ def write(aggregate: Aggregate, writer: PartWriter, report: Report) -> Part:
 def _batches(aggregate: Aggregate) -> Generator[tuple[bytes, bool]]:
     """The raw batches, and whether more may come; the next one is fetched while the last one is worked on."""
     deadline = time.monotonic() + settings().join_seconds
-    client = connections().joins
+    source = default_source()
     suspect = aggregate.suspect
     size = min(FIRST_BATCH, suspect.start or 1) if suspect else FIRST_BATCH
     fetched = 0
@@ -118,10 +117,10 @@ def _batches(aggregate: Aggregate) -> Generator[tuple[bytes, bool]]:
         size = next_batch_size(size, time.monotonic() - began, len(batch or b""))
         return batch
 
-    with client.start_session(snapshot=aggregate.snapshot is not None) as session:
+    with source.session(snapshot=aggregate.snapshot is not None) as session:
         _read_at(session, aggregate.snapshot)
         with _read(size, deadline):
-            cursor = client[aggregate.database][aggregate.collection].aggregate_raw_batches(
+            cursor = source.database(aggregate.database)[aggregate.collection].aggregate_raw_batches(
                 aggregate.pipeline,
                 session=session,
                 comment=aggregate.comment,
@@ -140,7 +139,7 @@ def _batches(aggregate: Aggregate) -> Generator[tuple[bytes, bool]]:
                         yield batch, True
                     except GeneratorExit:
                         # Left before the end: the server must not go on for nobody, and the thread waits for it.
-                        stopping.kill(aggregate.comment)
+                        source.kill(aggregate.comment)
                         raise
                     batch = ahead.result()
 

@@ -9,7 +9,7 @@ from kombu.utils.encoding import ensure_bytes
 from pymongo.errors import PyMongoError
 from redis.exceptions import LockError, RedisError
 
-from worker_tasks import leads, live, publishing, results
+from worker_tasks import leads, live, publishing, results, sources
 from worker_tasks.connections import Document, connections
 from worker_tasks.errors import (
     DovetailError,
@@ -19,7 +19,7 @@ from worker_tasks.errors import (
     is_full,
     unavailable,
 )
-from worker_tasks.joins import execution, explanation, runs, stopping
+from worker_tasks.joins import execution, explanation, runs
 from worker_tasks.joins.execution import ReadFailed
 from worker_tasks.joins.planning import Plan
 from worker_tasks.joins.runs import Answer, Begun
@@ -250,13 +250,13 @@ def _joined(plan: Plan, begun: Begun, rows: PartWriter) -> Part:
 
 def _mark(writer: runs.Writer) -> str:
     """What the comment of every operation of this part begins with, by whichever writer."""
-    return f"{stopping.mark(writer.run)}{writer.number}."
+    return f"{sources.operation_prefix(writer.run)}{writer.number}."
 
 
 def _end_the_writer_before(begun: Begun) -> None:
     """Ends what the writer before has in MongoDB: it is dead, or must not go on."""
     if begun.before is not None:
-        stopping.kill(_mark(begun.before))
+        sources.default_source().kill(_mark(begun.before))
 
 
 def _failure(failed: ReadFailed, rows: int, begun: Begun) -> DovetailError | None:
@@ -285,7 +285,7 @@ def _leave(begun: Begun, rows: PartWriter, error: Exception) -> bool:
 
 def _stop_all(writer: runs.Writer, failure: DovetailError) -> None:
     runs.ask_to_stop(writer.task_id, runs.failure_to_text(failure), writer.run)
-    stopping.kill(stopping.mark(writer.run))
+    sources.kill_operations(writer.run)
 
 
 def _stop_full(writer: runs.Writer, full: StorageFull) -> None:
@@ -356,7 +356,7 @@ def clear(task_id: str) -> None:
     Raises:
         pymongo.errors.PyMongoError, redis.exceptions.RedisError: not all of it is known to be gone.
     """
-    stopping.kill(stopping.mark(task_id))
+    sources.kill_operations(task_id)
     state = runs.find(task_id)
     runs.forget(task_id, state.run if state else "", _plan_key(task_id))
 

@@ -12,7 +12,7 @@ from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 
 from worker_tasks import capacity
-from worker_tasks.connections import Document, connections, within
+from worker_tasks.connections import Document, within
 from worker_tasks.errors import TookTooLong
 from worker_tasks.joins import filters, mongosh
 from worker_tasks.joins.catalog import Catalog
@@ -21,6 +21,7 @@ from worker_tasks.joins.spec import JoinSpec
 from worker_tasks.joins.stages import Stage, matching
 from worker_tasks.joins.strategy import Strategy, Way, choose
 from worker_tasks.settings import settings
+from worker_tasks.sources import default_source
 
 #: Parts that a join is cut into at most.
 MAX_PARTS = 32
@@ -89,7 +90,7 @@ def make_plan(spec: JoinSpec, key: str, comment: str, *, divided: bool = True) -
         TooExpensive: no way to run it is bearable.
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
-    catalog = Catalog(spec, connections().joins[spec.database], comment)
+    catalog = Catalog(spec, default_source().database(spec.database), comment)
     catalog.check()
     strategy = choose(spec, catalog, settings().join_seconds)
     aggregation = compile_pipeline(spec, strategy)
@@ -124,8 +125,8 @@ def _cut(
     database: str, aggregation: Aggregation, count: int, comment: str
 ) -> tuple[list[filters.Filter], Timestamp | None, str | None]:
     """Ranges of ``_id`` with about the same number of documents each, and the instant that they were cut at."""
-    collection = connections().joins[database][aggregation.collection]
-    with connections().joins.start_session(snapshot=True) as session:
+    collection = default_source().database(database)[aggregation.collection]
+    with default_source().session(snapshot=True) as session:
         try:
             with within(CUT_SECONDS):
                 borders = _borders(collection, aggregation.filter, count, session, comment)

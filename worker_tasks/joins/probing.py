@@ -13,7 +13,7 @@ from typing import Any
 from pymongo.collation import Collation
 from pymongo.errors import OperationFailure
 
-from worker_tasks.connections import Document, connections, within
+from worker_tasks.connections import Document, within
 from worker_tasks.errors import TookTooLong
 from worker_tasks.joins.catalog import Catalog
 from worker_tasks.joins.keys import NOTHING, left_key
@@ -23,6 +23,7 @@ from worker_tasks.joins.spec import Cast, Join, JoinSpec, KeyPair
 from worker_tasks.joins.stages import Stage, matching
 from worker_tasks.joins.strategy import Step, Strategy, Way, is_bare
 from worker_tasks.joins.suggestions import cast_to, repr_key
+from worker_tasks.sources import default_source
 
 #: Documents of the left side that are taken through the join.
 SAMPLE_ROWS = 200
@@ -112,7 +113,7 @@ class Probe:
 
     def __post_init__(self) -> None:
         self._until = time.monotonic() + ALL_SECONDS
-        self._source = connections().joins[self.spec.database]
+        self._source = default_source().database(self.spec.database)
         source = self._source[self.spec.from_]
         self.is_whole = self.catalog.known(self.spec.from_).count <= WHOLE_DOCUMENTS
         size = WHOLE_DOCUMENTS if self.is_whole else SAMPLE_ROWS

@@ -20,6 +20,7 @@ from worker_tasks.errors import TookTooLong
 from worker_tasks.joins import filters
 from worker_tasks.joins.catalog import COMMAND_NOT_SUPPORTED_ON_VIEW, readable
 from worker_tasks.joins.names import collection_complaint, path_complaint
+from worker_tasks.sources import default_source
 
 #: Documents of a sample.
 SAMPLE_DOCUMENTS = 200
@@ -129,7 +130,7 @@ def collections_of(database: str) -> list[tuple[str, int | None]]:
         InvalidInput: the MongoDB user may not read it.
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
-    source = connections().joins[database]
+    source = default_source().database(database)
     with readable(database):
         found = list(source.list_collections(authorizedCollections=True, nameOnly=True))
     kinds = {entry["name"]: entry["type"] for entry in found if not collection_complaint(entry["name"])}
@@ -147,7 +148,7 @@ def look_at(database: str, collection: str) -> Look:
     key = f"collection_look:{database}.{collection}"
     if (kept := connections().results.get(key)) is not None:
         return Look.from_json(ensure_bytes(kept))
-    source = connections().joins[database][collection]
+    source = default_source().database(database)[collection]
     with readable(database):
         count, indexes = _count_and_indexes(source)
     is_small = count is not None and count <= WHOLE_DOCUMENTS

@@ -15,6 +15,7 @@ from worker_tasks.connections import Document, connections, within
 from worker_tasks.errors import TookTooLong
 from worker_tasks.joins.sampling import KEPT_SECONDS, Field, Look, draw, kind_of, look_at, type_of, values_at
 from worker_tasks.joins.spec import Cast
+from worker_tasks.sources import default_source
 
 #: Seconds that all tries may take, and one of them.
 TRYING_SECONDS, ONE_TRY_SECONDS = 0.2, 0.1
@@ -182,7 +183,7 @@ class _Tries:
 
     def __init__(self, database: str, collection: str, other: Look):
         self._database = database
-        self._source = connections().joins[database]
+        self._source = default_source().database(database)
         self._collection, self._other = collection, other
         self._samples: dict[str, list[Document]] = {}
         self._until = time.monotonic() + TRYING_SECONDS
