@@ -15,8 +15,6 @@ from worker_tasks.capacity import Announcer
 from worker_tasks.claim import LONGEST_ID, OF_CELERY, ClaimedTask, is_task_id
 from worker_tasks.connections import Document, sentinel_options
 from worker_tasks.errors import NotPublished, is_refusal
-from worker_tasks.lease import Lease
-from worker_tasks.reconciler import Reconciler
 from worker_tasks.settings import settings
 
 #: Seconds that a publisher waits for the broker. On one that is frozen it waits three times: for the connection it
@@ -227,8 +225,8 @@ broker.install()
 app = RecordingCelery("dovetail", task_cls=ClaimedTask, include=["worker_tasks.tasks", "worker_tasks.reading.tasks"])
 app.add_defaults(celery_settings)
 app.steps["consumer"].add(Announcer)
-app.steps["worker"].add(Lease)
-app.steps["worker"].add(Reconciler)
+# By name, because they run joins and repair them, and joins import this module to publish.
+app.steps["worker"] |= {"worker_tasks.lease:Lease", "worker_tasks.reconciler:Reconciler"}
 
 
 @celeryd_init.connect
