@@ -14,11 +14,13 @@ from pymongo.collection import Collection
 from worker_tasks import ledger
 from worker_tasks.claim import OF_CELERY, ClaimedTask, is_task_id
 from worker_tasks.connections import Document, connections
-from worker_tasks.errors import MONGODB_FAILURES, TaskNotFound
+from worker_tasks.errors import MONGODB_FAILURES, DovetailError, TaskNotFound, rebuilt
 from worker_tasks.indexes import CELERY_RESULTS
 from worker_tasks.settings import settings
 
 GROUPS_COLLECTION = "task_groups"
+#: The module that a named failure is stored under, wherever its class is.
+NAMED_FAILURES = "worker_tasks.errors"
 
 logger = get_logger(__name__)
 
@@ -58,6 +60,20 @@ class MetadataBackend(MongoBackend):
     def exception_safe_to_retry(self, error: Exception) -> bool:
         """Without this, an outcome that meets a MongoDB fail-over is lost and its message acknowledged."""
         return isinstance(error, MONGODB_FAILURES)
+
+    def prepare_exception(self, exc: Exception, serializer: str | None = None) -> Any:
+        """A named failure is stored by its code, not by the name of its class."""
+        stored = super().prepare_exception(exc, serializer)
+        if isinstance(exc, DovetailError) and isinstance(stored, dict):
+            stored |= {"exc_type": exc.code, "exc_module": NAMED_FAILURES}
+        return stored
+
+    def exception_to_python(self, exc: Any) -> BaseException | None:
+        """The exception that was stored; a named failure by the table of codes."""
+        if not isinstance(exc, dict) or exc.get("exc_module") != NAMED_FAILURES or "exc_type" not in exc:
+            return super().exception_to_python(exc)
+        stored = exc.get("exc_message", "")
+        return rebuilt(exc["exc_type"], *(stored if isinstance(stored, list | tuple) else [stored]))
 
     def mark_as_done(
         self,

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any
 
 import kombu.exceptions
 import pymongo.errors
@@ -13,103 +13,166 @@ REDIS_FULL = "Redis has no room for the result. Ask for less, or try again when 
 
 
 class DovetailError(Exception):
-    """Base of all; the message is a sentence that can be shown."""
+    """Base of all; ``message`` is a sentence that can be shown.
 
-    @classmethod
-    def again(cls, *args: Any) -> Self:
-        """The failure that had these ``args``, which need not be what its constructor takes."""
-        failure = cls.__new__(cls)
-        Exception.__init__(failure, *args)
-        return failure
+    ``code`` names the class wherever a failure is stored, and outlives a change of the class's own name. The arguments
+    are the constructor's, so that everything that stores and rebuilds exceptions gets the same one back.
+    """
+
+    code = "DovetailError"
+
+    def __init__(self, message: str = "No reason was given."):
+        self.message = message
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class InvalidInput(DovetailError):
     """The asker's fault. ``errors`` maps the name of each field to what is wrong with it."""
 
+    code = "InvalidInput"
+
     def __init__(self, errors: Mapping[str, str]):
         self.errors = dict(errors)
-        # The arguments are what Celery stores and makes the exception from again.
-        super().__init__(self.errors)
-
-    @classmethod
-    def again(cls, *args: Any) -> Self:
-        return cls(*args)
-
-    def __str__(self) -> str:
-        return "; ".join(f"{field}: {message}" for field, message in self.errors.items())
+        super().__init__("; ".join(f"{field}: {message}" for field, message in self.errors.items()))
+        self.args = (self.errors,)
 
 
 class TaskNotFound(DovetailError):
     """No task document has this id."""
 
-    def __init__(self, task_id: str):
-        self.task_id = task_id
-        super().__init__("There is no task with this id.")
+    code = "TaskNotFound"
+
+    def __init__(self, message: str = "There is no task with this id."):
+        super().__init__(message)
 
 
 class SavedJoinNotFound(DovetailError):
     """No join was saved under this id."""
 
-    def __init__(self) -> None:
-        super().__init__("There is no saved join with this id; it may have been deleted.")
+    code = "SavedJoinNotFound"
+
+    def __init__(self, message: str = "There is no saved join with this id; it may have been deleted."):
+        super().__init__(message)
 
 
 class ServiceUnavailable(DovetailError):
     """Nobody's fault here: a server that is needed does not answer, or refuses. Trying again later is right.
 
-    ``title`` is that in a few words. ``reason`` says why it refuses, as a sentence.
+    ``title`` is that in a few words.
     """
 
-    def __init__(self, service: str, reason: str | None = None, title: str | None = None):
+    code = "ServiceUnavailable"
+
+    def __init__(self, message: str | None = None, *, service: str = "A server", title: str | None = None):
         self.service = service
         self.title = title or f"{service} is away"
-        super().__init__(reason or f"{service} does not answer. Nothing is lost; try again in a moment.")
+        super().__init__(message or f"{service} does not answer. Nothing is lost; try again in a moment.")
 
 
 class TookTooLong(DovetailError):
     """Nobody's fault: it did not come to its end within the time that was given to it."""
 
+    code = "TookTooLong"
+
+    def __init__(self, message: str = "It took longer than the time that it was given."):
+        super().__init__(message)
+
 
 class SearchTooSlow(DovetailError):
     """The asker's fault: what was looked for can not be found in a bearable time."""
 
-    def __init__(self) -> None:
-        super().__init__("The text took too long to look for: name a state, metadata or a time as well.")
+    code = "SearchTooSlow"
+
+    def __init__(self, message: str = "The text took too long to look for: name a state, metadata or a time as well."):
+        super().__init__(message)
 
 
 class NotPublished(DovetailError):
     """The queue did not take a task whose document was already there."""
 
+    code = "NotPublished"
+
 
 class TaskLost(DovetailError):
     """The message of a task is gone, and nothing says what it was to do."""
+
+    code = "TaskLost"
 
 
 class TaskTakesWorkerDown(DovetailError):
     """The task's fault: it was begun again and again and never came to an end."""
 
+    code = "TaskTakesWorkerDown"
+
 
 class LimitExceeded(DovetailError):
     """The join's fault: it goes beyond what the settings allow. What was joined until then is kept as partial."""
+
+    code = "LimitExceeded"
 
 
 class TooExpensive(DovetailError):
     """The join's fault: no way to run it is bearable. The message has the estimate and the index that would mend it."""
 
+    code = "TooExpensive"
+
 
 class JoinFailed(DovetailError):
     """The join's or the data's fault: MongoDB can not do it. The message says what to change."""
+
+    code = "JoinFailed"
 
 
 class SnapshotGone(JoinFailed):
     """Nobody's fault: the parts of a join waited so long that the instant they read at is gone."""
 
+    code = "SnapshotGone"
+
 
 class StorageFull(ServiceUnavailable):
     """The operator's: Redis has no room for the result."""
 
-    def __init__(self, reason: str = REDIS_FULL):
-        super().__init__("Redis", reason, "Redis is full")
+    code = "StorageFull"
+
+    def __init__(self, message: str = REDIS_FULL):
+        super().__init__(message, service="Redis", title="Redis is full")
+
+
+#: Every named failure by its code, as :func:`rebuilt` finds it.
+BY_CODE: dict[str, type[DovetailError]] = {
+    kind.code: kind
+    for kind in (
+        DovetailError,
+        InvalidInput,
+        TaskNotFound,
+        SavedJoinNotFound,
+        ServiceUnavailable,
+        TookTooLong,
+        SearchTooSlow,
+        NotPublished,
+        TaskLost,
+        TaskTakesWorkerDown,
+        LimitExceeded,
+        TooExpensive,
+        JoinFailed,
+        SnapshotGone,
+        StorageFull,
+    )
+}
+
+
+def rebuilt(code: str, *details: Any) -> DovetailError:
+    """The failure that was stored under this code with these arguments: its message, or the errors of its fields.
+
+    What only another version knows becomes the base class, with the same words.
+    """
+    try:
+        return BY_CODE.get(code, DovetailError)(*details)
+    except (TypeError, ValueError):
+        return DovetailError(" ".join(map(str, details)))
 
 
 #: What a driver raises when its server does not answer: reasons to try again, never the data's fault.
@@ -185,7 +248,7 @@ def unavailable(error: BaseException) -> ServiceUnavailable:
     """The driver's error as the failure that people are told."""
     of_mongodb = isinstance(error, pymongo.errors.PyMongoError)
     title, reason = _refusal(error) or (None, None)
-    return ServiceUnavailable("MongoDB" if of_mongodb else "Redis", reason, title)
+    return ServiceUnavailable(reason, service="MongoDB" if of_mongodb else "Redis", title=title)
 
 
 @contextmanager

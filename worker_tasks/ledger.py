@@ -368,7 +368,7 @@ def find(task_id: str) -> Document:
     """
     task = connections().tasks.find_one({"_id": task_id})
     if task is None:
-        raise TaskNotFound(task_id)
+        raise TaskNotFound
     return completed(task, new_document)
 
 

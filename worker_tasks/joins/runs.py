@@ -383,11 +383,10 @@ def all_tasks() -> list[str]:
 
 def failure_to_text(failure: DovetailError) -> str:
     """A failure as the reason of a stop."""
-    return json.dumps([type(failure).__name__, failure.args])
+    return json.dumps([failure.code, failure.args])
 
 
 def failure_from_text(reason: str) -> DovetailError:
-    """The failure that was written as this reason, with the arguments that it had."""
-    name, arguments = json.loads(reason)
-    kind: type[DovetailError] = getattr(errors, name)
-    return kind.again(*arguments)
+    """The failure that was written as this reason."""
+    code, details = json.loads(reason)
+    return errors.rebuilt(code, *details)

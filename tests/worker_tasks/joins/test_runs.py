@@ -4,7 +4,7 @@ import pytest
 
 from tests.worker_tasks.support import new_id
 from worker_tasks.connections import connections
-from worker_tasks.errors import InvalidInput, LimitExceeded, ServiceUnavailable
+from worker_tasks.errors import LimitExceeded
 from worker_tasks.joins import runs
 from worker_tasks.joins.runs import Answer, Breakage, Writer
 from worker_tasks.staging import Part, PartWriter, StagingLost
@@ -189,17 +189,3 @@ def test_the_first_reason_to_stop_counts() -> None:
     state = runs.find(task_id)
     assert state is not None
     assert state.stop == reason
-
-
-@pytest.mark.parametrize(
-    "failure",
-    [LimitExceeded("It has more than 5 rows."), ServiceUnavailable("MongoDB"), InvalidInput({"join.from": "is gone."})],
-    ids=lambda failure: type(failure).__name__,
-)
-def test_a_failure_keeps_its_sentence_on_the_way_through_redis(failure: LimitExceeded) -> None:
-    found = runs.failure_from_text(runs.failure_to_text(failure))
-    assert (type(found), str(found)) == (type(failure), str(failure))
-
-
-def test_a_run_that_never_was_is_not_found() -> None:
-    assert runs.find(new_id()) is None
