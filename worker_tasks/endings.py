@@ -1,12 +1,24 @@
 """How a join ended, recorded for its task and all that share its run, where its own message is not there to do so."""
 
+from typing import Any
+
 from celery import states
+from celery.utils.log import get_task_logger
+from pymongo.errors import PyMongoError
+from redis.exceptions import RedisError
 
 from worker_tasks import ledger, sharing, sources
 from worker_tasks.celery_app import app
 from worker_tasks.connections import Document
-from worker_tasks.joins import lifecycle
+from worker_tasks.errors import DovetailError
+from worker_tasks.joins import checks, lifecycle, spec
 from worker_tasks.joins.lifecycle import Ending
+from worker_tasks.settings import settings
+
+#: What keeps an empty result from being explained, and does it no harm.
+NOT_EXPLAINED: tuple[type[Exception], ...] = (PyMongoError, RedisError, DovetailError)
+
+logger = get_task_logger(__name__)
 
 
 def record(task_id: str, ending: Ending) -> None:
@@ -24,8 +36,32 @@ def record(task_id: str, ending: Ending) -> None:
         sharing.fail(app, task_id, ending.failure, ending.fields)
     elif ending.summary is not None:
         outcome = ending.summary.outcome
-        sharing.answer(task_id, outcome, ending.fields, f"{len(ending.summary.segments)} parts put together")
-        sharing.settle(task_id, outcome, ending.fields)
+        fields = ending.fields
+        if not outcome["count"]:
+            fields |= explanation(outcome, _join_of(ledger.find(task_id)))
+        sharing.answer(task_id, outcome, fields, f"{len(ending.summary.segments)} parts put together")
+        sharing.settle(task_id, outcome, fields)
+
+
+def _join_of(task: Document) -> Any:
+    """The join that a task was given, as :func:`worker_tasks.tasks.run_join` takes it."""
+    return task["args"][0] if task["args"] else task["kwargs"].get("join")
+
+
+def explanation(outcome: Document, join: Any) -> Document:
+    """The fields of a task document that say why a result is empty; none for a result with rows.
+
+    Args:
+        join: a JoinSpec, as JSON has it.
+    """
+    if outcome["count"]:
+        return {}
+    try:
+        return {"explanation": checks.why_empty(spec.read(join, settings().open_databases))}
+    except NOT_EXPLAINED as error:
+        # The result is there and right; only its explanation is missing.
+        logger.warning("an empty result is not explained: %s", error)
+        return {"explanation": []}
 
 
 def _begin_again_in_one_part(task_id: str) -> None:

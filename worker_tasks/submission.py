@@ -1,5 +1,6 @@
 """The one way in: record, then publish."""
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ from worker_tasks import endings, leads, ledger, results, room, sharing, sources
 from worker_tasks import metadata as metadata_rules
 from worker_tasks.celery_app import app
 from worker_tasks.connections import Document
-from worker_tasks.errors import InvalidInput, servers_needed
+from worker_tasks.errors import InvalidInput, TaskNotFound, servers_needed
 from worker_tasks.joins import checks, lifecycle, runs
 from worker_tasks.joins.catalog import Catalog
 from worker_tasks.joins.runs import Answer
@@ -170,10 +171,12 @@ def _live_result(document: Document) -> results.Summary | None:
 
 
 def _answer_at_once(document: Document, summary: results.Summary) -> None:
-    fields = summary.fields
-    note = f"answered by the live result of {summary.task_id}"
-    sharing.answer(document["_id"], summary.outcome, fields | {"shares": summary.task_id}, note)
-    sharing.settle(document["_id"], summary.outcome, fields | {"shares": summary.task_id})
+    fields = summary.fields | {"shares": summary.task_id}
+    if not summary.count:
+        with suppress(TaskNotFound):
+            fields["explanation"] = ledger.find(summary.task_id).get("explanation")
+    sharing.answer(document["_id"], summary.outcome, fields, f"answered by the live result of {summary.task_id}")
+    sharing.settle(document["_id"], summary.outcome, fields)
 
 
 def cancel(task_id: str) -> bool:

@@ -14,7 +14,7 @@ from worker_tasks import endings, leads, ledger, live, results, sharing, sources
 from worker_tasks.celery_app import app
 from worker_tasks.claim import ClaimedTask
 from worker_tasks.errors import MONGODB_FAILURES, StorageFull
-from worker_tasks.joins import checks, explanation, lifecycle, planning, runs, spec, user_orders
+from worker_tasks.joins import explanation, lifecycle, planning, runs, spec, user_orders
 from worker_tasks.joins.lifecycle import Interrupted
 from worker_tasks.perseverance import persevere
 from worker_tasks.settings import settings
@@ -23,8 +23,6 @@ PRACTICE_STEPS = 20
 #: Seconds between two looks of the practice task whether it is cancelled.
 LOOK_SECONDS = 1.0
 logger = get_task_logger(__name__)
-#: What keeps an empty result from being explained, and does it no harm.
-NOT_EXPLAINED: tuple[type[Exception], ...] = (PyMongoError, RedisError)
 
 
 class JoinTask(ClaimedTask):
@@ -125,18 +123,8 @@ def run_join(self: JoinTask, join: dict[str, Any], *, divided: bool = True) -> d
     described = spec.read(join, settings().open_databases)
     key = results.join_key(described.fingerprint)
     outcome = self.run_join(lambda: self.make_plan(described, key, divided=divided))
-    if outcome["count"] == 0:
-        self.record_with_outcome(**self.request.outcome, explanation=_why_empty(described))
+    self.record_with_outcome(**self.request.outcome, **endings.explanation(outcome, join))
     return outcome
-
-
-def _why_empty(described: spec.JoinSpec) -> list[str]:
-    try:
-        return checks.why_empty(described)
-    except NOT_EXPLAINED as error:
-        # The result is there and right; only its explanation is missing.
-        logger.warning("an empty result is not explained: %s", error)
-        return []
 
 
 @app.task(bind=True, base=Task, ignore_result=True, reject_on_worker_lost=True, retry_on_worker_lost=False)

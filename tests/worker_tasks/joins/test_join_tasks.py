@@ -136,12 +136,19 @@ def test_rows_without_a_match_are_noted_across_all_parts(worker: Process, big: D
     assert all(row["half"] == [] and row["_id"] % 2 for _, row in lost)
 
 
-def test_an_empty_result_is_explained(worker: Process, big: Database[Document]) -> None:
-    big.texts.insert_many([{"_id": number, "key": str(number)} for number in range(20)])
+@pytest.mark.parametrize(("documents", "in_parts"), [(20, False), (3_000, True)], ids=["in one part", "in several"])
+def test_an_empty_result_is_explained(
+    worker: Process, big: Database[Document], documents: int, *, in_parts: bool
+) -> None:
+    texts = f"texts{documents}"
+    big[texts].insert_many([{"_id": number, "key": str(number)} for number in range(documents)])
     join = {"from": "users", "as": "user", "kind": "inner", "on": [{"local": "key", "foreign": "_id"}]}
-    task = ended(submit_join({"database": "big", "from": "texts", "joins": [join]}))
-    assert result_of(task) == []
-    assert "texts.key holds text, users._id numbers: they never match." in task["explanation"][0]
+    asked_for = {"database": "big", "from": texts, "joins": [join]}
+    task = ended(submit_join(asked_for))
+    assert (result_of(task), task["plan"]["parts"] > 1) == ([], in_parts)
+    assert f"{texts}.key holds text, users._id numbers: they never match." in task["explanation"][0]
+    answered_at_once = ledger.find(submit_join(asked_for))
+    assert (answered_at_once["shares"], answered_at_once["explanation"]) == (task["_id"], task["explanation"])
 
 
 def test_what_was_checked_before_is_kept_with_the_task(worker: Process, big: Database[Document]) -> None:
