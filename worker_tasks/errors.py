@@ -266,6 +266,23 @@ def servers_needed() -> Iterator[None]:
         raise unavailable(error) from error
 
 
+@contextmanager
+def full_in_words() -> Iterator[None]:
+    """For what is done inside: a Redis that has no room, in its memory or on its disk, becomes a named failure.
+
+    Any other error of Redis passes.
+
+    Raises:
+        StorageFull: says which of them is full.
+    """
+    try:
+        yield
+    except redis.exceptions.RedisError as error:
+        if is_full(error):
+            raise StorageFull(unavailable(error).message) from error
+        raise
+
+
 def _refusal(error: BaseException) -> tuple[str, str] | None:
     if isinstance(error, pymongo.errors.OperationFailure):
         if error.code == ATLAS_ERROR:

@@ -1,8 +1,8 @@
 """The life of a run: started, its parts worked on by whatever workers take them, put together by the last of them."""
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from kombu.utils.encoding import ensure_bytes
@@ -16,8 +16,8 @@ from worker_tasks.errors import (
     SnapshotGone,
     StorageFull,
     TaskTakesWorkerDown,
+    full_in_words,
     is_full,
-    unavailable,
 )
 from worker_tasks.joins import execution, explanation, runs
 from worker_tasks.joins.execution import ReadFailed
@@ -95,7 +95,7 @@ def start(task_id: str, attempt: int, plan: Plan, publish: Callable[[str, int], 
         StorageFull: Redis has no room for anything.
     """
     run = runs.name_of(task_id, attempt)
-    with _full_in_words():
+    with full_in_words():
         require_room()
         if not runs.open_run(task_id, run, len(plan.parts), plan.total):
             raise Interrupted(f"{run} has a newer run")
@@ -129,23 +129,8 @@ def work_on(turn: Turn) -> Ending | None:
     return None if plan is None else _work(turn, plan)
 
 
-@contextmanager
-def _full_in_words() -> Iterator[None]:
-    """A Redis that has no room, in its memory or on its disk, ends a run; any other refusal passes.
-
-    Raises:
-        StorageFull: that is so.
-    """
-    try:
-        yield
-    except RedisError as error:
-        if is_full(error):
-            raise StorageFull(str(unavailable(error))) from error
-        raise
-
-
 def _work(turn: Turn, plan: Plan) -> Ending | None:
-    with _full_in_words():
+    with full_in_words():
         return _worked(turn, plan)
 
 

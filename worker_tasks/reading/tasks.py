@@ -9,13 +9,23 @@ from typing import Any
 
 import duckdb
 from celery import Task
+from celery.exceptions import Reject
 from celery.utils.log import get_task_logger
-from redis.exceptions import OutOfMemoryError
+from redis.exceptions import RedisError
 
 from worker_tasks import ledger, results
 from worker_tasks.celery_app import app
 from worker_tasks.connections import Document
-from worker_tasks.errors import REDIS_FAILURES, REDIS_FULL, DovetailError, StorageFull, TookTooLong
+from worker_tasks.errors import (
+    DovetailError,
+    ServiceUnavailable,
+    StorageFull,
+    TookTooLong,
+    full_in_words,
+    is_full,
+    servers_needed,
+)
+from worker_tasks.perseverance import persevere
 from worker_tasks.reading import comparing, engine, files, orders, reader, tables, workbook
 from worker_tasks.reading.derived import Derivation, Kind
 from worker_tasks.reading.exports import GZIP, PACKED, Excerpt
@@ -44,52 +54,96 @@ Made = tuple[Document, datetime | None]
 def derive(  # noqa: PLR0913, PLR0917 - which result, and what of it
     self: Task, key: str, task_id: str, run: str, kind: str, options: dict[str, Any]
 ) -> None:
-    """Works out something from the result that is under a key, or was."""
+    """Works out something from the result that is under a key, or was.
+
+    A server that is away is no outcome: it is tried again in place, and after that by whoever still asks for it.
+    """
+    derivation = Derivation(Kind(kind), options)
+    try:
+        work = persevere(self, lambda: _begun(key, task_id, run, derivation))
+        if work is not None:
+            _persevere(self, work)
+    except Reject as away:
+        logger.warning("%s of %s is left to whoever asks next: %s", derivation.name, run, away.reason)
+
+
+def _begun(key: str, task_id: str, run: str, derivation: Derivation) -> Work | None:
+    """The work, begun; None where there is nothing to do."""
     summary = results.find_run(key, task_id, run)
     if summary is None:
-        return
-    work = Work(summary, Derivation(Kind(kind), options))
+        return None
+    work = Work(summary, derivation)
     times = work.begin()
-    if times == 0:
-        return
     if times > MAX_TIMES:
         work.fail(GIVEN_UP)
-        return
+    return work if 0 < times <= MAX_TIMES else None
+
+
+def _persevere(task: Task, work: Work) -> None:
+    """Works it out, in as many tries as it takes.
+
+    Raises:
+        celery.exceptions.Reject: a server was away for too long.
+    """
     with work.alive():
-        _work_out(work)
+        try:
+            persevere(task, lambda: _work_out(work))
+        except Reject:
+            try:
+                work.leave()
+            except RedisError as error:
+                # Its signs of life end by themselves.
+                logger.warning("%s is left, and Redis does not know: %s", work.derivation.name, error)
+            raise
 
 
 def _work_out(work: Work) -> None:
+    """One try.
+
+    Raises:
+        ServiceUnavailable: a server is away.
+        Exception: nobody thought of it; whoever waits is told.
+    """
+    if not work.hold():
+        return
     try:
-        data, until = MAKERS[work.derivation.kind](work)
-        work.end(data, until)
+        with servers_needed(), full_in_words():
+            data, until = MAKERS[work.derivation.kind](work)
+            work.end(data, until)
     except ResultGone:
         work.give_back()
-    except (duckdb.InterruptException, TookTooLong):
-        work.fail(f"It took longer than {settings().reading_seconds:g} seconds, which is the limit.")
-    except duckdb.OutOfMemoryException as error:
-        if engine.is_disk_full(error):
-            _fail_for_now(work, DISK_FULL, error)
-        else:
-            work.fail(f"It needs more than {settings().reading_memory_mib} MiB of memory, which is the limit.")
-    except (StorageFull, OutOfMemoryError) as error:
-        _fail_for_now(work, REDIS_FULL, error)
-    except DovetailError as error:
-        work.fail(str(error))
-    except REDIS_FAILURES:
-        # Whoever waits for it asks again when the last sign of life is old.
+    except StorageFull as error:
+        _fail_for_now(work, error.message, error)
+    except ServiceUnavailable:
         raise
     except Exception as error:
-        if engine.is_disk_full(error):
+        if (reason := _reason(error)) is not None:
+            work.fail(reason)
+        elif engine.is_disk_full(error):
             _fail_for_now(work, DISK_FULL, error)
         else:
             work.fail(f"It could not be worked out: {type(error).__name__}.")
             raise
 
 
+def _reason(error: Exception) -> str | None:
+    """Why this cannot be worked out, if the error says so."""
+    if isinstance(error, duckdb.InterruptException | TookTooLong):
+        return f"It took longer than {settings().reading_seconds:g} seconds, which is the limit."
+    if isinstance(error, duckdb.OutOfMemoryException) and not engine.is_disk_full(error):
+        return f"It needs more than {settings().reading_memory_mib} MiB of memory, which is the limit."
+    return error.message if isinstance(error, DovetailError) else None
+
+
 def _fail_for_now(work: Work, message: str, error: Exception) -> None:
     logger.warning("%s: no room for it: %s", work.derivation.name, error)
-    work.fail(message, NO_ROOM_SECONDS)
+    try:
+        work.fail(message, NO_ROOM_SECONDS)
+    except RedisError as refused:
+        if not is_full(refused):
+            raise
+        # Nor is there room for saying so; who waits asks again when its signs of life have ended.
+        logger.warning("%s: and no room for that: %s", work.derivation.name, refused)
 
 
 def _table(work: Work) -> Made:

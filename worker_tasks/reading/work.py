@@ -47,6 +47,20 @@ local times = redis.call('INCR', KEYS[3])
 redis.call('EXPIRE', KEYS[3], ARGV[4])
 return times
 """
+_HOLD = """
+local mark, there = redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])
+if mark and mark ~= ARGV[1] then return 0 end
+if there and not mark and cjson.decode(there).state ~= 'asked' then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[3])
+redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
+return 1
+"""
+_LEAVE = """
+local mark = redis.call('GET', KEYS[1])
+if mark and mark ~= ARGV[1] then return end
+if mark then redis.call('UNLINK', KEYS[1], KEYS[2]) end
+if redis.call('EXISTS', KEYS[3]) == 1 then redis.call('DECR', KEYS[3]) end
+"""
 _WRITE = """
 redis.call('SET', KEYS[1], '', 'PX', ARGV[1])
 redis.call('SADD', KEYS[2], KEYS[1])
@@ -81,7 +95,11 @@ class Work:
         self._progress = Derived(State.BEGUN)
         self._written: list[str] = []
         self._over = threading.Event()
-        self._until = time.monotonic() + settings().reading_seconds
+        self._until = self._limit()
+
+    @staticmethod
+    def _limit() -> float:
+        return time.monotonic() + settings().reading_seconds
 
     def report(self, done: int, total: int | None = None) -> None:
         """Says how far it is; told to others at the next sign of life.
@@ -135,6 +153,23 @@ class Work:
             BEGUN_SECONDS * 10,
         )
         return int(began)
+
+    def hold(self) -> bool:
+        """Makes way for a try from the start, and for signs of life that ran out while a server was away.
+
+        Returns:
+            False where it is done, or another worker is on it.
+
+        Raises:
+            redis.exceptions.RedisError: Redis does not answer.
+        """
+        self.discard()
+        self._written.clear()
+        self._progress = Derived(State.BEGUN)
+        self._until = self._limit()
+        mark, state, *_ = self._keys()
+        held = connections().results.eval(_HOLD, 2, mark, state, self._mark, self._progress.to_json(), BEGUN_SECONDS)
+        return bool(held)
 
     @contextmanager
     def alive(self) -> Iterator[None]:
@@ -198,6 +233,15 @@ class Work:
         self.discard()
         mark, state, *_ = self._keys()
         connections().results.unlink(mark, state)
+
+    def leave(self) -> None:
+        """Leaves it to whoever asks next, as if it had not been begun.
+
+        Raises:
+            redis.exceptions.RedisError: not known to be done.
+        """
+        self.discard()
+        connections().results.eval(_LEAVE, 3, *self._keys()[:3], self._mark)
 
     def discard(self) -> None:
         """Deletes what was written.
