@@ -13,7 +13,7 @@ from webapp.paging import number_or_last
 from worker_tasks import ledger, results
 from worker_tasks.connections import Document
 from worker_tasks.reading.exports import Excerpt
-from worker_tasks.reading.profiles import Column, ColumnKind
+from worker_tasks.reading.profiles import Column
 from worker_tasks.reading.reader import Row
 from worker_tasks.reading.views import MAX_CONDITIONS, Condition, Operator, View
 from worker_tasks.results import ResultGone, Summary
@@ -41,6 +41,7 @@ OPERATOR_WORDS = {
     Operator.EMPTY: "has nothing in it",
     Operator.NULL: "is null",
     Operator.MISSING: "is missing",
+    Operator.UNMATCHED: "found no match",
 }
 
 
@@ -127,9 +128,15 @@ def _tools(looked: reading.Reading, columns: list[str]) -> dict[str, Any]:
         "told": told,
         "parameters": reading.address_of(looked.excerpt),
         "sorted_by": lambda column: reading.address_of(reading.sorted_by(looked.excerpt, column)),
-        "operators": OPERATOR_WORDS,
+        "operators": _operators(looked.view),
         "blank_conditions": min(1, MAX_CONDITIONS - len(looked.view.conditions)),
     }
+
+
+def _operators(view: View) -> dict[Operator, str]:
+    """What a column can be compared by, in words; a join without a match, which is no column, where it is asked for."""
+    asked = {condition.operator for condition in view.conditions}
+    return {each: said for each, said in OPERATOR_WORDS.items() if each is not Operator.UNMATCHED or each in asked}
 
 
 def _moved(task_id: str, excerpt: Excerpt) -> str:
@@ -192,15 +199,11 @@ def unmatched_page(task_id: str, name: str) -> ResponseReturnValue:
 
 
 def _all_unmatched(summary: Summary, name: str) -> dict[str, Any] | None:
-    """The parameters that show all rows in which this join found nothing; None where its columns are not known yet."""
-    looked = reading.look(summary, Excerpt())
-    brought = [column for column in looked.profile.columns if column.path[0] == name] if looked.profile else []
-    if not brought:
+    """The parameters that show all rows in which this join found nothing; None where they are not known, or not yet."""
+    profile = reading.look(summary, Excerpt()).profile
+    if profile is None or name not in profile.unmatched:
         return None
-    condition = Condition(brought[0].name, Operator.EMPTY)
-    if brought[0].kind is ColumnKind.INTEGER and len(brought) == 1:
-        condition = Condition(name, Operator.EQ, "0")
-    return reading.address_of(Excerpt(View(conditions=(condition,))))
+    return reading.address_of(Excerpt(View(conditions=(Condition(name, Operator.UNMATCHED),))))
 
 
 def _place_of(task_id: str, row: int, excerpt: Excerpt) -> str:

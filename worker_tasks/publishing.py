@@ -213,7 +213,7 @@ def _unmatched(parts: Sequence[Part]) -> dict[str, Unmatched]:
         for name, unmatched in part.unmatched.items():
             whole = noted.setdefault(name, Unmatched())
             whole.count += unmatched.count
-            # Of a part that met a limit the last rows were not written.
+            # An older version also noted rows that a limit kept from being written.
             there = [before + row for row in unmatched.rows if row < part.rows]
             whole.rows += there[: UNMATCHED_ROWS - len(whole.rows)]
         before += part.rows

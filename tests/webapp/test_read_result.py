@@ -2,12 +2,13 @@
 
 import re
 from datetime import timedelta
+from html import unescape
 
 import pytest
 from celery import states
 from flask.testing import FlaskClient
 
-from tests.support import Process, publish, wait_for_state
+from tests.support import Process, eventually, publish, wait_for_state
 from worker_tasks import ledger, results
 from worker_tasks.connections import connections
 from worker_tasks.joins.user_orders import result_key
@@ -269,3 +270,31 @@ def test_rows_without_a_match_are_a_page_of_their_own(client: FlaskClient, worke
     assert "98 rows found no match" in tab
     assert "These are the first 50." in tab
     assert client.get(f"/tasks/{task_id}/result/unmatched/other").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("shape", "fields"), [("array", None), ("count", None), ("first", None), ("first", ["note"]), ("rows", ["number"])]
+)
+def test_all_rows_without_a_match_are_one_click_away_and_they_alone(
+    client: FlaskClient, worker: Process, shape: str, fields: list[str] | None
+) -> None:
+    """Of the notes some have no text, some have none at all, and all have the number 0."""
+    name = f"notes_{shape}_{'some' if fields else 'all'}"
+    people, notes = connections().joins.shop[f"{name}_people"], connections().joins.shop[name]
+    people.insert_many([{"_id": number} for number in range(60)])
+    notes.insert_many([{"person": number, "number": 0, **({"note": ""} if number % 4 else {})} for number in range(57)])
+    join = {"from": name, "as": "notes", "shape": shape, "on": [{"local": "_id", "foreign": "person"}]}
+    join |= {} if fields is None else {"fields": fields}
+    task_id = submit_join({"database": "shop", "from": people.name, "joins": [join], "sort": [["_id", 1]]})
+    wait_for_state(task_id, states.SUCCESS)
+    address = f"/tasks/{task_id}/result/unmatched/notes"
+    link = eventually(lambda: re.search(r'href="([^"]+)">All of them', client.get(address).text))
+    assert "3 rows found no match" in client.get(address).text
+
+    def listed() -> list[str]:
+        answer = client.get(unescape(link[1]))
+        assert answer.status_code == 200
+        assert '<option value="unmatched" selected>found no match</option>' in answer.text
+        return re.findall(r'id="row-(\d+)"', answer.text)
+
+    assert sorted(map(int, eventually(listed))) == [58, 59, 60]

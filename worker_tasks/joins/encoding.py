@@ -37,6 +37,7 @@ class Lines:
     def __init__(self, columns: dict[str, None], unmatched: dict[str, Unmatched] | None = None) -> None:
         self.columns = columns
         self.unmatched = {} if unmatched is None else unmatched
+        self._unmatched_of_slice: dict[str, list[int]] = {}
         self._encoded = 0
 
     def encode(self, batch: bytes) -> Iterator[list[bytes]]:
@@ -47,10 +48,9 @@ class Lines:
                 for document in documents:
                     if not document.keys() <= self.columns.keys():
                         self.columns.update(dict.fromkeys(document))
-                for name, unmatched in self.unmatched.items():
-                    # Missing, an empty list, or a count of none.
+                for name in self.unmatched:
                     rows = enumerate(documents, start=self._encoded)
-                    unmatched.add([number for number, document in rows if not document.get(name)])
+                    self._unmatched_of_slice[name] = [row for row, each in rows if _found_nothing(each.get(name))]
                 self._encoded += len(documents)
                 if any(no_number in piece for no_number in _NO_NUMBERS):
                     lines = [_encode_slowly(document) for document in documents]
@@ -58,6 +58,20 @@ class Lines:
                     lines = [orjson.dumps(document, _extended, _ORJSON) for document in documents]
                 del documents
             yield lines
+
+    def note_unmatched(self, written: int) -> None:
+        """Notes the rows without a match of the newest slice, so far as they are among the first ``written`` rows."""
+        for name, rows in self._unmatched_of_slice.items():
+            self.unmatched[name].add([row for row in rows if row < written])
+        self._unmatched_of_slice = {}
+
+
+def _found_nothing(value: Any) -> bool:
+    """Whether a join left this for a row without a match: no field, an empty list, or a count of none.
+
+    A match of which no field is kept is an empty document, and still a match.
+    """
+    return not value and value != {}
 
 
 def _slices(batch: bytes) -> Iterator[bytes]:

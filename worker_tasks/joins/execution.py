@@ -81,7 +81,10 @@ def write(aggregate: Aggregate, writer: PartWriter, report: Report) -> Part:
         with closing(_batches(aggregate)) as batches:
             for batch, more in batches:
                 for piece in lines.encode(batch):
-                    writer.append(piece)
+                    try:
+                        writer.append(piece)
+                    finally:
+                        lines.note_unmatched(writer.rows)
                     if not more or time.monotonic() < next_report:
                         continue
                     # What was reported can be read as well.

@@ -17,7 +17,7 @@ from worker_tasks.errors import TookTooLong
 from worker_tasks.joins import filters, mongosh
 from worker_tasks.joins.catalog import Catalog
 from worker_tasks.joins.pipeline import Aggregation, compile_pipeline
-from worker_tasks.joins.spec import JoinSpec
+from worker_tasks.joins.spec import Join, JoinSpec
 from worker_tasks.joins.stages import Stage, matching
 from worker_tasks.joins.strategy import Strategy, Way, choose
 from worker_tasks.settings import settings
@@ -216,9 +216,16 @@ def _steps(spec: JoinSpec, strategy: Strategy, catalog: Catalog) -> list[Documen
 
 
 def _watched(spec: JoinSpec) -> list[str]:
-    kept = None if spec.fields_ is None else {path.partition(".")[0] for path in spec.fields_}
-    names = [join.as_ for join in spec.joins if join.as_ is not None and join.kind in {"left", "outer"}]
-    return [name for name in names if kept is None or name in kept]
+    watched = [join for join in spec.joins if join.kind in {"left", "outer"} and _is_kept(join, spec.fields_)]
+    return [join.as_ for join in watched if join.as_ is not None]
+
+
+def _is_kept(join: Join, fields: list[str] | None) -> bool:
+    """Whether the rows still tell what this join found."""
+    if fields is None or join.as_ in fields:
+        return True
+    # Nothing is inside of a count.
+    return join.shape != "count" and any(field.startswith(f"{join.as_}.") for field in fields)
 
 
 def _total(spec: JoinSpec, catalog: Catalog) -> int | None:

@@ -43,6 +43,9 @@ def select(profile: Profile, view: View, what: str) -> tuple[str, list[Any]]:
     """A query for something of each of a view's rows, and its parameters."""
     conditions, sought, parameters = [], [], []
     for condition in view.conditions:
+        if condition.operator is Operator.UNMATCHED:
+            conditions.append(f"u{profile.unmatched.index(condition.column)}")
+            continue
         number = profile.number_of(condition.column)
         text, values = _compared(number, profile.columns[number].kind, condition, bool(profile.columns[number].nulls))
         conditions.append(text)

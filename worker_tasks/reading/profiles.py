@@ -89,11 +89,15 @@ def joined_first(columns: list[str], join: Document | None) -> list[str]:
 
 @dataclass(frozen=True)
 class Profile:
-    """All columns of a result, nested documents spread; ``sha256`` is of the whole value in Redis, in hexadecimal."""
+    """All columns of a result, nested documents spread; ``sha256`` is of the whole value in Redis, in hexadecimal.
+
+    ``unmatched`` names the fields of the joins whose rows without a match the table knows.
+    """
 
     columns: list[Column]
     rows: int
     sha256: str
+    unmatched: list[str] = field(default_factory=list)
 
     def to_document(self) -> dict[str, Any]:
         return asdict(self)
@@ -111,7 +115,8 @@ class Profile:
             )
             for column in document["columns"]
         ]
-        return cls(columns, document["rows"], document["sha256"])
+        # A table that an older version made knows of none.
+        return cls(columns, document["rows"], document["sha256"], document.get("unmatched", []))
 
     def in_order(self, join: Document | None) -> list[Column]:
         """The columns as people look at them: what was matched by and what was brought in first."""

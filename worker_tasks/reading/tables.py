@@ -1,13 +1,14 @@
 """A result as a table of typed columns, in Parquet, with each column's figures: what all other readings begin with.
 
 In the table column ``c<n>`` holds the n-th column's values, and ``n<n>`` whether one that is not there is null; the
-names are in the profile, because DuckDB takes ``name`` and ``Name`` for the same. Numbers other than whole ones are
+names are in the profile, because DuckDB takes ``name`` and ``Name`` for the same. ``u<n>`` is whether the row is one of
+those without a match that were noted of the n-th join in the profile. Numbers other than whole ones are
 kept as the digits that were written, so that none is lost.
 """
 
 import hashlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -19,7 +20,7 @@ from worker_tasks.reading import derived, reader
 from worker_tasks.reading.engine import MAX_ROW_BYTES, literal
 from worker_tasks.reading.figures import Described, figures_of
 from worker_tasks.reading.profiles import NUMBERS, ColumnKind, Profile
-from worker_tasks.results import SEPARATOR, Summary
+from worker_tasks.results import SEPARATOR, Summary, Unmatched
 
 #: Fields of a document that are spread over columns; one with more is most likely a map, and stays one column.
 MAX_FIELDS = 100
@@ -91,9 +92,11 @@ def build(summary: Summary, database: duckdb.DuckDBPyConnection, folder: Path) -
     )
     (folder / "rows.ndjson").unlink()
     sources = _spread(database, summary.columns) if summary.columns else []
+    unmatched = _unmatched(database, summary)
     file = folder / "table.parquet"
-    _write(database, sources, file)
-    return Table(file, Profile(figures_of(database, _described(sources), "typed"), summary.count, digest), offsets)
+    _write(database, sources, unmatched, file)
+    columns = figures_of(database, _described(sources), "typed")
+    return Table(file, Profile(columns, summary.count, digest, unmatched), offsets)
 
 
 def _fetch(summary: Summary, file: Path) -> tuple[str, bytes]:
@@ -141,11 +144,47 @@ def _spread(database: duckdb.DuckDBPyConnection, names: list[str]) -> list[_Sour
     return spread
 
 
+def _unmatched(database: duckdb.DuckDBPyConnection, summary: Summary) -> list[str]:
+    """Makes the table ``unmatched`` of the rows in which each join found nothing, as it was noted of them.
+
+    Returns:
+        The fields that the joins bring in. One is left out if its rows are not those that were noted: another version
+        noted others.
+    """
+    names = [name for name, noted in summary.unmatched.items() if noted.count]
+    columns = ", ".join(
+        f"coalesce(json_extract(json, {_pointer(name)})::VARCHAR IN ('[]', '0', 'null'), true) AS found{number}"
+        for number, name in enumerate(names)
+    )
+    if not names:
+        return []
+    database.execute(f"CREATE TABLE found AS SELECT {columns} FROM rows")
+    known = {
+        number: name for number, name in enumerate(names) if _is_as_noted(database, number, summary.unmatched[name])
+    }
+    chosen = ", ".join(f"found{number} AS u{place}" for place, number in enumerate(known))
+    if known:
+        database.execute(f"CREATE VIEW unmatched AS SELECT {chosen} FROM found")
+    return list(known.values())
+
+
+def _is_as_noted(database: duckdb.DuckDBPyConnection, number: int, noted: Unmatched) -> bool:
+    of_join = f"FROM found WHERE found{number}"
+    count = database.execute(f"SELECT count(*) {of_join}").fetchone()
+    first = database.execute(f"SELECT rowid {of_join} ORDER BY rowid LIMIT {len(noted.rows)}").fetchall()
+    return count == (noted.count,) and [row for (row,) in first] == noted.rows
+
+
+def _pointer(name: str) -> str:
+    """A field's JSON pointer, as it is written in SQL."""
+    return literal("/" + name.replace("~", "~0").replace("/", "~1"))
+
+
 def _extracted(  # noqa: PLR0913, PLR0917 - out of what, into what
     database: duckdb.DuckDBPyConnection, table: str, within: str, column: str, path: list[str], names: list[str]
 ) -> list[_Source]:
     """Makes a table of these fields of a JSON column, and looks at what their values are."""
-    pointers = ", ".join(literal("/" + name.replace("~", "~0").replace("/", "~1")) for name in names)
+    pointers = ", ".join(map(_pointer, names))
     # What is inside of null is null, and not missing.
     columns = ", ".join(
         f"CASE WHEN is_null THEN 'null'::JSON ELSE found[{number + 1}] END AS {table}_{number}"
@@ -234,16 +273,17 @@ _TYPED = {
 }
 
 
-def _write(database: duckdb.DuckDBPyConnection, sources: list[_Source], file: Path) -> None:
+def _write(database: duckdb.DuckDBPyConnection, sources: list[_Source], unmatched: Sequence[str], file: Path) -> None:
     columns = []
     for number, source in enumerate(sources):
         there = f"nullif({source.column}, 'null'::JSON)" if source.counts.get("nulls") else source.column
         columns.append(f"{_TYPED.get(source.kind, '{0}::VARCHAR').format(there)} AS c{number}")
         if source.counts.get("nulls"):
             columns.append(f"coalesce(json_type({source.column}) = 'NULL', false) AS n{number}")
+    columns += [f"u{number}" for number in range(len(unmatched))]
     # Parquet needs a column, and a result may have none.
     chosen = ", ".join(columns) or "true AS nothing"
-    origin = "spread" if sources else "rows"
+    origin = ("spread" if sources else "rows") + (" POSITIONAL JOIN unmatched" if unmatched else "")
     database.execute(f"CREATE TABLE typed AS SELECT {chosen} FROM {origin}")
     database.execute(f"COPY typed TO {literal(str(file))} (FORMAT parquet, COMPRESSION zstd)")
 

@@ -37,17 +37,19 @@ class Operator(StrEnum):
     NULL = "null"
     MISSING = "missing"
     EMPTY = "empty"
+    #: Of the field that a join brings in, whatever columns it is spread over.
+    UNMATCHED = "unmatched"
 
 
 #: Operators that take no value.
-BARE = frozenset({Operator.THERE, Operator.NULL, Operator.MISSING, Operator.EMPTY})
+BARE = frozenset({Operator.THERE, Operator.NULL, Operator.MISSING, Operator.EMPTY, Operator.UNMATCHED})
 #: Operators that compare text.
 OF_TEXT = frozenset({Operator.CONTAINS, Operator.STARTS})
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A column, by its name, compared with a value as it was typed."""
+    """A column, by its name, compared with a value as it was typed; or a join that is to have found nothing."""
 
     column: str
     operator: Operator
@@ -93,6 +95,11 @@ class View:
             if column not in kinds:
                 raise InvalidInput({"sort": f"names “{column}”, which is no column of this result."})
         for condition in self.conditions:
+            if condition.operator is Operator.UNMATCHED:
+                if condition.column not in profile.unmatched:
+                    message = f"names “{condition.column}”, which is no join whose rows without a match are known."
+                    raise InvalidInput({"where": message})
+                continue
             if condition.column not in kinds:
                 raise InvalidInput({"where": f"names “{condition.column}”, which is no column of this result."})
             try:
