@@ -7,6 +7,7 @@ from typing import Any
 
 from wtforms.fields.choices import SelectChoice
 
+from webapp import field_errors
 from webapp.drafts import Draft
 from webapp.words import share
 from worker_tasks.errors import InvalidInput
@@ -57,7 +58,7 @@ def look_around(draft: Draft) -> Surroundings:
     try:
         collections = dict(collections_of(database))
     except InvalidInput as error:
-        draft.show_errors(error.errors)
+        field_errors.show(draft, field_errors.placed(draft, error.errors))
         return _without_collections(draft, "There is nothing to choose")
     options = {name: _with_count(name, count) for name, count in collections.items()}
     for part in [draft, *draft.join_forms]:

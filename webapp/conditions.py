@@ -33,11 +33,11 @@ TypeOf = Callable[[str, str], str | None]
 
 
 class Reader:
-    """Reads what was typed of one side; says at each field what is wrong with it, and remembers that something is."""
+    """Reads what was typed of one side. The form stays as it is: ``errors`` collects what is wrong, by field name."""
 
     def __init__(self, type_of: TypeOf, given: Mapping[str, str]):
         self._type_of, self._given = type_of, given
-        self.wrong = False
+        self.errors: dict[str, list[str]] = {}
 
     def match(self, form: Any, collection: str) -> dict[str, Any]:
         conditions = []
@@ -101,8 +101,7 @@ class Reader:
         return int(text)
 
     def _complain(self, field: Any, message: str) -> None:
-        field.errors = [*field.errors, message]
-        self.wrong = True
+        self.errors.setdefault(field.name, []).append(message)
 
 
 def value_of(text: str, written: str) -> Any:

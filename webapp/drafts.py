@@ -12,6 +12,7 @@ from wtforms.fields.choices import SelectChoice
 from wtforms.widgets import CheckboxInput, ListWidget
 
 from webapp.conditions import PARAMETER, Reader, TypeOf, rows_of
+from webapp.field_errors import FieldErrors
 from webapp.forms import TaskForm
 from webapp.join_words import DIRECTION_WORDS, KIND_WORDS, SHAPE_WORDS
 from worker_tasks.joins.spec import MAX_JOINS, JoinSpec
@@ -62,8 +63,21 @@ CASTS = [
 DIRECTIONS = [SelectChoice(str(way), words) for way, words in DIRECTION_WORDS.items()]
 
 
+#: What is said where the rest stands beside the fields.
+SEE_MARKED = "Something is not right yet: see what is marked."
+
+
 class Unfinished(Exception):
-    """The draft says no join yet: the message says what comes next, or the form's errors say what is wrong."""
+    """The draft says no join yet: the message says what comes next, ``errors`` what is wrong with which field."""
+
+    def __init__(self, message: str, errors: FieldErrors | None = None):
+        self.errors = errors or {}
+        super().__init__(message)
+
+    @property
+    def messages(self) -> list[str]:
+        """Everything that is wrong, each message once."""
+        return list(dict.fromkeys(message for messages in self.errors.values() for message in messages))
 
 
 class FilterRow(Form):
@@ -180,13 +194,13 @@ class Draft(TaskForm):
         return found
 
     def asked(self, type_of: TypeOf, given: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """The JoinSpec that the form says, as JSON, not checked yet.
+        """The JoinSpec that the form says, as JSON, not checked yet. Leaves the form as it is.
 
         Args:
             given: a value for each parameter.
 
         Raises:
-            Unfinished: something is missing, or wrong: then it stands at its field.
+            Unfinished: something is missing, or wrong with a field.
         """
         if step := self.next_step():
             raise Unfinished(step)
@@ -200,8 +214,8 @@ class Draft(TaskForm):
             "sort": reader.sort(self),
             "limit": reader.limit(self),
         }
-        if reader.wrong:
-            raise Unfinished("Something is not right yet: see what is marked.")
+        if reader.errors:
+            raise Unfinished(SEE_MARKED, reader.errors)
         return {name: value for name, value in join.items() if value not in (None, [], {})}
 
     def _asked_join(self, number: int, reader: Reader) -> dict[str, Any]:
@@ -245,12 +259,6 @@ class Draft(TaskForm):
                 lines.append(("Into", f"{self.name_of(number)}: {SHAPE_WORDS[form.shape.data]}"))
             lines += _lines_of(form)
         return lines
-
-    def show_errors(self, errors: Mapping[str, str]) -> None:
-        """Puts what is wrong with the join beside the fields that say it; the rest stands above them all."""
-        for path, message in errors.items():
-            field = _field_at(self, path.split(".")[1:])
-            field.errors = list(dict.fromkeys([*field.errors, message[0].upper() + message[1:]]))
 
     def address(self) -> str:
         """The form as the query of an address; empty where it is too long for one."""
@@ -311,33 +319,6 @@ def _is_blank(form: Any) -> bool:
     if isinstance(form, FilterRow | SortRow):
         return not form.field.data
     return "key" in form and not form.value.data
-
-
-def _field_at(form: Any, path: list[str]) -> Any:
-    """The field of the form that a path of a JoinSpec is about; the raw filter or the first field where none is."""
-    names = {"from": "source", "as": "name", "match": "filters"}
-    field = form
-    while path:
-        name = names.get(path[0], path[0])
-        if name == "filters":
-            rows = [entry.form for entry in form.filters.entries]
-            about = next(
-                (row.value for row in rows if path[1:] and row.field.data == ".".join(path[1:])[: len(row.field.data)]),
-                None,
-            )
-            return about or form.raw
-        if name == "sort" and len(path) > 1 and path[1].isdigit():
-            rows = [entry.form for entry in form.sort.entries if entry.form.field.data]
-            return rows[int(path[1])].field if int(path[1]) < len(rows) else form.limit
-        if name not in form:
-            break
-        field, path = form[name], path[1:]
-        if isinstance(field, FieldList):
-            if not path or not path[0].isdigit() or int(path[0]) >= len(field.entries):
-                break
-            form, path = field.entries[int(path[0])].form, path[1:]
-            field = next(iter(form))
-    return form.source if isinstance(field, FieldList | Form) and "source" in form else field
 
 
 def from_join(spec: JoinSpec) -> MultiDict[str, str]:

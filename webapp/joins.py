@@ -1,6 +1,5 @@
 """Ask: the builder with its checks, the original form for a user's orders, the practice task."""
 
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -8,9 +7,9 @@ from celery import Task
 from flask import Blueprint, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from webapp import builder, saved
+from webapp import builder, field_errors, saved
 from webapp.bodies import json_argument
-from webapp.drafts import Draft, Unfinished, from_join
+from webapp.drafts import SEE_MARKED, Draft, Unfinished, from_join
 from webapp.forms import PracticeForm, TaskForm, UserOrdersForm
 from worker_tasks import submission, task_search
 from worker_tasks.errors import InvalidInput, ServiceUnavailable
@@ -28,16 +27,9 @@ def ask() -> ResponseReturnValue:
     draft = _draft_of(json_argument("join")) if "join" in request.args else Draft(request.args)
     if "join" in request.args and (address := draft.address()):
         return redirect(f"{url_for('.ask')}?{address}")
-    around = _look_around(draft)
-    return _builder(draft, around, _checked(draft) if "check" in request.args else None)
-
-
-def _look_around(draft: Draft) -> builder.Surroundings:
-    """Looks at what the draft names; what is wrong with it already stands at its fields then."""
     around = builder.look_around(draft)
-    with suppress(Unfinished):
-        _read(draft, anything_for_parameters=True)
-    return around
+    outcome = _outcome(draft)
+    return _builder(draft, around, _checked(draft, outcome) if "check" in request.args else None)
 
 
 def _draft_of(join: Any) -> Draft:
@@ -59,7 +51,8 @@ def press() -> ResponseReturnValue:
     if action == "save":
         return _save(draft)
     builder.apply(draft, action)
-    around = _look_around(draft)
+    around = builder.look_around(draft)
+    _outcome(draft)
     address = draft.address()
     if request.headers.get("HX-Request"):
         response = make_response(render_template("joins/_builder.html", **_surrounded(draft, around)))
@@ -78,13 +71,13 @@ def _run(draft: Draft) -> ResponseReturnValue:
     try:
         spec = _read(draft)
         if not draft.validate():
-            raise Unfinished("Something is not right yet: see what is marked.")
+            raise Unfinished(SEE_MARKED)
         # Already there, most often: the page asks for the checks as soon as there is something to check.
         if checks.kept(spec.fingerprint) is None:
             checks.check(spec)
         task_id = submission.submit_join(spec.canonical(), metadata=draft.collected_metadata())
     except Unfinished as unfinished:
-        return _builder(draft, builder.look_around(draft), trouble=str(unfinished)), 422
+        return _refused(draft, unfinished)
     except ServiceUnavailable as error:
         return _builder(draft, builder.nothing_around(draft), trouble=str(error)), 503
     return redirect(url_for("status.task_page", task_id=task_id), 303)
@@ -95,28 +88,43 @@ def _save(draft: Draft) -> ResponseReturnValue:
         _read(draft, anything_for_parameters=True)
         saved_id = saved.save(draft, request.form)
     except Unfinished as unfinished:
-        return _builder(draft, builder.look_around(draft), trouble=str(unfinished)), 422
+        return _refused(draft, unfinished)
     return redirect(url_for("saved.saved_join", saved_id=saved_id), 303)
+
+
+def _refused(draft: Draft, unfinished: Unfinished) -> ResponseReturnValue:
+    """The form again, with what is wrong."""
+    field_errors.show(draft, unfinished.errors)
+    return _builder(draft, builder.look_around(draft), trouble=str(unfinished)), 422
+
+
+def _outcome(draft: Draft) -> JoinSpec | Unfinished:
+    """The join that the draft says, whatever its parameters stand for, or why it says none; marks what is wrong."""
+    try:
+        return _read(draft, anything_for_parameters=True)
+    except Unfinished as unfinished:
+        field_errors.show(draft, unfinished.errors)
+        return unfinished
 
 
 def _read(draft: Draft, *, anything_for_parameters: bool = False) -> JoinSpec:
     """The join that the draft says.
 
     Raises:
-        Unfinished: it says none; what is wrong stands in the form.
+        Unfinished: it says none.
     """
     given = saved.examples(draft) if anything_for_parameters else {}
     try:
         return submission.read_join(draft.asked(builder.type_of(draft.database.data), given))
     except InvalidInput as error:
-        draft.show_errors(error.errors)
-        raise Unfinished("Something is not right yet: see what is marked.") from None
+        raise Unfinished(SEE_MARKED, field_errors.placed(draft, error.errors)) from None
 
 
 @blueprint.post("/checks")
 def check() -> ResponseReturnValue:
     """What is to be expected of a draft, as a fragment."""
-    checked = _checked(Draft(request.form))
+    draft = Draft(request.form)
+    checked = _checked(draft, _outcome(draft))
     response = make_response(render_template("joins/_checks.html", **checked))
     if not checked["checks"]:
         # What was found last stays in sight, paler, until there is something new to be found.
@@ -124,35 +132,20 @@ def check() -> ResponseReturnValue:
     return response
 
 
-def _checked(draft: Draft) -> dict[str, Any]:
+def _checked(draft: Draft, outcome: JoinSpec | Unfinished) -> dict[str, Any]:
     """What the checks say of a draft, for the template."""
-    try:
-        if asked_for := draft.parameters():
-            _read(draft, anything_for_parameters=True)
-            names = " and ".join(f"{{{name}}}" for name in asked_for)
-            step = (
-                f"{names} will be asked for when the saved join is run. Save it, or type a value to see what to expect."
-            )
-            return {"checks": None, "next_step": step, "errors": []}
-        spec = _read(draft)
-    except Unfinished as unfinished:
-        errors = _errors_in(draft)
-        return {"checks": None, "next_step": str(unfinished), "errors": errors}
+    if isinstance(outcome, Unfinished):
+        return {"checks": None, "next_step": str(outcome), "errors": outcome.messages}
+    if asked_for := draft.parameters():
+        names = " and ".join(f"{{{name}}}" for name in asked_for)
+        step = f"{names} will be asked for when the saved join is run. Save it, or type a value to see what to expect."
+        return {"checks": None, "next_step": step, "errors": []}
     return {
-        "checks": checks.kept(spec.fingerprint) or checks.check(spec).to_document(),
-        "join": spec.canonical(),
+        "checks": checks.kept(outcome.fingerprint) or checks.check(outcome).to_document(),
+        "join": outcome.canonical(),
         "metadata": draft.collected_metadata(),
         "result_ttl": timedelta(seconds=settings().result_ttl_seconds),
     }
-
-
-def _errors_in(draft: Draft) -> list[str]:
-    found: list[str] = []
-    for part in [draft, *draft.join_forms]:
-        for field in part:
-            entries = [inner for entry in getattr(field, "entries", []) for inner in getattr(entry, "form", [])]
-            found += [error for inner in [field, *entries] for error in inner.errors if isinstance(error, str)]
-    return list(dict.fromkeys(found))
 
 
 def _builder(

@@ -10,7 +10,8 @@ from werkzeug.datastructures import MultiDict
 
 from webapp import builder
 from webapp.conditions import WRITTEN
-from webapp.drafts import Draft, Unfinished
+from webapp.drafts import SEE_MARKED, Draft, Unfinished
+from webapp.field_errors import FieldErrors
 from webapp.forms import SavedJoinForm
 from webapp.presentation import SAVED_JOIN
 from webapp.ready_joins import READY
@@ -115,9 +116,11 @@ def run(saved_id: str) -> ResponseReturnValue:
             builder.type_of(draft.database.data), {name: value for name, value in given.items() if value}
         )
         if not form.validate():
-            raise Unfinished("Something is not right yet: see what is marked.")
+            raise Unfinished(SEE_MARKED)
         task_id = submit_join(asked, metadata=form.collected_metadata() | {SAVED_JOIN: join["name"]})
-    except (Unfinished, InvalidInput) as error:
+    except Unfinished as unfinished:
+        return _page(join, draft, form, given, trouble=str(unfinished), errors=unfinished.errors), 422
+    except InvalidInput as error:
         return _page(join, draft, form, given, trouble=str(error)), 422
     except ServiceUnavailable as error:
         return _page(join, draft, form, given, trouble=str(error)), 503
@@ -136,13 +139,19 @@ def _given() -> dict[str, str]:
     return {name.removeprefix(prefix): text for name, text in request.form.items() if name.startswith(prefix)}
 
 
-def _page(
-    join: dict[str, Any], draft: Draft, form: SavedJoinForm, given: dict[str, str], trouble: str | None = None
+def _page(  # noqa: PLR0913 - what the page shows
+    join: dict[str, Any],
+    draft: Draft,
+    form: SavedJoinForm,
+    given: dict[str, str],
+    *,
+    trouble: str | None = None,
+    errors: FieldErrors | None = None,
 ) -> str:
     parameters = []
     for name, row in draft.parameters().items():
         written = _written(draft, row)
-        errors = [] if not trouble else [error if given.get(name) else "Give a value." for error in row.value.errors]
+        wrong = (errors or {}).get(row.value.name, ())
         parameters.append(
             {
                 "name": name,
@@ -150,7 +159,7 @@ def _page(
                 "hint": f"{row.field.data}: {HINTS[written]}",
                 "mode": INPUT_MODES.get(written, "text"),
                 "value": given.get(name, ""),
-                "errors": errors,
+                "errors": [error if given.get(name) else "Give a value." for error in wrong],
             }
         )
     return render_template(

@@ -130,6 +130,23 @@ def test_the_checks_say_what_is_wrong(client: FlaskClient) -> None:
     assert "“soon” is no date" in checks_of(client, wrong)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"filters-0-field": "joinedAt", "filters-0-value": "soon"}, "“soon” is no date"),
+        ({"joins-0-limit": "many"}, "Must be a whole number"),
+        ({"raw": '{"$where": "1"}'}, "$where is not allowed in a filter."),
+    ],
+)
+def test_without_javascript_what_is_wrong_is_said_once_at_its_field(
+    client: FlaskClient, wrong: dict[str, str], words: str
+) -> None:
+    page = at(client, USERS_AND_ORDERS | wrong | {"check": "yes"})
+    form, _, found = page.partition('id="checks"')
+    assert form.count(words) == 1
+    assert found.count(words) == 1
+
+
 def test_what_is_asked_for_later_is_no_mistake(client: FlaskClient) -> None:
     written = USERS_AND_ORDERS | {"filters-0-field": "city", "filters-0-value": "{city}"}
     fragment = checks_of(client, written)

@@ -1,6 +1,8 @@
 """The builder's form: to a JoinSpec and back, from the address and into it, with what is wrong at its field."""
 
 import json
+import random
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -8,6 +10,7 @@ import pytest
 from flask import Flask
 from werkzeug.datastructures import MultiDict
 
+from webapp import field_errors
 from webapp.conditions import value_of
 from webapp.drafts import Draft, Unfinished, from_join
 from worker_tasks.joins.spec import JoinSpec
@@ -108,9 +111,42 @@ def test_a_raw_filter_stands_beside_the_conditions() -> None:
 )
 def test_what_can_not_be_read_is_said_at_its_field(more: dict[str, str], field: str, words: str) -> None:
     form = draft(**more)
-    with pytest.raises(Unfinished, match="what is marked"):
+    with pytest.raises(Unfinished, match="what is marked") as unfinished:
         form.asked(type_of)
+    field_errors.show(form, unfinished.value.errors)
     assert words in errors_at(form, field)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_form_can_be_read_again_and_again_and_stays_as_it_is(seed: int) -> None:
+    pick = random.Random(seed)
+    prefixes = [f"{side}filters__{row}__" for side in ("", "joins__0__") for row in range(3)]
+    rows = {f"{prefix}field": pick.choice([*TYPES, "name"]) for prefix in prefixes}
+    rows |= {f"{prefix}value": pick.choice(["4", "x", "{", ""]) for prefix in prefixes}
+    form = draft(**rows, raw=pick.choice(["{", "[]", "{}"]), limit=pick.choice(["x", "-1", "7"]), joins__0__limit="no")
+    before = (form.data, list(errors_of(form)))
+    found = []
+    for _ in range(3):
+        with pytest.raises(Unfinished) as unfinished:
+            form.asked(type_of)
+        found.append(unfinished.value.errors)
+    assert found[0] == found[1] == found[2]
+    assert (form.data, list(errors_of(form))) == before
+    field_errors.show(form, found[0])
+    shown = list(errors_of(form))
+    field_errors.show(form, found[1])
+    assert list(errors_of(form)) == shown
+    assert sorted(shown) == sorted(message for messages in found[0].values() for message in messages)
+
+
+def errors_of(form: Any) -> Iterator[str]:
+    """Every error that is shown at a field of its own."""
+    for field in form:
+        entries = getattr(field, "entries", None)
+        if entries is None:
+            yield from field.errors
+        for entry in entries or []:
+            yield from errors_of(entry.form)
 
 
 def errors_at(form: Any, name: str) -> str:
@@ -140,8 +176,30 @@ def errors_at(form: Any, name: str) -> str:
 )
 def test_what_is_wrong_with_the_join_is_said_at_the_field_that_says_it(path: str, field: str) -> None:
     form = draft(filters__0__field="name", filters__0__value="x", sort__0__field="name")
-    form.show_errors({path: "is wrong."})
+    field_errors.show(form, field_errors.placed(form, {path: "is wrong."}))
     assert errors_at(form, field) == "Is wrong."
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_an_error_of_a_filter_is_said_at_the_condition_whose_field_it_is_in(seed: int) -> None:
+    pick = random.Random(seed)
+    # Few letters, so that many names begin alike and lie inside each other.
+    parts = ["".join(pick.choices("ab", k=pick.randint(1, 3))) for _ in range(30)]
+    names = {".".join(pick.sample(parts, pick.randint(1, 3))) for _ in range(9)}
+    conditions = pick.sample(sorted(names), len(names) - 1)
+    form = draft(**{f"filters__{row}__field": name for row, name in enumerate(conditions)})
+    for name in names:
+        around = [name.rsplit(".", cut)[0] for cut in range(name.count(".") + 1)]
+        row = next((conditions.index(each) for each in around if each in conditions), None)
+        expected = "raw" if row is None else f"filters-{row}-value"
+        for path in (name, f"{name}.$gt"):
+            placed = field_errors.placed(form, {f"join.match.{path}": "is wrong."})
+            assert placed == {expected: ["Is wrong."]}, (path, conditions)
+
+
+def test_an_error_of_a_field_is_not_said_at_one_whose_name_begins_alike() -> None:
+    form = draft(filters__0__field="a", filters__1__field="ab")
+    assert list(field_errors.placed(form, {"join.match.ab": "is wrong."})) == ["filters-1-value"]
 
 
 @pytest.mark.parametrize(
@@ -202,9 +260,10 @@ def test_a_value_in_braces_is_asked_for_when_the_join_is_run() -> None:
     form = draft(filters__0__field="stars", filters__0__value="{least}")
     assert list(form.parameters()) == ["least"]
     assert form.asked(type_of, {"least": "4"})["match"] == {"stars": 4}
-    with pytest.raises(Unfinished):
+    with pytest.raises(Unfinished) as unfinished:
         form.asked(type_of)
-    assert "asked for when the saved join is run" in errors_at(form, "filters-0-value")
+    (said,) = unfinished.value.errors["filters-0-value"]
+    assert "asked for when the saved join is run" in said
 
 
 def test_numbers_stay_whole_or_not() -> None:
