@@ -83,6 +83,20 @@ def _without_collections(draft: Draft, first: str) -> Surroundings:
     return nothing_around(draft)
 
 
+def without_servers(draft: Draft) -> Surroundings:
+    """Shows every choice as it was made, though nothing can be looked up."""
+    databases = {name: name for name in settings().open_databases}
+    draft.database.choices = _options("Choose a database", dict(sorted(databases.items())), draft.database.data)
+    for part in [draft, *draft.join_forms]:
+        chosen = part.source.data
+        part.source.choices = _options("Not to be looked up just now", {chosen: chosen} if chosen else {}, chosen)
+        part.fields.choices = _ticked([], part.fields.data)
+        for rows in (part.filters, part.sort):
+            if not rows.entries:
+                rows.append_entry()
+    return nothing_around(draft)
+
+
 def nothing_around(draft: Draft) -> Surroundings:
     """What is shown where no collection can be looked at."""
     numbers = range(len(draft.join_forms))

@@ -38,7 +38,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(SearchTooSlow, lambda error: _invalid_input(InvalidInput({"q": str(error)})))
     app.register_error_handler(TaskNotFound, _not_found)
     app.register_error_handler(SavedJoinNotFound, _not_found)
-    app.register_error_handler(ServiceUnavailable, _service_unavailable)
+    app.register_error_handler(ServiceUnavailable, service_unavailable)
     app.register_error_handler(ResultGone, lambda error: _gone(Gone(WENT_AWAY)))
     app.register_error_handler(Busy, _busy)
     app.register_error_handler(CSRFError, _form_too_old)
@@ -95,9 +95,13 @@ def _busy(error: Busy) -> Response:
     return response
 
 
-def _service_unavailable(error: ServiceUnavailable) -> Response:
+def service_unavailable(error: ServiceUnavailable, page: str | None = None) -> Response:
+    """Says that a server is away; a ``page`` that does, such as a form as it was typed, takes the usual one's place."""
     logger.warning("%s %s: %s", request.method, request.path, error)
-    response = answer(HTTPStatus.SERVICE_UNAVAILABLE, error.title, str(error))
+    if page is None:
+        response = answer(HTTPStatus.SERVICE_UNAVAILABLE, error.title, str(error))
+    else:
+        response = Response(page, HTTPStatus.SERVICE_UNAVAILABLE, content_type="text/html; charset=utf-8")
     response.headers["Retry-After"] = RETRY_AFTER_SECONDS
     return response
 
@@ -124,7 +128,7 @@ def _http_error(error: HTTPException) -> Response:
 
 def _any_other(error: Exception) -> Response:
     """What the servers' drivers raise is the servers' fault, unless we asked what makes no sense."""
-    return _service_unavailable(unavailable(error)) if is_unavailable(error) else _own_fault(error)
+    return service_unavailable(unavailable(error)) if is_unavailable(error) else _own_fault(error)
 
 
 def _own_fault(error: Exception) -> Response:

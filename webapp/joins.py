@@ -6,13 +6,15 @@ from typing import Any
 from celery import Task
 from flask import Blueprint, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
+from werkzeug.datastructures import MultiDict
 
 from webapp import builder, field_errors, saved
 from webapp.bodies import json_argument
 from webapp.drafts import SEE_MARKED, Draft, Unfinished, from_join
+from webapp.errors import service_unavailable
 from webapp.forms import PracticeForm, TaskForm, UserOrdersForm
 from worker_tasks import submission, task_search
-from worker_tasks.errors import InvalidInput, ServiceUnavailable
+from worker_tasks.errors import InvalidInput, ServiceUnavailable, servers_needed
 from worker_tasks.joins import checks
 from worker_tasks.joins.spec import JoinSpec
 from worker_tasks.settings import settings
@@ -24,28 +26,42 @@ blueprint = Blueprint("joins", __name__)
 
 @blueprint.get("/")
 def ask() -> ResponseReturnValue:
-    draft = _draft_of(json_argument("join")) if "join" in request.args else Draft(request.args)
+    written = _written_as(json_argument("join")) if "join" in request.args else request.args
+    draft = Draft(written)
     if "join" in request.args and (address := draft.address()):
         return redirect(f"{url_for('.ask')}?{address}")
-    around = builder.look_around(draft)
-    outcome = _outcome(draft)
-    return _builder(draft, around, _checked(draft, outcome) if "check" in request.args else None)
+    try:
+        with servers_needed():
+            around = builder.look_around(draft)
+            outcome = _outcome(draft)
+            return _builder(draft, around, _checked(draft, outcome) if "check" in request.args else None)
+    except ServiceUnavailable as error:
+        return _as_typed(written, error, error.title)
 
 
-def _draft_of(join: Any) -> Draft:
-    """The draft of a JoinSpec; what came with it, such as the note, stays."""
+def _written_as(join: Any) -> MultiDict[str, str]:
+    """A JoinSpec as the form would write it; what came with it, such as the note, stays."""
     written = from_join(submission.read_join(join))
     for name, value in request.args.items(multi=True):
         if name != "join":
             written.add(name, value)
-    return Draft(written)
+    return written
 
 
 @blueprint.post("/")
 def press() -> ResponseReturnValue:
     """Whatever button of the builder was pressed; a change alone, where JavaScript tells of it, is one as well."""
-    action = request.form.get("do", "draft")
-    draft = Draft(request.form)
+    try:
+        with servers_needed():
+            return _pressed(Draft(request.form), request.form.get("do", "draft"))
+    except ServiceUnavailable as error:
+        if "HX-Request" in request.headers:
+            # htmx leaves the form as it is, and the page says that the connection is lost.
+            raise
+        return _as_typed(request.form, error)
+
+
+def _pressed(draft: Draft, action: str) -> ResponseReturnValue:
     if action == "run":
         return _run(draft)
     if action == "save":
@@ -78,8 +94,6 @@ def _run(draft: Draft) -> ResponseReturnValue:
         task_id = submission.submit_join(spec.canonical(), metadata=draft.collected_metadata())
     except Unfinished as unfinished:
         return _refused(draft, unfinished)
-    except ServiceUnavailable as error:
-        return _builder(draft, builder.nothing_around(draft), trouble=str(error)), 503
     return redirect(url_for("status.task_page", task_id=task_id), 303)
 
 
@@ -157,12 +171,26 @@ def _builder(
     )
 
 
+def _as_typed(
+    written: MultiDict[str, str], error: ServiceUnavailable, headline: str = "Not submitted"
+) -> ResponseReturnValue:
+    """The form as it was typed, all of it, with the server that is away."""
+    draft = Draft(written)
+    shown = _shown(draft, builder.without_servers(draft), [])
+    page = render_template("joins/builder.html", **shown, checked=None, trouble=str(error), headline=headline, ready=[])
+    return service_unavailable(error, page)
+
+
 def _surrounded(draft: Draft, around: builder.Surroundings) -> dict[str, Any]:
+    return _shown(draft.with_blank_rows(), around, task_search.metadata_keys())
+
+
+def _shown(draft: Draft, around: builder.Surroundings, metadata_keys: list[str]) -> dict[str, Any]:
     return {
-        "draft": draft.with_blank_rows(),
+        "draft": draft,
         "around": around,
         "next_step": draft.next_step(),
-        "metadata_keys": task_search.metadata_keys(),
+        "metadata_keys": metadata_keys,
         "field_words": builder.field_words,
         "result_ttl": timedelta(seconds=settings().result_ttl_seconds),
     }
@@ -200,7 +228,7 @@ def _submit(template: str, form: TaskForm, task: Task, *args: Any) -> ResponseRe
     try:
         task_id = submit(task, *args, metadata=form.collected_metadata())
     except ServiceUnavailable as error:
-        return _page(template, form, trouble=str(error)), 503
+        return service_unavailable(error, _page(template, form, trouble=str(error)))
     return redirect(url_for("status.task_page", task_id=task_id), 303)
 
 

@@ -11,12 +11,13 @@ from werkzeug.datastructures import MultiDict
 from webapp import builder
 from webapp.conditions import WRITTEN
 from webapp.drafts import SEE_MARKED, Draft, Unfinished
+from webapp.errors import service_unavailable
 from webapp.field_errors import FieldErrors
 from webapp.forms import SavedJoinForm
 from webapp.presentation import SAVED_JOIN
 from webapp.ready_joins import READY
 from worker_tasks import saved_joins
-from worker_tasks.errors import InvalidInput, ServiceUnavailable
+from worker_tasks.errors import InvalidInput, ServiceUnavailable, servers_needed
 from worker_tasks.settings import settings
 from worker_tasks.submission import submit_join
 
@@ -106,8 +107,18 @@ def _draft_of(join: dict[str, Any]) -> Draft:
 @blueprint.post("/<saved_id>")
 def run(saved_id: str) -> ResponseReturnValue:
     """Runs a saved join with the values that were given."""
-    join = find(saved_id)
-    draft, form, given = _draft_of(join), SavedJoinForm(), _given()
+    form, given = SavedJoinForm(), _given()
+    join: dict[str, Any] = {"_id": saved_id, "name": "Saved join"}
+    try:
+        with servers_needed():
+            join = find(saved_id)
+            return _run(join, form, given)
+    except ServiceUnavailable as error:
+        return service_unavailable(error, _as_typed(join, form, given, str(error)))
+
+
+def _run(join: dict[str, Any], form: SavedJoinForm, given: dict[str, str]) -> ResponseReturnValue:
+    draft = _draft_of(join)
     if request.form.get("do") == "add-row":
         form.add_metadata_row()
         return _page(join, draft, form, given)
@@ -122,8 +133,6 @@ def run(saved_id: str) -> ResponseReturnValue:
         return _page(join, draft, form, given, trouble=str(unfinished), errors=unfinished.errors), 422
     except InvalidInput as error:
         return _page(join, draft, form, given, trouble=str(error)), 422
-    except ServiceUnavailable as error:
-        return _page(join, draft, form, given, trouble=str(error)), 503
     return redirect(url_for("status.task_page", task_id=task_id), 303)
 
 
@@ -155,7 +164,7 @@ def _page(  # noqa: PLR0913 - what the page shows
         parameters.append(
             {
                 "name": name,
-                "label": name.replace("_", " ").capitalize(),
+                "label": _label(name),
                 "hint": f"{row.field.data}: {HINTS[written]}",
                 "mode": INPUT_MODES.get(written, "text"),
                 "value": given.get(name, ""),
@@ -169,6 +178,16 @@ def _page(  # noqa: PLR0913 - what the page shows
         lines=draft.lines(),
         form=form,
         trouble=trouble,
-        draft=draft,
-        is_ready=join in READY,
+        can_be_deleted=join not in READY,
     )
+
+
+def _label(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def _as_typed(join: dict[str, Any], form: SavedJoinForm, given: dict[str, str], trouble: str) -> str:
+    """The form as it was typed. Of the join there may be its id alone, and nothing tells the types of its values."""
+    parameters = [{"name": name, "label": _label(name), "value": value} for name, value in given.items()]
+    lines = _draft_of(join).lines() if "draft" in join else []
+    return render_template("saved/join.html", join=join, parameters=parameters, lines=lines, form=form, trouble=trouble)

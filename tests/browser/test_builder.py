@@ -7,7 +7,9 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 from pymongo.database import Database
 
+from development.servers import Server
 from tests.browser.conftest import Watched, violations
+from tests.support import paused
 from worker_tasks.connections import Document, connections
 from worker_tasks.submission import submit_join
 
@@ -298,3 +300,26 @@ def test_the_first_load_is_light(page: Page) -> None:
     page.goto("/?database=flights&source=flights&joins-0-source=planes")
     expect(checks(page)).to_contain_text("find a match")
     assert 0 < sum(sizes) < 150 * 1024
+
+
+def test_while_mongodb_is_away_what_was_typed_stays_and_goes_on(
+    watched: tuple[Page, Watched], mongodb_server: Server
+) -> None:
+    page, heard = watched
+    heard.expected_statuses.add(503)
+    begin(page, "shop", "users", "orders")
+    note, alert = page.get_by_label("Note"), page.locator("#connection")
+    with paused(mongodb_server):
+        write(note, "typed meanwhile")
+        expect(alert).to_contain_text("What you typed is still here")
+        expect(note).to_have_value("typed meanwhile")
+        expect(page.get_by_label("Field of orders")).to_have_value("userId")
+        page.get_by_role("button", name="Run the join").click()
+        expect(page.get_by_role("alert").first).to_contain_text("Not submitted. MongoDB does not answer.")
+        expect(page.get_by_label("Note")).to_have_value("typed meanwhile")
+        assert violations(page) == []
+    write(page.get_by_label("Note"), "typed meanwhile and after")
+    expect(alert).to_be_hidden()
+    choose(page, "Collection", "reviews", nth=1)
+    expect(page.get_by_label("Field of reviews")).to_be_visible()
+    expect(page.get_by_label("Note")).to_have_value("typed meanwhile and after")
