@@ -7,6 +7,7 @@ from wtforms import FieldList, Form, FormField, HiddenField, StringField, Valida
 
 from webapp import edits
 from worker_tasks import metadata as metadata_rules
+from worker_tasks.errors import InvalidInput
 from worker_tasks.joins import user_orders
 
 #: The note's key among the metadata.
@@ -53,6 +54,21 @@ class TaskForm(FlaskForm):
 
     def validate_metadata(self, field: FieldList) -> None:
         refuse_repeated(field, {NOTE} if self.note.data else set())
+
+    def adds_row(self, action: str) -> bool:
+        """Does what a button beside the metadata says; False where the form itself was sent.
+
+        Raises:
+            InvalidInput: there is no such button.
+        """
+        match action:
+            case "":
+                return False
+            case "add-row":
+                self.add_metadata_row()
+                return True
+            case _:
+                raise InvalidInput({"do": "must be add-row, or be left out. Nothing was submitted."})
 
     def add_metadata_row(self) -> None:
         if len(self.metadata.entries) < metadata_rules.MAX_KEYS:

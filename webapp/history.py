@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from flask import Blueprint, Response, flash, jsonify, make_response, redirect, render_template, request, url_for
@@ -9,7 +10,7 @@ from flask.typing import ResponseReturnValue
 
 from webapp import comparisons, presentation
 from webapp.errors import prefers_json
-from webapp.paging import cursor_after, cursor_asked, filter_asked, limit_asked
+from webapp.paging import DEFAULT_LIMIT, cursor_after, cursor_asked, filter_asked, limit_asked
 from worker_tasks import ledger, submission, task_search
 from worker_tasks.errors import InvalidInput, TaskNotFound
 
@@ -17,8 +18,8 @@ blueprint = Blueprint("history", __name__)
 
 #: Seconds between two looks at whether the first page of a list has changed.
 POLL_SECONDS = 5
-#: Tasks that are cancelled or run again at once.
-MAX_SELECTED = 200
+#: Tasks that are cancelled or run again at once: a page of the list, as it is unless another length is asked for.
+MAX_SELECTED = DEFAULT_LIMIT
 #: Tasks that are compared with each other.
 TO_COMPARE = 2
 
@@ -92,23 +93,36 @@ def _tag_of(shown: list[dict[str, Any]], more: str | None) -> str:
 
 @blueprint.post("/tasks/selection")
 def selection() -> ResponseReturnValue:
-    """Cancels the tasks that were selected, runs them again, or compares two of them."""
-    ids = request.form.getlist("task")[:MAX_SELECTED]
-    if not ids:
-        flash("No task was selected.")
-    elif request.form.get("do") == "compare":
-        if len(ids) == TO_COMPARE:
+    """Cancels the tasks that were selected, runs them again, or compares two of them.
+
+    Raises:
+        InvalidInput: the action is none of these, or too many are selected; nothing was done.
+    """
+    ids = list(dict.fromkeys(request.form.getlist("task")))
+    match request.form.get("do"):
+        case "cancel":
+            flash(_told(ids, submission.cancel, "cancelled", "had ended before"))
+        case "again":
+            flash(_told(ids, submission.submit_again, "submitted again", "could not be"))
+        case "compare" if len(ids) == TO_COMPARE:
             return redirect(comparisons.address(*map(ledger.find, ids)), 303)
-        flash(f"Select two tasks to compare them; {len(ids)} {'was' if len(ids) == 1 else 'were'} selected.")
-    elif request.form.get("do") == "cancel":
-        flash(_told(ids, submission.cancel, "cancelled", "had ended before"))
-    else:
-        flash(_told(ids, submission.submit_again, "submitted again", "could not be"))
+        case "compare":
+            flash(f"Select two tasks to compare them; {len(ids)} {'was' if len(ids) == 1 else 'were'} selected.")
+        case _:
+            raise InvalidInput({"do": "must be cancel, again or compare. Nothing was done."})
     return redirect(_back_to(request.form.get("list", "")), 303)
 
 
-def _told(ids: list[str], act: Any, done: str, not_done: str) -> str:
-    """Does something to each of these tasks; what came of it in a sentence."""
+def _told(ids: list[str], act: Callable[[str], Any], done: str, not_done: str) -> str:
+    """Does something to each of these tasks; what came of it in a sentence.
+
+    Raises:
+        InvalidInput: there are too many of them; nothing was done.
+    """
+    if not ids:
+        return "No task was selected."
+    if len(ids) > MAX_SELECTED:
+        raise InvalidInput({"task": f"may name at most {MAX_SELECTED} tasks, not {len(ids):,}. Nothing was done."})
     succeeded = 0
     for task_id in ids:
         try:

@@ -220,8 +220,7 @@ def start_practice() -> ResponseReturnValue:
 
 def _submit(template: str, form: TaskForm, task: Task, *args: Any) -> ResponseReturnValue:
     """Submits what the form asks for, or shows the form again with what was typed and what is wrong."""
-    if request.form.get("do") == "add-row":
-        form.add_metadata_row()
+    if form.adds_row(request.form.get("do", "")):
         return _page(template, form)
     if not form.validate():
         return _page(template, form), 422

@@ -119,8 +119,7 @@ def run(saved_id: str) -> ResponseReturnValue:
 
 def _run(join: dict[str, Any], form: SavedJoinForm, given: dict[str, str]) -> ResponseReturnValue:
     draft = _draft_of(join)
-    if request.form.get("do") == "add-row":
-        form.add_metadata_row()
+    if form.adds_row(request.form.get("do", "")):
         return _page(join, draft, form, given)
     try:
         asked = draft.asked(

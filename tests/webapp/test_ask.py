@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 from flask.testing import FlaskClient
+from pymongo.database import Database
 
 from development.servers import Server
 from tests.support import paused, submit_form
@@ -57,6 +58,24 @@ def test_another_row_is_added_and_what_was_typed_stays(client: FlaskClient, serv
     assert 'value="blue"' in page
     assert 'name="metadata-1-key"' in page
     assert "Not submitted" not in page
+    assert traces() == before
+
+
+@pytest.mark.parametrize(
+    ("page", "typed"),
+    [
+        ("/user-orders", {"user_id": "u1"}),
+        ("/practice", {"task_input": "x"}),
+        ("/saved/orders-by-status", {"value-status": "PAID"}),
+    ],
+)
+def test_a_button_that_there_is_not_submits_nothing(
+    client: FlaskClient, shop: Database[Document], traces: Traces, page: str, typed: dict[str, str]
+) -> None:
+    before = traces()
+    answer = submit_form(client, page, typed | {"do": "add-rows"})
+    assert answer.status_code == 422
+    assert [error["field"] for error in answer.get_json()["errors"]] == ["do"]
     assert traces() == before
 
 

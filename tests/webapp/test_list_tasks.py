@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 from tests.webapp.conftest import UNATTENDED
 from worker_tasks import ledger
@@ -246,6 +247,48 @@ def test_several_are_run_again_at_once(no_tasks: None, select: Callable[..., str
     ids = [long_running_task.apply_async([text], queue=UNATTENDED).id for text in "ab"]
     assert "2 tasks were submitted again; 1 could not be." in select("again", *ids, "no-such-task")
     assert connections().tasks.count_documents({}) == 4
+
+
+def send_selection(client: FlaskClient, action: str | None, ids: list[str]) -> TestResponse:
+    token = re.search(r'name="csrf_token" value="([^"]+)"', client.get("/tasks", headers=HTML).text)
+    assert token
+    data = {"csrf_token": token[1], "task": ids} | ({} if action is None else {"do": action})
+    return client.post("/tasks/selection", data=data)
+
+
+def document(task_id: str) -> Any:
+    return connections().tasks.find_one({"_id": task_id})
+
+
+@pytest.mark.parametrize("action", [None, "", "run", "CANCEL", "cancel ", "again again", "delete"])
+def test_an_action_that_there_is_not_does_nothing(client: FlaskClient, no_tasks: None, action: str | None) -> None:
+    task_id = long_running_task.apply_async(["x"], queue=UNATTENDED).id
+    before = document(task_id)
+    for ids in ([task_id], []):
+        answer = send_selection(client, action, ids)
+        assert (answer.status_code, [error["field"] for error in answer.get_json()["errors"]]) == (422, ["do"])
+    assert document(task_id) == before
+    assert connections().tasks.count_documents({}) == 1
+
+
+@pytest.mark.parametrize("action", ["cancel", "again"])
+def test_more_than_a_page_of_tasks_is_refused_before_anything_is_done(
+    client: FlaskClient, no_tasks: None, action: str
+) -> None:
+    task_id = long_running_task.apply_async(["x"], queue=UNATTENDED).id
+    before = document(task_id)
+    answer = send_selection(client, action, [task_id, *(f"task-{number}" for number in range(50))])
+    assert answer.status_code == 422
+    (error,) = answer.get_json()["errors"]
+    assert error == {"field": "task", "message": "may name at most 50 tasks, not 51. Nothing was done."}
+    assert document(task_id) == before
+    assert connections().tasks.count_documents({}) == 1
+
+
+def test_a_task_that_is_named_twice_is_run_again_once(no_tasks: None, select: Callable[..., str]) -> None:
+    task_id = long_running_task.apply_async(["x"], queue=UNATTENDED).id
+    assert "1 task was submitted again." in select("again", *([task_id] * 60))
+    assert connections().tasks.count_documents({}) == 2
 
 
 def test_nothing_selected_is_said_and_no_other_site_is_gone_to(select: Callable[..., str], four_tasks: None) -> None:
