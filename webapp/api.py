@@ -5,10 +5,9 @@ from http import HTTPStatus
 from flask import Blueprint, jsonify, url_for
 from flask.typing import ResponseReturnValue
 
-from webapp import presentation
+from webapp import access, presentation
 from webapp.bodies import json_object
 from webapp.forms import MAX_INPUT_LENGTH
-from worker_tasks import ledger
 from worker_tasks.errors import InvalidInput
 from worker_tasks.joins import user_orders
 from worker_tasks.submission import submit
@@ -31,7 +30,7 @@ def create_task() -> ResponseReturnValue:
 
 @blueprint.get("/task/<task_id>")
 def task(task_id: str) -> ResponseReturnValue:
-    found = ledger.find(task_id)
+    found = access.task_for(access.viewer(), task_id)
     return jsonify({"status": presentation.state_words(found["status"]).name, "result": presentation.returned(found)})
 
 

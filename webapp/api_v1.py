@@ -12,10 +12,10 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.exceptions import Conflict, Gone
 
-from webapp import comparisons, edits, exports, openapi, presentation, reading, words
+from webapp import access, comparisons, edits, exports, openapi, presentation, reading, words
 from webapp.bodies import json_object
 from webapp.paging import cursor_after, cursor_asked, filter_asked, limit_asked, number_asked
-from worker_tasks import ledger, live, metadata, results, staging, task_search
+from worker_tasks import ledger, live, metadata, results, staging
 from worker_tasks.connections import Document
 from worker_tasks.errors import InvalidInput
 from worker_tasks.joins import checks, runs
@@ -94,7 +94,7 @@ def check() -> ResponseReturnValue:
 def tasks() -> ResponseReturnValue:
     """The tasks, newest first, of this state, with this metadata, in which this text occurs."""
     limit = limit_asked()
-    found = task_search.search(filter_asked(), limit + 1, cursor_asked())
+    found = access.tasks_for(access.viewer(), filter_asked(), limit + 1, cursor_asked())
     response = jsonify([_shown(task) for task in found[:limit]])
     if len(found) > limit:
         query: dict[str, Any] = request.args.to_dict() | {"limit": str(limit), "cursor": cursor_after(found[limit - 1])}
@@ -105,7 +105,7 @@ def tasks() -> ResponseReturnValue:
 @blueprint.get("/tasks/<task_id>")
 def task(task_id: str) -> ResponseReturnValue:
     """One task: what was asked, why, what became of it, how far it is."""
-    return jsonify(_shown(ledger.find(task_id)))
+    return jsonify(_shown(access.task_for(access.viewer(), task_id)))
 
 
 def _shown(task: Document) -> Document:
@@ -140,16 +140,18 @@ def change_metadata(task_id: str) -> ResponseReturnValue:
         base = metadata.changed(stored, asked.expected)
         return edits.merged(base, metadata.changed(base, asked.metadata), stored)
 
-    edits.change(task_id, edited)
-    return jsonify(_shown(ledger.find(task_id)))
+    edits.change(access.viewer(), task_id, edited)
+    return jsonify(_shown(access.task_for(access.viewer(), task_id)))
 
 
 @blueprint.delete("/tasks/<task_id>")
 def cancel_task(task_id: str) -> ResponseReturnValue:
     """Cancels a task; what of it is under way in MongoDB is ended at once."""
-    if not cancel(task_id):
-        raise Conflict(f"The task had ended: it is {presentation.state_words(ledger.find(task_id)['status']).name}.")
-    return jsonify(_shown(ledger.find(task_id))), HTTPStatus.ACCEPTED
+    cancelled = cancel(access.task_for(access.viewer(), task_id)["_id"])
+    task = access.task_for(access.viewer(), task_id)
+    if not cancelled:
+        raise Conflict(f"The task had ended: it is {presentation.state_words(task['status']).name}.")
+    return jsonify(_shown(task)), HTTPStatus.ACCEPTED
 
 
 @blueprint.get("/tasks/<task_id>/result")
@@ -157,7 +159,7 @@ def result(task_id: str) -> ResponseReturnValue:
     """Some rows of a result, found and sorted as asked; the first ones while they are still being joined."""
     offset = number_asked("offset", 0, 0, MAX_ROW_NUMBER)
     limit = number_asked("limit", results.PAGE_ROWS, 1, MAX_ROWS)
-    found = ledger.find(task_id)
+    found = access.task_for(access.viewer(), task_id)
     if not presentation.is_final(found):
         return jsonify(_glimpse(found, limit))
     summary, excerpt = _summary(found), reading.excerpt_asked()
@@ -195,7 +197,7 @@ def _glimpse(task: Document, limit: int) -> Document:
 @blueprint.get("/tasks/<task_id>/result.<any(csv, xlsx, parquet, json, ndjson):format>")
 def result_file(task_id: str, format: str) -> Response:  # noqa: A002 - the name of the address's part
     """The result, or what of it is asked for, as a file; one that a worker has to make is waited for."""
-    task = ledger.find(task_id)
+    task = access.task_for(access.viewer(), task_id)
     summary, excerpt = _summary(task), reading.excerpt_asked()
     inside = reading.inside_asked()
     if exports.is_at_once(format, excerpt, inside=inside):
@@ -259,18 +261,19 @@ def _worked_out(summary: results.Summary, derivation: Derivation) -> Derived:
 @blueprint.get("/tasks/<task_id>/profile")
 def profile(task_id: str) -> ResponseReturnValue:
     """Every column of a result, in figures."""
-    return jsonify(_require_table(_summary(ledger.find(task_id)), Excerpt()).to_document())
+    return jsonify(_require_table(_summary(access.task_for(access.viewer(), task_id)), Excerpt()).to_document())
 
 
 @blueprint.get("/tasks/<task_id>/provenance")
 def provenance(task_id: str) -> ResponseReturnValue:
     """Where a result, or what of it is asked for, comes from."""
-    task = ledger.find(task_id)
+    task = access.task_for(access.viewer(), task_id)
     summary, excerpt = _summary(task), reading.excerpt_asked()
     sha256, rows = _require_table(summary, excerpt).sha256, summary.count
     if not excerpt.view.is_everything:
         rows = _worked_out(summary, reader.order_of(excerpt.view)).data["rows"]
-    return jsonify(export_rules.provenance(task, ledger.find(summary.task_id), summary, sha256, excerpt, rows))
+    origin = access.origin_for(access.viewer(), summary)
+    return jsonify(export_rules.provenance(task, origin, summary, sha256, excerpt, rows))
 
 
 @blueprint.get("/comparison")

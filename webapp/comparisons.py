@@ -7,10 +7,10 @@ from datetime import timedelta
 from flask import Blueprint, make_response, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from webapp import presentation, reading, words
+from webapp import access, presentation, reading, words
 from webapp.join_words import join_lines
 from webapp.paging import number_or_last
-from worker_tasks import ledger, results
+from worker_tasks import results
 from worker_tasks.connections import Document
 from worker_tasks.errors import InvalidInput
 from worker_tasks.reading import comparison, derived, reader
@@ -39,7 +39,8 @@ def two_asked() -> tuple[Document, Document]:
             raise InvalidInput({name: "must be the id of a task."})
     if request.args["older"] == request.args["newer"]:
         raise InvalidInput({"newer": "is the same task as the older one."})
-    return ledger.find(request.args["older"]), ledger.find(request.args["newer"])
+    older, newer = (access.task_for(access.viewer(), request.args[name]) for name in ("older", "newer"))
+    return older, newer
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from werkzeug.exceptions import Conflict
 
+from webapp import access
+from webapp.access import Viewer
 from worker_tasks import ledger, metadata
 from worker_tasks.connections import Document
 from worker_tasks.errors import InvalidInput
@@ -46,7 +48,7 @@ def merged(base: Document, mine: Document, stored: Document) -> Document:
     return merge.metadata
 
 
-def change(task_id: str, edited: Callable[[Document], Document]) -> None:
+def change(viewer: Viewer, task_id: str, edited: Callable[[Document], Document]) -> None:
     """Stores what ``edited`` makes of a task's metadata, all of it or nothing.
 
     Args:
@@ -55,12 +57,12 @@ def change(task_id: str, edited: Callable[[Document], Document]) -> None:
     Raises:
         InvalidInput: the outcome cannot be kept.
         Conflict: ``edited`` raised it, or the task was changed all the time for ``TRY_SECONDS``.
-        TaskNotFound: no task document has this id.
+        TaskNotFound: there is no such task for this viewer.
         pymongo.errors.PyMongoError: not known to be stored.
     """
     give_up = time.monotonic() + TRY_SECONDS
     while time.monotonic() < give_up:
-        task = ledger.find(task_id)
+        task = access.task_for(viewer, task_id)
         outcome = edited(task["metadata"])
         if errors := metadata.errors_in(outcome):
             raise InvalidInput(errors)

@@ -8,11 +8,12 @@ from typing import Any
 from flask import Blueprint, Response, flash, jsonify, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from webapp import comparisons, presentation
+from webapp import access, comparisons, presentation
 from webapp.errors import prefers_json
 from webapp.paging import DEFAULT_LIMIT, cursor_after, cursor_asked, filter_asked, limit_asked
-from worker_tasks import ledger, submission, task_search
+from worker_tasks import submission
 from worker_tasks.errors import InvalidInput, TaskNotFound
+from worker_tasks.task_search import Cursor
 
 blueprint = Blueprint("history", __name__)
 
@@ -28,7 +29,7 @@ TO_COMPARE = 2
 def tasks() -> ResponseReturnValue:
     limit, cursor = limit_asked(), cursor_asked()
     # One more than asked for tells whether there is a next page.
-    found = task_search.search(filter_asked(), limit + 1, cursor)
+    found = access.tasks_for(access.viewer(), filter_asked(), limit + 1, cursor)
     shown = found[:limit]
     more = _address(limit=str(limit), cursor=cursor_after(shown[-1])) if len(found) > limit else None
     response = _as_json(shown, more) if prefers_json() else _as_page(shown, more, cursor)
@@ -49,7 +50,7 @@ def _as_json(shown: list[dict[str, Any]], more: str | None) -> Response:
     return response
 
 
-def _as_page(shown: list[dict[str, Any]], more: str | None, cursor: task_search.Cursor | None) -> Response:
+def _as_page(shown: list[dict[str, Any]], more: str | None, cursor: Cursor | None) -> Response:
     tag = _tag_of(shown, more)
     if request.headers.get("HX-PTag") == tag:
         return make_response("", 304)
@@ -74,7 +75,7 @@ def _as_page(shown: list[dict[str, Any]], more: str | None, cursor: task_search.
 
 def _choices() -> dict[str, Any]:
     """What the form offers: keys of the metadata, people, joins."""
-    found = task_search.choices()
+    found = access.choices_for(access.viewer())
     joins = [(task["fingerprint"], presentation.sentence(task)) for task in found.joins]
     alike = Counter(said for _, said in joins)
     return {
@@ -105,7 +106,7 @@ def selection() -> ResponseReturnValue:
         case "again":
             flash(_told(ids, submission.submit_again, "submitted again", "could not be"))
         case "compare" if len(ids) == TO_COMPARE:
-            return redirect(comparisons.address(*map(ledger.find, ids)), 303)
+            return redirect(comparisons.address(*(access.task_for(access.viewer(), each) for each in ids)), 303)
         case "compare":
             flash(f"Select two tasks to compare them; {len(ids)} {'was' if len(ids) == 1 else 'were'} selected.")
         case _:
@@ -126,7 +127,7 @@ def _told(ids: list[str], act: Callable[[str], Any], done: str, not_done: str) -
     succeeded = 0
     for task_id in ids:
         try:
-            succeeded += bool(act(task_id))
+            succeeded += bool(act(access.task_for(access.viewer(), task_id)["_id"]))
         except (TaskNotFound, InvalidInput):
             continue
     left = len(ids) - succeeded

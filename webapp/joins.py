@@ -8,12 +8,12 @@ from flask import Blueprint, make_response, redirect, render_template, request, 
 from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import MultiDict
 
-from webapp import builder, field_errors, saved
+from webapp import access, builder, field_errors, saved
 from webapp.bodies import json_argument
 from webapp.drafts import SEE_MARKED, Draft, Unfinished, from_join
 from webapp.errors import service_unavailable
 from webapp.forms import PracticeForm, TaskForm, UserOrdersForm
-from worker_tasks import submission, task_search
+from worker_tasks import submission
 from worker_tasks.errors import InvalidInput, ServiceUnavailable, servers_needed
 from worker_tasks.joins import checks
 from worker_tasks.joins.spec import JoinSpec
@@ -182,7 +182,7 @@ def _as_typed(
 
 
 def _surrounded(draft: Draft, around: builder.Surroundings) -> dict[str, Any]:
-    return _shown(draft.with_blank_rows(), around, task_search.metadata_keys())
+    return _shown(draft.with_blank_rows(), around, access.metadata_keys_for(access.viewer()))
 
 
 def _shown(draft: Draft, around: builder.Surroundings, metadata_keys: list[str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from flask import Blueprint, Response, flash, make_response, redirect, render_te
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import NotFound
 
-from webapp import presentation, reading, words
+from webapp import access, presentation, reading, words
 from webapp.paging import number_or_last
 from worker_tasks import ledger, results
 from worker_tasks.connections import Document
@@ -47,7 +47,7 @@ OPERATOR_WORDS = {
 
 def read(task_id: str, page: Callable[[Document, Summary], ResponseReturnValue]) -> ResponseReturnValue:
     """A page of the result of a task, or what became of it: 410 where it is gone, the task where it has none."""
-    task = ledger.find(task_id)
+    task = access.task_for(access.viewer(), task_id)
     key = results.key_of(task)
     if key is None:
         return redirect(url_for("status.task_page", task_id=task_id), 303)
@@ -222,7 +222,7 @@ def kept_until(summary: Summary) -> datetime | None:
 @blueprint.post("/keeping")
 def keep(task_id: str) -> ResponseReturnValue:
     """Keeps the result longer, as long as it may be."""
-    summary = results.of_task(ledger.find(task_id))
+    summary = results.of_task(access.task_for(access.viewer(), task_id))
     until = None if summary is None else kept_until(summary)
     if summary is not None and until is not None and results.keep(summary, until) is not None:
         ledger.set_expiry(summary.task_id, until)
@@ -235,7 +235,7 @@ def keep(task_id: str) -> ResponseReturnValue:
 @blueprint.post("/discarding")
 def discard(task_id: str) -> ResponseReturnValue:
     """Deletes the result at once, for all who share it."""
-    summary = results.of_task(ledger.find(task_id))
+    summary = results.of_task(access.task_for(access.viewer(), task_id))
     if summary is not None and results.discard(summary):
         ledger.set_expiry(summary.task_id, ledger.now(), discarded=True)
     return redirect(url_for("status.task_page", task_id=task_id), 303)

@@ -8,7 +8,7 @@ from celery import states
 from flask import Blueprint, Response, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from webapp import edits, presentation, reading
+from webapp import access, edits, presentation, reading
 from webapp.bodies import UnreadableBody
 from webapp.forms import MetadataForm
 from worker_tasks import capacity, ledger, live, results, staging, submission, task_search
@@ -48,14 +48,15 @@ def task_status(task_id: str) -> ResponseReturnValue:
 
 @blueprint.post("/cancellation")
 def cancel(task_id: str) -> ResponseReturnValue:
-    submission.cancel(task_id)
+    submission.cancel(access.task_for(access.viewer(), task_id)["_id"])
     return redirect(url_for("status.task_page", task_id=task_id), 303)
 
 
 @blueprint.post("/runs")
 def run_again(task_id: str) -> ResponseReturnValue:
     look = reading.address_of(reading.excerpt_asked())
-    return redirect(url_for("status.task_page", task_id=submission.submit_again(task_id), **look), 303)
+    again = submission.submit_again(access.task_for(access.viewer(), task_id)["_id"])
+    return redirect(url_for("status.task_page", task_id=again, **look), 303)
 
 
 @blueprint.post("/metadata")
@@ -67,7 +68,7 @@ def change_metadata(task_id: str) -> ResponseReturnValue:
     conflicts: Mapping[str, edits.Conflicting] = {}
     try:
         if form.validate():
-            edits.change(task_id, form.edited)
+            edits.change(access.viewer(), task_id, form.edited)
             return redirect(url_for(".task_page", task_id=task_id), 303)
     except InvalidInput as error:
         form.metadata.errors = [f"With what is stored, {field} {said}" for field, said in error.errors.items()]
@@ -81,7 +82,7 @@ def change_metadata(task_id: str) -> ResponseReturnValue:
 def _seen(task_id: str) -> dict[str, Any]:
     """The task as it is now, for the templates."""
     alive = live.read(task_id)
-    task = ledger.find(task_id)
+    task = access.task_for(access.viewer(), task_id)
     if not presentation.is_final(task):
         # Also where it is known, so that the polls that follow need no query for a while.
         live.announce_if_unknown(task_id, revision_of(task), task.get("shares"))
@@ -127,7 +128,7 @@ def _run_before(task: dict[str, Any], summary: results.Summary) -> dict[str, Any
     """The run before this one, if it has a result, and another one, to compare."""
     if task["status"] != states.SUCCESS:
         return None
-    before = task_search.run_before(task)
+    before = access.run_before_for(access.viewer(), task)
     result = None if before is None else results.of_task(before)
     return before if result is not None and result.run != summary.run else None
 

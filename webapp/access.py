@@ -1,0 +1,82 @@
+"""Who asks, and the tasks they may see: the only way from a request to a task."""
+
+from dataclasses import dataclass
+
+from flask import g
+
+from worker_tasks import ledger, task_search
+from worker_tasks.connections import Document
+from worker_tasks.results import Summary
+from worker_tasks.task_search import Choices, Cursor, TaskFilter
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """Whoever makes a request; ``name`` is the one that tasks are ``requested_by``, None for anonymous."""
+
+    name: str | None = None
+
+
+def viewer() -> Viewer:
+    """The viewer of this request, made once."""
+    if "viewer" not in g:
+        # Nothing tells people apart yet, and everybody may see everything.
+        g.viewer = Viewer()
+    return g.viewer
+
+
+def task_for(viewer: Viewer, task_id: str) -> Document:
+    """The task of this id.
+
+    Raises:
+        TaskNotFound: there is none, or none for this viewer, which is answered in the same way.
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    return ledger.find(task_id)
+
+
+def tasks_for(viewer: Viewer, wanted: TaskFilter, limit: int, after: Cursor | None = None) -> list[Document]:
+    """At most ``limit`` tasks, newest first, from behind the cursor on.
+
+    Raises:
+        SearchTooSlow: they took too long to find.
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    return task_search.search(wanted, limit, after)
+
+
+def choices_for(viewer: Viewer) -> Choices:
+    """The metadata keys, people and joins among the newest tasks.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    return task_search.choices()
+
+
+def metadata_keys_for(viewer: Viewer) -> list[str]:
+    """The metadata keys among the newest tasks, the most frequent first.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    return task_search.metadata_keys()
+
+
+def run_before_for(viewer: Viewer, task: Document) -> Document | None:
+    """The run of the same join before this one; None where there is none.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    return task_search.run_before(task)
+
+
+def origin_for(viewer: Viewer, summary: Summary) -> Document:
+    """The task whose run made a result, which need not be the one that the viewer came by.
+
+    Raises:
+        TaskNotFound: it is not there any more.
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    return ledger.find(summary.task_id)
