@@ -105,7 +105,7 @@ def compare(older: Document, newer: Document, key: list[str], seconds: float) ->
 
     Raises:
         ResultGone: one of them went away meanwhile.
-        redis.exceptions.RedisError, kombu.exceptions.OperationalError: Redis is away.
+        ServiceUnavailable, redis.exceptions.RedisError: Redis is away.
     """
     before, after = results.of_task(older), results.of_task(newer)
     if before is None or after is None:

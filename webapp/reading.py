@@ -6,7 +6,7 @@ from typing import Any
 from flask import request
 
 from worker_tasks import capacity
-from worker_tasks.errors import InvalidInput, ServiceUnavailable
+from worker_tasks.errors import InvalidInput, ServiceRefuses
 from worker_tasks.reading import derived, reader, views
 from worker_tasks.reading.derived import Derivation, Derived, State
 from worker_tasks.reading.exports import Excerpt
@@ -116,7 +116,7 @@ def look(summary: Summary, excerpt: Excerpt, seconds: float = PATIENCE) -> Readi
 
     Raises:
         ResultGone: the result, or what was made of it, went away meanwhile.
-        redis.exceptions.RedisError, kombu.exceptions.OperationalError: Redis is away.
+        ServiceUnavailable, redis.exceptions.RedisError: Redis is away.
     """
     table = _followed(summary, derived.TABLE, seconds)
     if not table.is_done:
@@ -136,8 +136,8 @@ def _followed(summary: Summary, derivation: Derivation, seconds: float) -> Deriv
     """How far it is; a Redis that has no room for it, or takes nothing, may still have the rows."""
     try:
         return derived.follow(summary, derivation, seconds)
-    except ServiceUnavailable as error:
-        return Derived(State.FAILED, message=str(error))
+    except ServiceRefuses as error:
+        return Derived(State.FAILED, message=error.message)
 
 
 def rows_of(reading: Reading, first: int, limit: int) -> list[reader.Row]:

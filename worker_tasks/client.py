@@ -6,7 +6,7 @@ import sys
 from kombu.utils.encoding import bytes_to_str
 
 from worker_tasks.connections import connections
-from worker_tasks.errors import REDIS_FAILURES, DovetailError, InvalidInput, unavailable
+from worker_tasks.errors import DovetailError, InvalidInput, servers_needed
 from worker_tasks.joins import user_orders
 from worker_tasks.settings import SettingsError
 from worker_tasks.submission import submit
@@ -31,10 +31,8 @@ def _submit(chosen: argparse.Namespace) -> int:
 
 
 def _fetch(chosen: argparse.Namespace) -> int:
-    try:
+    with servers_needed():
         joined = connections().results.get(user_orders.result_key(chosen.user_id))
-    except REDIS_FAILURES as error:
-        raise unavailable(error) from error
     if joined is None:
         print(f"There is no result for {chosen.user_id}: never joined, expired, or lost.", file=sys.stderr)
         return 1

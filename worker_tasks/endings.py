@@ -4,19 +4,17 @@ from typing import Any
 
 from celery import states
 from celery.utils.log import get_task_logger
-from pymongo.errors import PyMongoError
-from redis.exceptions import RedisError
 
 from worker_tasks import ledger, sharing, sources
 from worker_tasks.celery_app import app
 from worker_tasks.connections import Document
-from worker_tasks.errors import DovetailError
+from worker_tasks.errors import DovetailError, DRIVER_ERRORS
 from worker_tasks.joins import checks, lifecycle, spec
 from worker_tasks.joins.lifecycle import Ending
 from worker_tasks.settings import settings
 
 #: What keeps an empty result from being explained, and does it no harm.
-NOT_EXPLAINED: tuple[type[Exception], ...] = (PyMongoError, RedisError, DovetailError)
+NOT_EXPLAINED: tuple[type[Exception], ...] = (*DRIVER_ERRORS, DovetailError)
 
 logger = get_task_logger(__name__)
 

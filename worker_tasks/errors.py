@@ -132,7 +132,13 @@ class SnapshotGone(JoinFailed):
     code = "SnapshotGone"
 
 
-class StorageFull(ServiceUnavailable):
+class ServiceRefuses(ServiceUnavailable):
+    """The same of a server that is there and refuses: nothing was done, and what it has may still be read."""
+
+    code = "ServiceRefuses"
+
+
+class StorageFull(ServiceRefuses):
     """The operator's: Redis has no room for the result."""
 
     code = "StorageFull"
@@ -159,6 +165,7 @@ BY_CODE: dict[str, type[DovetailError]] = {
         TooExpensive,
         JoinFailed,
         SnapshotGone,
+        ServiceRefuses,
         StorageFull,
     )
 }
@@ -175,6 +182,12 @@ def rebuilt(code: str, *details: Any) -> DovetailError:
         return DovetailError(" ".join(map(str, details)))
 
 
+#: Whatever a driver raises.
+DRIVER_ERRORS: tuple[type[Exception], ...] = (
+    pymongo.errors.PyMongoError,
+    redis.exceptions.RedisError,
+    kombu.exceptions.OperationalError,
+)
 #: What a driver raises when its server does not answer: reasons to try again, never the data's fault.
 MONGODB_FAILURES: tuple[type[Exception], ...] = (
     pymongo.errors.ConnectionFailure,
@@ -247,8 +260,12 @@ def is_full(error: BaseException) -> bool:
 def unavailable(error: BaseException) -> ServiceUnavailable:
     """The driver's error as the failure that people are told."""
     of_mongodb = isinstance(error, pymongo.errors.PyMongoError)
-    title, reason = _refusal(error) or (None, None)
-    return ServiceUnavailable(reason, service="MongoDB" if of_mongodb else "Redis", title=title)
+    service = "MongoDB" if of_mongodb else "Redis"
+    refusal = _refusal(error)
+    if refusal is None:
+        return ServiceUnavailable(service=service)
+    title, reason = refusal
+    return ServiceRefuses(reason, service=service, title=title)
 
 
 @contextmanager
@@ -256,11 +273,11 @@ def servers_needed() -> Iterator[None]:
     """For what is done inside: a server that is away, or refuses, becomes the failure that people are told.
 
     Raises:
-        ServiceUnavailable: names the server, and the reason.
+        ServiceRefuses, ServiceUnavailable: names the server, and the reason.
     """
     try:
         yield
-    except (pymongo.errors.PyMongoError, redis.exceptions.RedisError, kombu.exceptions.OperationalError) as error:
+    except DRIVER_ERRORS as error:
         if not is_unavailable(error):
             raise
         raise unavailable(error) from error

@@ -13,14 +13,12 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, Self
 
-from kombu.exceptions import OperationalError
 from kombu.utils.encoding import ensure_bytes
-from redis.exceptions import RedisError
 
 from worker_tasks import results
 from worker_tasks.celery_app import app
 from worker_tasks.connections import connections
-from worker_tasks.errors import is_refusal, unavailable
+from worker_tasks.errors import servers_needed
 from worker_tasks.results import CHUNK_BYTES, Summary
 from worker_tasks.room import require_room
 
@@ -121,15 +119,11 @@ def ask(summary: Summary, derivation: Derivation) -> Derived:
     """How far this is; if nothing of it is there, a worker is told to begin.
 
     Raises:
-        ServiceUnavailable: Redis refuses; nothing was asked for.
-        redis.exceptions.RedisError, kombu.exceptions.OperationalError: Redis is away; nothing was asked for.
+        ServiceRefuses: Redis takes nothing; nothing was asked for.
+        ServiceUnavailable: Redis is away; nothing was asked for.
     """
-    try:
+    with servers_needed():
         return _ask(summary, derivation)
-    except (RedisError, OperationalError) as error:
-        if is_refusal(error):
-            raise unavailable(error) from error
-        raise
 
 
 def _ask(summary: Summary, derivation: Derivation) -> Derived:
@@ -185,7 +179,7 @@ def follow(summary: Summary, derivation: Derivation, seconds: float) -> Derived:
     """Asks, and waits for it to be done for at most so many seconds.
 
     Raises:
-        redis.exceptions.RedisError, kombu.exceptions.OperationalError: Redis is away.
+        ServiceUnavailable: as for :func:`ask`.
     """
     until = time.monotonic() + seconds
     pause = FIRST_PAUSE

@@ -9,11 +9,12 @@ import pytest
 
 from development.servers import Server
 from tests.faults.support import killed
-from tests.support import eventually, paused
+from tests.support import eventually, paused, refusing
 from tests.worker_tasks.reading.support import keys, result, with_table
 from worker_tasks import perseverance
 from worker_tasks.celery_app import app
 from worker_tasks.connections import connections
+from worker_tasks.errors import ServiceRefuses, ServiceUnavailable
 from worker_tasks.reading import derived, tasks
 from worker_tasks.reading import work as working
 from worker_tasks.reading.derived import TABLE, Derivation, Kind, State
@@ -118,6 +119,16 @@ def test_a_redis_that_is_away_before_anything_has_begun_is_waited_for(redis_serv
         time.sleep(AWAY_SECONDS)
     worker.join(30)
     assert state(summary, TABLE) is State.DONE
+
+
+def test_who_asks_is_told_that_redis_is_away_or_that_it_refuses_by_name(redis_server: Server) -> None:
+    first, second = result([{"_id": 1}]), result([{"_id": 1}])
+    with paused(redis_server), pytest.raises(ServiceUnavailable) as away:
+        derived.ask(first, TABLE)
+    assert (type(away.value), away.value.title) == (ServiceUnavailable, "Redis is away")
+    with refusing("READONLY"), pytest.raises(ServiceRefuses) as refused:
+        derived.ask(second, TABLE)
+    assert refused.value.title == "Redis is read-only"
 
 
 def test_a_worker_that_was_cut_off_leaves_it_to_the_one_that_has_it_now(monkeypatch: pytest.MonkeyPatch) -> None:
