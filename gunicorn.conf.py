@@ -1,7 +1,14 @@
 """How gunicorn serves the web process; it reads $PORT, $WEB_CONCURRENCY and $GUNICORN_CMD_ARGS itself."""
 
+import multiprocessing
+import os
 import sys
 from pathlib import Path
+
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
+
+from webapp import logs
 
 worker_class = "gthread"
 threads = 8
@@ -21,5 +28,26 @@ accesslog = None
 SWITCH_INTERVAL = 0.0005
 
 
+class Log(Logger):
+    """gunicorn's own lines among those of the application, in the same form."""
+
+    def setup(self, cfg: Config) -> None:
+        super().setup(cfg)
+        logs.set_up()
+        if cfg.errorlog == "-":
+            self.error_log.handlers.clear()
+            self.error_log.propagate = True
+
+
+logger_class = Log
+
+
 def post_fork(server: object, worker: object) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL)
+    # By this the lines of several processes are told apart, as those of the worker's are.
+    multiprocessing.current_process().name = f"web-{os.getpid()}"
+
+
+def post_request(worker: object, request: object, environ: object, response: object) -> None:
+    # Later than the application's own end: gunicorn logs an answer that broke off in the middle.
+    logs.about_nothing()

@@ -21,6 +21,7 @@ from webapp import (
     history,
     join_words,
     joins,
+    logs,
     presentation,
     results,
     saved,
@@ -93,6 +94,8 @@ def create_app() -> Flask:
     _teach_templates(app)
     _version_static_files(app)
     app.after_request(_protect)
+    app.url_value_preprocessor(_name_task)
+    app.wsgi_app = logs.RequestIds(app.wsgi_app)  # type: ignore[method-assign]
     return app
 
 
@@ -139,6 +142,11 @@ def _version_static_files(app: Flask) -> None:
     def add_version(endpoint: str, values: dict[str, Any]) -> None:
         if endpoint == "static" and values.get("filename") in versions:
             values["v"] = versions[values["filename"]]
+
+
+def _name_task(endpoint: str | None, values: dict[str, Any] | None) -> None:
+    if values and "task_id" in values:
+        logs.about_task(values["task_id"])
 
 
 def _protect(response: Response) -> Response:
