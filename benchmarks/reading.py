@@ -18,6 +18,7 @@ from benchmarks.web import answering, tag_of
 from development.servers import free_port
 from worker_tasks import ledger, release
 from worker_tasks.celery_app import app
+from worker_tasks.formats import FORMATS
 from worker_tasks.submission import submit_join
 
 #: 300,000 orders, each with its user.
@@ -36,7 +37,6 @@ WISHES = {
     "filtered": {"where": "status", "is": "eq", "value": "PAID"},
     "searched": {"q": "user 4711"},
 }
-FORMATS = ("csv", "xlsx", "parquet", "json", "ndjson")
 
 
 def measure(servers: Servers, repeats: int) -> Iterator[Row]:

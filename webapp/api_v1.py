@@ -18,12 +18,13 @@ from webapp.paging import cursor_after, cursor_asked, filter_asked, limit_asked,
 from worker_tasks import ledger, live, metadata, results, staging
 from worker_tasks.connections import Document
 from worker_tasks.errors import InvalidInput
+from worker_tasks.formats import FORMATS, Ready
 from worker_tasks.joins import checks, runs
 from worker_tasks.joins.spec import JoinSpec
 from worker_tasks.reading import derived, reader
 from worker_tasks.reading import exports as export_rules
 from worker_tasks.reading.derived import Derivation, Derived
-from worker_tasks.reading.exports import FORMATS, Excerpt, file_of
+from worker_tasks.reading.exports import Excerpt, file_of
 from worker_tasks.reading.profiles import Profile
 from worker_tasks.results import ResultGone
 from worker_tasks.submission import cancel, read_join, submit_join
@@ -194,25 +195,26 @@ def _glimpse(task: Document, limit: int) -> Document:
     return {"count": state.rows, "offset": 0, "columns": columns, "complete": False, "expires_at": None, "rows": rows}
 
 
-@blueprint.get("/tasks/<task_id>/result.<any(csv, xlsx, parquet, json, ndjson):format>")
-def result_file(task_id: str, format: str) -> Response:  # noqa: A002 - the name of the address's part
+@blueprint.get(f"/tasks/<task_id>/result.<any({', '.join(FORMATS)}):name>")
+def result_file(task_id: str, name: str) -> Response:
     """The result, or what of it is asked for, as a file; one that a worker has to make is waited for."""
     task = access.task_for(access.viewer(), task_id)
     summary, excerpt = _summary(task), reading.excerpt_asked()
-    inside = reading.inside_asked()
-    if exports.is_at_once(format, excerpt, inside=inside):
-        response = exports.at_once(summary, format)
+    form, inside = FORMATS[name], reading.inside_asked()
+    if exports.is_at_once(form, excerpt, inside=inside):
+        response = exports.at_once(summary, form)
         # Of the value as it is in Redis, once somebody has looked at it.
-        if format == "json" and (table := derived.find(summary, derived.TABLE)) is not None and table.is_done:
+        table = derived.find(summary, derived.TABLE) if form.ready is Ready.AS_STORED else None
+        if table is not None and table.is_done:
             exports.with_digest(response, table.data["sha256"])
     else:
         _require_table(summary, excerpt)
-        file = file_of(task_id, format, excerpt, inside=inside)
+        file = file_of(task_id, name, excerpt, inside=inside)
         response = exports.made(summary, file, _worked_out(summary, file))
     card = url_for(".provenance", task_id=task_id, **reading.address_of(excerpt))
     response.headers["Link"] = f'<{card}>; rel="describedby"'
     excerpted = not excerpt.is_everything
-    return exports.named(response, exports.name_of(presentation.sentence(task), summary, format, excerpt=excerpted))
+    return exports.named(response, exports.name_of(presentation.sentence(task), summary, form, excerpt=excerpted))
 
 
 def _require_table(summary: results.Summary, excerpt: Excerpt) -> Profile:

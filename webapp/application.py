@@ -56,7 +56,7 @@ FILTERS: dict[ModuleType, tuple[str, ...]] = {
     ),
     words: (
         *("about", "about_size", "ago", "bson_value", "columns_of", "duration", "exactly"),
-        *("has_lists", "instant_of", "joined_columns", "seconds", "share", "size"),
+        *("has_lists", "instant_of", "joined_columns", "listed", "seconds", "share", "size"),
     ),
     join_words: ("as_curl", "as_json"),
     presentation: ("pace", "percent"),

@@ -9,10 +9,12 @@ from werkzeug.exceptions import NotFound
 
 from webapp import exports, reading
 from webapp.results import OPERATOR_WORDS, read
+from webapp.words import FORMAT_WORDS, FormatWords
 from worker_tasks.connections import Document
+from worker_tasks.formats import FORMATS, Format
 from worker_tasks.reading import derived
 from worker_tasks.reading.derived import Derivation, Derived
-from worker_tasks.reading.exports import FORMATS, Excerpt, file_of
+from worker_tasks.reading.exports import Excerpt, file_of
 from worker_tasks.results import Summary
 
 blueprint = Blueprint("downloads", __name__, url_prefix="/tasks/<task_id>/result/files")
@@ -22,12 +24,16 @@ blueprint = Blueprint("downloads", __name__, url_prefix="/tasks/<task_id>/result
 class Offer:
     """A format: how far its file is, None where nobody asked for it; its ``size`` in bytes once that is known."""
 
-    form: str
+    form: Format
     state: Derived | None
     size: int | None
 
+    @property
+    def words(self) -> FormatWords:
+        return FORMAT_WORDS[self.form.label]
 
-def _offer(task_id: str, summary: Summary, form: str, excerpt: Excerpt, *, make: bool) -> Offer:
+
+def _offer(task_id: str, summary: Summary, form: Format, excerpt: Excerpt, *, make: bool) -> Offer:
     """What there is of a format; one that somebody waits for is asked for, so that it is begun anew if need be."""
     if exports.is_at_once(form, excerpt, inside=reading.inside_asked()):
         return Offer(form, None, exports.size_at_once(summary, form))
@@ -49,7 +55,10 @@ def files_page(task_id: str) -> ResponseReturnValue:
         looked = reading.look(summary, excerpt, 0 if "HX-Request" in request.headers else reading.PATIENCE)
         asked_for = request.args.getlist("make")
         can_be_made = looked.table.is_done and not looked.errors
-        offers = [_offer(task_id, summary, form, excerpt, make=can_be_made and form in asked_for) for form in FORMATS]
+        offers = [
+            _offer(task_id, summary, form, excerpt, make=can_be_made and form.name in asked_for)
+            for form in FORMATS.values()
+        ]
         under_way = looked.is_under_way or any(offer.state and offer.state.is_under_way for offer in offers)
         return make_response(
             render_template(
@@ -62,7 +71,8 @@ def files_page(task_id: str) -> ResponseReturnValue:
                 inside=reading.inside_asked(),
                 parameters=_parameters(excerpt),
                 asked_for=asked_for,
-                words=exports.FORMAT_WORDS,
+                with_place=_names(has_place=True),
+                without_place=_names(has_place=False),
                 operators=OPERATOR_WORDS,
             ),
             422 if looked.errors else 200,
@@ -71,22 +81,27 @@ def files_page(task_id: str) -> ResponseReturnValue:
     return read(task_id, page)
 
 
-def _file(task_id: str, form: str, excerpt: Excerpt) -> Derivation:
-    return file_of(task_id, form, excerpt, inside=reading.inside_asked())
+def _names(*, has_place: bool) -> list[str]:
+    """The formats with a place for the provenance, or without one, as people call them."""
+    return [FORMAT_WORDS[form.label].name for form in FORMATS.values() if form.has_place is has_place]
+
+
+def _file(task_id: str, form: Format, excerpt: Excerpt) -> Derivation:
+    return file_of(task_id, form.name, excerpt, inside=reading.inside_asked())
 
 
 @blueprint.post("")
 def make(task_id: str) -> ResponseReturnValue:
     """Has a file made."""
-    form = request.form.get("format", "")
-    if form not in FORMATS:
+    form = FORMATS.get(request.form.get("format", ""))
+    if form is None:
         raise NotFound
 
     def begin(task: Document, summary: Summary) -> ResponseReturnValue:
         excerpt = reading.excerpt_asked()
         if derived.follow(summary, derived.TABLE, reading.PATIENCE).is_done:
             derived.follow(summary, _file(task_id, form, excerpt), reading.PATIENCE)
-        making = list(dict.fromkeys([*request.form.getlist("make"), form]))
+        making = list(dict.fromkeys([*request.form.getlist("make"), form.name]))
         return redirect(url_for(".files_page", task_id=task_id, make=making, **_parameters(excerpt)), 303)
 
     return read(task_id, begin)

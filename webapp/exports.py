@@ -11,28 +11,12 @@ from flask import Response, request
 from werkzeug.exceptions import ServiceUnavailable
 
 from worker_tasks import results
+from worker_tasks.formats import FORMATS, Format, Ready
 from worker_tasks.reading import derived
 from worker_tasks.reading.derived import Derivation, Derived
-from worker_tasks.reading.exports import GZIP, PACKED, Excerpt
+from worker_tasks.reading.exports import GZIP, Excerpt
 from worker_tasks.results import SEPARATOR, ResultGone, Summary
 
-CONTENT_TYPES = {
-    "csv": "text/csv; charset=utf-8",
-    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-    "parquet": "application/vnd.apache.parquet",
-    "json": "application/json",
-    "ndjson": "application/x-ndjson",
-}
-#: What each format is called, and what it is for.
-FORMAT_WORDS = {
-    "csv": ("CSV", "Any spreadsheet or program; nested fields under dotted names, lists as JSON."),
-    "xlsx": ("Excel", "Numbers and dates as such, a filter over every column; a sheet says where it comes from."),
-    "parquet": ("Parquet", "DuckDB, pandas, Spark: typed columns, exact decimals, small."),
-    "json": ("JSON", "All documents in one array, as MongoDB's relaxed Extended JSON."),
-    "ndjson": ("JSON lines", "A document a line, as mongoimport and jq take them."),
-}
-#: Formats in which all of a result is there without being made.
-AT_ONCE = frozenset({"json", "ndjson"})
 #: Downloads that one process streams at once; the other threads answer pages.
 MOST_AT_ONCE = 5
 #: Characters of a file's name that say what was asked.
@@ -60,22 +44,21 @@ class _Slot:
             _slots.release()
 
 
-def is_at_once(form: str, excerpt: Excerpt, *, inside: bool) -> bool:
+def is_at_once(form: Format, excerpt: Excerpt, *, inside: bool) -> bool:
     """Whether a file is there without being made."""
-    return form in AT_ONCE and excerpt.is_everything and not inside
+    return form.ready is not None and excerpt.is_everything and not inside
 
 
-def at_once(summary: Summary, form: str) -> Response:
+def at_once(summary: Summary, form: Format) -> Response:
     """All of a result, as it is in Redis."""
-    if form == "json":
-        return _file(summary, results.read_all(summary), form, summary.bytes)
-    return _file(summary, _lines(summary), form, size_at_once(summary, form))
+    chunks = _lines(summary) if form.ready is Ready.AS_LINES else results.read_all(summary)
+    return _file(summary, chunks, form, size_at_once(summary, form))
 
 
-def size_at_once(summary: Summary, form: str) -> int:
+def size_at_once(summary: Summary, form: Format) -> int:
     """The bytes of such a file."""
     # Each row has a line break in place of a separator; of the last one, in place of the brackets.
-    return summary.bytes if form == "json" else summary.bytes - (summary.count or len(b"[]"))
+    return summary.bytes - (summary.count or len(b"[]")) if form.ready is Ready.AS_LINES else summary.bytes
 
 
 def _lines(summary: Summary) -> Iterator[bytes]:
@@ -95,9 +78,9 @@ def _lines(summary: Summary) -> Iterator[bytes]:
 
 def made(summary: Summary, file: Derivation, found: Derived) -> Response:
     """A file that a worker has made."""
-    form, size, stored = file.options["format"], found.data["size"], found.data["stored"]
+    form, size, stored = FORMATS[file.options["format"]], found.data["size"], found.data["stored"]
     chunks = derived.read_all(summary, file, "file", stored)
-    if form not in PACKED:
+    if not form.is_text:
         return _file(summary, chunks, form, size)
     if request.accept_encodings.best_match(["gzip", "identity"]) == "gzip":
         response = _file(summary, chunks, form, stored)
@@ -118,11 +101,11 @@ def _unpacked(chunks: Iterator[bytes]) -> Iterator[bytes]:
     yield unpacker.flush()
 
 
-def name_of(title: str, summary: Summary, form: str, *, excerpt: bool) -> str:
+def name_of(title: str, summary: Summary, form: Format, *, excerpt: bool) -> str:
     """What a file is called: what was asked, which task joined it, and whether it is all of it."""
     words = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:MAX_NAME].strip("-")
     part = "-excerpt" if excerpt else ""
-    return f"{words or 'result'}-{summary.task_id[:8]}{part}{'' if summary.complete else '-partial'}.{form}"
+    return f"{words or 'result'}-{summary.task_id[:8]}{part}{'' if summary.complete else '-partial'}{form.suffix}"
 
 
 def named(response: Response, name: str) -> Response:
@@ -131,9 +114,9 @@ def named(response: Response, name: str) -> Response:
     return response
 
 
-def _file(summary: Summary, chunks: Iterator[bytes], form: str, size: int) -> Response:
+def _file(summary: Summary, chunks: Iterator[bytes], form: Format, size: int) -> Response:
     slot = _Slot()
-    response = Response(_watched(chunks, summary, slot), content_type=CONTENT_TYPES[form])
+    response = Response(_watched(chunks, summary, slot), content_type=form.media_type)
     # Also if nobody ever reads it.
     response.call_on_close(slot.give_back)
     response.content_length = size

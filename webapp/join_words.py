@@ -4,7 +4,7 @@ import json
 
 import humanize
 
-from webapp.words import Document
+from webapp.words import Document, listed
 
 #: How each kind of join is said between two collections.
 KIND_WORDS = {
@@ -35,8 +35,7 @@ def join_sentence(join: Document) -> str:
         else:
             words = KIND_WORDS[kind].format(left=words, other=each["from"])
     if with_them:
-        listed = " and ".join(filter(None, [", ".join(with_them[:-1]), with_them[-1]]))
-        words = KIND_WORDS["left"].format(left=words, other=listed)
+        words = KIND_WORDS["left"].format(left=words, other=listed(with_them))
     if any(each.get("shape") == "rows" for each in join["joins"]):
         words += ", a row for each match"
     return words[0].upper() + words[1:]

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from webapp.exports import CONTENT_TYPES
+from worker_tasks.formats import FORMATS
 from worker_tasks.reading.views import Operator
 
 PROBLEMS = {
@@ -218,22 +218,22 @@ def _paths() -> dict[str, Any]:
             },
         },
         **{
-            f"{task}/result.{name}": {
+            f"{task}/result.{form.name}": {
                 "parameters": [TASK_ID],
                 "get": {
-                    "summary": f"Download the result, or a part of it, as {name.upper()}",
+                    "summary": f"Download the result, or a part of it, as {form.name.upper()}",
                     "parameters": [
                         _query("columns", "A column that is wanted, in this order; may come again. All if none does."),
                         _query("inside", "yes: the provenance goes into the file, also where it has no place for it."),
                         *VIEW,
                     ],
                     "responses": {
-                        "200": {"description": "Streamed.", "content": {content_type: {}}},
+                        "200": {"description": "Streamed.", "content": {form.media_type: {}}},
                         **_problems("404", "409", "410", "422", "503"),
                     },
                 },
             }
-            for name, content_type in CONTENT_TYPES.items()
+            for form in FORMATS.values()
         },
         f"{task}/profile": {
             "parameters": [TASK_ID],

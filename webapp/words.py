@@ -1,7 +1,8 @@
 """Values as people read them: times, sizes, shares, what MongoDB stores. Pure: no I/O."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import humanize
 
@@ -11,6 +12,25 @@ from worker_tasks.reading.profiles import joined_first
 Document = dict[str, Any]
 
 MINUTE_SECONDS = 60
+
+
+class FormatWords(NamedTuple):
+    """The name of a file format, and what it is good for."""
+
+    name: str
+    use: str
+
+
+#: By the labels of the formats.
+FORMAT_WORDS = {
+    "csv": FormatWords("CSV", "Any spreadsheet or program; nested fields under dotted names, lists as JSON."),
+    "excel": FormatWords(
+        "Excel", "Numbers and dates as such, a filter over every column; a sheet says where it comes from."
+    ),
+    "parquet": FormatWords("Parquet", "DuckDB, pandas, Spark: typed columns, exact decimals, small."),
+    "json": FormatWords("JSON", "All documents in one array, as MongoDB's relaxed Extended JSON."),
+    "json_lines": FormatWords("JSON lines", "A document a line, as mongoimport and jq take them."),
+}
 
 
 def bson_value(value: Any) -> Any:
@@ -128,3 +148,8 @@ def about(number: int) -> str:
 def has_lists(documents: list[Document]) -> bool:
     """Whether some field holds several documents."""
     return any(isinstance(value, list) and len(value) > 1 for document in documents for value in document.values())
+
+
+def listed(names: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

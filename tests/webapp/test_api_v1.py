@@ -15,7 +15,7 @@ from tests.support import Process, eventually, publish, wait_for_state
 from tests.worker_tasks.support import UNATTENDED, new_id, task_in
 from worker_tasks import ledger, results, task_search
 from worker_tasks.connections import Document, connections
-from worker_tasks.reading.exports import FORMATS
+from worker_tasks.formats import FORMATS
 from worker_tasks.submission import RUN_JOIN
 from worker_tasks.tasks import long_running_task
 

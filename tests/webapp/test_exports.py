@@ -23,7 +23,7 @@ from tests.worker_tasks.support import new_id
 from webapp import api_v1, exports
 from worker_tasks import celery_app, results
 from worker_tasks.connections import Document, connections
-from worker_tasks.reading.exports import FORMATS
+from worker_tasks.formats import FORMATS
 from worker_tasks.results import CHUNK_BYTES, ResultGone
 
 OID = ObjectId("65a000000000000000000001")

@@ -10,6 +10,7 @@ from webapp import join_words, presentation
 from webapp import words as plain
 from worker_tasks import ledger
 from worker_tasks.connections import Document
+from worker_tasks.formats import FORMATS
 from worker_tasks.live import Progress
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -249,3 +250,14 @@ def test_an_estimate_has_two_figures(number: int, words: str) -> None:
 )
 def test_an_estimated_size_has_no_false_figures(number: int, words: str) -> None:
     assert plain.about_size(number) == words
+
+
+def test_every_format_of_files_has_words_of_its_own() -> None:
+    assert sorted(form.label for form in FORMATS.values()) == sorted(plain.FORMAT_WORDS)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"), [([], ""), (["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c")]
+)
+def test_names_are_listed(names: list[str], words: str) -> None:
+    assert plain.listed(names) == words

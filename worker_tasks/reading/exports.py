@@ -7,17 +7,14 @@ from typing import Any, Self
 
 from worker_tasks.connections import Document
 from worker_tasks.errors import InvalidInput
+from worker_tasks.formats import FORMATS
 from worker_tasks.reading.derived import Derivation, Kind
 from worker_tasks.reading.profiles import Profile
 from worker_tasks.reading.views import View
 from worker_tasks.results import Summary
 
-#: The formats of files; those that are kept as gzip; those that have a place for the provenance of their own.
-FORMATS = ("csv", "xlsx", "parquet", "json", "ndjson")
-PACKED = frozenset({"csv", "json", "ndjson"})
 #: zlib's wbits for gzip's format.
 GZIP = 31
-WITH_PLACE = frozenset({"xlsx", "parquet"})
 
 
 @dataclass(frozen=True)
@@ -55,10 +52,10 @@ def file_of(task_id: str, form: str, excerpt: Excerpt, *, inside: bool) -> Deriv
     """A file of a result, for the one who asked for the task.
 
     Args:
-        form: one of ``FORMATS``.
+        form: the name of a format.
         inside: whether the provenance is put into a format that has no place for it.
     """
-    inside = inside and form not in WITH_PLACE
+    inside = inside and not FORMATS[form].has_place
     options = {"task_id": task_id, "format": form, "excerpt": excerpt.to_document(), "inside": inside}
     return Derivation(Kind.FILE, options)
 

@@ -227,12 +227,3 @@ def picked(document: Document, paths: list[list[str]]) -> Document:
                 within = within.setdefault(name, {})
             within[path[-1]] = inner
     return found
-
-
-#: Each format's maker, by its name, which is the file's extension.
-MAKERS: dict[str, Callable[[Making, Path], None]] = {
-    "csv": csv,
-    "parquet": parquet,
-    "json": json_array,
-    "ndjson": json_lines,
-}

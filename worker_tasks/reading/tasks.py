@@ -25,10 +25,11 @@ from worker_tasks.errors import (
     is_full,
     servers_needed,
 )
+from worker_tasks.formats import FORMATS
 from worker_tasks.perseverance import persevere
-from worker_tasks.reading import comparing, engine, files, orders, reader, tables, workbook
+from worker_tasks.reading import comparing, engine, orders, reader, tables, writers
 from worker_tasks.reading.derived import Derivation, Kind
-from worker_tasks.reading.exports import GZIP, PACKED, Excerpt
+from worker_tasks.reading.exports import GZIP, Excerpt
 from worker_tasks.reading.files import Making
 from worker_tasks.reading.views import View
 from worker_tasks.reading.work import GIVEN_UP, MAX_TIMES, NO_ROOM_SECONDS, Work
@@ -42,7 +43,6 @@ FILE_SECONDS = 900
 DISK_FULL = "The disk of the worker is full. Try again in a moment, or ask for fewer rows."
 #: zlib's level: fast, and about as small as the slow ones.
 PACKING = 3
-FORMATS = files.MAKERS | {"xlsx": workbook.excel}
 
 logger = get_task_logger(__name__)
 
@@ -165,7 +165,7 @@ def _order(work: Work) -> Made:
 
 def _file(work: Work) -> Made:
     options = work.derivation.options
-    summary, form = work.summary, options["format"]
+    summary, form = work.summary, FORMATS[options["format"]]
     excerpt = Excerpt.from_document(options["excerpt"])
     with engine.opened() as (database, folder):
         profile = tables.open_table(summary, database, folder)
@@ -180,10 +180,9 @@ def _file(work: Work) -> Made:
             inside=options["inside"],
             report=work.report,
         )
-        file = folder / f"result.{form}"
-        FORMATS[form](making, file)
+        file = writers.write(form, making, folder)
         size = file.stat().st_size
-        stored = work.write("file", _packed(file) if form in PACKED else _read(file))
+        stored = work.write("file", _packed(file) if form.is_text else _read(file))
         data = {"size": size, "stored": stored, "rows": making.rows}
         return data, ledger.now() + timedelta(seconds=FILE_SECONDS)
 

@@ -18,6 +18,7 @@ from tests.support import publish
 from tests.worker_tasks.support import UNATTENDED, new_id
 from worker_tasks import ledger, results
 from worker_tasks.connections import Document, connections
+from worker_tasks.formats import FORMATS
 from worker_tasks.reading import derived, engine, exports, orders, reader, tables
 from worker_tasks.reading.derived import Derivation, Derived, Kind
 from worker_tasks.reading.profiles import Column, Profile
@@ -207,7 +208,7 @@ def file(
     found = worked_out(summary, wanted)
     assert found.is_done, found
     stored = b"".join(derived.read_all(summary, wanted, "file", found.data["stored"]))
-    whole = gzip.decompress(stored) if form in exports.PACKED else stored
+    whole = gzip.decompress(stored) if FORMATS[form].is_text else stored
     assert len(whole) == found.data["size"]
     return whole
 

@@ -15,11 +15,12 @@ from tests.worker_tasks.reading.support import file, keys, numbers, random_docum
 from tests.worker_tasks.support import new_id
 from worker_tasks import celery_app, ledger, results
 from worker_tasks.connections import connections
+from worker_tasks.formats import FORMATS
 from worker_tasks.reading import derived, engine, exports, reader
 from worker_tasks.reading import work as working
 from worker_tasks.reading.derived import ASKED_SECONDS, TABLE, Derivation, Kind, State
 from worker_tasks.reading.exports import Excerpt
-from worker_tasks.reading.tasks import FORMATS, derive
+from worker_tasks.reading.tasks import derive
 from worker_tasks.reading.views import View
 from worker_tasks.reading.work import GIVEN_UP, MAX_TIMES, Work
 from worker_tasks.results import ResultGone, Summary

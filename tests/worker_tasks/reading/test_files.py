@@ -31,9 +31,10 @@ from tests.worker_tasks.reading.support import (
     worked_out,
 )
 from worker_tasks.connections import Document
+from worker_tasks.formats import FORMATS
 from worker_tasks.reading import exports
 from worker_tasks.reading.derived import TABLE, State
-from worker_tasks.reading.exports import FORMATS, Excerpt
+from worker_tasks.reading.exports import Excerpt
 from worker_tasks.reading.views import Condition, Operator, View
 from worker_tasks.results import Summary
 
