@@ -1,25 +1,14 @@
 """The columns of a result as pictures and in words: bars, what they say, how full a column is. Pure: no I/O."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import humanize
 
 from webapp.words import exactly_iso, share
-from worker_tasks.reading.profiles import Column, ColumnKind
+from worker_tasks.reading.column_types import ColumnKind
+from worker_tasks.reading.profiles import Column
 
-KIND_WORDS = {
-    ColumnKind.BOOLEAN: "true or false",
-    ColumnKind.INTEGER: "whole numbers",
-    ColumnKind.NUMBER: "numbers",
-    ColumnKind.DECIMAL: "exact decimals",
-    ColumnKind.DATE: "instants",
-    ColumnKind.ID: "ids",
-    ColumnKind.TEXT: "text",
-    ColumnKind.LIST: "lists",
-    ColumnKind.DOCUMENT: "documents",
-    ColumnKind.MIXED: "values of several types",
-    ColumnKind.NOTHING: "nothing but null",
-}
 #: Least height of a bar that stands for something, as a share of the highest.
 LEAST = 0.04
 #: Characters of a value beside a small picture.
@@ -76,11 +65,6 @@ def fullness(column: Column) -> float:
     return (column.filled - column.empty) / max(column.rows, 1)
 
 
-def values_said(column: Column) -> str:
-    """What the values of a column are."""
-    return KIND_WORDS[column.kind]
-
-
 def filled_words(column: Column) -> str:
     """``100 %``, or what is not there: ``83 % filled, 12 null, 3 missing``."""
     lacks = [(column.nulls, "null"), (column.missing, "missing"), (column.empty, "empty")]
@@ -94,22 +78,6 @@ def distinct_words(column: Column) -> str:
     if column.is_unique and column.filled > 1:
         return "all different"
     return f"{humanize.intcomma(column.distinct)} {'value' if column.distinct == 1 else 'values'}"
-
-
-def short_words(column: Column) -> str:
-    """A column in a few words: how far it reaches, or how many values it has."""
-    if column.filled == 0:
-        return "empty"
-    if column.kind is ColumnKind.BOOLEAN:
-        return f"{share(dict(column.top).get('true', 0) / column.filled)} true"
-    if column.kind is ColumnKind.LIST:
-        return f"{column.least} to {column.most} long"
-    if column.kind is ColumnKind.DATE and column.least and column.most:
-        return f"{column.least[:10]} to {column.most[:10]}"
-    if column.middle is not None:
-        least, most = _short(column.least), _short(column.most)
-        return least if least == most else f"{least} to {most}"
-    return distinct_words(column) or KIND_WORDS[column.kind]
 
 
 def _short(value: str | None) -> str:
@@ -143,13 +111,75 @@ def _from_to(column: Column, low: str, high: str) -> str:
     return value_words(column, low) if low == high else f"{value_words(column, low)} to {value_words(column, high)}"
 
 
+def _share_true(column: Column) -> str:
+    return f"{share(dict(column.top).get('true', 0) / column.filled)} true"
+
+
+def _lengths(column: Column) -> str:
+    return f"{column.least} to {column.most} long"
+
+
+def _days(column: Column) -> str:
+    return f"{column.least[:10]} to {column.most[:10]}" if column.least and column.most else ""
+
+
+def _range(column: Column) -> str:
+    if column.middle is None:
+        return ""
+    least, most = _short(column.least), _short(column.most)
+    return least if least == most else f"{least} to {most}"
+
+
+def _text(value: str) -> str:
+    return value or "(empty text)"
+
+
+def _whole_number(value: str) -> str:
+    # Four digits may be a year.
+    return humanize.intcomma(value) if len(value.lstrip("-")) > 4 else value  # noqa: PLR2004
+
+
+@dataclass(frozen=True)
+class KindWords:
+    """The words for a kind of columns.
+
+    ``label`` says what its values are; ``short`` how far those of a column reach, if that can be said; ``value`` is one
+    of them, which comes as text, as a person reads it.
+    """
+
+    label: str
+    short: Callable[[Column], str] = _range
+    value: Callable[[str], str] = _text
+
+
+KINDS = {
+    ColumnKind.BOOLEAN: KindWords("true or false", short=_share_true),
+    ColumnKind.INTEGER: KindWords("whole numbers", value=_whole_number),
+    ColumnKind.NUMBER: KindWords("numbers"),
+    ColumnKind.DECIMAL: KindWords("exact decimals"),
+    ColumnKind.DATE: KindWords("instants", short=_days, value=exactly_iso),
+    ColumnKind.ID: KindWords("ids"),
+    ColumnKind.TEXT: KindWords("text"),
+    ColumnKind.LIST: KindWords("lists", short=_lengths),
+    ColumnKind.DOCUMENT: KindWords("documents"),
+    ColumnKind.MIXED: KindWords("values of several types"),
+    ColumnKind.NOTHING: KindWords("nothing but null"),
+}
+
+
+def values_said(column: Column) -> str:
+    """What the values of a column are."""
+    return KINDS[column.kind].label
+
+
+def short_words(column: Column) -> str:
+    """A column in a few words: how far it reaches, or how many values it has."""
+    if column.filled == 0:
+        return "empty"
+    words = KINDS[column.kind]
+    return words.short(column) or distinct_words(column) or words.label
+
+
 def value_words(column: Column, value: str | None) -> str:
     """A value of a column's figures as a person reads it."""
-    if value is None:
-        return "nothing"
-    if column.kind is ColumnKind.DATE:
-        return exactly_iso(value)
-    if column.kind is ColumnKind.INTEGER:
-        # Four digits may be a year.
-        return humanize.intcomma(value) if len(value.lstrip("-")) > 4 else value  # noqa: PLR2004
-    return value or "(empty text)"
+    return "nothing" if value is None else KINDS[column.kind].value(value)

@@ -8,7 +8,7 @@ from celery.utils.log import get_task_logger
 from worker_tasks import ledger, sharing, sources
 from worker_tasks.celery_app import app
 from worker_tasks.connections import Document
-from worker_tasks.errors import DovetailError, DRIVER_ERRORS
+from worker_tasks.errors import DRIVER_ERRORS, DovetailError
 from worker_tasks.joins import checks, lifecycle, spec
 from worker_tasks.joins.lifecycle import Ending
 from worker_tasks.settings import settings

@@ -3,7 +3,8 @@
 import pytest
 
 from webapp import charts
-from worker_tasks.reading.profiles import Bin, Column, ColumnKind
+from worker_tasks.reading.column_types import ColumnKind
+from worker_tasks.reading.profiles import Bin, Column
 
 
 def column(kind: ColumnKind, **figures: object) -> Column:
@@ -76,3 +77,8 @@ def test_years_have_no_separators_and_large_numbers_have() -> None:
     whole = column(ColumnKind.INTEGER)
     assert [charts.value_words(whole, each) for each in ("2013", "-2013", "20130")] == ["2013", "-2013", "20,130"]
     assert charts.value_words(column(ColumnKind.TEXT), "") == "(empty text)"
+
+
+def test_every_kind_of_columns_has_words() -> None:
+    assert list(charts.KINDS) == list(ColumnKind)
+    assert len({words.label for words in charts.KINDS.values()}) == len(ColumnKind)

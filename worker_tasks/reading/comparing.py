@@ -12,10 +12,8 @@ import duckdb
 from worker_tasks.errors import InvalidInput
 from worker_tasks.reading import engine
 from worker_tasks.reading.comparison import Comparison, common, usual_key
-from worker_tasks.reading.figures import text_of
-from worker_tasks.reading.profiles import ColumnKind, Profile
+from worker_tasks.reading.profiles import Profile
 
-OID_DIGITS = 24
 #: What stands for null, and for nothing at all, and before each value.
 NULL, MISSING, VALUE = "'null'", "'missing'", "'='"
 
@@ -73,28 +71,10 @@ def _value(profile: Profile, other: Profile, name: str) -> str:
     """A column's value as text, in SQL; never NULL."""
     number = profile.number_of(name)
     column = profile.columns[number]
-    text = text_of(f"c{number}", column.kind)
-    if column.kind is not other.columns[other.number_of(name)].kind:
-        text = _as_json(f"c{number}", column.kind, text)
+    is_same_kind = column.kind is other.columns[other.number_of(name)].kind
+    text = (column.type.text if is_same_kind else column.type.in_mixed)(f"c{number}")
     nothing = f"CASE WHEN n{number} THEN {NULL} ELSE {MISSING} END" if column.nulls else MISSING
     return f"coalesce({VALUE} || {text}, {nothing})"
-
-
-def _as_json(column: str, kind: ColumnKind, text: str) -> str:
-    """A column's value as it stands in a column of mixed kinds; exact numbers as they do in one of their own."""
-    if kind is ColumnKind.TEXT:
-        return f"to_json({column})::VARCHAR"
-    if kind is ColumnKind.ID:
-        name = f"CASE WHEN length({column}) = {OID_DIGITS} THEN '$oid' ELSE '$uuid' END"
-        return f"json_object({name}, {column})::VARCHAR"
-    if kind is ColumnKind.DATE:
-        return (
-            f"CASE WHEN year({column}) BETWEEN 1970 AND 9999 THEN json_object('$date', {text}) "
-            f"ELSE json_object('$date', json_object('$numberLong', epoch_ms({column})::VARCHAR)) END::VARCHAR"
-        )
-    if kind is ColumnKind.MIXED:
-        return f"coalesce({column}::JSON->>'$.\"$numberDecimal\"', {column}::JSON->>'$.\"$numberDouble\"', {column})"
-    return text
 
 
 def _joined(values: list[str]) -> str:

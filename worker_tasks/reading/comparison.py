@@ -6,7 +6,7 @@ from typing import Self
 from worker_tasks.connections import Document
 from worker_tasks.reading import derived, reader
 from worker_tasks.reading.derived import Derivation, Kind
-from worker_tasks.reading.profiles import Column, ColumnKind, Profile
+from worker_tasks.reading.profiles import Column, Profile
 from worker_tasks.reading.reader import NUMBER
 from worker_tasks.results import Summary
 
@@ -66,9 +66,8 @@ def _named(profile: Profile, name: str) -> Column:
 
 
 def _tells_apart(column: Column) -> bool:
-    plain = {ColumnKind.ID, ColumnKind.INTEGER, ColumnKind.TEXT, ColumnKind.MIXED, ColumnKind.DATE}
     # Of a single row, or of none, nothing tells what is unique.
-    return column.kind in plain and column.is_unique and column.filled == column.rows
+    return column.type.names_rows and column.is_unique and column.filled == column.rows
 
 
 def numbers(summary: Summary, comparison: Derivation, what: str, first: int, limit: int) -> list[int]:

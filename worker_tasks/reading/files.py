@@ -16,8 +16,7 @@ from worker_tasks.connections import Document
 from worker_tasks.reading import orders, reader
 from worker_tasks.reading.engine import identifier, literal
 from worker_tasks.reading.exports import Excerpt, provenance
-from worker_tasks.reading.figures import text_of
-from worker_tasks.reading.profiles import Column, ColumnKind, Profile
+from worker_tasks.reading.profiles import Column, Profile
 from worker_tasks.results import Summary
 
 #: What a spreadsheet takes for the beginning of a formula, unless it is a number:
@@ -107,8 +106,8 @@ def csv(making: Making, file: Path) -> None:
 
 
 def _cell(number: int, column: Column) -> str:
-    text = text_of(f"c{number}", column.kind)
-    if column.kind not in {ColumnKind.TEXT, ColumnKind.MIXED}:
+    text = column.type.text(f"c{number}")
+    if not column.type.may_be_formula:
         return text
     runs = f"regexp_matches({text}, {literal(FORMULA)}) AND NOT regexp_matches({text}, {literal(NUMBER)})"
     return f"CASE WHEN {runs} THEN '''' || {text} ELSE {text} END"
@@ -150,15 +149,7 @@ def parquet(making: Making, file: Path) -> None:
 
 def _typed(database: duckdb.DuckDBPyConnection, number: int, column: Column) -> str:
     name = f"c{number}"
-    if column.kind is ColumnKind.NUMBER:
-        return f"{name}::DOUBLE"
-    if column.kind is ColumnKind.DATE:
-        return f"{name} AT TIME ZONE 'UTC'"
-    if column.kind is ColumnKind.DECIMAL:
-        return _exact(database, name)
-    if column.kind in {ColumnKind.LIST, ColumnKind.DOCUMENT, ColumnKind.MIXED}:
-        return f"{name}::JSON"
-    return name
+    return _exact(database, name) if column.type.is_exact else column.type.parquet(name)
 
 
 def _exact(database: duckdb.DuckDBPyConnection, name: str) -> str:

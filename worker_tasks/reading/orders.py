@@ -7,8 +7,8 @@ from typing import Any
 import duckdb
 
 from worker_tasks.reading import engine
-from worker_tasks.reading.figures import comparable, text_of
-from worker_tasks.reading.profiles import NESTED, NUMBERS, ColumnKind, Profile
+from worker_tasks.reading.column_types import ColumnType
+from worker_tasks.reading.profiles import Column, Profile
 from worker_tasks.reading.views import Condition, Operator, View, operand
 
 #: What exact numbers are compared as: DuckDB's widest, half of it behind the point.
@@ -47,16 +47,16 @@ def select(profile: Profile, view: View, what: str) -> tuple[str, list[Any]]:
             conditions.append(f"u{profile.unmatched.index(condition.column)}")
             continue
         number = profile.number_of(condition.column)
-        text, values = _compared(number, profile.columns[number].kind, condition, bool(profile.columns[number].nulls))
+        text, values = _compared(number, profile.columns[number], condition)
         conditions.append(text)
         parameters += values
     if view.text:
         # In JSON it stands as JSON writes it.
         for is_json, text in ((False, view.text), (True, json.dumps(view.text, ensure_ascii=False)[1:-1])):
             columns = [
-                _sought(f"c{number}", column.kind)
+                _sought(f"c{number}", column.type)
                 for number, column in enumerate(profile.columns)
-                if (column.kind in NESTED) is is_json
+                if column.type.is_json is is_json
             ]
             sought.append(f"contains(lower(concat_ws(chr(31), {', '.join(columns) or NOTHING})), lower(?))")
             parameters.append(text)
@@ -65,28 +65,28 @@ def select(profile: Profile, view: View, what: str) -> tuple[str, list[Any]]:
     return f"SELECT {what} FROM shown{where} ORDER BY {', '.join([*_sorted_by(profile, view), 'number'])}", parameters
 
 
-def _sought(column: str, kind: ColumnKind) -> str:
+def _sought(column: str, kind: ColumnType) -> str:
     """What a text is looked for in: of nested values not the names of their fields."""
-    if kind in NESTED:
+    if kind.is_json:
         return rf"regexp_replace({column}, '({STRING}[^:])|{STRING}:', '\1', 'g')"
-    return text_of(column, kind)
+    return kind.text(column)
 
 
 def _sorted_by(profile: Profile, view: View) -> Iterator[str]:
     for name, descending in view.sort:
         number = profile.number_of(name)
-        kind = profile.columns[number].kind
+        kind = profile.columns[number].type
         # What is not there stands last either way.
         direction = "DESC NULLS LAST" if descending else "ASC NULLS LAST"
-        yield f"{comparable(f'c{number}', kind)} {direction}"
-        if kind in {ColumnKind.NUMBER, ColumnKind.DECIMAL}:
+        yield f"{kind.comparable(f'c{number}')} {direction}"
+        if kind.is_digits:
             # Those that are the same as floating-point numbers.
             yield f"TRY_CAST(c{number} AS {EXACT}) {direction}"
 
 
-def _compared(number: int, kind: ColumnKind, condition: Condition, has_nulls: bool) -> tuple[str, list[Any]]:
-    column, operator = f"c{number}", condition.operator
-    is_null = f"n{number}" if has_nulls else "false"
+def _compared(number: int, of: Column, condition: Condition) -> tuple[str, list[Any]]:
+    column, kind, operator = f"c{number}", of.type, condition.operator
+    is_null = f"n{number}" if of.nulls else "false"
     if operator is Operator.THERE:
         return f"{column} IS NOT NULL", []
     if operator is Operator.NULL:
@@ -95,12 +95,12 @@ def _compared(number: int, kind: ColumnKind, condition: Condition, has_nulls: bo
         return f"({column} IS NULL AND NOT {is_null})", []
     if operator is Operator.EMPTY:
         return f"coalesce({column}::VARCHAR IN ('', '[]', '{{}}'), true)", []
-    value, after = operand(condition, kind)
+    value, after = operand(condition, of.kind)
     if operator is Operator.CONTAINS:
-        return f"contains(lower({text_of(column, kind)}), lower(?))", [value]
+        return f"contains(lower({kind.text(column)}), lower(?))", [value]
     if operator is Operator.STARTS:
-        return f"starts_with(lower({text_of(column, kind)}), lower(?))", [value]
-    if kind in NUMBERS:
+        return f"starts_with(lower({kind.text(column)}), lower(?))", [value]
+    if kind.is_number:
         return _of_number(column, kind, operator), [str(value)] * 3
     if after is not None:
         return _of_day(column, operator), _days(operator, value, after)
@@ -112,11 +112,11 @@ def _or_nothing(text: str, column: str, operator: Operator) -> str:
     return f"({text} OR {column} IS NULL)" if operator is Operator.NE else text
 
 
-def _of_number(column: str, kind: ColumnKind, operator: Operator) -> str:
+def _of_number(column: str, kind: ColumnType, operator: Operator) -> str:
     """Where they are the same as floating-point numbers, the exact ones tell."""
     sign, of_same = SIGNS[operator], operator in {Operator.EQ, Operator.LTE, Operator.GTE}
     # What is no number is neither less nor greater.
-    number = column if kind is ColumnKind.INTEGER else f"nullif({column}, 'NaN')"
+    number = f"nullif({column}, 'NaN')" if kind.is_digits else column
     exact, double = f"TRY_CAST({number} AS {EXACT})", f"TRY_CAST({number} AS DOUBLE)"
     return (
         f"CASE WHEN {double} = CAST(? AS DOUBLE) THEN coalesce({exact} {sign} TRY_CAST(? AS {EXACT}), {of_same}) "

@@ -1,33 +1,10 @@
 """The columns of a result in figures: what of each is filled, how far it reaches, what is frequent. Pure: no I/O."""
 
 from dataclasses import asdict, dataclass, field
-from enum import StrEnum
 from typing import Any, Self
 
 from worker_tasks.connections import Document
-
-
-class ColumnKind(StrEnum):
-    """What all values of a column are."""
-
-    BOOLEAN = "boolean"
-    INTEGER = "integer"
-    NUMBER = "number"
-    DECIMAL = "decimal"
-    DATE = "date"
-    ID = "id"
-    TEXT = "text"
-    LIST = "list"
-    DOCUMENT = "document"
-    #: Values of several kinds, or of one that stands alone.
-    MIXED = "mixed"
-    #: Nothing but null.
-    NOTHING = "nothing"
-
-
-NUMBERS = frozenset({ColumnKind.INTEGER, ColumnKind.NUMBER, ColumnKind.DECIMAL})
-#: Whose values are kept as JSON.
-NESTED = frozenset({ColumnKind.LIST, ColumnKind.DOCUMENT, ColumnKind.MIXED, ColumnKind.NOTHING})
+from worker_tasks.reading.column_types import COLUMN_TYPES, ColumnKind, ColumnType
 
 
 @dataclass(frozen=True)
@@ -68,8 +45,12 @@ class Column:
         return self.filled + self.nulls + self.missing
 
     @property
+    def type(self) -> ColumnType:
+        return COLUMN_TYPES[self.kind]
+
+    @property
     def is_number(self) -> bool:
-        return self.kind in NUMBERS
+        return self.type.is_number
 
     @property
     def is_unique(self) -> bool:

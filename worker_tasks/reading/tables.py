@@ -17,9 +17,17 @@ import duckdb
 
 from worker_tasks import results
 from worker_tasks.reading import derived, reader
+from worker_tasks.reading.column_types import (
+    BY_JSON_TYPE,
+    BY_WRAPPER,
+    COLUMN_TYPES,
+    ColumnKind,
+    ColumnType,
+    common,
+)
 from worker_tasks.reading.engine import MAX_ROW_BYTES, literal
 from worker_tasks.reading.figures import Described, figures_of
-from worker_tasks.reading.profiles import NUMBERS, ColumnKind, Profile
+from worker_tasks.reading.profiles import Profile
 from worker_tasks.results import SEPARATOR, Summary, Unmatched
 
 #: Fields of a document that are spread over columns; one with more is most likely a map, and stays one column.
@@ -27,29 +35,6 @@ MAX_FIELDS = 100
 MAX_COLUMNS = 1_000
 #: How deep documents inside documents are spread.
 MAX_DEPTH = 8
-#: Milliseconds since 1970 that DuckDB has instants for.
-MAX_INSTANT = 9_000_000_000_000_000
-
-#: What Extended JSON writes as an object with one key.
-WRAPPED = {
-    "$oid": ColumnKind.ID,
-    "$uuid": ColumnKind.ID,
-    "$date": ColumnKind.DATE,
-    "$numberDecimal": ColumnKind.DECIMAL,
-    "$numberDouble": ColumnKind.NUMBER,
-    "$numberLong": ColumnKind.INTEGER,
-    "$symbol": ColumnKind.TEXT,
-}
-PLAIN = {
-    "BOOLEAN": ColumnKind.BOOLEAN,
-    "UBIGINT": ColumnKind.INTEGER,
-    "BIGINT": ColumnKind.INTEGER,
-    "HUGEINT": ColumnKind.NUMBER,
-    "DOUBLE": ColumnKind.NUMBER,
-    "VARCHAR": ColumnKind.TEXT,
-    "ARRAY": ColumnKind.LIST,
-    "OBJECT": ColumnKind.DOCUMENT,
-}
 
 
 @dataclass(frozen=True)
@@ -74,6 +59,10 @@ class _Source:
     @property
     def name(self) -> str:
         return ".".join(self.path)
+
+    @property
+    def type(self) -> ColumnType:
+        return COLUMN_TYPES[self.kind]
 
 
 def build(summary: Summary, database: duckdb.DuckDBPyConnection, folder: Path) -> Table:
@@ -216,35 +205,17 @@ def _look_at(database: duckdb.DuckDBPyConnection, source: _Source) -> None:
             source.counts[name] = count
             continue
         source.counts["filled"] = source.counts.get("filled", 0) + count
-        kinds.add(PLAIN[json_type] if wrapper is None else WRAPPED.get(wrapper, ColumnKind.MIXED))
-    source.kind = _common(kinds)
-    if source.kind is ColumnKind.DATE and not _has_instants(database, table, column):
-        source.kind = ColumnKind.MIXED
-
-
-def _common(kinds: set[ColumnKind]) -> ColumnKind:
-    if not kinds:
-        return ColumnKind.NOTHING
-    if len(kinds) == 1:
-        return next(iter(kinds))
-    if kinds <= {ColumnKind.INTEGER, ColumnKind.NUMBER}:
-        return ColumnKind.NUMBER
-    if kinds <= NUMBERS:
-        return ColumnKind.DECIMAL
-    return ColumnKind.MIXED
-
-
-def _has_instants(database: duckdb.DuckDBPyConnection, table: str, column: str) -> bool:
-    """Whether all of these dates are ones that DuckDB has instants for."""
-    (least, most) = database.execute(
-        f'SELECT min(ms), max(ms) FROM (SELECT ({column}->>\'$."$date"."$numberLong"\')::BIGINT AS ms FROM {table})'
-    ).fetchone() or (None, None)
-    return least is None or (least > -MAX_INSTANT and most < MAX_INSTANT)
+        kinds.add(BY_JSON_TYPE[json_type] if wrapper is None else BY_WRAPPER.get(wrapper, ColumnKind.MIXED))
+    source.kind = common(kinds)
+    if (fits := source.type.fits) is not None:
+        row = database.execute(f"SELECT {fits(column)} FROM {table}").fetchone()
+        if row is not None and not row[0]:
+            source.kind = ColumnKind.MIXED
 
 
 def _fields_of(database: duckdb.DuckDBPyConnection, source: _Source) -> list[str]:
     """The fields of a column's documents, as first seen; none where it is to stay whole."""
-    if source.kind is not ColumnKind.DOCUMENT:
+    if not source.type.spreads:
         return []
     table, column = source.table, source.column
     found = database.execute(
@@ -256,28 +227,11 @@ def _fields_of(database: duckdb.DuckDBPyConnection, source: _Source) -> list[str
     return [name for (name,) in found] if len(found) <= MAX_FIELDS else []
 
 
-#: A column's value out of its JSON.
-_TYPED = {
-    ColumnKind.BOOLEAN: "({0})::BOOLEAN",
-    ColumnKind.INTEGER: "coalesce({0}->>'$.\"$numberLong\"', {0}::VARCHAR)::BIGINT",
-    ColumnKind.NUMBER: "coalesce({0}->>'$.\"$numberDouble\"', {0}->>'$.\"$numberLong\"', {0}::VARCHAR)",
-    ColumnKind.DECIMAL: (
-        "coalesce({0}->>'$.\"$numberDecimal\"', {0}->>'$.\"$numberDouble\"', {0}->>'$.\"$numberLong\"', {0}::VARCHAR)"
-    ),
-    ColumnKind.DATE: (
-        'coalesce(epoch_ms(({0}->>\'$."$date"."$numberLong"\')::BIGINT), '
-        "CASE WHEN json_type({0}, '$.\"$date\"') = 'VARCHAR' THEN rtrim({0}->>'$.\"$date\"', 'Z')::TIMESTAMP END)"
-    ),
-    ColumnKind.ID: "coalesce({0}->>'$.\"$oid\"', {0}->>'$.\"$uuid\"')",
-    ColumnKind.TEXT: "CASE WHEN json_type({0}) = 'VARCHAR' THEN {0}->>'$' ELSE {0}->>'$.\"$symbol\"' END",
-}
-
-
 def _write(database: duckdb.DuckDBPyConnection, sources: list[_Source], unmatched: Sequence[str], file: Path) -> None:
     columns = []
     for number, source in enumerate(sources):
         there = f"nullif({source.column}, 'null'::JSON)" if source.counts.get("nulls") else source.column
-        columns.append(f"{_TYPED.get(source.kind, '{0}::VARCHAR').format(there)} AS c{number}")
+        columns.append(f"{source.type.stored(there)} AS c{number}")
         if source.counts.get("nulls"):
             columns.append(f"coalesce(json_type({source.column}) = 'NULL', false) AS n{number}")
     columns += [f"u{number}" for number in range(len(unmatched))]

@@ -3,23 +3,19 @@
 Values are checked here, before a worker sees them, so that what is wrong is said beside the field it was typed in.
 """
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Any, Self
 
 from worker_tasks.errors import InvalidInput
-from worker_tasks.reading.profiles import NUMBERS, ColumnKind, Profile
+from worker_tasks.reading.column_types import COLUMN_TYPES, ColumnKind, Operand
+from worker_tasks.reading.profiles import Profile
 
 #: Characters of a text that is looked for.
 MAX_TEXT = 300
 MAX_CONDITIONS = 8
 MAX_SORTED = 5
-
-_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 class Operator(StrEnum):
@@ -137,10 +133,6 @@ def read(
     return View(tuple(ordered.items()), text.strip(), tuple(conditions))
 
 
-#: What a condition compares with: a value, and the first one that is greater than all it stands for (a day).
-Operand = tuple[Any, Any]
-
-
 def operand(condition: Condition, kind: ColumnKind) -> Operand:
     """The value of a condition, as one of this kind.
 
@@ -154,44 +146,4 @@ def operand(condition: Condition, kind: ColumnKind) -> Operand:
         if not text:
             raise ValueError("give the text to look for.")
         return text, None
-    value, after = _READERS.get(kind, _text)(text)
-    return value, after
-
-
-def _text(text: str) -> Operand:
-    return text, None
-
-
-def _number(text: str) -> Operand:
-    try:
-        number = Decimal(text.strip().replace(",", ""))
-    except InvalidOperation:
-        raise ValueError(f"“{text}” is no number.") from None
-    if not number.is_finite():
-        raise ValueError(f"“{text}” is no number.")
-    return number, None
-
-
-def _boolean(text: str) -> Operand:
-    if text.strip().lower() not in {"true", "false"}:
-        raise ValueError("give true or false.")
-    return text.strip().lower() == "true", None
-
-
-def _date(text: str) -> Operand:
-    """A day stands for all its instants."""
-    try:
-        instant = datetime.fromisoformat(text.strip())
-        if instant.tzinfo is not None:
-            instant = instant.astimezone(UTC).replace(tzinfo=None)
-        # Less than a day, because the last one that there is has none after it; instants are whole milliseconds.
-        return instant, instant + timedelta(days=1, microseconds=-1) if _DAY.fullmatch(text.strip()) else None
-    except (ValueError, OverflowError):
-        raise ValueError(f"“{text}” is no date: write it as 2026-01-31 or 2026-01-31T18:30, in UTC.") from None
-
-
-_READERS: dict[ColumnKind, Callable[[str], Operand]] = {
-    **dict.fromkeys(NUMBERS, _number),
-    ColumnKind.BOOLEAN: _boolean,
-    ColumnKind.DATE: _date,
-}
+    return COLUMN_TYPES[kind].parse(text)

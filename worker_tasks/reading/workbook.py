@@ -10,9 +10,10 @@ from typing import Any
 
 import xlsxwriter
 
+from worker_tasks.reading.column_types import Cell, ColumnType
 from worker_tasks.reading.exports import lines_of
 from worker_tasks.reading.files import Making
-from worker_tasks.reading.profiles import Column, ColumnKind
+from worker_tasks.reading.profiles import Column
 
 #: https://support.microsoft.com/en-us/office/excel-specifications-and-limits-1672b34d-7043-467e-8e27-269d656771c3
 SHEET_ROWS = 1_048_576
@@ -59,7 +60,7 @@ class _Sheets:
         self._workbook, self._making = workbook, making
         self._bold = workbook.add_format({"bold": True})
         self._instant = workbook.add_format({"num_format": "yyyy-mm-dd hh:mm:ss"})
-        self._write = [self._writer(column.kind) for column in making.columns]
+        self._write = [self._writer(column.type) for column in making.columns]
         self._number = 0
         #: Cells that were too long.
         self.cut = 0
@@ -84,15 +85,17 @@ class _Sheets:
                 self._write[place](place, value)
         self._row += 1
 
-    def _writer(self, kind: ColumnKind) -> Callable[[int, Any], None]:
-        if kind in {ColumnKind.INTEGER, ColumnKind.NUMBER, ColumnKind.DECIMAL}:
-            return partial(self._write_number, kind)
-        return {ColumnKind.BOOLEAN: self._write_boolean, ColumnKind.DATE: self._write_instant}.get(
-            kind, self._write_text
-        )
+    def _writer(self, kind: ColumnType) -> Callable[[int, Any], None]:
+        writers: dict[Cell, Callable[[int, Any], None]] = {
+            Cell.NUMBER: partial(self._write_number, kind.is_floating),
+            Cell.BOOLEAN: self._write_boolean,
+            Cell.INSTANT: self._write_instant,
+            Cell.TEXT: self._write_text,
+        }
+        return writers[kind.cell]
 
-    def _write_number(self, kind: ColumnKind, place: int, value: int | str) -> None:
-        number = exactly(value, kind)
+    def _write_number(self, is_floating: bool, place: int, value: int | str) -> None:
+        number = exactly(value, is_floating=is_floating)
         if number is None:
             self._write_text(place, value)
         else:
@@ -117,13 +120,13 @@ class _Sheets:
 
 def _width(column: Column) -> int:
     """Characters that most values of a column have room in."""
-    if column.kind is ColumnKind.DATE:
+    if column.type.cell is Cell.INSTANT:
         return DATE_WIDTH
     known = [column.name, column.least or "", column.most or "", *(value for value, _ in column.top)]
     return min(max(LEAST_WIDTH, *map(len, known)) + 2, MOST_WIDTH)
 
 
-def exactly(value: int | str, kind: ColumnKind) -> float | None:
+def exactly(value: int | str, *, is_floating: bool) -> float | None:
     """A number as Excel has it; None where Excel would not keep its digits."""
     try:
         exact = Decimal(value)
@@ -136,10 +139,10 @@ def exactly(value: int | str, kind: ColumnKind) -> float | None:
     if math.isinf(number) or (exact and not number):
         return None
     # What is written with a fraction in a column of floating-point numbers is no more exact than Excel is.
-    floating = kind is ColumnKind.NUMBER and exact != exact.to_integral_value()
+    inexact = is_floating and exact != exact.to_integral_value()
     # Not by normalize(), which keeps 28 digits and no more.
     digits = "".join(map(str, exact.as_tuple().digits)).rstrip("0")
-    return number if floating or len(digits) <= DIGITS else None
+    return number if inexact or len(digits) <= DIGITS else None
 
 
 def _provenance(workbook: xlsxwriter.Workbook, making: Making, cut: int) -> None:

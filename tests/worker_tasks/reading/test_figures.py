@@ -11,8 +11,9 @@ from bson import Decimal128, Int64, ObjectId
 from bson.datetime_ms import DatetimeMS
 
 from tests.worker_tasks.reading.support import TEXTS, built, random_documents
+from worker_tasks.reading.column_types import ColumnKind
 from worker_tasks.reading.figures import BINS, SHOWN, TOP
-from worker_tasks.reading.profiles import Column, ColumnKind, Profile
+from worker_tasks.reading.profiles import Column, Profile
 
 pytestmark = pytest.mark.usefixtures("servers")
 

@@ -16,7 +16,7 @@ from tests.worker_tasks.reading.support import NAMES, TEXTS, built, random_docum
 from worker_tasks import results
 from worker_tasks.connections import Document
 from worker_tasks.reading import engine, tables
-from worker_tasks.reading.profiles import ColumnKind
+from worker_tasks.reading.column_types import ColumnKind
 from worker_tasks.reading.tables import MAX_DEPTH, MAX_FIELDS
 from worker_tasks.results import ResultGone
 

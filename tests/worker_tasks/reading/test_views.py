@@ -9,7 +9,8 @@ import pytest
 
 from worker_tasks.errors import InvalidInput
 from worker_tasks.reading import reader, views
-from worker_tasks.reading.profiles import Column, ColumnKind, Profile
+from worker_tasks.reading.column_types import ColumnKind
+from worker_tasks.reading.profiles import Column, Profile
 from worker_tasks.reading.views import BARE, MAX_CONDITIONS, MAX_SORTED, MAX_TEXT, Condition, Operator, View
 
 PROFILE = Profile([Column(str(kind), [str(kind)], kind, 1, 0, 0) for kind in ColumnKind], 1, "0" * 64)

@@ -26,7 +26,6 @@ from tests.worker_tasks.reading.support import (
     with_table,
 )
 from worker_tasks.reading import workbook
-from worker_tasks.reading.profiles import ColumnKind
 from worker_tasks.reading.views import Condition, Operator, View
 from worker_tasks.reading.workbook import CELL_CHARACTERS
 
@@ -148,9 +147,9 @@ def test_a_number_is_one_where_excel_keeps_its_digits_and_text_where_it_does_not
 @pytest.mark.parametrize(
     "text", ["0", "-0", "1e400", "-1e400", "1e-400", "9" * 400, "0." + "0" * 400 + "1", "NaN", "x"]
 )
-@pytest.mark.parametrize("kind", [ColumnKind.NUMBER, ColumnKind.DECIMAL])
-def test_what_is_written_as_a_number_is_finite_and_of_the_same_size(text: str, kind: ColumnKind) -> None:
-    found = workbook.exactly(text, kind)
+@pytest.mark.parametrize("is_floating", [True, False])
+def test_what_is_written_as_a_number_is_finite_and_of_the_same_size(text: str, is_floating: bool) -> None:
+    found = workbook.exactly(text, is_floating=is_floating)
     assert found is None or (Decimal(found) == 0) is (Decimal(text) == 0)
     assert found is None or abs(found) < 1e308
 
