@@ -15,7 +15,7 @@ from werkzeug.exceptions import Conflict, Gone
 from webapp import access, comparisons, edits, exports, openapi, presentation, reading, words
 from webapp.bodies import json_object
 from webapp.paging import cursor_after, cursor_asked, filter_asked, limit_asked, number_asked
-from worker_tasks import ledger, live, metadata, results, staging
+from worker_tasks import live, metadata, results, retention, staging
 from worker_tasks.connections import Document
 from worker_tasks.errors import InvalidInput
 from worker_tasks.formats import FORMATS, Ready
@@ -186,6 +186,27 @@ def result(task_id: str) -> ResponseReturnValue:
     )
 
 
+@blueprint.post("/tasks/<task_id>/result/keeping")
+def keep_result(task_id: str) -> ResponseReturnValue:
+    """Keeps the result longer, for all who share it."""
+    summary = _summary(access.task_for(access.viewer(), task_id))
+    until = retention.kept_until(summary)
+    if until is None:
+        raise Conflict(f"The result cannot be kept longer: it stays until {summary.expires_at.isoformat()}.")
+    if not retention.keep(summary, until):
+        raise ResultGone(summary.key)
+    return jsonify(_shown(access.task_for(access.viewer(), task_id)))
+
+
+@blueprint.delete("/tasks/<task_id>/result")
+def discard_result(task_id: str) -> ResponseReturnValue:
+    """Deletes the result at once, for all who share it."""
+    summary = _summary(access.task_for(access.viewer(), task_id))
+    if not retention.discard(summary):
+        raise ResultGone(summary.key)
+    return jsonify(_shown(access.task_for(access.viewer(), task_id)))
+
+
 def _glimpse(task: Document, limit: int) -> Document:
     state = runs.find(task.get("shares") or task["_id"])
     if state is None:
@@ -310,7 +331,7 @@ def _summary(task: Document) -> results.Summary:
     if summary is None:
         newer = results.find(key)
         raise Gone(
-            f"{presentation.fate_of_result(task, ledger.now(), replaced=False).value} Ask for the join again."
+            f"{presentation.FATE_WORDS[retention.fate_of(task, newer)]} Ask for the join again."
             if newer is None
             else f"A newer run took the place of this result: that of the task {newer.task_id}."
         )

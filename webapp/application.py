@@ -28,6 +28,7 @@ from webapp import (
     status,
     words,
 )
+from worker_tasks import retention
 from worker_tasks.settings import SettingsError, settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -69,7 +70,7 @@ FUNCTIONS: dict[ModuleType, tuple[str, ...]] = {
         *("can_be_cancelled", "cancel_receipt", "icon_of", "is_final", "join_outcome", "metadata_rows", "page_title"),
         *("returned", "sentence", "state_words", "status_line", "timeline", "what_came"),
     ),
-    results: ("kept_until",),
+    retention: ("kept_until",),
     words: ("at_column",),
     charts: ("bar_length", "bars", "value_words"),
     forms: ("wrong",),

@@ -13,7 +13,7 @@ from webapp.bodies import json_argument
 from webapp.drafts import SEE_MARKED, Draft, Unfinished, from_join
 from webapp.errors import service_unavailable
 from webapp.forms import PracticeForm, TaskForm, UserOrdersForm
-from worker_tasks import submission
+from worker_tasks import retention, submission
 from worker_tasks.errors import InvalidInput, ServiceUnavailable, servers_needed
 from worker_tasks.joins import checks
 from worker_tasks.joins.spec import JoinSpec
@@ -158,7 +158,7 @@ def _checked(draft: Draft, outcome: JoinSpec | Unfinished) -> dict[str, Any]:
         "checks": checks.kept(outcome.fingerprint) or checks.check(outcome).to_document(),
         "join": outcome.canonical(),
         "metadata": draft.collected_metadata(),
-        "result_ttl": timedelta(seconds=settings().result_ttl_seconds),
+        "result_ttl": retention.time_to_live(),
     }
 
 
@@ -192,7 +192,7 @@ def _shown(draft: Draft, around: builder.Surroundings, metadata_keys: list[str])
         "next_step": draft.next_step(),
         "metadata_keys": metadata_keys,
         "field_words": builder.field_words,
-        "result_ttl": timedelta(seconds=settings().result_ttl_seconds),
+        "result_ttl": retention.time_to_live(),
     }
 
 
@@ -236,6 +236,6 @@ def _page(template: str, form: TaskForm, trouble: str | None = None) -> str:
         template,
         form=form,
         trouble=trouble,
-        result_ttl=timedelta(seconds=settings().result_ttl_seconds),
+        result_ttl=retention.time_to_live(),
         practice_time=timedelta(seconds=settings().long_task_seconds),
     )

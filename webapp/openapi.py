@@ -51,6 +51,10 @@ TASK = {
         "metadata": {"type": "object"},
         "join": {"anyOf": [{"$ref": "#/components/schemas/JoinSpec"}, {"type": "null"}]},
         "result": {"description": "``{redis_key, count}``, or ``{type, message}`` of a failure, or null."},
+        "result_expires_at": {
+            "type": ["string", "null"],
+            "description": "Until when the rows stay, or stayed; null without a result.",
+        },
         "partial": {"description": "``{redis_key, count}`` of what was joined before the run was stopped, or null."},
         "progress": {
             "description": "While it runs: ``{done, total, unit, size, rate, share, seconds_left}``, null if unknown."
@@ -215,6 +219,23 @@ def _paths() -> dict[str, Any]:
                     *VIEW,
                 ],
                 "responses": {"200": _model("The rows.", "Rows"), **_problems("404", "409", "410", "422", "503")},
+            },
+            "delete": {
+                "summary": "Discard the result at once, for all tasks that share it",
+                "responses": {
+                    "200": _model("The task; its result is gone.", "Task"),
+                    **_problems("404", "409", "410", "503"),
+                },
+            },
+        },
+        f"{task}/result/keeping": {
+            "parameters": [TASK_ID],
+            "post": {
+                "summary": "Keep the result longer, for all tasks that share it; 409 if it cannot be kept any longer",
+                "responses": {
+                    "200": _model("The task; result_expires_at is the new end.", "Task"),
+                    **_problems("404", "409", "410", "503"),
+                },
             },
         },
         **{

@@ -2,8 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from enum import Enum
+from datetime import datetime
 from typing import Any
 
 import humanize
@@ -15,6 +14,7 @@ from worker_tasks.errors import InvalidInput
 from worker_tasks.ledger import FINAL_STATES
 from worker_tasks.live import Progress
 from worker_tasks.metadata import text_of
+from worker_tasks.retention import Fate
 
 
 @dataclass(frozen=True)
@@ -51,31 +51,14 @@ POLL_SECONDS = ((30, 1), (120, 2), (600, 5))
 
 SLOWEST_POLL_SECONDS = 15
 
-#: A worker's clock says when a result expires, the web process's whether it has: so close to the end it has.
-CLOCKS_DIFFER = timedelta(seconds=5)
-
-
-class Fate(Enum):
-    """Why a result is not in Redis any more, in a sentence."""
-
-    DISCARDED = "This result was discarded by hand."
-    EXPIRED = "The result expired."
-    REPLACED = "A newer run of the same join took the place of this result."
-    LOST = "Redis lost this result before it expired."
-    #: Of a task whose document does not say how long its result was to stay.
-    GONE = "The result is no longer there."
-
-
-def fate_of_result(task: Document, now: datetime, *, replaced: bool) -> Fate:
-    """Why the result of a task is not there; ``replaced`` says whether that of a newer run is."""
-    expires_at = task.get("result_expires_at")
-    if task.get("result_discarded"):
-        return Fate.DISCARDED
-    if expires_at is not None and expires_at - now < CLOCKS_DIFFER:
-        return Fate.EXPIRED
-    if replaced:
-        return Fate.REPLACED
-    return Fate.GONE if expires_at is None else Fate.LOST
+#: Why a result is not in Redis any more, in a sentence.
+FATE_WORDS = {
+    Fate.DISCARDED: "This result was discarded by hand.",
+    Fate.EXPIRED: "The result expired.",
+    Fate.REPLACED: "A newer run of the same join took the place of this result.",
+    Fate.LOST: "Redis lost this result before it expired.",
+    Fate.GONE: "The result is no longer there.",
+}
 
 
 def state_words(status: str) -> StateWords:

@@ -1,28 +1,24 @@
 """Read: the pages of a result: its rows, its columns in figures, the rows without a match; kept longer, discarded."""
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
 from typing import Any
 
 from flask import Blueprint, Response, flash, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import NotFound
 
-from webapp import access, presentation, reading, words
+from webapp import access, reading, words
 from webapp.paging import number_or_last
-from worker_tasks import ledger, results
+from worker_tasks import results, retention
 from worker_tasks.connections import Document
 from worker_tasks.reading.exports import Excerpt
 from worker_tasks.reading.profiles import Column
 from worker_tasks.reading.reader import Row
 from worker_tasks.reading.views import MAX_CONDITIONS, Condition, Operator, View
 from worker_tasks.results import ResultGone, Summary
-from worker_tasks.settings import settings
 
 blueprint = Blueprint("results", __name__, url_prefix="/tasks/<task_id>/result")
 
-#: What one press adds to the life of a result.
-KEPT_LONGER = timedelta(hours=1)
 #: Columns that are shown where none were chosen, and that are told of on one page.
 SHOWN_COLUMNS, TOLD_COLUMNS = 40, 100
 #: How often a result is looked for that moves to another key while it is read.
@@ -63,7 +59,7 @@ def read(task_id: str, page: Callable[[Document, Summary], ResponseReturnValue])
         return _nothing(refresh=True)
     look = reading.address_of(reading.excerpt_asked())
     newer = results.find(key)
-    fate = presentation.fate_of_result(task, ledger.now(), replaced=newer is not None)
+    fate = retention.fate_of(task, newer)
     return render_template("results/gone.html", task=task, newer=newer, fate=fate.name, look=look), 410
 
 
@@ -212,20 +208,12 @@ def _place_of(task_id: str, row: int, excerpt: Excerpt) -> str:
     return url_for(".result_page", task_id=task_id, page=page, columns=list(excerpt.columns), _anchor=f"row-{row}")
 
 
-def kept_until(summary: Summary) -> datetime | None:
-    """Until when the next press keeps a result; None where it can not be kept longer."""
-    most = summary.published_at + timedelta(seconds=settings().result_keep_seconds)
-    until = min(most, max(ledger.now(), summary.expires_at) + KEPT_LONGER)
-    return until if until > summary.expires_at else None
-
-
 @blueprint.post("/keeping")
 def keep(task_id: str) -> ResponseReturnValue:
     """Keeps the result longer, as long as it may be."""
     summary = results.of_task(access.task_for(access.viewer(), task_id))
-    until = None if summary is None else kept_until(summary)
-    if summary is not None and until is not None and results.keep(summary, until) is not None:
-        ledger.set_expiry(summary.task_id, until)
+    until = None if summary is None else retention.kept_until(summary)
+    if summary is not None and until is not None and retention.keep(summary, until):
         flash("The result is kept longer.")
     parameters = reading.address_of(reading.excerpt_asked())
     page = request.args.get("page")
@@ -236,6 +224,6 @@ def keep(task_id: str) -> ResponseReturnValue:
 def discard(task_id: str) -> ResponseReturnValue:
     """Deletes the result at once, for all who share it."""
     summary = results.of_task(access.task_for(access.viewer(), task_id))
-    if summary is not None and results.discard(summary):
-        ledger.set_expiry(summary.task_id, ledger.now(), discarded=True)
+    if summary is not None:
+        retention.discard(summary)
     return redirect(url_for("status.task_page", task_id=task_id), 303)

@@ -11,7 +11,7 @@ from flask.typing import ResponseReturnValue
 from webapp import access, edits, presentation, reading
 from webapp.bodies import UnreadableBody
 from webapp.forms import MetadataForm
-from worker_tasks import capacity, ledger, live, results, staging, submission, task_search
+from worker_tasks import capacity, live, results, retention, staging, submission, task_search
 from worker_tasks.errors import InvalidInput, TaskNotFound
 from worker_tasks.joins import runs
 
@@ -107,7 +107,7 @@ def _fate_of_result(task: dict[str, Any]) -> str | None:
     """What became of the result of a task that has none now; None where it never had one."""
     if (key := results.key_of(task)) is None:
         return None
-    return presentation.fate_of_result(task, ledger.now(), replaced=results.find(key) is not None).name
+    return retention.fate_of(task, results.find(key)).name
 
 
 def revision_of(task: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from kombu.utils.encoding import ensure_bytes
 from redis.exceptions import ResponseError
 
-from worker_tasks import results
+from worker_tasks import results, retention
 from worker_tasks.connections import connections
 from worker_tasks.results import OFFSET, SEPARATOR, UNMATCHED_ROWS, Summary, Unmatched
 from worker_tasks.room import require_room
@@ -32,28 +32,8 @@ local there = redis.call('GET', summary)
 if there and string.find(there, ARGV[5], 1, true) then return there end  -- done before; the answer was lost
 local length = redis.call('STRLEN', whole)
 if length ~= tonumber(ARGV[7]) then return redis.error_reply('STAGING the rows are gone') end
-local function also_under(key) return {{key, '{results.index_key("")}' .. key, '{results.summary_key("")}' .. key}} end
--- The result that was here stays as long as it was to, or as long as it is the last but one.
-if there and redis.call('EXISTS', target, index) == 2 then
-  local pointer = 'before:' .. target
-  local before = redis.call('GET', pointer)
-  local text = before and redis.call('GET', '{results.summary_key("")}' .. before)
-  if text and not cjson.decode(text).kept then
-    local derived = '{results.derived_key("")}' .. cjson.decode(text).run
-    for _, key in ipairs(redis.call('SMEMBERS', derived)) do redis.call('UNLINK', key) end
-    redis.call('UNLINK', derived, unpack(also_under(before)))
-  end
-  local summary_there = cjson.decode(there)
-  local older = '{results.older_key("")}' .. tostring(summary_there.task_id)
-  local from, to = also_under(target), also_under(older)
-  for place = 1, 3 do redis.call('RENAME', from[place], to[place]) end
-  -- Only the key is another one now; a decoder would lose what an empty list is.
-  local left = math.max(redis.call('PTTL', older), 1)
-  local first, last = string.find(there, ARGV[6], 1, true)
-  local said = string.sub(there, 1, first - 1) .. cjson.encode(older) .. string.sub(there, last + 1)
-  redis.call('SET', to[3], said, 'PX', left)
-  redis.call('SET', pointer, older, 'PX', left)
-end
+local quoted = ARGV[6]
+{retention.REPLACE}
 redis.call('APPEND', whole, ']')
 redis.call('RENAME', whole, target)
 redis.call('EXPIRE', target, seconds)

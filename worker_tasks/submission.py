@@ -1,14 +1,13 @@
 """The one way in: record, then publish."""
 
 from contextlib import suppress
-from datetime import timedelta
 from typing import Any
 
 from celery import Task, states
 from celery.utils import uuid
 from redis.exceptions import RedisError
 
-from worker_tasks import endings, leads, ledger, results, room, sharing, sources, task_search
+from worker_tasks import endings, leads, ledger, results, retention, room, sharing, sources, task_search
 from worker_tasks import metadata as metadata_rules
 from worker_tasks.celery_app import app
 from worker_tasks.connections import Document
@@ -23,7 +22,6 @@ RUN_JOIN = "worker_tasks.tasks.run_join"
 #: How often another task is found to lead a join, and found to have ended by then.
 SHARING_TRIES = 5
 #: What is left to a live result that still answers another task.
-ALMOST_EXPIRED = timedelta(seconds=5)
 
 
 def submit(task: Task, *args: Any, metadata: dict[str, Any] | None = None, requested_by: str | None = None) -> str:
@@ -167,7 +165,7 @@ def _lead(document: Document) -> None:
 def _live_result(document: Document) -> results.Summary | None:
     """A result that answers this join, and will be there for a while."""
     summary = results.find(results.join_key(document["fingerprint"]))
-    return summary if summary is not None and summary.expires_at - ledger.now() > ALMOST_EXPIRED else None
+    return summary if summary is not None and retention.can_answer(summary) else None
 
 
 def _answer_at_once(document: Document, summary: results.Summary) -> None:

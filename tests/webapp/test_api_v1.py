@@ -38,6 +38,10 @@ PAID = {
 NO_KEY = {"from": "orders", "as": "orders", "on": [{"local": "", "foreign": "userId"}]}
 
 
+#: What every address answers to beside what it is for.
+UNDESCRIBED = {"HEAD", "OPTIONS"}
+
+
 def assert_problem(answer: TestResponse, status: int) -> dict[str, Any]:
     assert (answer.status_code, answer.content_type) == (status, "application/problem+json")
     problem: dict[str, Any] = answer.get_json()
@@ -337,6 +341,12 @@ def test_the_api_is_described(client: FlaskClient) -> None:
     files = {rule for rule in rules if "<any" in rule}
     expected = rules - files | {f"/api/v1/tasks/{{task_id}}/result.{name}" for name in FORMATS}
     assert set(described["paths"]) == expected
+    methods: dict[str, set[str]] = {}
+    for rule in client.application.url_map.iter_rules():
+        if (path := str(rule).replace("<task_id>", "{task_id}")) in described["paths"]:
+            methods.setdefault(path, set()).update(rule.methods or set())
+    for path, allowed in methods.items():
+        assert set(described["paths"][path]) - {"parameters"} == {each.lower() for each in allowed - UNDESCRIBED}, path
     text = json.dumps(described)
     for reference in {part.split('"')[0] for part in text.split('"#/components/schemas/')[1:]}:
         assert reference in described["components"]["schemas"], reference

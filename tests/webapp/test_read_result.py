@@ -227,7 +227,7 @@ def test_a_result_is_kept_longer_but_not_for_ever(
     assert all(3_590 < seconds <= 3_660 for seconds in left), left
     assert ledger.find(long_result)["result_expires_at"] == kept.expires_at
     limited = settings().model_copy(update={"result_keep_seconds": 3_000})
-    monkeypatch.setattr("webapp.results.settings", lambda: limited)
+    monkeypatch.setattr("worker_tasks.retention.settings", lambda: limited)
     assert "Keep it until" not in client.get(f"/tasks/{long_result}/result").text
     press(client, long_result, "keeping")
     assert results.find(key) == kept

@@ -9,7 +9,7 @@ from kombu.utils.encoding import ensure_bytes
 from pymongo.errors import PyMongoError
 from redis.exceptions import LockError, RedisError
 
-from worker_tasks import leads, live, publishing, results, sources
+from worker_tasks import leads, live, publishing, results, retention, sources
 from worker_tasks.connections import Document, connections
 from worker_tasks.errors import (
     DovetailError,
@@ -331,7 +331,7 @@ def _publish(task_id: str, state: runs.State, parts: list[Part], key: str) -> Su
     writer = new_writer()
     if len(parts) > 1:
         runs.note_whole(task_id, state.run, writer)
-    seconds, complete = settings().result_ttl_seconds, state.stop is None
+    seconds, complete = int(retention.time_to_live().total_seconds()), state.stop is None
     return publishing.publish(state.run, parts, key, task_id, seconds, complete=complete, writer=writer)
 
 
