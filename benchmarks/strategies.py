@@ -7,6 +7,7 @@ from benchmarks import baselines
 from benchmarks.stack import Row, Servers, fill, ratio, timed
 from worker_tasks.connections import connections
 from worker_tasks.joins.catalog import Catalog
+from worker_tasks.joins.kinds import KINDS
 from worker_tasks.joins.pipeline import compile_pipeline
 from worker_tasks.joins.spec import JoinSpec, read
 from worker_tasks.joins.stages import matching
@@ -17,8 +18,8 @@ BEARABLE_SECONDS = 300
 
 
 def question(kind: str, shape: str, other: str, local: str, foreign: str) -> JoinSpec:
-    brings = {} if kind in {"semi", "anti"} else {"as": "matches", "shape": shape}
-    join = {"from": other, "kind": kind, "on": [{"local": local, "foreign": foreign}], **brings}
+    embedded = {"as": "matches", "shape": shape} if KINDS[kind].embeds else {}
+    join = {"from": other, "kind": kind, "on": [{"local": local, "foreign": foreign}], **embedded}
     return read({"database": "bench", "from": "users", "joins": [join]}, {"bench"})
 
 

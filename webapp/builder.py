@@ -69,10 +69,10 @@ def look_around(draft: Draft) -> Surroundings:
     joins = []
     for number, form in enumerate(draft.join_forms):
         joins.append(_around_join(draft, number, form, list(left), collections))
-        if form.brings and (other := joins[-1].look) is not None and form.shape.data != "count":
+        if form.embeds_documents and (other := joins[-1].look) is not None:
             name = draft.name_of(number)
             left += [LeftField(f"{name}.{each.path}", form.source.data, each) for each in other.fields]
-    brought = [draft.name_of(number) for number, form in enumerate(draft.join_forms) if form.brings]
+    brought = [draft.name_of(number) for number, form in enumerate(draft.join_forms) if form.embeds]
     draft.fields.choices = _ticked(fields, [*filter(None, brought), *(draft.fields.data or [])])
     return Surroundings(databases, collections, look, joins)
 

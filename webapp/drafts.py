@@ -15,6 +15,7 @@ from webapp.conditions import PARAMETER, Reader, TypeOf, rows_of
 from webapp.field_errors import FieldErrors
 from webapp.forms import TaskForm
 from webapp.join_words import DIRECTION_WORDS, KIND_WORDS, SHAPE_WORDS
+from worker_tasks.joins import kinds
 from worker_tasks.joins.spec import MAX_JOINS, JoinSpec
 
 #: Characters of an address that servers still take (gunicorn: of the whole request line).
@@ -129,8 +130,14 @@ class JoinForm(Form):
     limit = StringField("At most")
 
     @property
-    def brings(self) -> bool:
-        return self.kind.data not in {"semi", "anti"}
+    def embeds(self) -> bool:
+        kind = kinds.KINDS.get(self.kind.data)
+        return kind is None or kind.embeds
+
+    @property
+    def embeds_documents(self) -> bool:
+        shape = kinds.SHAPES.get(self.shape.data)
+        return self.embeds and (shape is None or shape.holds_documents)
 
 
 class Draft(TaskForm):
@@ -227,7 +234,7 @@ class Draft(TaskForm):
             "on": on,
             "match": reader.match(form, form.source.data),
         }
-        if form.brings:
+        if form.embeds:
             join |= {
                 "as": self.name_of(number),
                 "shape": form.shape.data,
@@ -255,7 +262,7 @@ class Draft(TaskForm):
             pairs = [f"{entry.form.local.data} = {entry.form.foreign.data}" for entry in form.on.entries]
             kind = KIND_WORDS[form.kind.data].format(left="rows", other=form.source.data)
             lines.append(("Join", f"{kind}, where {' and '.join(pairs)}"))
-            if form.brings:
+            if form.embeds:
                 lines.append(("Into", f"{self.name_of(number)}: {SHAPE_WORDS[form.shape.data]}"))
             lines += _lines_of(form)
         return lines

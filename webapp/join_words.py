@@ -5,6 +5,7 @@ import json
 import humanize
 
 from webapp.words import Document, listed
+from worker_tasks.joins.kinds import DEFAULT_KIND, DEFAULT_SHAPE, KINDS, SHAPES
 
 #: How each kind of join is said between two collections.
 KIND_WORDS = {
@@ -29,16 +30,22 @@ def join_sentence(join: Document) -> str:
     """A JoinSpec in a few words."""
     words, with_them = join["from"], []
     for each in join["joins"]:
-        kind = each.get("kind", "left")
-        if kind == "left":
+        kind = each.get("kind", DEFAULT_KIND)
+        if KINDS[kind].keeps_exactly_left:
             with_them.append(each["from"])
         else:
             words = KIND_WORDS[kind].format(left=words, other=each["from"])
     if with_them:
-        words = KIND_WORDS["left"].format(left=words, other=listed(with_them))
-    if any(each.get("shape") == "rows" for each in join["joins"]):
+        words = KIND_WORDS[DEFAULT_KIND].format(left=words, other=listed(with_them))
+    if any(map(repeats_rows, join["joins"])):
         words += ", a row for each match"
     return words[0].upper() + words[1:]
+
+
+def repeats_rows(join: Document) -> bool:
+    """Whether one collection is joined with a row for each match."""
+    shape = SHAPES.get(join.get("shape", DEFAULT_SHAPE))
+    return shape is not None and shape.repeats_rows
 
 
 def join_lines(join: Document) -> list[tuple[str, str]]:
@@ -47,11 +54,10 @@ def join_lines(join: Document) -> list[tuple[str, str]]:
     lines += _side_lines(join)
     for each in join["joins"]:
         pairs = " and ".join(_pair_words(pair) for pair in each["on"])
-        lines.append(
-            ("Join", f"{KIND_WORDS[each.get('kind', 'left')].format(left='rows', other=each['from'])}, where {pairs}")
-        )
+        kind = KIND_WORDS[each.get("kind", DEFAULT_KIND)].format(left="rows", other=each["from"])
+        lines.append(("Join", f"{kind}, where {pairs}"))
         if "as" in each:
-            lines.append(("Into", f"{each['as']}: {SHAPE_WORDS[each.get('shape', 'array')]}"))
+            lines.append(("Into", f"{each['as']}: {SHAPE_WORDS[each.get('shape', DEFAULT_SHAPE)]}"))
         lines += _side_lines(each)
     return lines
 

@@ -8,7 +8,7 @@ from typing import Any
 import humanize
 from celery import states
 
-from webapp.join_words import join_sentence
+from webapp.join_words import join_sentence, repeats_rows
 from webapp.words import Document, about, about_size, duration, exactly, seconds, share, size
 from worker_tasks.errors import InvalidInput
 from worker_tasks.ledger import FINAL_STATES
@@ -246,7 +246,7 @@ def _matched(task: Document, rows: int, rates: list[float | None]) -> list[Docum
         if unmatched is None or not rows:
             continue
         rate = rates[number] if number < len(rates) else None
-        if join.get("shape") == "rows":
+        if repeats_rows(join):
             # A row for each match: their number says nothing of how many of the left side have one.
             came = f"{humanize.intcomma(unmatched)} found none"
             lines.append({"label": f"Match in {join['from']}", "came": came, "expected": ""})

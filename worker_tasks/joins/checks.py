@@ -202,7 +202,7 @@ def _expected(
         if spec.fields_ is None or any(field.partition(".")[0] == facts.join.as_ for field in spec.fields_):
             size += added / max(factor, 1e-9) * facts.other.size * _share_of_fields(facts)
         rows *= factor
-        if facts.join.kind == "outer":
+        if facts.join.kind_traits.keeps_other:
             # Those of the other side that nothing of the left one matches.
             matched = facts.found * max(1.0, left_rows / max(1, facts.rows))
             rows += max(0.0, catalog.counted(facts.join.from_, facts.join.match) - matched)
@@ -215,17 +215,15 @@ def _expected(
 
 def _growth(facts: JoinFacts) -> tuple[float, float]:
     """Rows out of one row, and documents that are brought into them, on average."""
-    join, rate = facts.join, facts.rate or 0.0
-    kept_ = facts.kept
-    if join.kind == "semi":
-        return rate, 0.0
-    if join.kind == "anti":
+    kind, shape, rate = facts.join.kind_traits, facts.join.shape_traits, facts.rate or 0.0
+    if kind.excludes_matches:
         return 1 - rate, 0.0
-    inner = join.kind == "inner"
-    if join.shape == "rows":
-        return kept_ if inner else kept_ + (1 - rate), kept_
-    brought = {"array": kept_, "first": rate, "count": 0.0}[join.shape]
-    return rate if inner else 1.0, brought
+    if not kind.embeds:
+        return rate, 0.0
+    if shape.repeats_rows:
+        return facts.kept + (1 - rate if kind.keeps_left else 0.0), facts.kept
+    documents = rate if shape.takes_one else facts.kept
+    return 1.0 if kind.keeps_left else rate, documents if shape.holds_documents else 0.0
 
 
 def _kept_of(document: Document, fields: list[str] | None) -> Document:

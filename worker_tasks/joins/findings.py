@@ -102,7 +102,7 @@ def _of_key(facts: JoinFacts, place: int, key: KeyFacts, left: str) -> Iterator[
         cure = Cure(number, place, "local", close[0]) if meant else None
         yield Finding(Level.STOP, f"No document of {left} has {pair.local}.{meant}", number, cure)
     elif key.empty > FEW:
-        fate = "are left out" if join.kind in {"inner", "semi"} else "match nothing"
+        fate = "match nothing" if join.kind_traits.keeps_left else "are left out"
         yield Finding(Level.NOTE, f"{percent(key.empty)} of {left} have no {pair.local}; they {fate}.", number)
     if key.other.sampled and key.other.field(pair.foreign) is None:
         paths = [field.path for field in key.other.fields]
@@ -173,11 +173,11 @@ def _of_matches(facts: JoinFacts, left: str) -> Iterator[Finding]:
                 f"The filter on {join.from_} removes every match: without it {percent(facts.otherwise / facts.rows)} "
                 f"of {left} find one."
             )
-        level = Level.NOTE if join.kind == "anti" else Level.WARNING
+        level = Level.NOTE if join.kind_traits.excludes_matches else Level.WARNING
         yield Finding(level, text, number)
     else:
         level = Level.GOOD if rate >= FEW else Level.WARNING
-        nothing_left = rate == 1 and join.kind == "anti"
+        nothing_left = rate == 1 and join.kind_traits.excludes_matches
         about = "" if facts.is_whole or rate == 1 else "About "
         text = f"{about}{percent(rate)} of {left} find a match in {join.from_} by {on}"
         text += ", so none is left over." if nothing_left else "."
@@ -189,27 +189,27 @@ def _of_matches(facts: JoinFacts, left: str) -> Iterator[Finding]:
 
 
 def _of_amount(facts: JoinFacts, left: str) -> Iterator[Finding]:
-    join, number = facts.join, facts.number
-    if not join.brings or not facts.matches or not facts.matched:
+    join, number, shape = facts.join, facts.number, facts.join.shape_traits
+    if not join.embeds or not facts.matches or not facts.matched:
         return
     each = facts.matches / max(1, facts.matched) * facts.rows
-    if join.shape == "first" and each > 1 + FEW and not join.sort:
+    if shape.takes_one and each > 1 + FEW and not join.sort:
         text = f"Each match is one of {amount(each)} on average, and no order says which is the first."
         yield Finding(Level.WARNING, text, number)
-    elif join.shape == "rows" and each > 1 + FEW:
+    elif shape.repeats_rows and each > 1 + FEW:
         text = f"Each of {left} that matches is repeated {amount(each)} times on average: their values count as often."
         yield Finding(Level.NOTE, text, number)
-    elif join.shape == "array" and join.kind != "outer" and each == 1 and facts.is_unique:
+    elif shape.holds_list and not join.kind_traits.keeps_other and each == 1 and facts.is_unique:
         text = f"Each of {left} matches one of {join.from_} at most: the match alone is handier than a list of one."
         yield Finding(Level.NOTE, text, number, Cure(number, 0, "shape", "first"))
-    elif join.shape in {"array", "count"} and each > 1 + FEW:
+    elif not shape.takes_one and each > 1 + FEW:
         yield Finding(
             Level.NOTE,
             f"{amount(each)} documents of {join.from_} match each on average, {facts.most:,} at most.",
             number,
         )
     most = min(facts.most, join.limit or facts.most)
-    if join.shape == "array" and most * facts.other.size > DOCUMENT_BYTES and join.fields_ is None:
+    if shape.holds_list and most * facts.other.size > DOCUMENT_BYTES and join.fields_ is None:
         key = ", ".join(map(str, facts.most_key or []))
         size = most * facts.other.size / 2**20
         text = (

@@ -28,7 +28,7 @@ def joined(join: Join) -> list[Stage]:
 def _left_side(join: Join) -> list[Stage]:
     keys = {f"k{number}": left_value(pair) for number, pair in enumerate(join.on)}
     whole: Any = "$$ROOT"
-    if join.brings and join.shape in {"rows", "first"}:
+    if join.embeds and join.shape_traits.may_be_missing:
         # A field of this name gives way also where nothing matches.
         whole = {"$unsetField": {"field": join.as_, "input": "$$ROOT"}}
     return [{"$project": {"_id": 0, KEY: _usable(keys, "left"), LEFT: whole}}]
@@ -36,7 +36,7 @@ def _left_side(join: Join) -> list[Stage]:
 
 def _other_side(join: Join) -> list[Stage]:
     keys = {f"k{number}": f"${pair.foreign}" for number, pair in enumerate(join.on)}
-    whole = join.brings and join.shape != "count"
+    whole = join.embeds_documents
     # What is sorted by may be a field that is not kept.
     early = kept(None if not whole or join.sort or join.fields_ is None else [*join.fields_, "_id", *_foreign(join)])
     return [
@@ -58,42 +58,43 @@ def _usable(keys: dict[str, Any], side: str) -> Any:
 
 
 def _gathered(join: Join) -> Any:
-    if join.brings and join.shape != "count":
+    if join.embeds_documents:
         return {"$push": f"${OTHER}"}
     return {"$sum": f"${OTHER}"}
 
 
 def _chosen(join: Join) -> list[Stage]:
     """The groups that make rows, and of their matches those that are wanted."""
-    counted = not join.brings or join.shape == "count"
-    found: Any = {"$gt": 0} if counted else {"$ne": []}
-    found_nothing: Any = 0 if counted else []
-    chosen: Stage = {} if join.kind == "outer" else {LEFT: {"$ne": []}}
-    if join.kind in {"inner", "semi"}:
-        chosen[OTHER] = found
-    elif join.kind == "anti":
+    kind = join.kind_traits
+    found: Any = {"$ne": []} if join.embeds_documents else {"$gt": 0}
+    found_nothing: Any = [] if join.embeds_documents else 0
+    chosen: Stage = {} if kind.keeps_other else {LEFT: {"$ne": []}}
+    if kind.excludes_matches:
         chosen[OTHER] = found_nothing
+    elif kind.requires_match:
+        chosen[OTHER] = found
     return [{"$match": chosen}] if chosen else []
 
 
 def _rows(join: Join) -> list[Stage]:
-    if not join.brings:
+    shape = join.shape_traits
+    if not join.embeds:
         return [{"$unwind": f"${LEFT}"}, {"$replaceWith": f"${LEFT}"}]
-    if join.shape == "count":
+    if not shape.holds_documents:
         least: Any = {"$min": [f"${OTHER}", join.limit]} if join.limit else f"${OTHER}"
         return [{"$unwind": f"${LEFT}"}, {"$replaceWith": {"$mergeObjects": [f"${LEFT}", {join.as_: least}]}}]
     stages = _ordered_and_kept(join)
     matches: Any = f"${OTHER}"
-    limit = 1 if join.shape == "first" else join.limit
-    if join.kind == "outer":
+    limit = 1 if shape.takes_one else join.limit
+    if join.kind_traits.keeps_other:
         stages += _alone(join)
     elif limit is not None:
         stages.append({"$set": {OTHER: {"$slice": [matches, limit]}}})
     stages.append({"$unwind": f"${LEFT}"})
-    if join.shape == "first":
+    if shape.takes_one:
         first = {"$cond": [{"$isArray": matches}, {"$first": matches}, "$$REMOVE"]}
         stages.append({"$set": {OTHER: first}})
-    elif join.shape == "rows":
+    elif shape.repeats_rows:
         stages.append({"$unwind": {"path": matches, "preserveNullAndEmptyArrays": True}})
     return [*stages, {"$replaceWith": {"$mergeObjects": [f"${LEFT}", {join.as_: matches}]}}]
 
@@ -111,7 +112,7 @@ def _ordered_and_kept(join: Join) -> list[Stage]:
 def _alone(join: Join) -> list[Stage]:
     """What of the other side matches nothing becomes a row of its own in an outer join."""
     no_left = {"$eq": [f"${LEFT}", []]}
-    row = {join.as_: ["$$this"] if join.shape == "array" else "$$this"}
+    row = {join.as_: ["$$this"] if join.shape_traits.holds_list else "$$this"}
     rows = {"$map": {"input": f"${OTHER}", "in": row}}
     return [
         {

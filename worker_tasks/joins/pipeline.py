@@ -41,7 +41,7 @@ def compile_pipeline(spec: JoinSpec, strategy: Strategy) -> Aggregation:
             stages += grouping.joined(join)
         else:
             stages += _looked_up(join, step)
-            if join.kind == "outer":
+            if join.kind_traits.keeps_other:
                 stages.append(_unmatched_of_the_other_side(spec, join))
     return Aggregation(collection, first, stages + ordered(spec.sort, spec.limit) + kept(spec.fields_))
 
@@ -85,31 +85,33 @@ def _lookup(join: Join, step: Step, target: str, local: str) -> Stage:
 
 def _matches(join: Join) -> list[Stage]:
     """What is done to the matches of one row."""
-    if not join.brings:
+    if not join.embeds:
         return ordered([], 1) + kept(["_id"])
-    if join.shape == "first":
-        return ordered(join.sort, 1) + kept(join.fields_)
-    if join.shape == "count":
+    if not join.embeds_documents:
         return ordered([], join.limit) + kept(["_id"])
-    return ordered(join.sort, join.limit) + kept(join.fields_)
+    return ordered(join.sort, 1 if join.shape_traits.takes_one else join.limit) + kept(join.fields_)
 
 
 def _shaped(join: Join, target: str) -> list[Stage]:
-    some: Stage = {"$match": {target: {"$ne": []}}}
-    none: Stage = {"$match": {target: []}}
-    if join.kind == "semi":
-        return [some, {"$unset": target}]
-    if join.kind == "anti":
-        return [none, {"$unset": target}]
-    if join.shape == "rows":
-        keep = join.kind != "inner"
+    shape = join.shape_traits
+    if not join.embeds:
+        return [*_chosen(join, target), {"$unset": target}]
+    if shape.repeats_rows:
+        keep = join.kind_traits.keeps_left
         return [{"$unwind": {"path": f"${target}", "preserveNullAndEmptyArrays": keep}}]
-    stages = [some] if join.kind == "inner" else []
-    if join.shape == "first":
+    stages = _chosen(join, target)
+    if shape.takes_one:
         stages.append({"$set": {target: {"$first": f"${target}"}}})
-    elif join.shape == "count":
+    elif not shape.holds_documents:
         stages.append({"$set": {target: {"$size": f"${target}"}}})
     return stages
+
+
+def _chosen(join: Join, target: str) -> list[Stage]:
+    """Keeps the rows that the kind of join keeps, by the list of their matches."""
+    if join.kind_traits.excludes_matches:
+        return [{"$match": {target: []}}]
+    return [] if join.kind_traits.keeps_left else [{"$match": {target: {"$ne": []}}}]
 
 
 def _swapped(spec: JoinSpec, join: Join) -> list[Stage]:
@@ -152,7 +154,7 @@ def _turned(join: Join) -> list[KeyPair]:
 def _unmatched_of_the_other_side(spec: JoinSpec, join: Join) -> Stage:
     """What an outer join adds: the same join from the other side, as an anti join."""
     back = Join(from_=spec.from_, kind="anti", on=_turned(join), match=spec.match)
-    alone: Any = ["$$ROOT"] if join.shape == "array" else "$$ROOT"
+    alone: Any = ["$$ROOT"] if join.shape_traits.holds_list else "$$ROOT"
     return {
         "$unionWith": {
             "coll": join.from_,

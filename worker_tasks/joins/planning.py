@@ -117,7 +117,7 @@ def make_plan(spec: JoinSpec, key: str, comment: str, *, divided: bool = True) -
 
 def is_divisible(spec: JoinSpec, strategy: Strategy) -> bool:
     """Whether each document of the left side can be joined without looking at the others of it."""
-    whole = spec.sort or spec.limit is not None or any(join.kind == "outer" for join in spec.joins)
+    whole = spec.sort or spec.limit is not None or any(join.kind_traits.keeps_other for join in spec.joins)
     return not whole and all(step.way is not Way.ONE_PASS for step in strategy.steps)
 
 
@@ -216,7 +216,7 @@ def _steps(spec: JoinSpec, strategy: Strategy, catalog: Catalog) -> list[Documen
 
 
 def _watched(spec: JoinSpec) -> list[str]:
-    watched = [join for join in spec.joins if join.kind in {"left", "outer"} and _is_kept(join, spec.fields_)]
+    watched = [join for join in spec.joins if join.kind_traits.keeps_left and _is_kept(join, spec.fields_)]
     return [join.as_ for join in watched if join.as_ is not None]
 
 
@@ -225,11 +225,11 @@ def _is_kept(join: Join, fields: list[str] | None) -> bool:
     if fields is None or join.as_ in fields:
         return True
     # Nothing is inside of a count.
-    return join.shape != "count" and any(field.startswith(f"{join.as_}.") for field in fields)
+    return join.shape_traits.holds_documents and any(field.startswith(f"{join.as_}.") for field in fields)
 
 
 def _total(spec: JoinSpec, catalog: Catalog) -> int | None:
-    one_each = all(join.kind == "left" and join.shape != "rows" for join in spec.joins)
+    one_each = all(join.kind_traits.keeps_exactly_left and not join.shape_traits.repeats_rows for join in spec.joins)
     if not one_each:
         return None
     return catalog.left_count if spec.limit is None else min(catalog.left_count, spec.limit)

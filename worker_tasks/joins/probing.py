@@ -284,10 +284,10 @@ def _plain(text: str) -> str:
 
 def capped(join: Join) -> Join:
     """The same join with few matches for each row."""
-    if not join.brings or join.shape in {"first", "count"}:
+    if not (join.embeds and join.shape_traits.needs_all):
         return join
     limit = min(join.limit or SAMPLE_MATCHES, SAMPLE_MATCHES)
-    return join.model_copy(update={"kind": "left" if join.kind == "outer" else join.kind, "limit": limit})
+    return join.model_copy(update={"kind": join.kind_traits.one_sided or join.kind, "limit": limit})
 
 
 def _lookup(join: Join, catalog: Catalog) -> Step:

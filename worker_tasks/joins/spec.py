@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from worker_tasks.errors import InvalidInput
 from worker_tasks.joins import filters
+from worker_tasks.joins.kinds import DEFAULT_KIND, DEFAULT_SHAPE, KINDS, SHAPES, JoinKind, Kind, MatchShape, Shape
 from worker_tasks.joins.names import collection_complaint, path_complaint
 
 MAX_JOINS = 6
@@ -22,8 +23,6 @@ MAX_SORT_FIELDS = 10
 MAX_LIMIT = 100_000_000
 MAX_MATCHES = 1_000_000
 
-Kind = Literal["left", "inner", "semi", "anti", "outer"]
-Shape = Literal["array", "rows", "first", "count"]
 #: BSON types that a left key can be converted to, by the names that MongoDB's ``$convert`` takes.
 Cast = Literal["string", "int", "long", "double", "objectId", "date"]
 
@@ -72,34 +71,48 @@ class Join(_Model):
 
     from_: CollectionName = Field(alias="from")
     as_: NewField | None = Field(default=None, alias="as")
-    kind: Kind = "left"
+    kind: Kind = DEFAULT_KIND
     on: Annotated[list[KeyPair], Field(min_length=1, max_length=MAX_PAIRS)]
     match: Filter = Field(default_factory=dict)
     fields_: Fields | None = Field(default=None, alias="fields")
     sort: Sort = Field(default_factory=list)
     limit: Annotated[int, Field(ge=1, le=MAX_MATCHES)] | None = None
-    shape: Shape = "array"
+    shape: Shape = DEFAULT_SHAPE
 
     @property
-    def brings(self) -> bool:
+    def kind_traits(self) -> JoinKind:
+        return KINDS[self.kind]
+
+    @property
+    def shape_traits(self) -> MatchShape:
+        return SHAPES[self.shape]
+
+    @property
+    def embeds(self) -> bool:
         """Whether it adds a field to the rows, and does not only choose among them."""
-        return self.kind not in {"semi", "anti"}
+        return self.kind_traits.embeds
+
+    @property
+    def embeds_documents(self) -> bool:
+        """Whether the field that it adds holds what matches."""
+        return self.embeds and self.shape_traits.holds_documents
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.brings and self.as_ is None:
+        if self.embeds and self.as_ is None:
             raise ValueError("as: is missing: name the field that the matches go into.")
-        if not self.brings:
+        if not self.embeds:
             given = {"as_", "fields_", "sort", "limit", "shape"} & self.model_fields_set
             if given:
                 named = ", ".join(sorted(field.rstrip("_") for field in given))
                 raise ValueError(f"{named}: has no meaning in a {self.kind} join, which brings nothing in.")
-        if self.kind == "outer" and self.shape == "count":
+        if self.kind_traits.keeps_other and not self.shape_traits.holds_documents:
             raise ValueError(
-                "shape: count has no meaning in an outer join: what matches nothing has no row to count in."
+                f"shape: {self.shape} has no meaning in an {self.kind} join: "
+                "what matches nothing has no row to count in."
             )
-        if self.kind == "outer" and self.limit is not None:
-            raise ValueError("limit: an outer join keeps everything from both sides.")
+        if self.kind_traits.keeps_other and self.limit is not None:
+            raise ValueError(f"limit: an {self.kind} join keeps everything from both sides.")
         return self
 
 
@@ -118,8 +131,8 @@ class JoinSpec(_Model):
     def _consistent(self) -> Self:
         seen: set[str] = set()
         for number, join in enumerate(self.joins):
-            if join.kind == "outer" and number:
-                raise ValueError(f"joins.{number}.kind: only the first join can be an outer one.")
+            if join.kind_traits.first_only and number:
+                raise ValueError(f"joins.{number}.kind: only the first join can be an {join.kind} one.")
             for place, pair in enumerate(join.on):
                 if complaint := self._complaint_about_key(pair.local, self.joins[:number]):
                     raise ValueError(f"joins.{number}.on.{place}.local: {complaint}")
@@ -134,8 +147,8 @@ class JoinSpec(_Model):
         for join in before:
             if join.as_ != head:
                 continue
-            if join.shape == "count" and rest:
-                return f"{head} is a number: that join has the shape count."
+            if rest and not join.shape_traits.holds_documents:
+                return f"{head} is a number: that join has the shape {join.shape}."
             kept = join.fields_
             if kept is not None and rest and not any(_overlap(rest, field) for field in kept):
                 return f"{rest} is not among the fields that {head} keeps."

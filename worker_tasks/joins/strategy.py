@@ -126,7 +126,7 @@ def costs_of(join: Join, facts: Facts) -> dict[Way, float]:
         Way.ONE_PASS: (left + other.count) * ONE_PASS + size * ONE_PASS_BYTE,
     }
     if other.serves([pair.foreign for pair in join.on]):
-        with_index = INDEXED_ROWS if join.shape == "rows" else INDEXED
+        with_index = INDEXED_ROWS if join.shape_traits.repeats_rows else INDEXED
         costs[Way.INDEX] = left * (with_index if bare else INDEXED_PIPELINE)
     elif bare and other.count <= HASHED_COUNT and 0 < other.size <= HASHED_BYTES:
         costs[Way.HASH] = (left + other.count) * HASHED
@@ -150,12 +150,13 @@ def is_bare(join: Join, other: Known) -> bool:
     if len(join.on) > 1 or join.match or join.sort or join.limit or join.fields_:
         return False
     # Where the matches are not wanted themselves, they must not become a document that is too big.
-    return (join.brings and join.shape in {"array", "rows"}) or other.size <= FITS_BYTES
+    return (join.embeds and join.shape_traits.needs_all) or other.size <= FITS_BYTES
 
 
 def _may_swap(spec: JoinSpec, join: Join, facts: Facts) -> bool:
     """Flat rows of what matches are the same from either side, if the left one has the index."""
-    whole = join.kind == "inner" and join.shape == "rows" and not join.sort and join.limit is None
+    flat = join.embeds and join.kind_traits.requires_match and join.shape_traits.repeats_rows
+    whole = flat and not join.sort and join.limit is None
     locals_ = [pair.local for pair in join.on]
     return whole and not any(pair.cast for pair in join.on) and facts.known(spec.from_).serves(locals_)
 
@@ -172,8 +173,8 @@ def _may_be_list(spec: JoinSpec, path: str, facts: Facts) -> bool:
     """Whether a field of the left side, perhaps one that an earlier join brought, can hold a list or lead to one."""
     head, _, rest = path.partition(".")
     for join in spec.joins:
-        if join.as_ == head and join.brings:
-            return join.shape == "array" or (bool(rest) and facts.holds_lists(join.from_, rest))
+        if join.as_ == head and join.embeds:
+            return join.shape_traits.holds_list or (bool(rest) and facts.holds_lists(join.from_, rest))
     return facts.holds_lists(spec.from_, path)
 
 

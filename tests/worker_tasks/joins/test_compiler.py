@@ -106,7 +106,7 @@ def join(chance: random.Random, number: int, before: list[Join]) -> Join:
         local = chance.choice(PATHS)
         if (
             before
-            and before[0].brings
+            and before[0].embeds
             and before[0].shape != "count"
             and before[0].fields_ is None
             and chance.random() < 0.5
