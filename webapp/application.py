@@ -65,7 +65,7 @@ FILTERS: dict[ModuleType, tuple[str, ...]] = {
     forms: ("as_written",),
 }
 FUNCTIONS: dict[ModuleType, tuple[str, ...]] = {
-    join_words: ("join_lines", "join_sentence", "kind_words"),
+    join_words: ("join_lines", "join_sentence", "kind_traits", "kind_words"),
     presentation: (
         *("can_be_cancelled", "cancel_receipt", "icon_of", "is_final", "join_outcome", "metadata_rows", "page_title"),
         *("returned", "sentence", "state_words", "status_line", "timeline", "what_came"),

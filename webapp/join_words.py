@@ -5,7 +5,7 @@ import json
 import humanize
 
 from webapp.words import Document, listed
-from worker_tasks.joins.kinds import DEFAULT_KIND, DEFAULT_SHAPE, KINDS, SHAPES
+from worker_tasks.joins.kinds import DEFAULT_KIND, DEFAULT_SHAPE, KINDS, SHAPES, JoinKind
 
 #: How each kind of join is said between two collections.
 KIND_WORDS = {
@@ -80,6 +80,11 @@ def _side_lines(side: Document) -> list[tuple[str, str]]:
     if side.get("limit"):
         lines.append(("At most", humanize.intcomma(side["limit"])))
     return lines
+
+
+def kind_traits(kind: str) -> JoinKind:
+    """Which rows a kind of join keeps, as its drawing shows."""
+    return KINDS[kind]
 
 
 def kind_words(kind: str, left: str, other: str) -> str:
