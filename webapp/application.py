@@ -59,7 +59,7 @@ FILTERS: dict[ModuleType, tuple[str, ...]] = {
         *("about", "about_size", "ago", "bson_value", "columns_of", "duration", "exactly"),
         *("has_lists", "instant_of", "joined_columns", "listed", "seconds", "share", "size"),
     ),
-    join_words: ("as_curl", "as_json"),
+    join_words: ("as_curl", "as_json", "cast_name"),
     presentation: ("pace", "percent"),
     builder: ("input_mode", "pairs_as_json"),
     forms: ("as_written",),

@@ -11,7 +11,8 @@ from webapp import field_errors
 from webapp.drafts import Draft
 from webapp.words import share
 from worker_tasks.errors import InvalidInput
-from worker_tasks.joins.sampling import Field, Look, collections_of, kind_of, look_at
+from worker_tasks.joins.bson_types import NUMBER, kind_of, words_of
+from worker_tasks.joins.sampling import Field, Look, collections_of, look_at
 from worker_tasks.joins.suggestions import LeftField, Suggestion, suggest
 from worker_tasks.settings import settings
 
@@ -203,21 +204,11 @@ def type_of(database: str) -> Any:
     return main_type
 
 
-TYPE_WORDS = {
-    "string": "text",
-    "objectId": "ObjectId",
-    "bool": "true or false",
-    "array": "list",
-    "object": "document",
-    "binData": "binary",
-}
-
-
 def field_words(found: Field | None) -> str:
     """``text, 84 % filled``: what is known of a field, briefly."""
     if found is None:
         return ""
-    kinds = list(dict.fromkeys(TYPE_WORDS.get(kind_of(name), name) for name in found.types))
+    kinds = list(dict.fromkeys(words_of(name) for name in found.types))
     words = " or ".join(kinds[:2]) or "always empty"
     if found.filled == 1:
         return words
@@ -237,5 +228,5 @@ def pairs_as_json(suggestion: Any) -> str:
 
 def input_mode(row: Any, found: Any) -> str:
     """The keys that a phone should show for the value of a condition."""
-    written = row.type.data or ("number" if found is not None and kind_of(found.main_type) == "number" else "")
+    written = row.type.data or ("number" if found is not None and kind_of(found.main_type) == NUMBER else "")
     return "decimal" if written in {"number", "decimal"} else "text"

@@ -15,7 +15,7 @@ from webapp.conditions import PARAMETER, Reader, TypeOf, rows_of
 from webapp.field_errors import FieldErrors
 from webapp.forms import TaskForm
 from webapp.join_words import DIRECTION_WORDS, KIND_WORDS, SHAPE_WORDS
-from worker_tasks.joins import kinds
+from worker_tasks.joins import casts, kinds
 from worker_tasks.joins.spec import MAX_JOINS, JoinSpec
 
 #: Characters of an address that servers still take (gunicorn: of the whole request line).
@@ -53,12 +53,7 @@ TYPES = [
 
 CASTS = [
     SelectChoice("", "as it is"),
-    SelectChoice("string", "as text"),
-    SelectChoice("int", "as int"),
-    SelectChoice("long", "as long"),
-    SelectChoice("double", "as double"),
-    SelectChoice("objectId", "as ObjectId"),
-    SelectChoice("date", "as date"),
+    *(SelectChoice(each.name, f"as {each.label}") for each in casts.CASTS.values()),
 ]
 
 DIRECTIONS = [SelectChoice(str(way), words) for way, words in DIRECTION_WORDS.items()]

@@ -5,6 +5,7 @@ import json
 import humanize
 
 from webapp.words import Document, listed
+from worker_tasks.joins.casts import CASTS
 from worker_tasks.joins.kinds import DEFAULT_KIND, DEFAULT_SHAPE, KINDS, SHAPES, JoinKind
 
 #: How each kind of join is said between two collections.
@@ -65,6 +66,11 @@ def join_lines(join: Document) -> list[tuple[str, str]]:
 def _pair_words(pair: Document) -> str:
     local = f"{pair['local']} as {pair['cast']}" if pair.get("cast") else pair["local"]
     return f"{local} = {pair['foreign']}"
+
+
+def cast_name(cast: str) -> str:
+    """The type that a cast converts to, as its name is commonly spelled."""
+    return CASTS[cast].type_name
 
 
 def _side_lines(side: Document) -> list[tuple[str, str]]:

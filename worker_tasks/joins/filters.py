@@ -11,6 +11,7 @@ from typing import Any
 from bson import json_util
 from bson.errors import BSONError
 
+from worker_tasks.joins.bson_types import BSON_TYPES
 from worker_tasks.joins.names import path_complaint
 
 MAX_DEPTH = 6
@@ -23,11 +24,6 @@ Complaint = tuple[str, str]
 
 #: The typed scalars of Extended JSON that stand for a value that JSON can not say.
 TYPED = frozenset({"$oid", "$date", "$numberDecimal", "$numberLong", "$numberInt", "$numberDouble", "$uuid"})
-#: MongoDB's names of types, as ``$type`` takes them.
-TYPES = frozenset(
-    {"double", "string", "object", "array", "binData", "objectId", "bool", "date", "null", "int", "long", "decimal"}
-    | {"number", "timestamp", "regex", "minKey", "maxKey"}
-)
 
 
 class FilterError(ValueError):
@@ -179,8 +175,8 @@ def _require_bool(operand: Any, at: str) -> None:
 
 def _require_type(operand: Any, at: str) -> None:
     for name in operand if isinstance(operand, list) and operand else [operand]:
-        if not (isinstance(name, str) and name in TYPES):
-            raise FilterError(at, f"must be one of {', '.join(sorted(TYPES))}.")
+        if not (isinstance(name, str) and name in BSON_TYPES):
+            raise FilterError(at, f"must be one of {', '.join(sorted(BSON_TYPES))}.")
 
 
 def _require_search(operand: Any, at: str) -> None:

@@ -7,8 +7,9 @@ from enum import StrEnum
 from typing import Any
 
 from worker_tasks.joins import mongosh
+from worker_tasks.joins.bson_types import kind_of, plural_of
 from worker_tasks.joins.probing import JoinFacts, KeyFacts
-from worker_tasks.joins.sampling import Look, kind_of
+from worker_tasks.joins.sampling import Look
 from worker_tasks.joins.spec import Join
 from worker_tasks.joins.strategy import Step, Way
 
@@ -51,24 +52,6 @@ class Finding:
 
     def to_document(self) -> dict[str, Any]:
         return asdict(self) | {"level": str(self.level)}
-
-
-WORDS = {
-    "string": "text",
-    "objectId": "ObjectIds",
-    "number": "numbers",
-    "date": "dates",
-    "bool": "true or false",
-    "object": "documents",
-    "array": "lists",
-    "binData": "binary data",
-    "timestamp": "timestamps",
-}
-
-
-def words_of(kind: str) -> str:
-    """A kind of value, as people call it."""
-    return WORDS.get(kind, kind)
 
 
 def percent(share: float) -> str:
@@ -155,7 +138,7 @@ def _kinds(types: dict[str, float]) -> dict[str, float]:
 
 
 def _listed(kinds: dict[str, float]) -> str:
-    return " and ".join(map(words_of, kinds))
+    return " and ".join(map(plural_of, kinds))
 
 
 def _of_matches(facts: JoinFacts, left: str) -> Iterator[Finding]:

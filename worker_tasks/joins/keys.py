@@ -4,7 +4,8 @@ from typing import Any
 
 from bson import Binary
 
-from worker_tasks.joins.spec import Cast, KeyPair
+from worker_tasks.joins.casts import Cast
+from worker_tasks.joins.spec import KeyPair
 
 Expression = Any
 

@@ -15,14 +15,16 @@ from pymongo.errors import OperationFailure
 
 from worker_tasks.connections import Document, within
 from worker_tasks.errors import TookTooLong
+from worker_tasks.joins.bson_types import kind_of
+from worker_tasks.joins.casts import Cast, cast_to
 from worker_tasks.joins.catalog import Catalog
 from worker_tasks.joins.keys import NOTHING, left_key
 from worker_tasks.joins.pipeline import compile_pipeline
-from worker_tasks.joins.sampling import WHOLE_DOCUMENTS, Look, draw, kind_of, look_at
-from worker_tasks.joins.spec import Cast, Join, JoinSpec, KeyPair
+from worker_tasks.joins.sampling import WHOLE_DOCUMENTS, Look, draw, look_at
+from worker_tasks.joins.spec import Join, JoinSpec, KeyPair
 from worker_tasks.joins.stages import Stage, matching
 from worker_tasks.joins.strategy import Step, Strategy, Way, is_bare
-from worker_tasks.joins.suggestions import cast_to, repr_key
+from worker_tasks.joins.suggestions import repr_key
 from worker_tasks.sources import default_source
 
 #: Documents of the left side that are taken through the join.

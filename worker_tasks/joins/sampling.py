@@ -4,12 +4,9 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from typing import Any, Self
 
 import orjson
-from bson import Binary, Decimal128, Int64, ObjectId, Regex, Timestamp
-from bson.datetime_ms import DatetimeMS
 from kombu.utils.encoding import ensure_bytes
 from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
@@ -18,6 +15,7 @@ from worker_tasks import live
 from worker_tasks.connections import Document, connections, within
 from worker_tasks.errors import TookTooLong
 from worker_tasks.joins import filters
+from worker_tasks.joins.bson_types import kind_of, type_of
 from worker_tasks.joins.catalog import COMMAND_NOT_SUPPORTED_ON_VIEW, readable
 from worker_tasks.joins.names import collection_complaint, path_complaint
 from worker_tasks.sources import default_source
@@ -34,37 +32,6 @@ MAX_DEPTH, MAX_ELEMENTS = 3, 20
 MAX_FIELDS, MAX_COLLECTIONS = 300, 200
 #: Seconds that what was seen is remembered in Redis.
 KEPT_SECONDS = 120
-
-#: Python's types as pymongo makes them of BSON, by the names that MongoDB's ``$type`` takes.
-_TYPES: dict[type, str] = {
-    str: "string",
-    bool: "bool",
-    int: "int",
-    Int64: "long",
-    float: "double",
-    Decimal128: "decimal",
-    ObjectId: "objectId",
-    datetime: "date",
-    DatetimeMS: "date",
-    dict: "object",
-    list: "array",
-    type(None): "null",
-    Binary: "binData",
-    bytes: "binData",
-    Regex: "regex",
-    Timestamp: "timestamp",
-}
-NUMBERS = frozenset({"int", "long", "double", "decimal"})
-
-
-def type_of(value: Any) -> str:
-    """The name of a value's BSON type; ``other`` where it is a rare one."""
-    return _TYPES.get(type(value), "other")
-
-
-def kind_of(type_name: str) -> str:
-    """What can match at all: every number matches every other kind of number."""
-    return "number" if type_name in NUMBERS else type_name
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from worker_tasks.errors import InvalidInput
 from worker_tasks.joins import filters
+from worker_tasks.joins.casts import Cast
 from worker_tasks.joins.kinds import DEFAULT_KIND, DEFAULT_SHAPE, KINDS, SHAPES, JoinKind, Kind, MatchShape, Shape
 from worker_tasks.joins.names import collection_complaint, path_complaint
 
@@ -22,9 +23,6 @@ MAX_FIELDS = 200
 MAX_SORT_FIELDS = 10
 MAX_LIMIT = 100_000_000
 MAX_MATCHES = 1_000_000
-
-#: BSON types that a left key can be converted to, by the names that MongoDB's ``$convert`` takes.
-Cast = Literal["string", "int", "long", "double", "objectId", "date"]
 
 
 def _path(path: str) -> str:

@@ -13,8 +13,9 @@ from kombu.utils.encoding import ensure_bytes
 from worker_tasks import live
 from worker_tasks.connections import Document, connections, within
 from worker_tasks.errors import TookTooLong
-from worker_tasks.joins.sampling import KEPT_SECONDS, Field, Look, draw, kind_of, look_at, type_of, values_at
-from worker_tasks.joins.spec import Cast
+from worker_tasks.joins.bson_types import NUMBER, kind_of, type_of
+from worker_tasks.joins.casts import CASTS, Cast, cast_to
+from worker_tasks.joins.sampling import KEPT_SECONDS, Field, Look, draw, look_at, values_at
 from worker_tasks.sources import default_source
 
 #: Seconds that all tries may take, and one of them.
@@ -31,8 +32,6 @@ LEAST_RATE, TELLING_NAMES = 0.05, 3.0
 GOOD_RATE = 0.3
 #: Likeness of several fields that are unique together.
 TOGETHER = 6.5
-
-HEXADECIMAL_ID = re.compile(r"[0-9a-fA-F]{24}")
 
 
 @dataclass(frozen=True)
@@ -165,19 +164,6 @@ def _cast_between(local: Field, foreign: Field) -> Cast | None:
     return cast_to(local.main_type, foreign.main_type)
 
 
-def cast_to(local: str, foreign: str) -> Cast | None:
-    """What makes a value of one BSON type comparable with those of another; None where nothing sensible does."""
-    if foreign == "objectId" and local == "string":
-        return "objectId"
-    if foreign == "string" and (local in {"objectId", "bool"} or kind_of(local) == "number"):
-        return "string"
-    if kind_of(foreign) == "number" and local == "string":
-        return "double" if foreign in {"double", "decimal"} else "long"
-    if foreign == "date" and local == "string":
-        return "date"
-    return None
-
-
 class _Tries:
     """Looks up values of the left side in the other collection, until the time is used up."""
 
@@ -190,8 +176,8 @@ class _Tries:
 
     def rate(self, local: LeftField, foreign: str, cast: Cast | None) -> float | None:
         """The share of values that are found; None where that was not tried."""
-        if cast == "date":
-            return None  # only MongoDB knows which texts it takes for dates
+        if cast is not None and CASTS[cast].estimate is None:
+            return None
         values = _converted(self._sample(local.collection), local.field.path, cast)
         return self._rate(values, self._collection, self._other, foreign)
 
@@ -226,26 +212,16 @@ class _Tries:
 def _converted(documents: list[Document], path: str, cast: Cast | None) -> list[Any]:
     values = [value for document in documents for value in values_at(document, path) if not isinstance(value, dict)]
     unique = list({repr_key(value): value for value in values}.values())[:TRIED_VALUES]
-    if cast is None:
+    estimate = None if cast is None else CASTS[cast].estimate
+    if estimate is None:
         return unique
-    return [converted for value in unique if (converted := _convert(value, cast)) is not None]
-
-
-def _convert(value: Any, cast: Cast) -> Any:
-    """Roughly what MongoDB's ``$convert`` makes of it, for an estimate; None where it can not."""
-    if cast == "objectId":
-        return ObjectId(value) if isinstance(value, str) and HEXADECIMAL_ID.fullmatch(value) else None
-    if cast == "string":
-        return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
-    if cast in {"int", "long", "double"}:
-        return float(value) if re.fullmatch(r"-?\d+(\.\d+)?", str(value)) else None
-    return None
+    return [converted for value in unique if (converted := estimate(value)) is not None]
 
 
 def repr_key(value: Any) -> tuple[str, Any]:
     """A value as a key that equals another one exactly if MongoDB would match the two."""
     kind = kind_of(type_of(value))
-    if kind == "number":
+    if kind == NUMBER:
         number = value.to_decimal() if hasattr(value, "to_decimal") else value
         return kind, number if number == number else "NaN"  # noqa: PLR0124 - that is how NaN is told
     return kind, value if isinstance(value, str | ObjectId | bool) else repr(value)

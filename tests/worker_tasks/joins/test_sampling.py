@@ -10,6 +10,7 @@ from bson.datetime_ms import DatetimeMS
 from pymongo.database import Database
 
 from worker_tasks.connections import Document, connections
+from worker_tasks.joins.bson_types import kind_of, type_of
 from worker_tasks.joins.sampling import (
     MAX_DEPTH,
     SAMPLE_DOCUMENTS,
@@ -18,10 +19,8 @@ from worker_tasks.joins.sampling import (
     Look,
     collections_of,
     draw,
-    kind_of,
     look_at,
     mean_size,
-    type_of,
     values_at,
 )
 

@@ -11,8 +11,7 @@ from pymongo.database import Database
 from tests.support import eventually
 from worker_tasks.connections import Document, connections
 from worker_tasks.joins.sampling import look_at
-from worker_tasks.joins.spec import Cast
-from worker_tasks.joins.suggestions import MAX_TOLD, LeftField, Pair, Suggestion, cast_to, repr_key, suggest
+from worker_tasks.joins.suggestions import MAX_TOLD, LeftField, Pair, Suggestion, repr_key, suggest
 
 NAME = "suggestions"
 
@@ -171,25 +170,6 @@ def test_what_was_proposed_is_remembered_for_a_while(database: Database[Document
     database.pens.delete_many({})
     assert suggested("caps", "pens") == first == [Suggestion((Pair("penId", "_id"),), 1.0)]
     assert 0 < connections().results.ttl(f"key_suggestions:{NAME}.caps:.pens") <= 120
-
-
-@pytest.mark.parametrize(
-    ("local", "foreign", "cast"),
-    [
-        ("string", "objectId", "objectId"),
-        ("objectId", "string", "string"),
-        ("int", "string", "string"),
-        ("string", "int", "long"),
-        ("string", "double", "double"),
-        ("string", "decimal", "double"),
-        ("string", "date", "date"),
-        ("date", "objectId", None),
-        ("object", "string", None),
-        ("int", "objectId", None),
-    ],
-)
-def test_the_conversion_follows_from_both_types(local: str, foreign: str, cast: Cast | None) -> None:
-    assert cast_to(local, foreign) == cast
 
 
 @pytest.mark.parametrize(
