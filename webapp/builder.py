@@ -9,9 +9,10 @@ from wtforms.fields.choices import SelectChoice
 
 from webapp import field_errors
 from webapp.drafts import Draft
+from webapp.value_types import value_type
 from webapp.words import share
 from worker_tasks.errors import InvalidInput
-from worker_tasks.joins.bson_types import NUMBER, kind_of, words_of
+from worker_tasks.joins.bson_types import words_of
 from worker_tasks.joins.sampling import Field, Look, collections_of, look_at
 from worker_tasks.joins.suggestions import LeftField, Suggestion, suggest
 from worker_tasks.settings import settings
@@ -228,5 +229,4 @@ def pairs_as_json(suggestion: Any) -> str:
 
 def input_mode(row: Any, found: Any) -> str:
     """The keys that a phone should show for the value of a condition."""
-    written = row.type.data or ("number" if found is not None and kind_of(found.main_type) == NUMBER else "")
-    return "decimal" if written in {"number", "decimal"} else "text"
+    return value_type(row.type.data, None if found is None else found.main_type).input_mode

@@ -3,30 +3,13 @@
 import json
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any
+
+from webapp.operators import BY_MONGODB, Operand, operator_of
+from webapp.value_types import BY_WRAPPER, value_type
 
 #: A value that is asked for when a saved join is run.
 PARAMETER = re.compile(r"\{([a-z][a-z0-9_]{0,39})\}")
-
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-
-#: Operators that take no value.
-BARE = frozenset({"there", "missing"})
-
-#: What a value is written as, by the BSON type of the field.
-WRITTEN = {
-    "int": "number",
-    "long": "number",
-    "double": "number",
-    "decimal": "decimal",
-    "date": "date",
-    "objectId": "objectId",
-    "bool": "bool",
-}
-
-OPERATOR_NAMES = {"$ne": "ne", "$gt": "gt", "$gte": "gte", "$lt": "lt", "$lte": "lte", "$in": "in", "$nin": "nin"}
-
 
 #: The BSON type of most values of a path in a collection; None where it is not known.
 TypeOf = Callable[[str, str], str | None]
@@ -55,23 +38,22 @@ class Reader:
         return merged(conditions)
 
     def _condition(self, row: Any, collection: str) -> Any:
-        operator = row.operator.data
-        if operator in BARE:
-            return {"$ne": None} if operator == "there" else None
+        operator = operator_of(row.operator.data)
+        if operator.operand is Operand.NOTHING:
+            return operator.condition(None)
         text = row.value.data or ""
         if named := PARAMETER.fullmatch(text.strip()):
             if named[1] not in self._given:
                 raise ValueError(f"{named[1]} is asked for when the saved join is run: save it, or give a value here.")
             text = self._given[named[1]]
-        if operator in {"contains", "starts"}:
+        if operator.operand is Operand.TEXT:
             if not text:
                 raise ValueError("Give the text to look for.")
-            return {"$regex": f"^{text}" if operator == "starts" else text}
-        written = row.type.data or WRITTEN.get(self._type_of(collection, row.field.data) or "", "string")
-        if operator in {"in", "nin"}:
-            return {f"${operator}": [value_of(part.strip(), written) for part in text.split(",") if part.strip()]}
-        value = value_of(text, written)
-        return value if operator == "eq" else {f"${operator}": value}
+            return operator.condition(text)
+        read = value_type(row.type.data, self._type_of(collection, row.field.data)).read
+        if operator.operand is Operand.VALUES:
+            return operator.condition([read(part.strip()) for part in text.split(",") if part.strip()])
+        return operator.condition(read(text))
 
     def _raw(self, form: Any) -> dict[str, Any]:
         text = (form.raw.data or "").strip()
@@ -104,43 +86,6 @@ class Reader:
         self.errors.setdefault(field.name, []).append(message)
 
 
-def value_of(text: str, written: str) -> Any:
-    """A value as Extended JSON, from what was typed.
-
-    Raises:
-        ValueError: it is none of this type; says so.
-    """
-    stripped = text.strip()
-    if written == "number":
-        if not NUMBER.fullmatch(stripped):
-            raise ValueError(f"“{text}” is no number.")
-        return int(stripped) if re.fullmatch(r"[+-]?\d+", stripped) else float(stripped)
-    if written == "decimal":
-        if not NUMBER.fullmatch(stripped):
-            raise ValueError(f"“{text}” is no number.")
-        return {"$numberDecimal": stripped}
-    if written == "date":
-        return {"$date": _instant(stripped)}
-    if written == "objectId":
-        if not re.fullmatch(r"[0-9a-fA-F]{24}", stripped):
-            raise ValueError(f"“{text}” is no ObjectId: that has 24 hexadecimal digits.")
-        return {"$oid": stripped.lower()}
-    if written == "bool":
-        if stripped.lower() not in {"true", "false"}:
-            raise ValueError("Give true or false.")
-        return stripped.lower() == "true"
-    return text
-
-
-def _instant(text: str) -> str:
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"“{text}” is no date: write it as 2013-01-31 or 2013-01-31T18:30, in UTC.") from None
-    instant = instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
-    return instant.isoformat(timespec="milliseconds" if instant.microsecond else "seconds").replace("+00:00", "Z")
-
-
 def merged(conditions: list[dict[str, Any]]) -> dict[str, Any]:
     """All conditions in one filter; several of one field side by side where they can stand so."""
     merged: dict[str, Any] = {}
@@ -160,7 +105,7 @@ def merged(conditions: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _are_operators(value: Any) -> bool:
-    return isinstance(value, dict) and bool(value) and all(key in OPERATOR_NAMES for key in value)
+    return isinstance(value, dict) and bool(value) and all(key in BY_MONGODB for key in value)
 
 
 def rows_of(match: dict[str, Any]) -> tuple[list[dict[str, str]], dict[str, Any]]:
@@ -193,7 +138,7 @@ def _row(field: str, operator: str, value: Any) -> dict[str, str] | None:
     types = {text[1] for text in texts if text}
     if not all(texts) or len(types) != 1 or (isinstance(value, list) and any("," in text[0] for text in texts if text)):
         return None
-    named = OPERATOR_NAMES.get(operator, "eq")
+    named = BY_MONGODB.get(operator, "eq")
     return {
         "field": field,
         "operator": named,
@@ -211,7 +156,7 @@ def _text(value: Any) -> tuple[str, str] | None:
     if isinstance(value, str):
         return (value, "string") if value and not PARAMETER.fullmatch(value.strip()) else None
     if isinstance(value, dict) and len(value) == 1:
-        (kind, inner), *_ = value.items()
-        names = {"$numberDecimal": "decimal", "$oid": "objectId", "$date": "date"}
-        return (inner, names[kind]) if kind in names and isinstance(inner, str) else None
+        (wrapper, inner), *_ = value.items()
+        found = BY_WRAPPER.get(wrapper)
+        return (inner, found.name) if found is not None and isinstance(inner, str) else None
     return None

@@ -11,10 +11,12 @@ from wtforms import FieldList, Form, FormField, RadioField, SelectField, SelectM
 from wtforms.fields.choices import SelectChoice
 from wtforms.widgets import CheckboxInput, ListWidget
 
+from webapp import operators
 from webapp.conditions import PARAMETER, Reader, TypeOf, rows_of
 from webapp.field_errors import FieldErrors
 from webapp.forms import TaskForm
 from webapp.join_words import DIRECTION_WORDS, KIND_WORDS, SHAPE_WORDS
+from webapp.value_types import VALUE_TYPES
 from worker_tasks.joins import casts, kinds
 from worker_tasks.joins.spec import MAX_JOINS, JoinSpec
 
@@ -26,30 +28,9 @@ KINDS = [SelectChoice(kind) for kind in KIND_WORDS]
 
 SHAPES = [SelectChoice(shape, words[0].upper() + words[1:]) for shape, words in SHAPE_WORDS.items()]
 
-OPERATORS = [
-    SelectChoice("eq", "is"),
-    SelectChoice("ne", "is not"),
-    SelectChoice("gt", "more than"),
-    SelectChoice("gte", "at least"),
-    SelectChoice("lt", "less than"),
-    SelectChoice("lte", "at most"),
-    SelectChoice("in", "one of"),
-    SelectChoice("nin", "none of"),
-    SelectChoice("contains", "contains"),
-    SelectChoice("starts", "begins with"),
-    SelectChoice("there", "is there"),
-    SelectChoice("missing", "is missing"),
-]
+OPERATORS = [SelectChoice(each.name, each.label) for each in operators.OPERATORS.values()]
 
-TYPES = [
-    SelectChoice("", "auto"),
-    SelectChoice("string", "text"),
-    SelectChoice("number", "number"),
-    SelectChoice("decimal", "decimal"),
-    SelectChoice("date", "date, UTC"),
-    SelectChoice("objectId", "ObjectId"),
-    SelectChoice("bool", "true or false"),
-]
+TYPES = [SelectChoice("", "auto"), *(SelectChoice(each.name, each.label) for each in VALUE_TYPES.values())]
 
 CASTS = [
     SelectChoice("", "as it is"),
@@ -83,6 +64,10 @@ class FilterRow(Form):
     operator = SelectField("Condition", choices=OPERATORS, default="eq", validate_choice=False)
     type = SelectField("Type", choices=TYPES, default="", validate_choice=False)
     value = StringField("Value")
+
+    @property
+    def operand(self) -> operators.Operand:
+        return operators.operator_of(self.operator.data).operand
 
 
 class SortRow(Form):
@@ -269,13 +254,13 @@ class Draft(TaskForm):
 
 
 def _lines_of(form: Any) -> Iterator[tuple[str, str]]:
-    operators = {option.value: option.label for option in OPERATORS}
+    labels = {option.value: option.label for option in OPERATORS}
     for entry in form.filters.entries:
         row = entry.form
         if row.field.data:
             yield (
                 "Only where",
-                f"{row.field.data} {operators.get(row.operator.data, '')} {row.value.data or ''}".strip(),
+                f"{row.field.data} {labels.get(row.operator.data, '')} {row.value.data or ''}".strip(),
             )
     if form.raw.data:
         yield "Only where", form.raw.data

@@ -9,13 +9,14 @@ from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import MultiDict
 
 from webapp import builder
-from webapp.conditions import WRITTEN
 from webapp.drafts import SEE_MARKED, Draft, Unfinished
 from webapp.errors import service_unavailable
 from webapp.field_errors import FieldErrors
 from webapp.forms import SavedJoinForm
+from webapp.operators import Operand
 from webapp.presentation import SAVED_JOIN
 from webapp.ready_joins import READY
+from webapp.value_types import ValueType, value_type
 from worker_tasks import saved_joins
 from worker_tasks.errors import InvalidInput, ServiceUnavailable, servers_needed
 from worker_tasks.settings import settings
@@ -24,19 +25,6 @@ from worker_tasks.submission import submit_join
 blueprint = Blueprint("saved", __name__, url_prefix="/saved")
 
 MAX_NAME_LENGTH, MAX_DESCRIPTION_LENGTH = 100, 1_000
-#: A value of each type, to see whether a join can be run at all.
-EXAMPLES = {"number": "1", "decimal": "1", "date": "2013-01-01", "objectId": "0" * 24, "bool": "true", "string": "x"}
-#: What a parameter's field says of what to type.
-HINTS = {
-    "number": "a number",
-    "decimal": "a number",
-    "date": "a date, such as 2013-01-31",
-    "objectId": "an ObjectId, 24 hexadecimal digits",
-    "bool": "true or false",
-    "string": "text",
-}
-#: Where a value is typed so that a phone shows the right keys.
-INPUT_MODES = {"number": "decimal", "decimal": "decimal"}
 
 
 def newest() -> list[dict[str, Any]]:
@@ -77,16 +65,15 @@ def save(draft: Draft, given: Mapping[str, str]) -> str:
 
 def examples(draft: Draft) -> dict[str, str]:
     """A value for each parameter of a draft."""
-    return {name: EXAMPLES[_written(draft, row)] for name, row in draft.parameters().items()}
+    return {name: _type_of_value(draft, row).example for name, row in draft.parameters().items()}
 
 
-def _written(draft: Draft, row: Any) -> str:
-    """As what a parameter's value is read."""
-    if row.type.data or row.operator.data in {"contains", "starts"}:
-        return row.type.data or "string"
+def _type_of_value(draft: Draft, row: Any) -> ValueType:
+    """The type that a parameter's value is read as."""
+    if row.type.data or row.operand is Operand.TEXT:
+        return value_type(row.type.data)
     part = next((form for form in draft.join_forms if any(entry.form is row for entry in form.filters.entries)), draft)
-    found = builder.type_of(draft.database.data)(part.source.data, row.field.data)
-    return WRITTEN.get(found or "", "string")
+    return value_type("", builder.type_of(draft.database.data)(part.source.data, row.field.data))
 
 
 @blueprint.get("")
@@ -158,14 +145,14 @@ def _page(  # noqa: PLR0913 - what the page shows
 ) -> str:
     parameters = []
     for name, row in draft.parameters().items():
-        written = _written(draft, row)
+        expected = _type_of_value(draft, row)
         wrong = (errors or {}).get(row.value.name, ())
         parameters.append(
             {
                 "name": name,
                 "label": _label(name),
-                "hint": f"{row.field.data}: {HINTS[written]}",
-                "mode": INPUT_MODES.get(written, "text"),
+                "hint": f"{row.field.data}: {expected.hint}",
+                "mode": expected.input_mode,
                 "value": given.get(name, ""),
                 "errors": [error if given.get(name) else "Give a value." for error in wrong],
             }

@@ -11,8 +11,8 @@ from flask import Flask
 from werkzeug.datastructures import MultiDict
 
 from webapp import field_errors
-from webapp.conditions import value_of
 from webapp.drafts import Draft, Unfinished, from_join
+from webapp.value_types import VALUE_TYPES
 from worker_tasks.joins.spec import JoinSpec
 
 TYPES = {"amount": "decimal", "stars": "int", "at": "date", "_id": "objectId", "paid": "bool"}
@@ -267,8 +267,8 @@ def test_a_value_in_braces_is_asked_for_when_the_join_is_run() -> None:
 
 
 def test_numbers_stay_whole_or_not() -> None:
-    assert [value_of(text, "number") for text in ("7", "-7", "7.0", "1e3")] == [7, -7, 7.0, 1000.0]
-    assert isinstance(value_of("7", "number"), int)
+    assert [VALUE_TYPES["number"].read(text) for text in ("7", "-7", "7.0", "1e3")] == [7, -7, 7.0, 1000.0]
+    assert isinstance(VALUE_TYPES["number"].read("7"), int)
 
 
 def test_the_second_collection_of_a_name_goes_into_a_field_of_its_own() -> None:
