@@ -24,6 +24,7 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
 from redis.exceptions import ConnectionError, RedisError, ResponseError  # noqa: A004 - Redis's own
 
+from worker_tasks import lua_scripts
 from worker_tasks.connections import PrimaryConnection, PrimarySSLConnection, connections
 
 #: Deliveries that one sweep may give back to their queues.
@@ -42,39 +43,11 @@ PRIVATE_IN_KOMBU: dict[type, list[str]] = {
 
 logger = logging.getLogger(__name__)
 
-_RECORD = """
-local now = redis.call('TIME')
-redis.call('ZADD', KEYS[1], now[1] + now[2] / 1000000, ARGV[1])
-redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
-"""
-
-_RENEW = """
-local now = redis.call('TIME')
-for _, tag in ipairs(ARGV) do
-  if redis.call('ZSCORE', KEYS[1], tag) then redis.call('ZADD', KEYS[1], now[1] + now[2] / 1000000, tag) end
-end
-"""
-
-_SETTLE = """
-redis.call('ZREM', KEYS[1], unpack(ARGV))
-redis.call('HDEL', KEYS[2], unpack(ARGV))
-"""
-
-_OVERDUE = """
-local now = redis.call('TIME')
-return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now[1] + now[2] / 1000000 - ARGV[1], 'LIMIT', 0, ARGV[2])
-"""
-
-# Pushed first: a full Redis refuses the push, and then nothing has changed.
-_GIVE_BACK = """
-local now, score = redis.call('TIME'), redis.call('ZSCORE', KEYS[1], ARGV[1])
-if ARGV[3] ~= '' and score and now[1] + now[2] / 1000000 - score < tonumber(ARGV[3]) then return 0 end
-if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then
-  for queue = 3, #KEYS do redis.call(ARGV[4], KEYS[queue], ARGV[2]) end
-  redis.call('HDEL', KEYS[2], ARGV[1])
-end
-return redis.call('ZREM', KEYS[1], ARGV[1])
-"""
+_RECORD = lua_scripts.load("broker/record")
+_RENEW = lua_scripts.load("broker/renew")
+_SETTLE = lua_scripts.load("broker/settle")
+_OVERDUE = lua_scripts.load("broker/overdue")
+_GIVE_BACK = lua_scripts.load("broker/give_back")
 
 UNACKED_KEYS = [kombu_redis.Channel.unacked_index_key, kombu_redis.Channel.unacked_key]
 

@@ -6,6 +6,7 @@ from celery import bootsteps
 from celery.utils.log import get_logger
 from redis.exceptions import RedisError
 
+from worker_tasks import lua_scripts
 from worker_tasks.connections import connections
 
 #: Seconds between two announcements of a worker, and until one that is silent no longer counts.
@@ -13,11 +14,7 @@ ANNOUNCE_SECONDS, SILENT_SECONDS = 10, 35
 
 _KEY = "worker_slots"
 
-# By Redis's clock, which is the same for all workers.
-_ANNOUNCE = """
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. (redis.call('TIME')[1] + ARGV[3]))
-redis.call('EXPIRE', KEYS[1], ARGV[3])
-"""
+_ANNOUNCE = lua_scripts.load("capacity/announce")
 
 logger = get_logger(__name__)
 

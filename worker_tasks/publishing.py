@@ -9,40 +9,21 @@ from typing import Any, NamedTuple
 from kombu.utils.encoding import ensure_bytes
 from redis.exceptions import ResponseError
 
-from worker_tasks import results, retention
+from worker_tasks import lua_scripts, results
 from worker_tasks.connections import connections
 from worker_tasks.results import OFFSET, SEPARATOR, UNMATCHED_ROWS, Summary, Unmatched
 from worker_tasks.room import require_room
 from worker_tasks.staging import CHUNK_BYTES, STAGING_SECONDS, Part, StagingLost, new_writer, part_key
 
-_COPY = """
-local piece = redis.call('GETRANGE', KEYS[1], ARGV[1], ARGV[2])
-local length = redis.call('STRLEN', KEYS[2])
-if length ~= tonumber(ARGV[3]) and length ~= ARGV[3] + #piece then return 0 end
-local answer = redis.pcall('SETRANGE', KEYS[2], ARGV[3], piece)
-if type(answer) == 'table' then return answer end
-redis.call('EXPIRE', KEYS[2], ARGV[4])
-return 1
-"""
-
-_PUBLISH = f"""
-local target, index, summary, outcome, whole = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local seconds = ARGV[1]
-local there = redis.call('GET', summary)
-if there and string.find(there, ARGV[5], 1, true) then return there end  -- done before; the answer was lost
-local length = redis.call('STRLEN', whole)
-if length ~= tonumber(ARGV[7]) then return redis.error_reply('STAGING the rows are gone') end
-local quoted = ARGV[6]
-{retention.REPLACE}
-redis.call('APPEND', whole, ']')
-redis.call('RENAME', whole, target)
-redis.call('EXPIRE', target, seconds)
-redis.call('SET', index, ARGV[2], 'EX', seconds)
-redis.call('SET', summary, ARGV[3], 'EX', seconds)
-if ARGV[4] ~= '' then redis.call('SET', outcome, ARGV[4], 'EX', seconds) end
-for part = 6, #KEYS do redis.call('UNLINK', KEYS[part]) end
-return ARGV[3]
-"""
+_COPY = lua_scripts.load("publishing/copy")
+_PUBLISH = lua_scripts.load("publishing/publish")
+#: What the names of the keys begin with that are beside a result.
+_PREFIXES = {
+    "index": results.index_key(""),
+    "summary": results.summary_key(""),
+    "derived": results.derived_key(""),
+    "older": results.older_key(""),
+}
 
 
 def publish(  # noqa: PLR0913 - what is where, and what becomes of it
@@ -107,10 +88,19 @@ def _published(  # noqa: PLR0913 - as its caller
     )
     # Lets a task whose outcome could not be stored in MongoDB find it again.
     outcome = json.dumps(summary.outcome) if complete else ""
-    names = [key, results.index_key(key), results.summary_key(key), results.outcome_key(task_id), whole, *keys]
-    arguments: list[Any] = [ttl_seconds, index, summary.to_json(), outcome, summary.mark_of_run, json.dumps(key), size]
+    names = [key, results.index_key(key), results.summary_key(key), results.outcome_key(task_id), whole]
+    given = {
+        "seconds": ttl_seconds,
+        "summary": summary.to_json(),
+        "outcome": outcome,
+        "run": summary.mark_of_run,
+        "key": json.dumps(key),
+        "size": size,
+        "staged": keys,
+        "prefixes": _PREFIXES,
+    }
     try:
-        published: Any = store.eval(_PUBLISH, len(names), *names, *arguments)
+        published: Any = store.eval(_PUBLISH, len(names), *names, index, json.dumps(given))
     except ResponseError as error:
         if "STAGING" in str(error):
             raise StagingLost(whole) from error

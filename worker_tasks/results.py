@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from celery import states
 from kombu.utils.encoding import ensure_bytes
 
+from worker_tasks import lua_scripts
 from worker_tasks.connections import connections
 
 #: Rows between two entries of the row index, and rows of a page.
@@ -28,20 +29,8 @@ CHUNK_BYTES = 1024 * 1024
 
 OFFSET = struct.Struct(">Q")
 
-_STILL_THERE = """
-local there = redis.call('GET', KEYS[3])
-if not there or not string.find(there, ARGV[1], 1, true) then return 0 end
-"""
-_KEEP = f"""{_STILL_THERE}
-redis.call('SET', KEYS[3], ARGV[2])
-for _, key in ipairs(KEYS) do redis.call('PEXPIREAT', key, ARGV[3]) end
-for _, key in ipairs(redis.call('SMEMBERS', KEYS[5])) do redis.call('PEXPIREAT', key, ARGV[3]) end
-return 1
-"""
-_DISCARD = f"""{_STILL_THERE}
-for _, key in ipairs(redis.call('SMEMBERS', KEYS[5])) do redis.call('UNLINK', key) end
-return redis.call('UNLINK', unpack(KEYS))
-"""
+_KEEP = lua_scripts.load("results/if_still_there", "results/keep")
+_DISCARD = lua_scripts.load("results/if_still_there", "results/discard")
 
 
 class ResultGone(Exception):

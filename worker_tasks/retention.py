@@ -16,33 +16,6 @@ ALMOST_EXPIRED = timedelta(seconds=5)
 #: A worker's clock says when a result expires, the web process's whether it has: so close to the end it has.
 CLOCKS_DIFFER = timedelta(seconds=5)
 
-#: Lua: what becomes of the result under the key ``target``, with its ``index`` and its ``summary``, which is there as
-#: ``there``, when a newer run of the same join takes its place. It stays as long as it was to, or until it is no longer
-#: the last but one; one that someone kept longer stays in any case. ``quoted`` is ``target`` in JSON.
-REPLACE = f"""
-local function also_under(key) return {{key, '{results.index_key("")}' .. key, '{results.summary_key("")}' .. key}} end
-if there and redis.call('EXISTS', target, index) == 2 then
-  local pointer = 'before:' .. target
-  local before = redis.call('GET', pointer)
-  local text = before and redis.call('GET', '{results.summary_key("")}' .. before)
-  if text and not cjson.decode(text).kept then
-    local derived = '{results.derived_key("")}' .. cjson.decode(text).run
-    for _, key in ipairs(redis.call('SMEMBERS', derived)) do redis.call('UNLINK', key) end
-    redis.call('UNLINK', derived, unpack(also_under(before)))
-  end
-  local summary_there = cjson.decode(there)
-  local older = '{results.older_key("")}' .. tostring(summary_there.task_id)
-  local from, to = also_under(target), also_under(older)
-  for place = 1, 3 do redis.call('RENAME', from[place], to[place]) end
-  -- Only the key is another one now; a decoder would lose what an empty list is.
-  local left = math.max(redis.call('PTTL', older), 1)
-  local first, last = string.find(there, quoted, 1, true)
-  local said = string.sub(there, 1, first - 1) .. cjson.encode(older) .. string.sub(there, last + 1)
-  redis.call('SET', to[3], said, 'PX', left)
-  redis.call('SET', pointer, older, 'PX', left)
-end
-"""
-
 
 class Fate(Enum):
     """Why a result is not in Redis any more."""

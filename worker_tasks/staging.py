@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from kombu.utils.encoding import ensure_bytes
 
+from worker_tasks import lua_scripts
 from worker_tasks.connections import connections
 from worker_tasks.errors import LimitExceeded
 from worker_tasks.results import PAGE_ROWS, SEPARATOR, Unmatched
@@ -27,16 +28,7 @@ NARROW = "Filter either side, keep fewer fields, or set a limit."
 #: Bytes of a part that is being written that are looked at for its first rows.
 GLIMPSE_BYTES = 64 * 1024
 
-# A key whose length is not what was sent is one that Redis has lost a piece of: a hole would read as NUL bytes.
-_APPEND = """
-if KEYS[2] and redis.call('HGET', KEYS[2], ARGV[4]) ~= ARGV[5] then return 0 end
-local length = redis.call('STRLEN', KEYS[1])
-if length ~= tonumber(ARGV[1]) and length ~= ARGV[1] + #ARGV[2] then return 0 end
-local answer = redis.pcall('SETRANGE', KEYS[1], ARGV[1], ARGV[2])
-if type(answer) == 'table' then return answer end
-redis.call('EXPIRE', KEYS[1], ARGV[3])
-return 1
-"""
+_APPEND = lua_scripts.load("staging/append")
 
 
 class StagingLost(Exception):

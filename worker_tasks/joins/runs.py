@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 
 from kombu.utils.encoding import bytes_to_str, ensure_bytes
 
-from worker_tasks import errors
+from worker_tasks import errors, lua_scripts
 from worker_tasks.connections import connections
 from worker_tasks.errors import DovetailError
 from worker_tasks.staging import STAGING_SECONDS, Part, new_writer, part_key
@@ -24,104 +24,14 @@ ALL_RUNS = "join_tasks"
 #: Seconds within which a task that was claimed opens its run: planning a join takes as long at most.
 NEXT_RUN_SECONDS = 120
 
-# What broke an older run is kept: see Breakage.
-_OPEN = """
-local run = redis.call('HGET', KEYS[1], 'run') or ''
-local function attempt(name) return tonumber(string.match(name, '%.(%d+)$') or 0) end
-if attempt(run) > attempt(ARGV[1]) then return false end
-local kept = {}
-local fields = redis.call('HGETALL', KEYS[1])
-for at = 1, #fields, 2 do
-  local name, number = string.match(fields[at], '^(%a+):(%d+)$')
-  if fields[at] == 'whole' then name, number = 'writer', 'whole' end
-  if name == 'writer' then redis.call('UNLINK', 'staging:' .. run .. ':' .. number .. ':' .. fields[at + 1]) end
-  if name == 'broke' then kept[#kept + 1] = fields[at]; kept[#kept + 1] = fields[at + 1] end
-end
-redis.call('DEL', KEYS[1])
-redis.call('SADD', KEYS[2], ARGV[5])
-if redis.call('UNLINK', KEYS[3]) == 1 then kept[#kept + 1] = 'stop'; kept[#kept + 1] = ARGV[6] end
-redis.call('HSET', KEYS[1], 'run', ARGV[1], 'parts', ARGV[2], 'began', redis.call('TIME')[1], unpack(kept))
-if ARGV[3] ~= '' then redis.call('HSET', KEYS[1], 'total', ARGV[3]) end
-redis.call('EXPIRE', KEYS[1], ARGV[4])
-return 1
-"""
-
-_BEGIN = """
-if redis.call('HGET', KEYS[1], 'run') ~= ARGV[1] then return {'stale'} end
-local before = redis.call('HGET', KEYS[1], 'part:' .. ARGV[2])
-if before and before ~= 'begun' then return {'ended'} end
-local older = redis.call('HGET', KEYS[1], 'writer:' .. ARGV[2])
-if older and ARGV[5] ~= '' and older ~= ARGV[5] then return {'stale'} end
-if older then redis.call('UNLINK', 'staging:' .. ARGV[1] .. ':' .. ARGV[2] .. ':' .. older) end
-redis.call('HSET', KEYS[1], 'part:' .. ARGV[2], 'begun', 'writer:' .. ARGV[2], ARGV[3])
-redis.call('EXPIRE', KEYS[1], ARGV[4])
-local times = redis.call('HINCRBY', KEYS[1], 'begun:' .. ARGV[2], 1)
-local stop, broke = redis.call('HGET', KEYS[1], 'stop'), redis.call('HGET', KEYS[1], 'broke:' .. ARGV[2])
-return {'begun', times, older or '', stop or '', broke or ''}
-"""
-
-_IS_THE_WRITERS = """
-if redis.call('HGET', KEYS[1], 'run') ~= ARGV[1] or redis.call('HGET', KEYS[1], 'writer:' .. ARGV[2]) ~= ARGV[3] then
-  return 'stale'
-end
-"""
-
-_LEAVE = f"""{_IS_THE_WRITERS}
-if redis.call('HGET', KEYS[1], 'part:' .. ARGV[2]) == 'begun' then
-  redis.call('HDEL', KEYS[1], 'part:' .. ARGV[2], 'writer:' .. ARGV[2])
-  redis.call('HINCRBY', KEYS[1], 'begun:' .. ARGV[2], -1)
-end
-if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'broke:' .. ARGV[2], ARGV[4]) end
-redis.call('UNLINK', 'staging:' .. ARGV[1] .. ':' .. ARGV[2] .. ':' .. ARGV[3])
-return 'left'
-"""
-
-_END = f"""{_IS_THE_WRITERS}
-redis.call('HSET', KEYS[1], 'part:' .. ARGV[2], ARGV[4])
-redis.call('EXPIRE', KEYS[1], ARGV[5])
-local ended, begun = 0, 0
-local fields = redis.call('HGETALL', KEYS[1])
-for at = 1, #fields, 2 do
-  if string.sub(fields[at], 1, 5) == 'part:' then
-    if fields[at + 1] == 'begun' then begun = begun + 1 else ended = ended + 1 end
-  end
-end
-local stopping = redis.call('HEXISTS', KEYS[1], 'stop') == 1
-if ended == tonumber(redis.call('HGET', KEYS[1], 'parts')) or (stopping and begun == 0) then return 'last' end
-return 'ended'
-"""
-
-_ADVANCE = f"""{_IS_THE_WRITERS}
-redis.call('HSET', KEYS[1], 'rows:' .. ARGV[2], ARGV[4], 'size:' .. ARGV[2], ARGV[5])
-return redis.call('HGETALL', KEYS[1])
-"""
-
-_NOTE_WHOLE = """
-if redis.call('HGET', KEYS[1], 'run') == ARGV[1] then redis.call('HSET', KEYS[1], 'whole', ARGV[2]) end
-"""
-
-_FORGET = """
-local run = redis.call('HGET', KEYS[1], 'run')
-if run and run ~= ARGV[1] then return end
-local fields = redis.call('HGETALL', KEYS[1])
-for at = 1, #fields, 2 do
-  local number = fields[at] == 'whole' and 'whole' or string.match(fields[at], '^writer:(%d+)$')
-  if number then redis.call('UNLINK', 'staging:' .. run .. ':' .. number .. ':' .. fields[at + 1]) end
-end
-redis.call('UNLINK', KEYS[1], KEYS[2])
-redis.call('SREM', KEYS[3], ARGV[2])
-"""
-
-_STOP = """
-local run = redis.call('HGET', KEYS[1], 'run')
-if not run and ARGV[2] == '' then redis.call('SET', KEYS[2], 1, 'EX', ARGV[3]) end
-if not run or (ARGV[2] ~= '' and ARGV[2] ~= run) then return 'nothing' end
-redis.call('HSETNX', KEYS[1], 'stop', ARGV[1])
-for _, value in ipairs(redis.call('HVALS', KEYS[1])) do
-  if value == 'begun' then return 'running' end
-end
-return 'idle'
-"""
+_OPEN = lua_scripts.load("runs/open")
+_BEGIN = lua_scripts.load("runs/begin")
+_LEAVE = lua_scripts.load("runs/if_the_writers", "runs/leave")
+_END = lua_scripts.load("runs/if_the_writers", "runs/end")
+_ADVANCE = lua_scripts.load("runs/if_the_writers", "runs/advance")
+_NOTE_WHOLE = lua_scripts.load("runs/note_whole")
+_FORGET = lua_scripts.load("runs/forget")
+_STOP = lua_scripts.load("runs/stop")
 
 
 class Answer(StrEnum):

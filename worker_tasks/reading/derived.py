@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from kombu.utils.encoding import ensure_bytes
 
-from worker_tasks import results
+from worker_tasks import lua_scripts, results
 from worker_tasks.celery_app import app
 from worker_tasks.connections import connections
 from worker_tasks.errors import servers_needed
@@ -29,19 +29,7 @@ STATE = "state"
 #: Seconds between two looks of one who waits for it, at first and at most.
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
 
-_ASK = """
-local there = redis.call('GET', KEYS[1])
-if there then
-  -- A Redis that is full may have deleted what was made, and left what says so.
-  local whole = true
-  for _, name in ipairs(cjson.decode(there).parts) do
-    whole = whole and redis.call('EXISTS', string.sub(KEYS[1], 1, -1 - string.len('state')) .. name) == 1
-  end
-  if whole then return there end
-end
-redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
-return false
-"""
+_ASK = lua_scripts.load("derived/ask")
 
 
 class Kind(StrEnum):

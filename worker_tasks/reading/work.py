@@ -3,6 +3,7 @@
 Of several workers one begins. It gives signs of life; when they stop, another one begins anew.
 """
 
+import json
 import logging
 import threading
 import time
@@ -15,7 +16,7 @@ from uuid import uuid4
 
 from redis.exceptions import RedisError
 
-from worker_tasks import ledger, results
+from worker_tasks import ledger, lua_scripts, results
 from worker_tasks.connections import connections
 from worker_tasks.errors import TookTooLong
 from worker_tasks.reading.derived import STATE, Derivation, Derived, State, key_of
@@ -35,55 +36,12 @@ GIVEN_UP = "It was begun several times, and each time its worker went away. It i
 
 logger = logging.getLogger(__name__)
 
-_BEGIN = """
-local there = redis.call('GET', KEYS[1])
-if there then
-  local state = cjson.decode(there).state
-  if state ~= 'asked' then return 0 end
-end
-redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
-redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[2])
-local times = redis.call('INCR', KEYS[3])
-redis.call('EXPIRE', KEYS[3], ARGV[4])
-return times
-"""
-_HOLD = """
-local mark, there = redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])
-if mark and mark ~= ARGV[1] then return 0 end
-if there and not mark and cjson.decode(there).state ~= 'asked' then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[3])
-redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
-return 1
-"""
-_LEAVE = """
-local mark = redis.call('GET', KEYS[1])
-if mark and mark ~= ARGV[1] then return end
-if mark then redis.call('UNLINK', KEYS[1], KEYS[2]) end
-if redis.call('EXISTS', KEYS[3]) == 1 then redis.call('DECR', KEYS[3]) end
-"""
-_WRITE = """
-redis.call('SET', KEYS[1], '', 'PX', ARGV[1])
-redis.call('SADD', KEYS[2], KEYS[1])
-if redis.call('PTTL', KEYS[2]) < tonumber(ARGV[1]) then redis.call('PEXPIRE', KEYS[2], ARGV[1]) end
-"""
-_IF_MINE = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end\n"
-_SAY = f"""{_IF_MINE}
-redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
-redis.call('EXPIRE', KEYS[1], ARGV[3])
-return 1
-"""
-_END = f"""{_IF_MINE}
-for place = 5, #KEYS, 2 do
-  redis.call('RENAME', KEYS[place], KEYS[place + 1])
-  redis.call('PEXPIREAT', KEYS[place + 1], ARGV[3])
-  redis.call('SADD', KEYS[4], KEYS[place + 1])
-end
-redis.call('SET', KEYS[2], ARGV[2], 'PXAT', ARGV[3])
-redis.call('SADD', KEYS[4], KEYS[2])
-redis.call('PEXPIREAT', KEYS[4], ARGV[4])
-redis.call('UNLINK', KEYS[1], KEYS[3])
-return 1
-"""
+_BEGIN = lua_scripts.load("work/begin")
+_HOLD = lua_scripts.load("work/hold")
+_LEAVE = lua_scripts.load("work/leave")
+_WRITE = lua_scripts.load("work/write")
+_SAY = lua_scripts.load("work/if_mine", "work/say")
+_END = lua_scripts.load("work/if_mine", "work/end")
 
 
 class Work:
@@ -206,14 +164,15 @@ class Work:
             self.discard()
             raise results.ResultGone(self.summary.key)
         last = min(until or result.expires_at, result.expires_at)
-        moved = [
-            key for name in self._written for key in (self._staged(name), key_of(self.summary, self.derivation, name))
-        ]
-        keys = [*self._keys(), *moved]
         done = Derived(State.DONE, data=data, parts=self._written)
-        connections().results.eval(
-            _END, len(keys), *keys, self._mark, done.to_json(), _milliseconds(last), _milliseconds(result.expires_at)
-        )
+        given = {
+            "state": done.to_json(),
+            "parts": [(self._staged(name), key_of(self.summary, self.derivation, name)) for name in self._written],
+            "expires_at": _milliseconds(last),
+            "result_expires_at": _milliseconds(result.expires_at),
+        }
+        keys = self._keys()
+        connections().results.eval(_END, len(keys), *keys, self._mark, json.dumps(given))
 
     def fail(self, message: str, seconds: int | None = None) -> None:
         """Says why it cannot be worked out, for so many seconds.

@@ -1,0 +1,9 @@
+-- Stands before a script that only the writer of a part may run: returns 'stale' for any other.
+--
+-- KEYS: 1 the run's hash
+-- ARGV: 1 the run, 2 the part's number, 3 the writer
+local run, number, writer = ARGV[1], ARGV[2], ARGV[3]
+
+if redis.call('HGET', KEYS[1], 'run') ~= run or redis.call('HGET', KEYS[1], 'writer:' .. number) ~= writer then
+  return 'stale'
+end

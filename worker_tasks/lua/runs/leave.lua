@@ -1,0 +1,12 @@
+-- Gives a part up, to be begun again, which does not count as a beginning then. Runs behind if_the_writers, which
+-- names run, number and writer. Returns 'left'.
+--
+-- KEYS: 1 the run's hash
+-- ARGV: 1 the run, 2 the part's number, 3 the writer, 4 what broke it off as JSON; empty where nothing did
+if redis.call('HGET', KEYS[1], 'part:' .. number) == 'begun' then
+  redis.call('HDEL', KEYS[1], 'part:' .. number, 'writer:' .. number)
+  redis.call('HINCRBY', KEYS[1], 'begun:' .. number, -1)
+end
+if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'broke:' .. number, ARGV[4]) end
+redis.call('UNLINK', 'staging:' .. run .. ':' .. number .. ':' .. writer)
+return 'left'

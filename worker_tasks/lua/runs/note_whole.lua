@@ -1,0 +1,5 @@
+-- Notes under which name the parts are put together.
+--
+-- KEYS: 1 the run's hash
+-- ARGV: 1 the run, 2 the name
+if redis.call('HGET', KEYS[1], 'run') == ARGV[1] then redis.call('HSET', KEYS[1], 'whole', ARGV[2]) end
