@@ -1,9 +1,7 @@
 """create_app(): settings, rooms, error pages."""
 
-import hashlib
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from flask import Flask, Response
 from flask_wtf import CSRFProtect
@@ -25,6 +23,7 @@ from webapp import (
     presentation,
     results,
     saved,
+    static_files,
     status,
     words,
 )
@@ -32,7 +31,6 @@ from worker_tasks import retention
 from worker_tasks.settings import SettingsError, settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-YEAR_SECONDS = 365 * 24 * 3600
 #: Largest request that is read: a form with all the metadata that is allowed and what it was opened with, each
 #: byte written as ``%xx``, twice over.
 MAX_REQUEST_BYTES = 192 * 1024
@@ -93,7 +91,7 @@ def create_app() -> Flask:
         app.register_blueprint(room.blueprint)
     errors.register(app)
     _teach_templates(app)
-    _version_static_files(app)
+    static_files.register(app)
     app.after_request(_protect)
     app.url_value_preprocessor(_name_task)
     app.wsgi_app = logs.RequestIds(app.wsgi_app)  # type: ignore[method-assign]
@@ -127,22 +125,6 @@ def _teach_templates(app: Flask) -> None:
     for room, functions in FUNCTIONS.items():
         for word in functions:
             app.add_template_global(getattr(room, word), word)
-
-
-def _version_static_files(app: Flask) -> None:
-    """Static files may be kept for a year, because their address changes with their content."""
-    app.config["SEND_FILE_MAX_AGE_DEFAULT"] = YEAR_SECONDS
-    folder = Path(app.static_folder or "")
-    versions = {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-    @app.url_defaults
-    def add_version(endpoint: str, values: dict[str, Any]) -> None:
-        if endpoint == "static" and values.get("filename") in versions:
-            values["v"] = versions[values["filename"]]
 
 
 def _name_task(endpoint: str | None, values: dict[str, Any] | None) -> None:

@@ -1,0 +1,7 @@
+// The tab's icon says the state; its title comes with the fragment.
+{
+  document.addEventListener("htmx:after:swap", () => {
+    const icon = document.getElementById("status")?.dataset.icon;
+    if (icon) document.querySelector("link[rel=icon]").href = icon;
+  });
+}
