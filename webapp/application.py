@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from flask import Flask, Response
 from flask_wtf import CSRFProtect
