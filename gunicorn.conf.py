@@ -29,7 +29,7 @@ SWITCH_INTERVAL = 0.0005
 
 
 class Log(Logger):
-    """gunicorn's own lines among those of the application, in the same form."""
+    """Sends gunicorn's own messages to the application's log."""
 
     def setup(self, cfg: Config) -> None:
         super().setup(cfg)
@@ -44,10 +44,10 @@ logger_class = Log
 
 def post_fork(server: object, worker: object) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL)
-    # By this the lines of several processes are told apart, as those of the worker's are.
+    # Tells the log lines of several processes apart.
     multiprocessing.current_process().name = f"web-{os.getpid()}"
 
 
 def post_request(worker: object, request: object, environ: object, response: object) -> None:
-    # Later than the application's own end: gunicorn logs an answer that broke off in the middle.
+    # Not earlier: gunicorn still logs responses that broke off.
     logs.about_nothing()

@@ -1,4 +1,4 @@
-"""Who asks, and the tasks they may see: the only way from a request to a task."""
+"""The viewer of a request and the tasks they may see. Routes find tasks only through this module."""
 
 from dataclasses import dataclass
 
@@ -12,15 +12,15 @@ from worker_tasks.task_search import Choices, Cursor, TaskFilter
 
 @dataclass(frozen=True)
 class Viewer:
-    """Whoever makes a request; ``name`` is the one that tasks are ``requested_by``, None for anonymous."""
+    """The person or program behind a request; ``name`` is their ``requested_by``, None if anonymous."""
 
     name: str | None = None
 
 
 def viewer() -> Viewer:
-    """The viewer of this request, made once."""
+    """The viewer of the current request, created once."""
     if "viewer" not in g:
-        # Nothing tells people apart yet, and everybody may see everything.
+        # There are no accounts yet: everybody is anonymous and may see everything.
         g.viewer = Viewer()
     return g.viewer
 
@@ -29,7 +29,7 @@ def task_for(viewer: Viewer, task_id: str) -> Document:
     """The task of this id.
 
     Raises:
-        TaskNotFound: there is none, or none for this viewer, which is answered in the same way.
+        TaskNotFound: there is none, or the viewer may not see it.
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
     return ledger.find(task_id)
@@ -73,10 +73,10 @@ def run_before_for(viewer: Viewer, task: Document) -> Document | None:
 
 
 def origin_for(viewer: Viewer, summary: Summary) -> Document:
-    """The task whose run made a result, which need not be the one that the viewer came by.
+    """The task whose run produced a result; others may share it.
 
     Raises:
-        TaskNotFound: it is not there any more.
+        TaskNotFound: it no longer exists.
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
     return ledger.find(summary.task_id)

@@ -86,7 +86,7 @@ def _without_collections(draft: Draft, first: str) -> Surroundings:
 
 
 def without_servers(draft: Draft) -> Surroundings:
-    """Shows every choice as it was made, though nothing can be looked up."""
+    """Keeps every choice selectable when no server can be asked."""
     databases = {name: name for name in settings().open_databases}
     draft.database.choices = _options("Choose a database", dict(sorted(databases.items())), draft.database.data)
     for part in [draft, *draft.join_forms]:

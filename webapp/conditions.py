@@ -16,7 +16,7 @@ TypeOf = Callable[[str, str], str | None]
 
 
 class Reader:
-    """Reads what was typed of one side. The form stays as it is: ``errors`` collects what is wrong, by field name."""
+    """Parses one side of a join without changing the form; collects ``errors`` by field name."""
 
     def __init__(self, type_of: TypeOf, given: Mapping[str, str]):
         self._type_of, self._given = type_of, given

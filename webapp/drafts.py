@@ -40,12 +40,12 @@ CASTS = [
 DIRECTIONS = [SelectChoice(str(way), words) for way, words in DIRECTION_WORDS.items()]
 
 
-#: What is said where the rest stands beside the fields.
+#: The summary above a form whose fields have errors.
 SEE_MARKED = "Something is not right yet: see what is marked."
 
 
 class Unfinished(Exception):
-    """The draft says no join yet: the message says what comes next, ``errors`` what is wrong with which field."""
+    """The draft is not a join yet. The message names the next step; ``errors`` has the messages for each field."""
 
     def __init__(self, message: str, errors: FieldErrors | None = None):
         self.errors = errors or {}
@@ -53,7 +53,7 @@ class Unfinished(Exception):
 
     @property
     def messages(self) -> list[str]:
-        """Everything that is wrong, each message once."""
+        """All error messages without duplicates."""
         return list(dict.fromkeys(message for messages in self.errors.values() for message in messages))
 
 
@@ -181,7 +181,7 @@ class Draft(TaskForm):
         return found
 
     def asked(self, type_of: TypeOf, given: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """The JoinSpec that the form says, as JSON, not checked yet. Leaves the form as it is.
+        """The form as a JoinSpec in JSON, not yet validated. Does not change the form.
 
         Args:
             given: a value for each parameter.

@@ -57,7 +57,7 @@ def change(viewer: Viewer, task_id: str, edited: Callable[[Document], Document])
     Raises:
         InvalidInput: the outcome cannot be kept.
         Conflict: ``edited`` raised it, or the task was changed all the time for ``TRY_SECONDS``.
-        TaskNotFound: there is no such task for this viewer.
+        TaskNotFound: there is none, or the viewer may not see it.
         pymongo.errors.PyMongoError: not known to be stored.
     """
     give_up = time.monotonic() + TRY_SECONDS

@@ -96,7 +96,7 @@ def _busy(error: Busy) -> Response:
 
 
 def service_unavailable(error: ServiceUnavailable, page: str | None = None) -> Response:
-    """Says that a server is away; a ``page`` that does, such as a form as it was typed, takes the usual one's place."""
+    """The 503 for an unavailable server. ``page`` replaces the standard error page, e.g. with the submitted form."""
     logger.warning("%s %s: %s", request.method, request.path, error)
     if page is None:
         response = answer(HTTPStatus.SERVICE_UNAVAILABLE, error.title, str(error))

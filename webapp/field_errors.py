@@ -1,16 +1,16 @@
-"""What is wrong with a join, as errors of the builder's form: placed at its fields, and shown there."""
+"""Validation errors of a join, assigned to the fields of the builder's form."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from wtforms import FieldList, Form
 
-#: What is wrong with a form, by the name of the field.
+#: Error messages by the name of the form field.
 FieldErrors = Mapping[str, Sequence[str]]
 
 
 def placed(form: Any, errors: Mapping[str, str]) -> FieldErrors:
-    """Errors by the path in a JoinSpec, placed at the fields that say what is there."""
+    """Maps errors by JoinSpec path to the form fields that hold those values."""
     found: dict[str, list[str]] = {}
     for path, message in errors.items():
         field = _field_at(form, path.split(".")[1:])
@@ -19,14 +19,14 @@ def placed(form: Any, errors: Mapping[str, str]) -> FieldErrors:
 
 
 def show(form: Any, errors: FieldErrors) -> None:
-    """Puts errors beside their fields, each message once however often it is shown."""
+    """Adds errors to their fields. Showing the same error again changes nothing."""
     for field in _fields_of(form):
         if field.name in errors:
             field.errors = list(dict.fromkeys([*field.errors, *errors[field.name]]))
 
 
 def _fields_of(form: Any) -> Iterator[Any]:
-    """Every field of a form, and of the forms in it."""
+    """Every field of a form, nested forms included."""
     for field in form:
         yield field
         for entry in getattr(field, "entries", []):
@@ -56,8 +56,8 @@ def _field_at(form: Any, path: list[str]) -> Any:
 
 
 def _condition_at(form: Any, path: list[str]) -> Any:
-    """The value of the condition that a path inside a filter is about; the raw filter where no row says it."""
+    """The value field of the condition that matches a path inside a filter; the raw filter if none does."""
     steps = {entry.form.value: (entry.form.field.data or "").split(".") for entry in form.filters.entries}
     about = [value for value, names in steps.items() if names == path[: len(names)]]
-    # Of conditions on a document and on a field inside it, the inner one.
+    # The most specific one: a condition on a.b before one on a.
     return max(about, key=lambda value: len(steps[value]), default=form.raw)

@@ -56,7 +56,7 @@ class TaskForm(FlaskForm):
         refuse_repeated(field, {NOTE} if self.note.data else set())
 
     def adds_row(self, action: str) -> bool:
-        """Does what a button beside the metadata says; False where the form itself was sent.
+        """Handles the form's secondary buttons; False if the form itself was submitted.
 
         Raises:
             InvalidInput: there is no such button.

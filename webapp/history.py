@@ -19,7 +19,7 @@ blueprint = Blueprint("history", __name__)
 
 #: Seconds between two looks at whether the first page of a list has changed.
 POLL_SECONDS = 5
-#: Tasks that are cancelled or run again at once: a page of the list, as it is unless another length is asked for.
+#: Most tasks cancelled or run again in one request: one page of the list at its default length.
 MAX_SELECTED = DEFAULT_LIMIT
 #: Tasks that are compared with each other.
 TO_COMPARE = 2
@@ -94,10 +94,10 @@ def _tag_of(shown: list[dict[str, Any]], more: str | None) -> str:
 
 @blueprint.post("/tasks/selection")
 def selection() -> ResponseReturnValue:
-    """Cancels the tasks that were selected, runs them again, or compares two of them.
+    """Cancels the selected tasks, runs them again, or compares two of them.
 
     Raises:
-        InvalidInput: the action is none of these, or too many are selected; nothing was done.
+        InvalidInput: the action is unknown, or too many tasks are selected; nothing was done.
     """
     ids = list(dict.fromkeys(request.form.getlist("task")))
     match request.form.get("do"):
@@ -115,10 +115,10 @@ def selection() -> ResponseReturnValue:
 
 
 def _told(ids: list[str], act: Callable[[str], Any], done: str, not_done: str) -> str:
-    """Does something to each of these tasks; what came of it in a sentence.
+    """Applies an action to each of these tasks and describes the outcome in a sentence.
 
     Raises:
-        InvalidInput: there are too many of them; nothing was done.
+        InvalidInput: there are too many tasks; nothing was done.
     """
     if not ids:
         return "No task was selected."

@@ -40,7 +40,7 @@ def ask() -> ResponseReturnValue:
 
 
 def _written_as(join: Any) -> MultiDict[str, str]:
-    """A JoinSpec as the form would write it; what came with it, such as the note, stays."""
+    """A JoinSpec as form data, together with the other query parameters, such as the note."""
     written = from_join(submission.read_join(join))
     for name, value in request.args.items(multi=True):
         if name != "join":
@@ -56,7 +56,7 @@ def press() -> ResponseReturnValue:
             return _pressed(Draft(request.form), request.form.get("do", "draft"))
     except ServiceUnavailable as error:
         if "HX-Request" in request.headers:
-            # htmx leaves the form as it is, and the page says that the connection is lost.
+            # htmx does not swap errors: the form stays, and the page reports the lost connection.
             raise
         return _as_typed(request.form, error)
 
@@ -107,13 +107,13 @@ def _save(draft: Draft) -> ResponseReturnValue:
 
 
 def _refused(draft: Draft, unfinished: Unfinished) -> ResponseReturnValue:
-    """The form again, with what is wrong."""
+    """The form with its errors."""
     field_errors.show(draft, unfinished.errors)
     return _builder(draft, builder.look_around(draft), trouble=str(unfinished)), 422
 
 
 def _outcome(draft: Draft) -> JoinSpec | Unfinished:
-    """The join that the draft says, whatever its parameters stand for, or why it says none; marks what is wrong."""
+    """The draft as a join, with example values for its parameters, or the reason it is none; shows the errors."""
     try:
         return _read(draft, anything_for_parameters=True)
     except Unfinished as unfinished:
@@ -174,7 +174,7 @@ def _builder(
 def _as_typed(
     written: MultiDict[str, str], error: ServiceUnavailable, headline: str = "Not submitted"
 ) -> ResponseReturnValue:
-    """The form as it was typed, all of it, with the server that is away."""
+    """The form exactly as submitted, with a message naming the unavailable server."""
     draft = Draft(written)
     shown = _shown(draft, builder.without_servers(draft), [])
     page = render_template("joins/builder.html", **shown, checked=None, trouble=str(error), headline=headline, ready=[])

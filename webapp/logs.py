@@ -1,4 +1,4 @@
-"""The web process's log: lines like the worker's, each with the request, and the task, that it is about."""
+"""Logging of the web process: the worker's format, with the request id and task id on every line."""
 
 import logging
 import re
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-#: As Celery's worker writes its lines, and what a line is about in the place where it names its task.
+#: Celery's worker_log_format, with the request and the task before the message.
 LINE = "[%(asctime)s: %(levelname)s/%(processName)s] %(about)s%(message)s"
-#: The header that names a request, on the way in and out.
+#: The header with the request id, in requests and responses.
 REQUEST_ID = "X-Request-ID"
-#: An id that somebody else gave a request, and that can stand in a line and in a header.
+#: A client's request id that is safe to log and to send back.
 SANE_ID = re.compile(r"[A-Za-z0-9._~+/=:-]{1,128}")
-#: Characters that would end a line, or do worse to a terminal.
+#: Line breaks and other control characters.
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 @dataclass(frozen=True)
 class About:
-    """What the lines of a thread are about."""
+    """The request and task that the current thread works on."""
 
     request_id: str | None = None
     task_id: str | None = None
@@ -37,22 +37,22 @@ _about: ContextVar[About] = ContextVar("about", default=NOTHING)
 
 
 def about_request(request_id: str) -> None:
-    """The lines that follow are about this request."""
+    """Binds a request to the log lines that follow."""
     _about.set(About(request_id))
 
 
 def about_task(task_id: str) -> None:
-    """The lines that follow, of the same request, are about this task."""
+    """Binds a task of the current request to the log lines that follow."""
     _about.set(About(_about.get().request_id, task_id))
 
 
 def about_nothing() -> None:
-    """The request is over."""
+    """Unbinds the request and its task."""
     _about.set(NOTHING)
 
 
 class Bound(logging.Filter):
-    """Binds what it is about to every line, whoever writes it."""
+    """Adds the request id and task id to every record, whichever logger it comes from."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         about = _about.get()
@@ -61,7 +61,7 @@ class Bound(logging.Filter):
 
 
 class OneLine(logging.Formatter):
-    """Keeps a record on one line, whatever somebody put into an address; a traceback follows on lines of its own."""
+    """Escapes control characters in messages, so that a URL cannot forge log lines; tracebacks keep their lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         line = super().formatMessage(record)
@@ -69,7 +69,7 @@ class OneLine(logging.Formatter):
 
 
 def set_up() -> None:
-    """Writes every line to standard error, from INFO on, as the worker does."""
+    """Logs to standard error from INFO on, like the worker."""
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(Bound())
     handler.setFormatter(OneLine(LINE))
@@ -77,7 +77,7 @@ def set_up() -> None:
 
 
 class RequestIds:
-    """Names each request, by the id that it brings if that is sane, in the log and in the answer."""
+    """WSGI middleware: takes a sane X-Request-ID or creates one, binds it to the log, and returns it."""
 
     def __init__(self, app: Callable[..., Iterable[bytes]]):
         self._app = app

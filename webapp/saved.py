@@ -173,7 +173,7 @@ def _label(name: str) -> str:
 
 
 def _as_typed(join: dict[str, Any], form: SavedJoinForm, given: dict[str, str], trouble: str) -> str:
-    """The form as it was typed. Of the join there may be its id alone, and nothing tells the types of its values."""
+    """The form exactly as submitted. Only the join's id may be known, and the types of its values are not."""
     parameters = [{"name": name, "label": _label(name), "value": value} for name, value in given.items()]
     lines = _draft_of(join).lines() if "draft" in join else []
     return render_template("saved/join.html", join=join, parameters=parameters, lines=lines, form=form, trouble=trouble)

@@ -1,4 +1,4 @@
-"""Every route gets its tasks through one door, and an unknown task is the same 404 at all of them."""
+"""Routes find tasks only through webapp/access.py, and an unknown task is the same 404 everywhere."""
 
 import ast
 import re
@@ -17,7 +17,7 @@ from worker_tasks.connections import Document, connections
 from worker_tasks.errors import TaskNotFound
 
 DOOR = "webapp/access.py"
-#: Whatever finds task documents; the classes beside it are for everyone.
+#: The functions that find task documents; other names of these modules may be used anywhere.
 FINDERS = {
     "worker_tasks.ledger": {"find"},
     "worker_tasks.task_search": {
@@ -26,12 +26,12 @@ FINDERS = {
     },
 }
 FORBIDDEN = {f"{module}.{name}" for module, names in FINDERS.items() for name in names}
-#: Clients of the servers themselves, which find anything; one route asks whether they are there.
+#: The raw clients could find anything; only the health check may use them.
 FORBIDDEN_BUT_FOR_HEALTH = "worker_tasks.connections.connections"
 
 
 def used(source: str) -> Iterator[str]:
-    """What a module imports and what it takes from its imports, by full name."""
+    """The full names of everything a module imports, and of the attributes it reads from its imports."""
     known: dict[str, str] = {}
     tree = ast.parse(source)
     for node in ast.walk(tree):
@@ -94,7 +94,7 @@ def test_every_finder_is_known_here() -> None:
             for name, function in functions.items()
             if not name.startswith("_") and function.returns and "Document" in ast.unparse(function.returns)
         }
-        # These make a document or a filter, and find none.
+        # These build a document or a filter and find nothing.
         assert giving - {"new_document", "may_become", "event_of"} <= names
 
 
@@ -157,7 +157,7 @@ def test_a_task_that_a_viewer_may_not_see_is_as_good_as_unknown(
         for method in sorted({"GET", "POST", "PATCH", "DELETE"} & (rule.methods or set())):
             answer = send(client, method, path)
             if rule.endpoint == "status.task_status":
-                # The page that polls is told in a fragment that ends the polling.
+                # The polling page gets a fragment that ends the polling.
                 assert (answer.status_code, "hx-get" in answer.text) == (200, False)
             else:
                 assert answer.status_code == 404, (method, path)

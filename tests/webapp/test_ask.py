@@ -62,7 +62,7 @@ def test_another_row_is_added_and_what_was_typed_stays(client: FlaskClient, serv
 
 
 @pytest.mark.parametrize(
-    ("page", "typed"),
+    ("where", "typed"),
     [
         ("/user-orders", {"user_id": "u1"}),
         ("/practice", {"task_input": "x"}),
@@ -70,10 +70,10 @@ def test_another_row_is_added_and_what_was_typed_stays(client: FlaskClient, serv
     ],
 )
 def test_a_button_that_there_is_not_submits_nothing(
-    client: FlaskClient, shop: Database[Document], traces: Traces, page: str, typed: dict[str, str]
+    client: FlaskClient, shop: Database[Document], traces: Traces, where: str, typed: dict[str, str]
 ) -> None:
     before = traces()
-    answer = submit_form(client, page, typed | {"do": "add-rows"})
+    answer = submit_form(client, where, typed | {"do": "add-rows"})
     assert answer.status_code == 422
     assert [error["field"] for error in answer.get_json()["errors"]] == ["do"]
     assert traces() == before

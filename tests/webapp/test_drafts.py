@@ -140,7 +140,7 @@ def test_a_form_can_be_read_again_and_again_and_stays_as_it_is(seed: int) -> Non
 
 
 def errors_of(form: Any) -> Iterator[str]:
-    """Every error that is shown at a field of its own."""
+    """The errors shown at individual fields."""
     for field in form:
         entries = getattr(field, "entries", None)
         if entries is None:
@@ -183,7 +183,7 @@ def test_what_is_wrong_with_the_join_is_said_at_the_field_that_says_it(path: str
 @pytest.mark.parametrize("seed", range(30))
 def test_an_error_of_a_filter_is_said_at_the_condition_whose_field_it_is_in(seed: int) -> None:
     pick = random.Random(seed)
-    # Few letters, so that many names begin alike and lie inside each other.
+    # Only two letters, so that many names share a prefix or are nested.
     parts = ["".join(pick.choices("ab", k=pick.randint(1, 3))) for _ in range(30)]
     names = {".".join(pick.sample(parts, pick.randint(1, 3))) for _ in range(9)}
     conditions = pick.sample(sorted(names), len(names) - 1)

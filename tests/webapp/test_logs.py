@@ -1,4 +1,4 @@
-"""The web process's log: each line says which request, and which task, it is about."""
+"""The web process's log: each line names its request and its task."""
 
 import logging
 import random
@@ -19,13 +19,13 @@ from development.servers import Server, free_port
 from tests.support import Process, paused
 from webapp import logs
 
-#: The beginning of a line, as the worker's are.
+#: The beginning of the worker's lines.
 BEGINNING = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}: [A-Z]+/[\w-]+\] ")
 
 
 @pytest.fixture
 def web(servers: None, tmp_path: Path) -> Iterator[tuple[str, Process]]:
-    """A web process of the Procfile, whose log is read; where it is."""
+    """The address of a web process of its own, and the process with its log."""
     port = free_port()
     process = Process("web", tmp_path / "web.log", GUNICORN_CMD_ARGS=f"--bind 127.0.0.1:{port}")
     process.wait_for_line("Booting worker")
@@ -34,7 +34,7 @@ def web(servers: None, tmp_path: Path) -> Iterator[tuple[str, Process]]:
 
 
 def ask(address: str, **headers: str) -> tuple[int, str]:
-    """The status, and the id that the answer names."""
+    """The status and the request id of the response."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     try:
         response = urlopen(Request(address, headers=named), timeout=30)

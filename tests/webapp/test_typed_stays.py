@@ -1,4 +1,4 @@
-"""While a server is away, a form that is sent comes back with all that was typed, and says which server it is."""
+"""A form submitted while a server is away comes back complete, with a message naming the server."""
 
 import time
 from collections import defaultdict
@@ -55,7 +55,7 @@ pytestmark = pytest.mark.usefixtures("shop")
 
 
 class Fields(HTMLParser):
-    """What a browser would send of the forms of a page."""
+    """The values a browser would submit from the forms of a page."""
 
     def __init__(self, page: str):
         super().__init__()
@@ -94,7 +94,7 @@ def assert_all_is_there(answer: TestResponse, typed: dict[str, str], server: str
 
 @pytest.fixture
 def saved(client: FlaskClient) -> str:
-    """Where a saved join is that asks for a status."""
+    """The address of a saved join with the parameter status."""
     names = {
         "saved_name": "By status",
         "filters-0-field": "status",
@@ -166,7 +166,7 @@ def test_what_is_in_the_address_is_in_the_form_while_mongodb_is_away(
 
 
 @pytest.mark.parametrize("path", ["/", "/checks"])
-def test_a_fragment_that_can_not_come_is_an_error_that_htmx_swaps_nowhere(
+def test_a_fragment_that_cannot_be_rendered_is_an_error_that_htmx_swaps_nowhere(
     client: FlaskClient, mongodb_server: Server, path: str
 ) -> None:
     page = client.get("/", headers=HTML).text
