@@ -14,6 +14,7 @@ from werkzeug.exceptions import Conflict, Gone
 
 from webapp import access, comparisons, edits, exports, openapi, presentation, reading, words
 from webapp.bodies import json_object
+from webapp.errors import Busy
 from webapp.paging import cursor_after, cursor_asked, filter_asked, limit_asked, number_asked
 from worker_tasks import live, metadata, results, retention, staging
 from worker_tasks.connections import Document
@@ -275,7 +276,7 @@ def _worked_out(summary: results.Summary, derivation: Derivation) -> Derived:
     with _waiting_seconds() as seconds:
         found = derived.follow(summary, derivation, seconds)
     if found.is_under_way:
-        raise exports.Busy("A worker is still on it. Ask again in a few seconds.")
+        raise Busy("A worker is still on it. Ask again in a few seconds.")
     if not found.is_done:
         raise Conflict(found.message or "")
     return found
@@ -311,7 +312,7 @@ def comparison() -> ResponseReturnValue:
     if compared.same_run:
         raise Conflict("Both have the same result: one run answered both.")
     if compared.under_way:
-        raise exports.Busy("A worker is still on it. Ask again in a few seconds.")
+        raise Busy("A worker is still on it. Ask again in a few seconds.")
     if compared.found is None:
         raise Conflict(compared.message or "")
     return jsonify(compared.found.to_document())

@@ -6,11 +6,11 @@ from typing import Any
 
 from flask import Flask, Response, current_app, json, render_template, request
 from flask_wtf.csrf import CSRFError
+from werkzeug import exceptions
 from werkzeug.exceptions import Conflict, Gone, HTTPException
 
 from webapp.bodies import UnreadableBody
 from webapp.edits import EditConflict
-from webapp.exports import Busy
 from worker_tasks.errors import (
     InvalidInput,
     SavedJoinNotFound,
@@ -26,6 +26,10 @@ RETRY_AFTER_SECONDS = "5"
 WENT_AWAY = "The result went away while it was read: it expired, was replaced or discarded, or Redis lost it."
 
 logger = logging.getLogger(__name__)
+
+
+class Busy(exceptions.ServiceUnavailable):
+    """As many downloads as there may be are under way, or the file is still being made."""
 
 
 def register(app: Flask) -> None:

@@ -8,8 +8,8 @@ import zlib
 from collections.abc import Iterator
 
 from flask import Response, request
-from werkzeug.exceptions import ServiceUnavailable
 
+from webapp.errors import Busy
 from worker_tasks import results
 from worker_tasks.formats import FORMATS, Format, Ready
 from worker_tasks.reading import derived
@@ -24,10 +24,6 @@ MAX_NAME = 60
 
 logger = logging.getLogger(__name__)
 _slots = threading.BoundedSemaphore(MOST_AT_ONCE)
-
-
-class Busy(ServiceUnavailable):
-    """As many downloads as there may be are under way, or the file is still being made."""
 
 
 class _Slot:
