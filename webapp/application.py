@@ -12,6 +12,7 @@ from webapp import (
     api_v1,
     builder,
     charts,
+    check_words,
     comparisons,
     downloads,
     errors,
@@ -21,7 +22,9 @@ from webapp import (
     join_words,
     joins,
     logs,
+    paging,
     presentation,
+    result_words,
     results,
     saved,
     static_files,
@@ -45,33 +48,35 @@ CONTENT_SECURITY_POLICY = (
 #: What templates may use behind a bar, and what they may call, by the room that it is in.
 FILTERS: dict[ModuleType, tuple[str, ...]] = {
     charts: (
-        "distinct_words",
-        "filled_words",
-        "fullness",
-        "is_telling",
-        "others_words",
-        "short_words",
-        "told",
-        "values_said",
+        *("can_be_looked_for", "filled_length", "filled_words", "is_telling", "kind_and_values", "others_words"),
+        *("range_sentence", "shape_words", "told", "values_said"),
     ),
+    check_words: ("cure_action", "cure_words", "expected_lines", "level_word", "pairs_words", "preview_words"),
     words: (
-        *("about", "about_size", "ago", "bson_value", "columns_of", "duration", "exactly"),
-        *("has_lists", "instant_of", "joined_columns", "listed", "seconds", "share", "size"),
+        *("ago", "bson_value", "columns_of", "counted", "duration", "exactly", "holds_documents", "instant_of"),
+        *("joined_columns", "listed", "number", "place", "quoted", "seconds", "share", "size"),
     ),
-    join_words: ("as_curl", "as_json", "cast_name"),
-    presentation: ("pace", "percent"),
+    join_words: ("as_curl", "as_json"),
+    presentation: ("percent", "progress_words"),
+    result_words: (
+        *("changes_sentence", "columns_kept", "columns_words", "conditions_words", "excerpt_sentence", "file_progress"),
+        *("leads_to_all_rows", "making_sentence", "measuring_sentence", "pairing_sentence", "pictures_note"),
+        *("progress_of", "rows_sentence", "sorting_of"),
+    ),
     builder: ("input_mode", "pairs_as_json"),
     forms: ("as_written",),
 }
 FUNCTIONS: dict[ModuleType, tuple[str, ...]] = {
     join_words: ("join_lines", "join_sentence", "kind_traits", "kind_words"),
+    paging: ("pages_around",),
     presentation: (
         *("can_be_cancelled", "cancel_receipt", "icon_of", "is_final", "join_outcome", "metadata_rows", "page_title"),
-        *("returned", "sentence", "state_words", "status_line", "timeline", "what_came"),
+        *("returned", "sentence", "state_words", "status_line", "timeline", "took_words", "what_came"),
     ),
+    result_words: ("partial_sentence", "two_runs"),
     retention: ("kept_until",),
     words: ("at_column",),
-    charts: ("bar_length", "bars", "value_words"),
+    charts: ("bar_length", "bars", "lying_bars", "value_words"),
     forms: ("wrong",),
 }
 

@@ -13,6 +13,10 @@ from worker_tasks.reading.profiles import Column
 LEAST = 0.04
 #: Characters of a value beside a small picture.
 SHORT = 14
+#: Bars of a picture that shows the most frequent values, the height of each, and how far apart they begin.
+LYING, LYING_HEIGHT, LYING_STEP = 4, 4, 5
+#: Characters of a value that rows can be looked for by from here.
+MAX_LOOKED_FOR = 80
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,20 @@ def bar_length(column: Column, count: int, width: int) -> float:
     return round(max(width * count / max(column.filled, 1), 1), 2)
 
 
+def lying_bars(column: Column, width: int) -> list[Bar]:
+    """The most frequent values: bars that lie, one below the other."""
+    found = []
+    for place, (value, count) in enumerate(column.top[:LYING]):
+        words = f"{value}: {humanize.intcomma(count)}"
+        found.append(Bar(0, place * LYING_STEP, bar_length(column, count, width), LYING_HEIGHT, words))
+    return found
+
+
+def filled_length(column: Column, width: int) -> float:
+    """How long a bar is that shows how full a column is."""
+    return width * fullness(column)
+
+
 def is_telling(column: Column) -> bool:
     """Whether its most frequent values are frequent enough to be drawn."""
     return bool(column.top) and column.top[0][1] >= LEAST * column.filled
@@ -63,6 +81,30 @@ def others_words(column: Column) -> str:
 def fullness(column: Column) -> float:
     """The share of rows that have something in this column: an empty list or text is nothing."""
     return (column.filled - column.empty) / max(column.rows, 1)
+
+
+def shape_words(column: Column) -> str:
+    """What stands under the picture of a column."""
+    full = fullness(column)
+    return short_words(column) if full >= 1 else f"{short_words(column)}, {share(full)} filled"
+
+
+def kind_and_values(column: Column) -> str:
+    """``whole numbers, 12 values``."""
+    return ", ".join(filter(None, [values_said(column), distinct_words(column)]))
+
+
+def range_sentence(column: Column) -> str:
+    """From where to where the values of a column reach."""
+    least, middle, most = (value_words(column, value) for value in (column.least, column.middle, column.most))
+    if column.least == column.most:
+        return f"All are {least}."
+    return f"From {least} to {most}, half of them up to {middle}."
+
+
+def can_be_looked_for(column: Column, value: str) -> bool:
+    """Whether a value leads to its rows."""
+    return not column.type.is_json and len(value) < MAX_LOOKED_FOR
 
 
 def filled_words(column: Column) -> str:

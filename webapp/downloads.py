@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import NotFound
 
 from webapp import exports, reading
-from webapp.results import OPERATOR_WORDS, read
+from webapp.results import read
 from webapp.words import FORMAT_WORDS, FormatWords
 from worker_tasks.connections import Document
 from worker_tasks.formats import FORMATS, Format
@@ -73,7 +73,6 @@ def files_page(task_id: str) -> ResponseReturnValue:
                 asked_for=asked_for,
                 with_place=_names(has_place=True),
                 without_place=_names(has_place=False),
-                operators=OPERATOR_WORDS,
             ),
             422 if looked.errors else 200,
         )

@@ -3,7 +3,7 @@
 import base64
 import binascii
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from flask import request
 
@@ -45,6 +45,17 @@ def number_or_last(name: str, most: int) -> int:
     asked = request.args.get(name, "1")
     is_beyond = _is_number(asked) and (len(asked) > MAX_DIGITS or int(asked) > most)
     return most if is_beyond else number_asked(name, 1, 1, most)
+
+
+class Neighbours(NamedTuple):
+    """The numbers of the pages before and after one; None where there is none."""
+
+    before: int | None
+    after: int | None
+
+
+def pages_around(number: int, pages: int) -> Neighbours:
+    return Neighbours(number - 1 if number > 1 else None, number + 1 if number < pages else None)
 
 
 def _is_number(text: str) -> bool:

@@ -168,6 +168,14 @@ def pace(progress: Progress) -> str:
     return "".join(f", {each}" for each in words)
 
 
+def progress_words(progress: Progress) -> str:
+    """``4,000 of 12,000 rows, 33 %`` and its pace; where the end is unknown, how far it has come."""
+    done = f"{progress.done:,}"
+    if progress.total:
+        return f"{done} of {progress.total:,} {progress.unit}, {percent(progress)} %{pace(progress)}"
+    return f"{done} {progress.unit} so far{pace(progress)}"
+
+
 def page_title(task: Document, progress: Progress | None) -> str:
     """What the tab says: the state first, because a tab is narrow."""
     label = state_words(task["status"]).label
@@ -266,6 +274,13 @@ def _computed(task: Document) -> str:
     return f"by the run of task {task['shares'][:8]}, which asked the same"
 
 
+def took_words(task: Document) -> str:
+    """How long a finished task has run; empty for any other."""
+    if task["started_at"] is None or task["date_done"] is None:
+        return ""
+    return duration(task["date_done"] - task["started_at"])
+
+
 def percent(progress: Progress) -> int:
     return min(100, progress.done * 100 // max(1, progress.total or 1))
 
@@ -276,7 +291,7 @@ def metadata_rows(task: Document) -> list[tuple[str, str]]:
 
 
 def timeline(task: Document) -> list[Document]:
-    """What happened, oldest first: label, note, instant, and the time since the first entry."""
+    """What happened, oldest first: label, note, instant, and in words when: at first, and how long after that."""
     entries: list[Document] = []
     first = task["timeline"][0]["at"] if task["timeline"] else None
     for event in task["timeline"]:
@@ -285,7 +300,7 @@ def timeline(task: Document) -> list[Document]:
                 "label": state_words(event["status"]).label,
                 "note": event["note"],
                 "at": event["at"],
-                "after": event["at"] - first if entries else None,
+                "when": f"after {duration(event['at'] - first)}" if entries else exactly(event["at"]),
             }
         )
     return entries

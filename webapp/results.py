@@ -9,6 +9,7 @@ from werkzeug.exceptions import NotFound
 
 from webapp import access, reading, words
 from webapp.paging import number_or_last
+from webapp.result_words import OPERATOR_WORDS
 from worker_tasks import results, retention
 from worker_tasks.connections import Document
 from worker_tasks.reading.exports import Excerpt
@@ -23,22 +24,6 @@ blueprint = Blueprint("results", __name__, url_prefix="/tasks/<task_id>/result")
 SHOWN_COLUMNS, TOLD_COLUMNS = 40, 100
 #: How often a result is looked for that moves to another key while it is read.
 TRIES = 3
-
-OPERATOR_WORDS = {
-    Operator.EQ: "is",
-    Operator.NE: "is not",
-    Operator.CONTAINS: "contains",
-    Operator.STARTS: "begins with",
-    Operator.GT: "is greater than",
-    Operator.GTE: "is at least",
-    Operator.LT: "is less than",
-    Operator.LTE: "is at most",
-    Operator.THERE: "has a value",
-    Operator.EMPTY: "has nothing in it",
-    Operator.NULL: "is null",
-    Operator.MISSING: "is missing",
-    Operator.UNMATCHED: "found no match",
-}
 
 
 def read(task_id: str, page: Callable[[Document, Summary], ResponseReturnValue]) -> ResponseReturnValue:
@@ -118,6 +103,7 @@ def _columns(looked: reading.Reading, rows: list[Row], join: Document | None) ->
 def _tools(looked: reading.Reading, columns: list[str]) -> dict[str, Any]:
     """What the page's links and forms are made of."""
     chosen = looked.excerpt.columns
+    blank: list[dict[str, str]] = [{}] if len(looked.view.conditions) < MAX_CONDITIONS else []
     told: dict[str, Column] = {} if looked.profile is None else {each.name: each for each in looked.profile.columns}
     return {
         "shown": list(chosen) or columns[:SHOWN_COLUMNS],
@@ -125,7 +111,7 @@ def _tools(looked: reading.Reading, columns: list[str]) -> dict[str, Any]:
         "parameters": reading.address_of(looked.excerpt),
         "sorted_by": lambda column: reading.address_of(reading.sorted_by(looked.excerpt, column)),
         "operators": _operators(looked.view),
-        "blank_conditions": min(1, MAX_CONDITIONS - len(looked.view.conditions)),
+        "conditions": [*looked.view.conditions, *blank],
     }
 
 

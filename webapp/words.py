@@ -1,6 +1,6 @@
 """Values as people read them: times, sizes, shares, what MongoDB stores. Pure: no I/O."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -120,6 +120,26 @@ def duration(span: timedelta) -> str:
     return humanize.precisedelta(span, minimum_unit="seconds", format="%d")
 
 
+def number(value: int) -> str:
+    """``12,345``."""
+    return f"{value:,}"
+
+
+def counted(value: int, noun: str) -> str:
+    """``1 row``, ``12,345 rows``."""
+    return f"{number(value)} {noun}{'' if value == 1 else 's'}"
+
+
+def quoted(texts: Iterable[str]) -> str:
+    """``“ticket”, “team”``."""
+    return ", ".join(f"“{text}”" for text in texts)
+
+
+def place(row: int) -> int:
+    """The place of a row among all, from 1 on: its number is counted from 0."""
+    return row + 1
+
+
 def seconds(number: float) -> str:
     return duration(timedelta(seconds=number))
 
@@ -143,6 +163,11 @@ def about(number: int) -> str:
     """A number that was estimated, to two figures: ``340,000``."""
     digits = len(str(number))
     return humanize.intcomma(round(number, 2 - digits) if digits > 2 else number)  # noqa: PLR2004 - figures
+
+
+def holds_documents(values: list[Any]) -> bool:
+    """Whether these are documents, all of them."""
+    return all(isinstance(value, dict) for value in values)
 
 
 def has_lists(documents: list[Document]) -> bool:

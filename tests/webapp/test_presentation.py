@@ -127,8 +127,8 @@ def test_the_timeline_says_how_long_each_step_took() -> None:
         {"at": NOW + timedelta(seconds=2), "status": states.STARTED, "note": "celery@host"},
     ]
     first, second = presentation.timeline(task(states.STARTED) | {"timeline": events})
-    assert (first["label"], first["after"]) == ("Queued", None)
-    assert (second["label"], second["after"], second["note"]) == ("Running", timedelta(seconds=2), "celery@host")
+    assert (first["label"], first["when"]) == ("Queued", plain.exactly(NOW))
+    assert (second["label"], second["when"], second["note"]) == ("Running", "after 2.0 s", "celery@host")
 
 
 @pytest.mark.parametrize(
