@@ -9,7 +9,7 @@ from benchmarks import baselines
 from benchmarks.stack import Row, Servers, amount, fill, memory_of, ratio, timed, wait_until
 from worker_tasks import ledger, release, results, staging
 from worker_tasks.joins import runs
-from worker_tasks.submission import submit_join
+from worker_tasks.submission import read_join, submit_join
 
 JOIN = {
     "database": "bench",
@@ -27,7 +27,7 @@ def drain() -> None:
 
 def ours() -> dict[str, Any]:
     """Submits, and waits until it is published."""
-    task_id = submit_join(JOIN, fresh=True)
+    task_id = submit_join(read_join(JOIN), fresh=True)
     task: dict[str, Any] = wait_until(lambda: _ended(task_id), pause=0.05)
     if task["status"] != "SUCCESS":
         raise RuntimeError(task["result"])
@@ -48,7 +48,7 @@ def origin() -> None:
 def first_rows() -> float:
     """Seconds until rows can be read; the run is waited for."""
     began = time.perf_counter()
-    task_id = submit_join(JOIN, fresh=True)
+    task_id = submit_join(read_join(JOIN), fresh=True)
 
     def seen() -> Any:
         state = runs.find(task_id)

@@ -19,7 +19,7 @@ from development.servers import free_port
 from worker_tasks import ledger, release
 from worker_tasks.celery_app import app
 from worker_tasks.formats import FORMATS
-from worker_tasks.submission import submit_join
+from worker_tasks.submission import read_join, submit_join
 
 #: 300,000 orders, each with its user.
 JOIN = {
@@ -72,7 +72,7 @@ def measure(servers: Servers, repeats: int) -> Iterator[Row]:
 
 
 def _joined() -> str:
-    task_id = submit_join(JOIN, fresh=True)
+    task_id = submit_join(read_join(JOIN), fresh=True)
     wait_until(lambda: ledger.find(task_id)["status"] in ledger.FINAL_STATES, within=120, pause=0.1)
     return task_id
 

@@ -8,7 +8,7 @@ from benchmarks.bulk import JOIN
 from benchmarks.stack import Row, Servers, amount, fill, wait_until
 from worker_tasks import release
 from worker_tasks.connections import connections
-from worker_tasks.submission import submit_join
+from worker_tasks.submission import read_join, submit_join
 
 PEOPLE = 100
 
@@ -23,7 +23,7 @@ def measure(servers: Servers, repeats: int) -> Iterator[Row]:
             join = {**JOIN, "match": {"name": {"$ne": f"nobody {repeat}"}}, "limit": 20_000}
             bench.command("profile", 2, filter={"ns": "bench.users", "command.aggregate": {"$exists": True}})
             with ThreadPoolExecutor(20) as threads:
-                tasks = list(threads.map(lambda _, join=join: submit_join(join), range(PEOPLE)))
+                tasks = list(threads.map(lambda _, join=join: submit_join(read_join(join)), range(PEOPLE)))
             done = {"_id": {"$in": tasks}, "status": "SUCCESS"}
             wait_until(lambda done=done: connections().tasks.count_documents(done) == PEOPLE, pause=0.05)  # type: ignore[misc]
             bench.command("profile", 0)

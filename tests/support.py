@@ -17,7 +17,7 @@ from werkzeug.test import TestResponse
 
 from development.processes import read_procfile
 from development.servers import Server
-from worker_tasks import ledger, publishing
+from worker_tasks import ledger, publishing, submission
 from worker_tasks.connections import Document, connections
 from worker_tasks.joins.encoding import Lines
 from worker_tasks.results import Summary
@@ -145,6 +145,11 @@ class Process:
         if self.is_running:
             self.signal_group(signal.SIGTERM)
         return self._process.wait(STOP_SECONDS)
+
+
+def submit_join(join: Document, **options: Any) -> str:
+    """Asks for a join that is written as JSON; its task."""
+    return submission.submit_join(submission.read_join(join), **options)
 
 
 def publish(

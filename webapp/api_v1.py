@@ -80,7 +80,7 @@ def _read(model: type[Body]) -> Body:
 def ask() -> ResponseReturnValue:
     """Records a join and has it run, or shares the run or the live result of the same one."""
     asked = _read(Asked)
-    task_id = submit_join(asked.join, metadata=asked.metadata, fresh=asked.fresh)
+    task_id = submit_join(read_join(asked.join), metadata=asked.metadata, fresh=asked.fresh)
     response = jsonify({"task_id": task_id, "status_url": url_for("status.task_page", task_id=task_id)})
     response.headers["Location"] = url_for(".task", task_id=task_id)
     return response, HTTPStatus.ACCEPTED

@@ -91,7 +91,7 @@ def _run(draft: Draft) -> ResponseReturnValue:
         # Already there, most often: the page asks for the checks as soon as there is something to check.
         if checks.kept(spec.fingerprint) is None:
             checks.check(spec)
-        task_id = submission.submit_join(spec.canonical(), metadata=draft.collected_metadata())
+        task_id = submission.submit_join(spec, metadata=draft.collected_metadata())
     except Unfinished as unfinished:
         return _refused(draft, unfinished)
     return redirect(url_for("status.task_page", task_id=task_id), 303)

@@ -20,7 +20,7 @@ from webapp.value_types import ValueType, value_type
 from worker_tasks import saved_joins
 from worker_tasks.errors import InvalidInput, ServiceUnavailable, servers_needed
 from worker_tasks.settings import settings
-from worker_tasks.submission import submit_join
+from worker_tasks.submission import read_join, submit_join
 
 blueprint = Blueprint("saved", __name__, url_prefix="/saved")
 
@@ -114,7 +114,8 @@ def _run(join: dict[str, Any], form: SavedJoinForm, given: dict[str, str]) -> Re
         )
         if not form.validate():
             raise Unfinished(SEE_MARKED)
-        task_id = submit_join(asked, metadata=form.collected_metadata() | {SAVED_JOIN: join["name"]})
+        metadata = form.collected_metadata() | {SAVED_JOIN: join["name"]}
+        task_id = submit_join(read_join(asked), metadata=metadata)
     except Unfinished as unfinished:
         return _page(join, draft, form, given, trouble=str(unfinished), errors=unfinished.errors), 422
     except InvalidInput as error:

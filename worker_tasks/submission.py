@@ -15,7 +15,7 @@ from worker_tasks.errors import InvalidInput, TaskNotFound, servers_needed
 from worker_tasks.joins import checks, lifecycle, runs
 from worker_tasks.joins.catalog import Catalog
 from worker_tasks.joins.runs import Answer
-from worker_tasks.joins.spec import JoinSpec, read
+from worker_tasks.joins.spec import JoinSpec, parse, require_open
 from worker_tasks.settings import settings
 
 RUN_JOIN = "worker_tasks.tasks.run_join"
@@ -59,7 +59,7 @@ def submit_again(task_id: str) -> str:
         if asked["name"] is None:
             raise InvalidInput({"task_id": "names a task of which nothing says what it was to do."})
         if asked.get("join") is not None:
-            return submit_join(asked["join"], metadata=asked["metadata"], fresh=True)
+            return submit_join(read_join(asked["join"]), metadata=asked["metadata"], fresh=True)
         room.require_room()
         return app.send_task(
             asked["name"], asked["args"], asked["kwargs"], queue=asked["queue"], metadata=asked["metadata"]
@@ -67,19 +67,19 @@ def submit_again(task_id: str) -> str:
 
 
 def submit_join(
-    join: Any, *, metadata: dict[str, Any] | None = None, requested_by: str | None = None, fresh: bool = False
+    spec: JoinSpec, *, metadata: dict[str, Any] | None = None, requested_by: str | None = None, fresh: bool = False
 ) -> str:
     """Records a join with its metadata, and has it run: unless its result is there, or another task runs it just now.
 
     Args:
-        join: a JoinSpec, as JSON has it.
+        spec: a join from :func:`read_join` or :func:`admit`.
         fresh: runs it anew in any case.
 
     Returns:
         The task id.
 
     Raises:
-        InvalidInput: the join or the metadata can not be taken; nothing was recorded.
+        InvalidInput: the metadata can not be kept; nothing was recorded.
         ServiceUnavailable: a server is away, refuses, or has no room, and nothing was recorded; or Redis went away
             just then, and the record says that the task was not published.
     """
@@ -87,14 +87,14 @@ def submit_join(
     if errors := metadata_rules.errors_in(metadata):
         raise InvalidInput(errors)
     with servers_needed():
-        spec = read_join(join)
+        join = spec.canonical()
         document = ledger.new_document(
             uuid(),
             RUN_JOIN,
-            [spec.canonical()],
+            [join],
             metadata=metadata,
             requested_by=requested_by,
-            join=spec.canonical(),
+            join=join,
             fingerprint=spec.fingerprint,
         )
         if (checked := checks.kept(spec.fingerprint)) is not None:
@@ -109,14 +109,25 @@ def submit_join(
 
 
 def read_join(join: Any) -> JoinSpec:
-    """The join that is asked for, checked against the collections that there are.
+    """Reads a join from JSON: the only way in for one that somebody wrote.
 
     Raises:
         InvalidInput: names every path that is wrong, with the reason.
-        pymongo.errors.PyMongoError: MongoDB does not answer.
+        ServiceUnavailable: MongoDB is away.
     """
-    spec = read(join, settings().open_databases)
-    Catalog(spec, sources.default_source().database(spec.database)).check()
+    return admit(parse(join))
+
+
+def admit(spec: JoinSpec) -> JoinSpec:
+    """The same join, once its database is known to be open and its collections to exist.
+
+    Raises:
+        InvalidInput: names every collection that does not exist, or the database.
+        ServiceUnavailable: MongoDB is away.
+    """
+    require_open(spec, settings().open_databases)
+    with servers_needed():
+        Catalog(spec, sources.default_source().database(spec.database)).check()
     return spec
 
 

@@ -9,9 +9,8 @@ from pymongo.database import Database
 
 from development.servers import Server
 from tests.browser.conftest import Watched, violations
-from tests.support import paused
+from tests.support import paused, submit_join
 from worker_tasks.connections import Document, connections
-from worker_tasks.submission import submit_join
 
 pytestmark = pytest.mark.usefixtures("flights")
 

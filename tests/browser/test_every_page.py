@@ -9,7 +9,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from development.servers import Server
 from tests.browser.conftest import Watched, violations
-from tests.support import Process, paused, wait_for_state
+from tests.support import Process, paused, submit_join, wait_for_state
 from worker_tasks import ledger, live, submission
 from worker_tasks.connections import connections
 from worker_tasks.joins import checks
@@ -61,7 +61,7 @@ def replaced() -> str:
 
 def asked_for(join: dict[str, Any]) -> str:
     checks.check(submission.read_join(join))
-    task_id = submission.submit_join(join, metadata=METADATA)
+    task_id = submit_join(join, metadata=METADATA)
     wait_for_state(task_id, states.SUCCESS)
     return task_id
 
@@ -91,7 +91,7 @@ WRONG = "where=joinedAt&is=gte&value=soon"
 
 
 def compared() -> str:
-    older, newer = (submission.submit_join(UNMATCHED, metadata=METADATA, fresh=True) for _ in range(2))
+    older, newer = (submit_join(UNMATCHED, metadata=METADATA, fresh=True) for _ in range(2))
     for task_id in (older, newer):
         wait_for_state(task_id, states.SUCCESS)
     return f"/comparison?older={older}&newer={newer}"

@@ -5,8 +5,8 @@ import re
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Watched
+from tests.support import submit_join
 from worker_tasks.connections import connections
-from worker_tasks.submission import submit_join
 
 
 def fill_form(page: Page, user_id: str, note: str) -> None:

@@ -10,10 +10,9 @@ from playwright.sync_api import Page, expect
 from pymongo.database import Database
 
 from tests.browser.conftest import violations
-from tests.support import Process, wait_for_state
+from tests.support import Process, submit_join, wait_for_state
 from tests.webapp.test_api_v1 import finished_with
 from worker_tasks.connections import Document
-from worker_tasks.submission import submit_join
 
 WITH_ORDERS = {
     "database": "shop",

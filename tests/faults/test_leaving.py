@@ -9,10 +9,10 @@ from pymongo.database import Database
 
 from tests.faults.conftest import StartWorker
 from tests.faults.support import METADATA, in_mongodb, is_written, slow_join, wrong_with_slow_rows
-from tests.support import eventually, wait_for_state
+from tests.support import eventually, submit_join, wait_for_state
 from worker_tasks import ledger, task_search
 from worker_tasks.connections import Document, connections
-from worker_tasks.submission import cancel, submit_join
+from worker_tasks.submission import cancel
 from worker_tasks.tasks import long_running_task
 
 pytestmark = pytest.mark.timeout(120)

@@ -9,12 +9,12 @@ from celery import states
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from tests.support import Process, publish, wait_for_state
+from tests.support import Process, publish, submit_join, wait_for_state
 from tests.webapp.test_api_v1 import assert_problem
 from tests.worker_tasks.support import new_id
 from worker_tasks import ledger, results
 from worker_tasks.connections import Document, connections
-from worker_tasks.submission import RUN_JOIN, submit_join
+from worker_tasks.submission import RUN_JOIN
 
 BEFORE: list[Document] = [{"_id": n, "name": f"P{n}", "orders": [{"amount": n}]} for n in range(60)]
 

@@ -8,12 +8,12 @@ import pytest
 from celery import states
 from flask.testing import FlaskClient
 
-from tests.support import Process, eventually, publish, wait_for_state
+from tests.support import Process, eventually, publish, submit_join, wait_for_state
 from worker_tasks import ledger, results
 from worker_tasks.connections import connections
 from worker_tasks.joins.user_orders import result_key
 from worker_tasks.settings import settings
-from worker_tasks.submission import submit, submit_join
+from worker_tasks.submission import submit
 from worker_tasks.tasks import join_users_orders
 
 ROWS = 120

@@ -173,27 +173,44 @@ def _overlap(path: str, other: str) -> bool:
     return path == other or path.startswith(f"{other}.") or other.startswith(f"{path}.")
 
 
-def read(asked: Any, databases: Iterable[str], field: str = "join") -> JoinSpec:
+def read(asked: Any, databases: Iterable[str]) -> JoinSpec:
     """The description that was asked for.
 
     Args:
         databases: those that are open for joins.
-        field: what the asker calls it; begins the path of each complaint.
+
+    Raises:
+        InvalidInput: names every path that is wrong, with the reason.
+    """
+    spec = parse(asked)
+    require_open(spec, databases)
+    return spec
+
+
+def parse(asked: Any) -> JoinSpec:
+    """The description, whether or not its database is open for joins.
 
     Raises:
         InvalidInput: names every path that is wrong, with the reason.
     """
     try:
-        spec = JoinSpec.model_validate_json(json.dumps(asked))
+        return JoinSpec.model_validate_json(json.dumps(asked))
     except ValidationError as error:
-        raise InvalidInput(dict(_complaint(dict(detail), field) for detail in error.errors())) from None
+        raise InvalidInput(dict(_complaint(dict(detail)) for detail in error.errors())) from None
+
+
+def require_open(spec: JoinSpec, databases: Iterable[str]) -> None:
+    """Refuses a join of a database that is not among those open for joins.
+
+    Raises:
+        InvalidInput: it is not.
+    """
     if spec.database not in set(databases):
-        raise InvalidInput({f"{field}.database": f"{spec.database} is not open for joins."})
-    return spec
+        raise InvalidInput({"join.database": f"{spec.database} is not open for joins."})
 
 
-def _complaint(detail: dict[str, Any], field: str) -> tuple[str, str]:
-    path = ".".join([field, *(str(part) for part in detail["loc"])])
+def _complaint(detail: dict[str, Any]) -> tuple[str, str]:
+    path = ".".join(["join", *(str(part) for part in detail["loc"])])
     cause = detail.get("ctx", {}).get("error")
     if isinstance(cause, filters.FilterError):
         return f"{path}.{cause.path}".rstrip("."), cause.reason

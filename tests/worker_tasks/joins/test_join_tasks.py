@@ -13,7 +13,7 @@ from bson import Timestamp
 from celery import states
 from pymongo.database import Database
 
-from tests.support import Process, eventually, wait_for_state
+from tests.support import Process, eventually, submit_join, wait_for_state
 from tests.worker_tasks.support import METADATA, UNATTENDED, new_id
 from worker_tasks import endings, ledger, results, task_search
 from worker_tasks.celery_app import app
@@ -22,7 +22,7 @@ from worker_tasks.errors import InvalidInput, SnapshotGone
 from worker_tasks.joins import checks, lifecycle, runs
 from worker_tasks.joins.planning import make_plan
 from worker_tasks.joins.spec import JoinSpec
-from worker_tasks.submission import RUN_JOIN, cancel, submit_again, submit_join
+from worker_tasks.submission import RUN_JOIN, cancel, submit_again
 
 ORDERS_OF_USERS = {
     "database": "big",
