@@ -9,12 +9,12 @@ from wtforms.fields.choices import SelectChoice
 
 from webapp import field_errors
 from webapp.drafts import Draft
-from webapp.value_types import value_type
 from webapp.words import share
 from worker_tasks.errors import InvalidInput
 from worker_tasks.joins.bson_types import words_of
 from worker_tasks.joins.sampling import Field, Look, collections_of, look_at
 from worker_tasks.joins.suggestions import LeftField, Suggestion, suggest
+from worker_tasks.joins.value_types import value_type
 from worker_tasks.settings import settings
 
 #: Fields that can be ticked to be kept.
@@ -190,19 +190,6 @@ def _cure(form: Any, words: list[str]) -> None:
         changed = pair if words[1] in pair else form
         if words[1] in changed:
             changed[words[1]].data = words[2]
-
-
-def type_of(database: str) -> Any:
-    """Tells the BSON type of most values of a field, for reading what was typed."""
-
-    def main_type(collection: str, path: str) -> str | None:
-        found = look_at(database, collection).field(path)
-        if found is None or not found.types:
-            return None
-        # Of a list its elements count, of which the sample tells under the same path.
-        return max((name for name in found.types if name != "array"), key=lambda name: found.types[name], default=None)
-
-    return main_type
 
 
 def field_words(found: Field | None) -> str:

@@ -2,17 +2,15 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from webapp.operators import BY_MONGODB, Operand, operator_of
-from webapp.value_types import BY_WRAPPER, value_type
+from worker_tasks.joins import filters
+from worker_tasks.joins.operators import BY_MONGODB, Operand, operator_of
+from worker_tasks.joins.value_types import BY_WRAPPER, TypeOf, value_type
 
 #: A value that is asked for when a saved join is run.
 PARAMETER = re.compile(r"\{([a-z][a-z0-9_]{0,39})\}")
-
-#: The BSON type of most values of a path in a collection; None where it is not known.
-TypeOf = Callable[[str, str], str | None]
 
 
 class Reader:
@@ -35,7 +33,7 @@ class Reader:
         raw = self._raw(form)
         if raw:
             conditions.append(raw)
-        return merged(conditions)
+        return filters.merged(conditions)
 
     def _condition(self, row: Any, collection: str) -> Any:
         operator = operator_of(row.operator.data)
@@ -50,10 +48,10 @@ class Reader:
             if not text:
                 raise ValueError("Give the text to look for.")
             return operator.condition(text)
-        read = value_type(row.type.data, self._type_of(collection, row.field.data)).read
+        written_as = value_type(row.type.data, self._type_of(collection, row.field.data))
         if operator.operand is Operand.VALUES:
-            return operator.condition([read(part.strip()) for part in text.split(",") if part.strip()])
-        return operator.condition(read(text))
+            return operator.condition(written_as.read_list(text))
+        return operator.condition(written_as.read(text))
 
     def _raw(self, form: Any) -> dict[str, Any]:
         text = (form.raw.data or "").strip()
@@ -86,34 +84,12 @@ class Reader:
         self.errors.setdefault(field.name, []).append(message)
 
 
-def merged(conditions: list[dict[str, Any]]) -> dict[str, Any]:
-    """All conditions in one filter; several of one field side by side where they can stand so."""
-    merged: dict[str, Any] = {}
-    rest = []
-    for condition in conditions:
-        if not merged.keys() & condition.keys():
-            merged |= condition
-            continue
-        ((field, wanted), *more) = condition.items()
-        there = merged.get(field)
-        both = [there, wanted]
-        if not more and all(map(_are_operators, both)) and not set(there or ()) & set(wanted):
-            merged[field] = {name: value for each in both for name, value in each.items()}
-        else:
-            rest.append(condition)
-    return {"$and": [merged, *rest]} if rest else merged
-
-
-def _are_operators(value: Any) -> bool:
-    return isinstance(value, dict) and bool(value) and all(key in BY_MONGODB for key in value)
-
-
 def rows_of(match: dict[str, Any]) -> tuple[list[dict[str, str]], dict[str, Any]]:
     """A filter as rows, and what rows can not say."""
     rows: list[dict[str, str]] = []
     raw: dict[str, Any] = {}
     for field, condition in match.items():
-        operators = condition if _are_operators(condition) else {"$eq": condition}
+        operators = condition if filters.are_comparisons(condition) else {"$eq": condition}
         found = [_row(field, operator, value) for operator, value in operators.items()]
         if field.startswith("$") or not all(found):
             raw[field] = condition

@@ -11,14 +11,13 @@ from wtforms import FieldList, Form, FormField, RadioField, SelectField, SelectM
 from wtforms.fields.choices import SelectChoice
 from wtforms.widgets import CheckboxInput, ListWidget
 
-from webapp import operators
-from webapp.conditions import PARAMETER, Reader, TypeOf, rows_of
+from webapp.conditions import PARAMETER, Reader, rows_of
 from webapp.field_errors import FieldErrors
 from webapp.forms import TaskForm
 from webapp.join_words import DIRECTION_WORDS, KIND_WORDS, SHAPE_WORDS
-from webapp.value_types import VALUE_TYPES
-from worker_tasks.joins import casts, kinds
+from worker_tasks.joins import casts, kinds, operators
 from worker_tasks.joins.spec import MAX_JOINS, JoinSpec
+from worker_tasks.joins.value_types import VALUE_TYPES, TypeOf
 
 #: Characters of an address that servers still take (gunicorn: of the whole request line).
 MAX_ADDRESS = 7_000

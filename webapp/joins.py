@@ -16,6 +16,7 @@ from webapp.forms import PracticeForm, TaskForm, UserOrdersForm
 from worker_tasks import retention, submission
 from worker_tasks.errors import InvalidInput, ServiceUnavailable, servers_needed
 from worker_tasks.joins import checks
+from worker_tasks.joins.sampling import field_types
 from worker_tasks.joins.spec import JoinSpec
 from worker_tasks.settings import settings
 from worker_tasks.submission import submit
@@ -129,7 +130,7 @@ def _read(draft: Draft, *, anything_for_parameters: bool = False) -> JoinSpec:
     """
     given = saved.examples(draft) if anything_for_parameters else {}
     try:
-        return submission.read_join(draft.asked(builder.type_of(draft.database.data), given))
+        return submission.read_join(draft.asked(field_types(draft.database.data), given))
     except InvalidInput as error:
         raise Unfinished(SEE_MARKED, field_errors.placed(draft, error.errors)) from None
 

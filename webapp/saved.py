@@ -8,17 +8,17 @@ from flask import Blueprint, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import MultiDict
 
-from webapp import builder
 from webapp.drafts import SEE_MARKED, Draft, Unfinished
 from webapp.errors import service_unavailable
 from webapp.field_errors import FieldErrors
 from webapp.forms import SavedJoinForm
-from webapp.operators import Operand
 from webapp.presentation import SAVED_JOIN
 from webapp.ready_joins import READY
-from webapp.value_types import ValueType, value_type
 from worker_tasks import saved_joins
 from worker_tasks.errors import InvalidInput, ServiceUnavailable, servers_needed
+from worker_tasks.joins.operators import Operand
+from worker_tasks.joins.sampling import field_types
+from worker_tasks.joins.value_types import ValueType, value_type
 from worker_tasks.settings import settings
 from worker_tasks.submission import read_join, submit_join
 
@@ -73,7 +73,7 @@ def _type_of_value(draft: Draft, row: Any) -> ValueType:
     if row.type.data or row.operand is Operand.TEXT:
         return value_type(row.type.data)
     part = next((form for form in draft.join_forms if any(entry.form is row for entry in form.filters.entries)), draft)
-    return value_type("", builder.type_of(draft.database.data)(part.source.data, row.field.data))
+    return value_type("", field_types(draft.database.data)(part.source.data, row.field.data))
 
 
 @blueprint.get("")
@@ -109,9 +109,7 @@ def _run(join: dict[str, Any], form: SavedJoinForm, given: dict[str, str]) -> Re
     if form.adds_row(request.form.get("do", "")):
         return _page(join, draft, form, given)
     try:
-        asked = draft.asked(
-            builder.type_of(draft.database.data), {name: value for name, value in given.items() if value}
-        )
+        asked = draft.asked(field_types(draft.database.data), {name: value for name, value in given.items() if value})
         if not form.validate():
             raise Unfinished(SEE_MARKED)
         metadata = form.collected_metadata() | {SAVED_JOIN: join["name"]}

@@ -12,8 +12,8 @@ from werkzeug.datastructures import MultiDict
 
 from webapp import field_errors
 from webapp.drafts import Draft, Unfinished, from_join
-from webapp.value_types import VALUE_TYPES
 from worker_tasks.joins.spec import JoinSpec
+from worker_tasks.joins.value_types import VALUE_TYPES
 
 TYPES = {"amount": "decimal", "stars": "int", "at": "date", "_id": "objectId", "paid": "bool"}
 

@@ -5,10 +5,10 @@ from collections import Counter
 import pytest
 
 from webapp.conditions import rows_of
-from webapp.operators import OPERATORS, FilterOperator, Operand, operator_of
-from webapp.value_types import TEXT, VALUE_TYPES, ValueType, value_type
 from worker_tasks.joins import filters
 from worker_tasks.joins.bson_types import BSON_TYPES
+from worker_tasks.joins.operators import OPERATORS, FilterOperator, Operand, operator_of
+from worker_tasks.joins.value_types import TEXT, VALUE_TYPES, ValueType, value_type
 
 
 @pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)

@@ -13,6 +13,7 @@ from bson.errors import BSONError
 
 from worker_tasks.joins.bson_types import BSON_TYPES
 from worker_tasks.joins.names import path_complaint
+from worker_tasks.joins.operators import BY_MONGODB
 
 MAX_DEPTH = 6
 MAX_NODES = 50
@@ -67,6 +68,29 @@ def fields_of(stored: Filter) -> set[str]:
 
 
 LOGICAL = frozenset({"$and", "$or", "$nor"})
+
+
+def merged(conditions: list[Filter]) -> Filter:
+    """All conditions in one filter, with those of one field side by side where possible."""
+    whole: Filter = {}
+    rest = []
+    for condition in conditions:
+        if not whole.keys() & condition.keys():
+            whole |= condition
+            continue
+        ((field, wanted), *more) = condition.items()
+        present = whole.get(field)
+        both = [present, wanted]
+        if not more and all(map(are_comparisons, both)) and not set(present or ()) & set(wanted):
+            whole[field] = {name: value for each in both for name, value in each.items()}
+        else:
+            rest.append(condition)
+    return {"$and": [whole, *rest]} if rest else whole
+
+
+def are_comparisons(value: Any) -> bool:
+    """Whether this is an object of operators that can stand side by side as the conditions of one field."""
+    return isinstance(value, dict) and bool(value) and value.keys() <= BY_MONGODB.keys()
 
 
 def _checked_nodes(stored: Filter, at: str, depth: int) -> Iterator[None]:

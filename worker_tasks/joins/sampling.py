@@ -18,6 +18,8 @@ from worker_tasks.joins import filters
 from worker_tasks.joins.bson_types import kind_of, type_of
 from worker_tasks.joins.catalog import COMMAND_NOT_SUPPORTED_ON_VIEW, readable
 from worker_tasks.joins.names import collection_complaint, path_complaint
+from worker_tasks.joins.value_types import TypeOf
+from worker_tasks.settings import settings
 from worker_tasks.sources import default_source
 
 #: Documents of a sample.
@@ -130,6 +132,22 @@ def look_at(database: str, collection: str) -> Look:
     )
     live.remember(key, look.to_json(), KEPT_SECONDS)
     return look
+
+
+def field_types(database: str) -> TypeOf:
+    """Tells the BSON type of most values of a field; nothing about databases that are not open for joins."""
+    is_open = database in settings().open_databases
+
+    def main_type(collection: str, path: str) -> str | None:
+        if not is_open or collection_complaint(collection):
+            return None
+        found = look_at(database, collection).field(path)
+        if found is None:
+            return None
+        # The elements of a list count, which the sample has under the same path.
+        return max((name for name in found.types if name != "array"), key=lambda name: found.types[name], default=None)
+
+    return main_type
 
 
 def _is_unique(index: Any) -> bool:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+#: The BSON type of most values of a path in a collection; None where it is not known.
+TypeOf = Callable[[str, str], str | None]
+
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -66,6 +69,10 @@ class ValueType:
     wrapper: str | None = None
     bson_types: frozenset[str] = frozenset()
     input_mode: str = "text"
+
+    def read_list(self, text: str) -> list[Any]:
+        """The values of a text with commas between them; see ``read``."""
+        return [self.read(part.strip()) for part in text.split(",") if part.strip()]
 
 
 TEXT = ValueType(name="string", label="text", hint="text", example="x", read=str)
