@@ -2,22 +2,21 @@
 
 import json
 import re
-from collections.abc import Mapping
 from typing import Any
 
-from worker_tasks.joins import filters
-from worker_tasks.joins.operators import BY_MONGODB, Operand, operator_of
-from worker_tasks.joins.value_types import BY_WRAPPER, TypeOf, value_type
+from worker_tasks.joins import filters, parameters
+from worker_tasks.joins.operators import BY_MONGODB, FilterOperator, Operand, operator_of
+from worker_tasks.joins.value_types import BY_WRAPPER, TEXT, TypeOf, value_type
 
 #: A value that is asked for when a saved join is run.
-PARAMETER = re.compile(r"\{([a-z][a-z0-9_]{0,39})\}")
+PARAMETER = re.compile(rf"\{{({parameters.NAME})\}}")
 
 
 class Reader:
     """Parses one side of a join without changing the form; collects ``errors`` by field name."""
 
-    def __init__(self, type_of: TypeOf, given: Mapping[str, str]):
-        self._type_of, self._given = type_of, given
+    def __init__(self, type_of: TypeOf, *, with_parameters: bool):
+        self._type_of, self._with_parameters = type_of, with_parameters
         self.errors: dict[str, list[str]] = {}
 
     def match(self, form: Any, collection: str) -> dict[str, Any]:
@@ -41,9 +40,9 @@ class Reader:
             return operator.condition(None)
         text = row.value.data or ""
         if named := PARAMETER.fullmatch(text.strip()):
-            if named[1] not in self._given:
+            if not self._with_parameters:
                 raise ValueError(f"{named[1]} is asked for when the saved join is run: save it, or give a value here.")
-            text = self._given[named[1]]
+            return _open_condition(operator, named[1], row.type.data)
         if operator.operand is Operand.TEXT:
             if not text:
                 raise ValueError("Give the text to look for.")
@@ -84,6 +83,15 @@ class Reader:
         self.errors.setdefault(field.name, []).append(message)
 
 
+def _open_condition(operator: FilterOperator, name: str, type_: str | None) -> Any:
+    """A condition whose value is asked for."""
+    parameter = {parameters.KEY: name, "type": type_ or parameters.AUTO}
+    if operator.operand is not Operand.TEXT:
+        return operator.condition(parameter)
+    prefix = {"prefix": operator.prefix} if operator.prefix else {}
+    return {"$regex": parameter | {"type": TEXT.name} | prefix}
+
+
 def rows_of(match: dict[str, Any]) -> tuple[list[dict[str, str]], dict[str, Any]]:
     """A filter as rows, and what rows can not say."""
     rows: list[dict[str, str]] = []
@@ -100,9 +108,11 @@ def rows_of(match: dict[str, Any]) -> tuple[list[dict[str, str]], dict[str, Any]
 
 def _row(field: str, operator: str, value: Any) -> dict[str, str] | None:
     if operator == "$eq" and isinstance(value, dict) and value.keys() == {"$regex"}:
-        text = value["$regex"]
-        starts = text.startswith("^")
-        return {"field": field, "operator": "starts" if starts else "contains", "value": text.removeprefix("^")}
+        return _search_row(field, value["$regex"])
+    named = BY_MONGODB.get(operator, "eq")
+    if isinstance(value, dict) and parameters.KEY in value:
+        type_ = value["type"].removeprefix(parameters.AUTO)
+        return {"field": field, "operator": named, "type": type_, "value": _in_braces(value)}
     if value is None:
         return (
             {"field": field, "operator": "there" if operator == "$ne" else "missing"}
@@ -112,15 +122,30 @@ def _row(field: str, operator: str, value: Any) -> dict[str, str] | None:
     values = value if isinstance(value, list) else [value]
     texts = [_text(each) for each in values]
     types = {text[1] for text in texts if text}
-    if not all(texts) or len(types) != 1 or (isinstance(value, list) and any("," in text[0] for text in texts if text)):
+    if not all(texts) or len(types) != 1:
         return None
-    named = BY_MONGODB.get(operator, "eq")
+    if isinstance(value, list) and any("," in text[0] or text[0] != text[0].strip() for text in texts if text):
+        return None
     return {
         "field": field,
         "operator": named,
         "type": types.pop(),
         "value": ", ".join(text[0] for text in texts if text),
     }
+
+
+def _search_row(field: str, text: Any) -> dict[str, str] | None:
+    if isinstance(text, dict):
+        operator = "starts" if text.get("prefix") else "contains"
+        return {"field": field, "operator": operator, "value": _in_braces(text)}
+    if PARAMETER.fullmatch(text.removeprefix("^").strip()):
+        return None
+    operator = "starts" if text.startswith("^") else "contains"
+    return {"field": field, "operator": operator, "value": text.removeprefix("^")}
+
+
+def _in_braces(parameter: dict[str, str]) -> str:
+    return f"{{{parameter[parameters.KEY]}}}"
 
 
 def _text(value: Any) -> tuple[str, str] | None:

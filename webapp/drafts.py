@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
 
@@ -11,7 +11,7 @@ from wtforms import FieldList, Form, FormField, RadioField, SelectField, SelectM
 from wtforms.fields.choices import SelectChoice
 from wtforms.widgets import CheckboxInput, ListWidget
 
-from webapp.conditions import PARAMETER, Reader, rows_of
+from webapp.conditions import Reader, rows_of
 from webapp.field_errors import FieldErrors
 from webapp.forms import TaskForm
 from webapp.join_words import DIRECTION_WORDS, KIND_WORDS, SHAPE_WORDS
@@ -170,27 +170,18 @@ class Draft(TaskForm):
                     return f"Choose the field of {join.source.data} that {pair.local.data} equals."
         return None
 
-    def parameters(self) -> dict[str, Any]:
-        """The rows whose value is asked for when the join is run, by the parameter's name."""
-        found: dict[str, Any] = {}
-        for part in [self, *self.join_forms]:
-            for entry in part.filters.entries:
-                if entry.form.field.data and (named := PARAMETER.fullmatch((entry.form.value.data or "").strip())):
-                    found.setdefault(named[1], entry.form)
-        return found
-
-    def asked(self, type_of: TypeOf, given: Mapping[str, str] | None = None) -> dict[str, Any]:
+    def asked(self, type_of: TypeOf, *, with_parameters: bool = False) -> dict[str, Any]:
         """The form as a JoinSpec in JSON, not yet validated. Does not change the form.
 
         Args:
-            given: a value for each parameter.
+            with_parameters: takes values in braces for parameters, instead of refusing them.
 
         Raises:
             Unfinished: something is missing, or wrong with a field.
         """
         if step := self.next_step():
             raise Unfinished(step)
-        reader = Reader(type_of, given or {})
+        reader = Reader(type_of, with_parameters=with_parameters)
         join = {
             "database": self.database.data,
             "from": self.source.data,
@@ -309,7 +300,11 @@ def _is_blank(form: Any) -> bool:
 
 def from_join(spec: JoinSpec) -> MultiDict[str, str]:
     """A join as the builder's form would write it."""
-    join = spec.canonical()
+    return as_written(spec.canonical())
+
+
+def as_written(join: dict[str, Any]) -> MultiDict[str, str]:
+    """A valid join as the builder's form would write it, its parameters as names in braces."""
     written: list[tuple[str, Any]] = [("database", join["database"])]
     written += _side(join, "")
     for number, each in enumerate(join["joins"]):

@@ -1,7 +1,9 @@
 """Ask: the builder with its checks, the original form for a user's orders, the practice task."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from celery import Task
 from flask import Blueprint, make_response, redirect, render_template, request, url_for
@@ -14,8 +16,9 @@ from webapp.drafts import SEE_MARKED, Draft, Unfinished, from_join
 from webapp.errors import service_unavailable
 from webapp.forms import PracticeForm, TaskForm, UserOrdersForm
 from worker_tasks import retention, submission
+from worker_tasks.connections import Document
 from worker_tasks.errors import InvalidInput, ServiceUnavailable, servers_needed
-from worker_tasks.joins import checks
+from worker_tasks.joins import checks, parameters
 from worker_tasks.joins.sampling import field_types
 from worker_tasks.joins.spec import JoinSpec
 from worker_tasks.settings import settings
@@ -24,12 +27,22 @@ from worker_tasks.tasks import join_users_orders, long_running_task
 
 blueprint = Blueprint("joins", __name__)
 
+#: Query parameters that name a join, instead of saying the builder's form.
+NAMING = frozenset({"join", "saved"})
+
+
+class OpenJoin(NamedTuple):
+    """A join with its values in braces left open, and the same with examples in their place."""
+
+    join: Document
+    example: JoinSpec
+
 
 @blueprint.get("/")
 def ask() -> ResponseReturnValue:
-    written = _written_as(json_argument("join")) if "join" in request.args else request.args
+    written = _written()
     draft = Draft(written)
-    if "join" in request.args and (address := draft.address()):
+    if NAMING & request.args.keys() and (address := draft.address()):
         return redirect(f"{url_for('.ask')}?{address}")
     try:
         with servers_needed():
@@ -40,11 +53,16 @@ def ask() -> ResponseReturnValue:
         return _as_typed(written, error, error.title)
 
 
-def _written_as(join: Any) -> MultiDict[str, str]:
-    """A JoinSpec as form data, together with the other query parameters, such as the note."""
-    written = from_join(submission.read_join(join))
+def _written() -> MultiDict[str, str]:
+    """The query parameters as form data, with the join that they say or name, and the others such as the note."""
+    if "join" in request.args:
+        written = from_join(submission.read_join(json_argument("join")))
+    elif "saved" in request.args:
+        written = saved.written(request.args["saved"])
+    else:
+        return request.args
     for name, value in request.args.items(multi=True):
-        if name != "join":
+        if name not in NAMING:
             written.add(name, value)
     return written
 
@@ -100,8 +118,7 @@ def _run(draft: Draft) -> ResponseReturnValue:
 
 def _save(draft: Draft) -> ResponseReturnValue:
     try:
-        _read(draft, anything_for_parameters=True)
-        saved_id = saved.save(draft, request.form)
+        saved_id = saved.save(_read_open(draft).join, request.form)
     except Unfinished as unfinished:
         return _refused(draft, unfinished)
     return redirect(url_for("saved.saved_join", saved_id=saved_id), 303)
@@ -113,24 +130,41 @@ def _refused(draft: Draft, unfinished: Unfinished) -> ResponseReturnValue:
     return _builder(draft, builder.look_around(draft), trouble=str(unfinished)), 422
 
 
-def _outcome(draft: Draft) -> JoinSpec | Unfinished:
-    """The draft as a join, with example values for its parameters, or the reason it is none; shows the errors."""
+def _outcome(draft: Draft) -> OpenJoin | Unfinished:
+    """The draft as a join, or the reason it is none; shows the errors."""
     try:
-        return _read(draft, anything_for_parameters=True)
+        return _read_open(draft)
     except Unfinished as unfinished:
         field_errors.show(draft, unfinished.errors)
         return unfinished
 
 
-def _read(draft: Draft, *, anything_for_parameters: bool = False) -> JoinSpec:
+def _read(draft: Draft) -> JoinSpec:
     """The join that the draft says.
 
     Raises:
         Unfinished: it says none.
     """
-    given = saved.examples(draft) if anything_for_parameters else {}
+    with _errors_placed(draft):
+        return submission.read_join(draft.asked(field_types(draft.database.data)))
+
+
+def _read_open(draft: Draft) -> OpenJoin:
+    """The join that the draft says, with parameters.
+
+    Raises:
+        Unfinished: it says none.
+    """
+    with _errors_placed(draft):
+        join = draft.asked(field_types(draft.database.data), with_parameters=True)
+        return OpenJoin(join, submission.admit(parameters.check(join)))
+
+
+@contextmanager
+def _errors_placed(draft: Draft) -> Iterator[None]:
+    """Raises the errors of the join that is read inside as those of the form's fields."""
     try:
-        return submission.read_join(draft.asked(field_types(draft.database.data), given))
+        yield
     except InvalidInput as error:
         raise Unfinished(SEE_MARKED, field_errors.placed(draft, error.errors)) from None
 
@@ -147,17 +181,18 @@ def check() -> ResponseReturnValue:
     return response
 
 
-def _checked(draft: Draft, outcome: JoinSpec | Unfinished) -> dict[str, Any]:
+def _checked(draft: Draft, outcome: OpenJoin | Unfinished) -> dict[str, Any]:
     """What the checks say of a draft, for the template."""
     if isinstance(outcome, Unfinished):
         return {"checks": None, "next_step": str(outcome), "errors": outcome.messages}
-    if asked_for := draft.parameters():
-        names = " and ".join(f"{{{name}}}" for name in asked_for)
+    if open_values := parameters.find(outcome.join):
+        names = " and ".join(dict.fromkeys(f"{{{each.name}}}" for each in open_values))
         step = f"{names} will be asked for when the saved join is run. Save it, or type a value to see what to expect."
         return {"checks": None, "next_step": step, "errors": []}
+    spec = outcome.example
     return {
-        "checks": checks.kept(outcome.fingerprint) or checks.check(outcome).to_document(),
-        "join": outcome.canonical(),
+        "checks": checks.kept(spec.fingerprint) or checks.check(spec).to_document(),
+        "join": spec.canonical(),
         "metadata": draft.collected_metadata(),
         "result_ttl": retention.time_to_live(),
     }

@@ -2,25 +2,27 @@
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import urlencode
 
 from flask import Blueprint, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import MultiDict
 
-from webapp.drafts import SEE_MARKED, Draft, Unfinished
+from webapp.drafts import SEE_MARKED, Draft, Unfinished, as_written
 from webapp.errors import service_unavailable
-from webapp.field_errors import FieldErrors
 from webapp.forms import SavedJoinForm
 from webapp.presentation import SAVED_JOIN
 from webapp.ready_joins import READY
 from worker_tasks import saved_joins
+from worker_tasks.connections import Document
 from worker_tasks.errors import InvalidInput, ServiceUnavailable, servers_needed
-from worker_tasks.joins.operators import Operand
+from worker_tasks.joins import parameters
+from worker_tasks.joins.parameters import Parameter
 from worker_tasks.joins.sampling import field_types
-from worker_tasks.joins.value_types import ValueType, value_type
+from worker_tasks.joins.spec import JoinSpec
+from worker_tasks.joins.value_types import TypeOf
 from worker_tasks.settings import settings
-from worker_tasks.submission import read_join, submit_join
+from worker_tasks.submission import admit, submit_join
 
 blueprint = Blueprint("saved", __name__, url_prefix="/saved")
 
@@ -30,7 +32,7 @@ MAX_NAME_LENGTH, MAX_DESCRIPTION_LENGTH = 100, 1_000
 def newest() -> list[dict[str, Any]]:
     """The joins that are there from the start, as far as their database is open, then those that people saved."""
     open_databases = settings().open_databases
-    ready = [join for join in READY if dict(parse_qsl(join["draft"]))["database"] in open_databases]
+    ready = [join for join in READY if join["join"]["database"] in open_databases]
     return [*saved_joins.newest(), *ready]
 
 
@@ -45,8 +47,8 @@ def find(saved_id: str) -> dict[str, Any]:
     return ready or saved_joins.find(saved_id)
 
 
-def save(draft: Draft, given: Mapping[str, str]) -> str:
-    """Keeps a draft; returns its id.
+def save(join: Document, given: Mapping[str, str]) -> str:
+    """Keeps a join with its parameters; returns its id.
 
     Raises:
         Unfinished: it has no name, or is too long.
@@ -57,23 +59,20 @@ def save(draft: Draft, given: Mapping[str, str]) -> str:
         raise Unfinished(f"Give the saved join a name of at most {MAX_NAME_LENGTH} characters.")
     if len(description) > MAX_DESCRIPTION_LENGTH:
         raise Unfinished(f"A description has at most {MAX_DESCRIPTION_LENGTH:,} characters.")
-    address = draft.address()
-    if not address:
+    if not Draft(as_written(join)).address():
         raise Unfinished("This join is too long to be saved.")
-    return saved_joins.save(name, description, address)
+    return saved_joins.save(name, description, join)
 
 
-def examples(draft: Draft) -> dict[str, str]:
-    """A value for each parameter of a draft."""
-    return {name: _type_of_value(draft, row).example for name, row in draft.parameters().items()}
+def written(saved_id: str) -> MultiDict[str, str]:
+    """A saved join as the builder's form would write it.
 
-
-def _type_of_value(draft: Draft, row: Any) -> ValueType:
-    """The type that a parameter's value is read as."""
-    if row.type.data or row.operand is Operand.TEXT:
-        return value_type(row.type.data)
-    part = next((form for form in draft.join_forms if any(entry.form is row for entry in form.filters.entries)), draft)
-    return value_type("", field_types(draft.database.data)(part.source.data, row.field.data))
+    Raises:
+        SavedJoinNotFound: there is none of this id.
+        InvalidInput: it can no longer be read.
+        pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
+    """
+    return as_written(saved_joins.join_of(find(saved_id)))
 
 
 @blueprint.get("")
@@ -83,41 +82,38 @@ def all_joins() -> ResponseReturnValue:
 
 @blueprint.get("/<saved_id>")
 def saved_join(saved_id: str) -> ResponseReturnValue:
-    join = find(saved_id)
-    return _page(join, _draft_of(join), SavedJoinForm(), dict(request.args.items()))
-
-
-def _draft_of(join: dict[str, Any]) -> Draft:
-    return Draft(MultiDict(parse_qsl(join["draft"])))
+    saved = find(saved_id)
+    try:
+        join = saved_joins.join_of(saved)
+    except InvalidInput as error:
+        return _unreadable(saved, error)
+    return _page(saved, join, SavedJoinForm(), dict(request.args.items()))
 
 
 @blueprint.post("/<saved_id>")
 def run(saved_id: str) -> ResponseReturnValue:
     """Runs a saved join with the values that were given."""
     form, given = SavedJoinForm(), _given()
-    join: dict[str, Any] = {"_id": saved_id, "name": "Saved join"}
+    saved: Document = {"_id": saved_id, "name": "Saved join"}
     try:
         with servers_needed():
-            join = find(saved_id)
-            return _run(join, form, given)
+            saved = find(saved_id)
+            return _run(saved, form, given)
     except ServiceUnavailable as error:
-        return service_unavailable(error, _as_typed(join, form, given, str(error)))
+        return service_unavailable(error, _as_typed(saved, form, given, str(error)))
 
 
-def _run(join: dict[str, Any], form: SavedJoinForm, given: dict[str, str]) -> ResponseReturnValue:
-    draft = _draft_of(join)
+def _run(saved: Document, form: SavedJoinForm, given: dict[str, str]) -> ResponseReturnValue:
+    join = saved_joins.join_of(saved)
     if form.adds_row(request.form.get("do", "")):
-        return _page(join, draft, form, given)
+        return _page(saved, join, form, given)
     try:
-        asked = draft.asked(field_types(draft.database.data), {name: value for name, value in given.items() if value})
+        spec = _filled(join, given)
         if not form.validate():
             raise Unfinished(SEE_MARKED)
-        metadata = form.collected_metadata() | {SAVED_JOIN: join["name"]}
-        task_id = submit_join(read_join(asked), metadata=metadata)
-    except Unfinished as unfinished:
-        return _page(join, draft, form, given, trouble=str(unfinished), errors=unfinished.errors), 422
-    except InvalidInput as error:
-        return _page(join, draft, form, given, trouble=str(error)), 422
+        task_id = submit_join(admit(spec), metadata=form.collected_metadata() | {SAVED_JOIN: saved["name"]})
+    except (Unfinished, InvalidInput) as error:
+        return _page(saved, join, form, given, error), 422
     return redirect(url_for("status.task_page", task_id=task_id), 303)
 
 
@@ -133,46 +129,72 @@ def _given() -> dict[str, str]:
     return {name.removeprefix(prefix): text for name, text in request.form.items() if name.startswith(prefix)}
 
 
-def _page(  # noqa: PLR0913 - what the page shows
-    join: dict[str, Any],
-    draft: Draft,
-    form: SavedJoinForm,
-    given: dict[str, str],
-    *,
-    trouble: str | None = None,
-    errors: FieldErrors | None = None,
+def _filled(join: Document, given: Mapping[str, str]) -> JoinSpec:
+    names = {parameter.name for parameter in parameters.find(join)}
+    typed = {name: text for name, text in given.items() if name in names}
+    return parameters.fill(join, typed, field_types(join["database"]))
+
+
+def _page(
+    saved: Document, join: Document, form: SavedJoinForm, given: Mapping[str, str], wrong: Exception | None = None
 ) -> str:
-    parameters = []
-    for name, row in draft.parameters().items():
-        expected = _type_of_value(draft, row)
-        wrong = (errors or {}).get(row.value.name, ())
-        parameters.append(
-            {
-                "name": name,
-                "label": _label(name),
-                "hint": f"{row.field.data}: {expected.hint}",
-                "mode": expected.input_mode,
-                "value": given.get(name, ""),
-                "errors": [error if given.get(name) else "Give a value." for error in wrong],
-            }
-        )
+    errors = wrong.errors if isinstance(wrong, InvalidInput) else {}
+    asked = _asked(join, field_types(join["database"]), given, errors)
+    is_marked = any(field["errors"] for field in asked)
     return render_template(
         "saved/join.html",
-        join=join,
-        parameters=parameters,
-        lines=draft.lines(),
+        join=saved,
+        parameters=asked,
         form=form,
-        trouble=trouble,
-        can_be_deleted=join not in READY,
+        trouble=SEE_MARKED if is_marked else wrong and str(wrong),
+        can_be_deleted=saved not in READY,
+        **_described(saved, join),
     )
+
+
+def _described(saved: Document, join: Document) -> dict[str, Any]:
+    """The lines that say the join, and the builder's address of it."""
+    draft = Draft(as_written(join))
+    # One that is too long for an address is read again by the builder.
+    return {"lines": draft.lines(), "address": draft.address() or urlencode({"saved": saved["_id"]})}
+
+
+def _asked(join: Document, types: TypeOf, given: Mapping[str, str], errors: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The fields for the values of a join, one for each name."""
+    first: dict[str, Parameter] = {}
+    for parameter in parameters.find(join):
+        first.setdefault(parameter.name, parameter)
+    return [
+        _field(parameter, types, given.get(name, ""), errors.get(f"parameters.{name}"))
+        for name, parameter in first.items()
+    ]
+
+
+def _field(parameter: Parameter, types: TypeOf, text: str, error: str | None) -> dict[str, Any]:
+    expected = parameter.value_type(types)
+    if error and not text:
+        error = "Give a value."
+    return {
+        "name": parameter.name,
+        "label": _label(parameter.name),
+        "hint": f"{parameter.field}: {expected.hint}",
+        "mode": expected.input_mode,
+        "value": text,
+        "errors": [error[0].upper() + error[1:]] if error else [],
+    }
 
 
 def _label(name: str) -> str:
     return name.replace("_", " ").capitalize()
 
 
-def _as_typed(join: dict[str, Any], form: SavedJoinForm, given: dict[str, str], trouble: str) -> str:
+def _as_typed(saved: Document, form: SavedJoinForm, given: Mapping[str, str], trouble: str) -> str:
     """The form exactly as submitted. Only the join's id may be known, and the types of its values are not."""
-    parameters = [{"name": name, "label": _label(name), "value": value} for name, value in given.items()]
-    lines = _draft_of(join).lines() if "draft" in join else []
-    return render_template("saved/join.html", join=join, parameters=parameters, lines=lines, form=form, trouble=trouble)
+    fields = [{"name": name, "label": _label(name), "value": value} for name, value in given.items()]
+    described = _described(saved, saved["join"]) if "join" in saved else {"lines": []}
+    return render_template("saved/join.html", join=saved, parameters=fields, form=form, trouble=trouble, **described)
+
+
+def _unreadable(saved: Document, error: InvalidInput) -> str:
+    """The page of a join that cannot be run any more, only deleted."""
+    return render_template("saved/join.html", join=saved, unreadable=str(error), can_be_deleted=True)

@@ -6,6 +6,7 @@ import pymongo
 from pymongo.errors import OperationFailure, PyMongoError
 from redis.exceptions import RedisError, ResponseError
 
+from worker_tasks import saved_joins
 from worker_tasks.connections import close_connections, connections
 from worker_tasks.indexes import SECONDS, ensure_indexes
 from worker_tasks.ledger import new_document
@@ -31,6 +32,7 @@ def release() -> str | None:
         return "; ".join(f"{name} cannot be used ({reason})" for name, reason in away.items())
     ensure_indexes()
     complete_old_documents()
+    saved_joins.convert_old()
     unbind_reading_queue()
     if warning := eviction_warning():
         print(warning, file=sys.stderr)

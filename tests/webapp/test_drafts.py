@@ -11,7 +11,7 @@ from flask import Flask
 from werkzeug.datastructures import MultiDict
 
 from webapp import field_errors
-from webapp.drafts import Draft, Unfinished, from_join
+from webapp.drafts import Draft, Unfinished, as_written, from_join
 from worker_tasks.joins.spec import JoinSpec
 from worker_tasks.joins.value_types import VALUE_TYPES
 
@@ -224,6 +224,21 @@ JOINS: list[dict[str, Any]] = [
     {"match": {"tags": {"$all": ["a", "b"]}, "name": {"$regex": "^Al"}, "city": None, "zip": {"$ne": None}}},
     {"match": {"$or": [{"a": 1}, {"b": 2}], "paid": True, "price": {"$in": [1, 2.5]}, "n": {"$in": ["a,b", "c"]}}},
     {"fields": ["name", "orders"], "sort": [["name", 1], ["city", -1]], "limit": 5},
+    {"match": {"name": {"$regex": "{city}"}, "zip": {"$regex": "^{zip}"}, "city": {"$in": [" a", "b"]}, "n": "{n}"}},
+]
+#: Filters with a value left open: as a row says them, and as only JSON can.
+OPEN_IN_ROWS: list[dict[str, Any]] = [
+    {"stars": {"$parameter": "stars", "type": "auto"}},
+    {"stars": {"$gte": {"$parameter": "least", "type": "number"}, "$lt": {"$parameter": "below", "type": "auto"}}},
+    {"name": {"$in": {"$parameter": "names", "type": "string"}}, "at": {"$ne": {"$parameter": "at", "type": "date"}}},
+    {"name": {"$regex": {"$parameter": "part", "type": "string"}}},
+    {"name": {"$regex": {"$parameter": "part", "type": "string", "prefix": "^"}}},
+]
+OPEN_IN_JSON: list[dict[str, Any]] = [
+    {"name": {"$in": ["Ann", {"$parameter": "name", "type": "string"}]}},
+    {"name": {"$in": [{"$parameter": "name", "type": "string"}]}},
+    {"name": {"$regex": {"$parameter": "part", "type": "string"}, "$options": "i"}},
+    {"$or": [{"name": {"$parameter": "name", "type": "auto"}}, {"stars": 5}]},
 ]
 
 
@@ -236,6 +251,15 @@ def test_a_join_comes_back_from_the_form_as_it_went_in(more: dict[str, Any]) -> 
     spec = JoinSpec.model_validate_json(json.dumps(whole))
     again = JoinSpec.model_validate_json(json.dumps(Draft(from_join(spec)).asked(type_of)))
     assert again.canonical() == spec.canonical()
+
+
+@pytest.mark.parametrize("match", OPEN_IN_ROWS + OPEN_IN_JSON)
+def test_a_value_left_open_comes_back_from_the_form_as_it_went_in(match: dict[str, Any]) -> None:
+    first = {"from": "orders", "as": "orders", "on": [{"local": "_id", "foreign": "userId"}], "match": match}
+    form = Draft(as_written({"database": "shop", "from": "users", "match": match, "joins": [first]}))
+    assert (form.raw.data is None) == (match in OPEN_IN_ROWS)
+    again = form.asked(type_of, with_parameters=True)
+    assert (again["match"], again["joins"][0]["match"]) == (match, match)
 
 
 def test_the_address_says_all_of_it_and_nothing_that_goes_without_saying() -> None:
@@ -258,8 +282,7 @@ def test_what_is_too_long_for_an_address_has_none() -> None:
 
 def test_a_value_in_braces_is_asked_for_when_the_join_is_run() -> None:
     form = draft(filters__0__field="stars", filters__0__value="{least}")
-    assert list(form.parameters()) == ["least"]
-    assert form.asked(type_of, {"least": "4"})["match"] == {"stars": 4}
+    assert form.asked(type_of, with_parameters=True)["match"] == {"stars": {"$parameter": "least", "type": "auto"}}
     with pytest.raises(Unfinished) as unfinished:
         form.asked(type_of)
     (said,) = unfinished.value.errors["filters-0-value"]

@@ -19,7 +19,8 @@ class Operand(StrEnum):
 class FilterOperator:
     """``condition`` makes MongoDB's condition on the field of what is given.
 
-    ``mongodb`` is MongoDB's operator, where that and the value are all there is to the condition.
+    ``mongodb`` is MongoDB's operator, where that and the value are all there is to the condition. ``prefix`` goes in
+    front of a text to look for.
     """
 
     name: str
@@ -27,11 +28,17 @@ class FilterOperator:
     operand: Operand
     condition: Callable[[Any], Any]
     mongodb: str | None = None
+    prefix: str = ""
 
 
 def _plain(name: str, label: str, operand: Operand = Operand.VALUE) -> FilterOperator:
     """An operator that MongoDB has under the same name."""
     return FilterOperator(name, label, operand, lambda given: {f"${name}": given}, f"${name}")
+
+
+def _search(name: str, label: str, prefix: str = "") -> FilterOperator:
+    """An operator that looks for a text."""
+    return FilterOperator(name, label, Operand.TEXT, lambda text: {"$regex": f"{prefix}{text}"}, prefix=prefix)
 
 
 OPERATORS: dict[str, FilterOperator] = {
@@ -45,8 +52,8 @@ OPERATORS: dict[str, FilterOperator] = {
         _plain("lte", "at most"),
         _plain("in", "one of", Operand.VALUES),
         _plain("nin", "none of", Operand.VALUES),
-        FilterOperator("contains", "contains", Operand.TEXT, lambda text: {"$regex": text}),
-        FilterOperator("starts", "begins with", Operand.TEXT, lambda text: {"$regex": f"^{text}"}),
+        _search("contains", "contains"),
+        _search("starts", "begins with", prefix="^"),
         FilterOperator("there", "is there", Operand.NOTHING, lambda _: {"$ne": None}),
         FilterOperator("missing", "is missing", Operand.NOTHING, lambda _: None),
     )

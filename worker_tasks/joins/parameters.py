@@ -21,11 +21,12 @@ from worker_tasks.joins.value_types import TEXT, VALUE_TYPES, TypeOf, ValueType,
 
 MAX_PARAMETERS = 100
 NAME = r"[a-z][a-z0-9_]{0,39}"
+#: The key that makes an object of a filter a parameter.
+KEY = "$parameter"
 #: The type of a value that is read by the type of the field that it is compared with.
 AUTO = "auto"
 TYPES = frozenset({AUTO, *VALUE_TYPES})
 
-_KEY = "$parameter"
 _LIST_OPERATORS = frozenset({"$in", "$nin", "$all"})
 #: Deeper than any valid filter is nested; what lies deeper is left for the filter's own check to refuse.
 _MAX_DEPTH = 40
@@ -182,7 +183,7 @@ def _walked(node: Any, place: _Place, value: Replace) -> Any:
         return [_walked(each, place.element(number), value) for number, each in enumerate(node)]
     if not isinstance(node, dict):
         return node
-    if _KEY in node:
+    if KEY in node:
         return value(_parameter(node, place))
     return {key: _walked(each, place.inside(key), value) for key, each in node.items()}
 
@@ -191,7 +192,7 @@ def _parameter(node: Document, place: _Place) -> Parameter:
     if complaint := _complaint(node, place):
         raise InvalidInput({f"join.{place.path}": complaint})
     return Parameter(
-        name=node[_KEY],
+        name=node[KEY],
         type=node["type"],
         path=place.path,
         collection=place.collection,
@@ -203,9 +204,9 @@ def _parameter(node: Document, place: _Place) -> Parameter:
 
 def _complaint(node: Document, place: _Place) -> str | None:
     """Says what is wrong with a parameter, if anything."""
-    if unknown := node.keys() - {_KEY, "type", "prefix"}:
+    if unknown := node.keys() - {KEY, "type", "prefix"}:
         return f"{min(unknown)} is not known in a parameter."
-    if not (isinstance(node[_KEY], str) and re.fullmatch(NAME, node[_KEY])):
+    if not (isinstance(node[KEY], str) and re.fullmatch(NAME, node[KEY])):
         return "a parameter's name has at most 40 small letters, digits and _, and begins with a letter."
     # A list would not even be hashable.
     if not (isinstance(node.get("type"), str) and node["type"] in TYPES):
