@@ -1,6 +1,8 @@
 """The one way in: record, then publish."""
 
-from contextlib import suppress
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from celery import Task, states
@@ -11,7 +13,7 @@ from worker_tasks import endings, leads, ledger, results, retention, room, shari
 from worker_tasks import metadata as metadata_rules
 from worker_tasks.celery_app import app
 from worker_tasks.connections import Document
-from worker_tasks.errors import InvalidInput, TaskNotFound, servers_needed
+from worker_tasks.errors import InvalidInput, TaskNotFound, is_unavailable, servers_needed
 from worker_tasks.joins import checks, lifecycle, runs
 from worker_tasks.joins.catalog import Catalog
 from worker_tasks.joins.runs import Answer
@@ -21,6 +23,8 @@ from worker_tasks.settings import settings
 RUN_JOIN = "worker_tasks.tasks.run_join"
 #: How often another task is found to lead a join, and found to have ended by then.
 SHARING_TRIES = 5
+
+logger = logging.getLogger(__name__)
 #: What is left to a live result that still answers another task.
 
 
@@ -145,8 +149,9 @@ def _run_or_share(document: Document) -> None:
             if (leader := task_search.leader_of(document["fingerprint"])) is None:
                 continue  # it has ended by now, most likely with a result
             ledger.record(document | {"shares": leader["_id"]})
-            # It may have ended before this one was there to be told.
-            sharing.join_run(app, leader["_id"])
+            with _repaired_later(document["_id"]):
+                # It may have ended before this one was there to be told.
+                sharing.join_run(app, leader["_id"])
         else:
             _lead(document)
         return
@@ -182,10 +187,22 @@ def _live_result(document: Document) -> results.Summary | None:
 def _answer_at_once(document: Document, summary: results.Summary) -> None:
     fields = summary.fields | {"shares": summary.task_id}
     if not summary.count:
-        with suppress(TaskNotFound):
+        with suppress(TaskNotFound), _repaired_later(document["_id"]):
             fields["explanation"] = ledger.find(summary.task_id).get("explanation")
-    sharing.answer(document["_id"], summary.outcome, fields, f"answered by the live result of {summary.task_id}")
-    sharing.settle(document["_id"], summary.outcome, fields)
+    with _repaired_later(document["_id"]):
+        sharing.answer(document["_id"], summary.outcome, fields, f"answered by the live result of {summary.task_id}")
+        sharing.settle(document["_id"], summary.outcome, fields)
+
+
+@contextmanager
+def _repaired_later(task_id: str) -> Iterator[None]:
+    """Leaves the rest to the reconciler if a server goes away: a recorded task is accepted."""
+    try:
+        yield
+    except Exception as error:
+        if not is_unavailable(error):
+            raise
+        logger.warning("task %s is recorded, and left to the reconciler: %s", task_id, error)
 
 
 def cancel(task_id: str) -> bool:

@@ -20,12 +20,14 @@ from tests.worker_tasks.support import (
     task_in,
     waiting,
 )
-from worker_tasks import ledger
+from worker_tasks import ledger, sharing, submission
 from worker_tasks.connections import connections
 from worker_tasks.errors import REDIS_REFUSALS, DovetailError, InvalidInput, ServiceUnavailable, TaskNotFound
-from worker_tasks.submission import submit, submit_again
+from worker_tasks.submission import read_join, submit, submit_again, submit_join
 
 pytestmark = pytest.mark.usefixtures("servers")
+
+ORDERS = {"from": "orders", "as": "orders", "on": [{"local": "_id", "foreign": "userId"}]}
 
 
 def test_a_submitted_task_waits_in_the_queue_and_is_recorded_with_its_metadata() -> None:
@@ -178,3 +180,20 @@ def test_submitting_again_while_a_server_is_away_is_answered_in_time_and_works_a
         submit_again(asked)
     # And when it is back, it is as if nothing had been.
     assert submit_again(asked) in messages()
+
+
+def test_a_recorded_follower_is_accepted_though_mongodb_goes_away_right_after(
+    shop: object, mongodb_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = read_join({"database": "shop", "from": "users", "match": {"_id": new_id()}, "joins": [ORDERS]})
+    leader = ledger.new_document(new_id(), submission.RUN_JOIN, [spec.canonical()], fingerprint=spec.fingerprint)
+    ledger.record(leader | {"leads": spec.fingerprint})
+    join_run = sharing.join_run
+
+    def join_run_without_mongodb(*arguments: Any) -> None:
+        with paused(mongodb_server):
+            join_run(*arguments)
+
+    monkeypatch.setattr(sharing, "join_run", join_run_without_mongodb)
+    follower = submit_join(spec)
+    assert ledger.find(follower)["shares"] == leader["_id"]
