@@ -7,6 +7,8 @@ from typing import Any
 from flask import request
 from werkzeug.exceptions import BadRequest
 
+TOO_DEEP = "is nested too deep."
+
 
 class UnreadableBody(BadRequest):
     """The body is not the JSON that it should be. ``errors`` maps what is wrong to why."""
@@ -26,7 +28,10 @@ def json_object() -> dict[str, Any]:
     """
     if not request.is_json:
         raise UnreadableBody("Content-Type", "must be application/json.")
-    body = request.get_json(silent=True)
+    try:
+        body = request.get_json(silent=True)
+    except RecursionError:
+        raise UnreadableBody("body", TOO_DEEP) from None
     if body is None and request.get_data(as_text=True).strip() != "null":
         raise UnreadableBody("body", "is not valid JSON.")
     if not isinstance(body, dict):
@@ -44,3 +49,5 @@ def json_argument(name: str) -> Any:
         return json.loads(request.args[name])
     except ValueError:
         raise UnreadableBody(name, "is not valid JSON.") from None
+    except RecursionError:
+        raise UnreadableBody(name, TOO_DEEP) from None

@@ -178,7 +178,7 @@ def apply(draft: Draft, action: str) -> None:
 def _use_suggested(form: Any, text: str) -> None:
     try:
         pairs = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return
     if isinstance(pairs, list) and pairs and all(isinstance(pair, list) and len(pair) == 3 for pair in pairs):  # noqa: PLR2004
         use(form, [(str(local), str(foreign), str(cast or "")) for local, foreign, cast in pairs])

@@ -61,6 +61,9 @@ class Reader:
         except ValueError as error:
             self._complain(form.raw, f"Is no JSON: {error}.")
             return {}
+        except RecursionError:
+            self._complain(form.raw, "Is nested too deep.")
+            return {}
         if not isinstance(raw, dict):
             self._complain(form.raw, 'Must be an object, such as {"status": {"$in": ["PAID", "SHIPPED"]}}.')
             return {}

@@ -85,6 +85,7 @@ def test_what_can_not_be_kept_is_refused_by_name_and_leaves_no_trace(
         (b"\xff", "application/json", "body"),
         (b"[]", "application/json", "body"),
         (b"null", "application/json", "body"),
+        (b"[" * 5_000 + b"]" * 5_000, "application/json", "body"),
         (b"task_input=x", "application/x-www-form-urlencoded", "Content-Type"),
         (b'{"task_input": "x"}', "text/plain", "Content-Type"),
     ],

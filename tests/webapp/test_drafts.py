@@ -105,6 +105,7 @@ def test_a_raw_filter_stands_beside_the_conditions() -> None:
         ({"filters__0__field": "name", "filters__0__operator": "contains"}, "filters-0-value", "text to look for"),
         ({"raw": "{"}, "raw", "Is no JSON"),
         ({"raw": "[]"}, "raw", "Must be an object"),
+        ({"raw": '{"a":' * 5_000 + "1" + "}" * 5_000}, "raw", "nested too deep"),
         ({"limit": "many"}, "limit", "whole number"),
         ({"joins__0__limit": "-1"}, "joins-0-limit", "whole number"),
     ],
