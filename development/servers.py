@@ -103,9 +103,14 @@ def start_mongodb(folder: Path, port: int | None = None, member: str | None = No
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """A port for a server to listen on; nobody else on this machine is given it while this process lives."""
+    probe = socket.socket()
+    probe.bind((HOST, 0))
+    # Stays bound, which keeps the kernel from choosing the port again; servers may listen there all the same.
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    port = int(probe.getsockname()[1])
+    probe.detach()
+    return port
 
 
 def is_free(port: int) -> bool:

@@ -193,6 +193,13 @@ time.sleep(60)
     eventually(lambda: all(is_free(port) for port in ports))
 
 
+def test_a_chosen_port_is_kept_for_a_server() -> None:
+    port = free_port()
+    # The kernel looks for a port of its choice as this socket does: without sharing the address.
+    with socket.socket() as other, pytest.raises(OSError, match="already in use"):
+        other.bind(("127.0.0.1", port))
+
+
 def test_a_port_is_free_until_something_listens_there() -> None:
     port = free_port()
     assert is_free(port)
