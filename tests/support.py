@@ -15,6 +15,7 @@ import bson
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from development.lifetime import end_with_parent
 from development.processes import read_procfile
 from development.servers import Server
 from worker_tasks import ledger, publishing, submission
@@ -100,7 +101,7 @@ def _is_stopped(thread: Path) -> bool:
 
 
 class Process:
-    """One process of the Procfile, in a process group of its own, its output in a file."""
+    """One process of the Procfile, in a process group of its own, its output in a file; it ends with pytest."""
 
     def __init__(self, name: str, log: Path, *arguments: str, **environment: str):
         self.log = log
@@ -115,6 +116,7 @@ class Process:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=end_with_parent(signal.SIGKILL),  # noqa: PLW1509 - takes no lock
             )
 
     @property
