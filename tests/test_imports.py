@@ -73,7 +73,13 @@ def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str
     """A fresh interpreter whose environment says nothing of servers."""
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **variables}
     return subprocess.run(
-        [sys.executable, *arguments], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, *arguments],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
     )
 
 

@@ -12,6 +12,7 @@ from werkzeug.test import TestResponse
 from tests.support import Process, publish, submit_join, wait_for_state
 from tests.webapp.test_api_v1 import assert_problem
 from tests.worker_tasks.support import new_id
+from webapp import reading
 from worker_tasks import ledger, results
 from worker_tasks.connections import Document, connections
 from worker_tasks.submission import RUN_JOIN
@@ -30,8 +31,9 @@ def run_of(key: str, rows: list[Document], **metadata: str) -> str:
 
 
 @pytest.fixture
-def two(worker: Process) -> tuple[str, str]:
-    """The ids of two tasks: between them three rows changed, two came, one went."""
+def two(worker: Process, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """The ids of two tasks: between them three rows changed, two came, one went. Pages wait until that is known."""
+    monkeypatch.setattr(reading, "PATIENCE", 20)
     key = f"join_result:{new_id()}"
     after = [json.loads(json.dumps(row)) for row in BEFORE[1:]]
     for row in after[:2]:

@@ -153,7 +153,9 @@ def test_what_celery_has_no_longer_in_hand_is_not_renewed(taken: Any, connection
     del message
     gc.collect()
     leases.renew()
-    assert now() - connections().queue.zscore(INDEX, tag) > 90  # type: ignore[operator]
+    lease: Any = connections().queue.zscore(INDEX, tag)
+    # Without one a worker on the same Redis, which sweeps as well, has given the message back already.
+    assert lease is None or now() - lease > 90
     sweep(connection)
     assert waiting(queue) == ["0"]
 
