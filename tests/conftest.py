@@ -1,7 +1,8 @@
-"""The servers, the worker and the web process that the tests share: real ones, started once for all of them."""
+"""The servers, the worker and the web process that the tests share: real ones, started once in each pytest worker."""
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from pymongo.database import Database
 from development.samples.loading import load
 from development.samples.shop import TABLES
 from development.servers import REPLICA_SET, Server, free_port, start_mongodb, start_redis
-from tests.support import Process
+from tests.support import ROOT, Process
 from webapp.application import create_app
 from worker_tasks import release
 from worker_tasks.connections import Document, close_connections, connections
@@ -30,6 +31,8 @@ def environment_variables() -> list[Any]:
 
 
 BIG_USERS = 4_000
+#: The share of the run within which the files of a folder start: long ones early, so that all workers end together.
+ENDS = {"soak": 0.0, "faults": 0.8, "browser": 0.8, "development": 0.8}
 REDIS_PORT = free_port()
 MONGODB_PORT = free_port()
 
@@ -51,6 +54,22 @@ os.environ |= {
     "JOIN_DATABASES": "shop,big,flights",
     "PART_DOCUMENTS": "1000",
 }
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In parallel workers the folders' files alternate: some tests mostly wait, and others compute meanwhile."""
+    if not hasattr(config, "workerinput"):
+        return
+    files: dict[str, list[Path]] = {}
+    for path in dict.fromkeys(item.path for item in items):
+        folder = path.relative_to(ROOT / "tests").parts[0]
+        files.setdefault(folder, []).append(path)
+    starts = {
+        path: ENDS.get(folder, 1.0) * number / len(paths)
+        for folder, paths in files.items()
+        for number, path in enumerate(paths)
+    }
+    items.sort(key=lambda item: starts[item.path])
 
 
 @pytest.fixture(scope="session")

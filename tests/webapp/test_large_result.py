@@ -24,6 +24,8 @@ from tests.webapp.test_api_v1 import finished_with
 from worker_tasks import results
 from worker_tasks.connections import Document
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
 ROWS = 300_000
 MEBIBYTE = 2**20
 #: What the web process may grow by through all of it.

@@ -19,7 +19,7 @@ def asked(left: str, other: str, kind: str, *keys: str | tuple[str, str]) -> dic
     return {"database": "flights", "from": left, "joins": [{"from": other, "kind": kind, "on": on, **brings}]}
 
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.usefixtures("worker", "flights")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.usefixtures("worker", "flights")]
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,6 @@ def joined(client: FlaskClient, join: dict[str, Any], *, fresh: bool = False) ->
     """The number of rows that a join has, asked for and read through the API."""
     answer = client.post("/api/v1/joins", json={"join": join, "fresh": fresh})
     task_id = answer.get_json()["task_id"]
-    wait_for_state(task_id, *ledger.FINAL_STATES, within=60)
+    wait_for_state(task_id, *ledger.FINAL_STATES, within=120)
     count: int = client.get(f"/api/v1/tasks/{task_id}/result?limit=1").get_json()["count"]
     return count
