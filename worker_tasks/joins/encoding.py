@@ -50,7 +50,11 @@ class Lines:
                         self.columns.update(dict.fromkeys(document))
                 for name in self.unmatched:
                     rows = enumerate(documents, start=self._encoded)
-                    self._unmatched_of_slice[name] = [row for row, each in rows if _found_nothing(each.get(name))]
+                    # Missing, an empty list, or a count of none. A match of which no field is kept is an empty
+                    # document, and still a match.
+                    self._unmatched_of_slice[name] = [
+                        row for row, document in rows if not (found := document.get(name)) and found != {}
+                    ]
                 self._encoded += len(documents)
                 if any(no_number in piece for no_number in _NO_NUMBERS):
                     lines = [_encode_slowly(document) for document in documents]
@@ -64,14 +68,6 @@ class Lines:
         for name, rows in self._unmatched_of_slice.items():
             self.unmatched[name].add([row for row in rows if row < written])
         self._unmatched_of_slice = {}
-
-
-def _found_nothing(value: Any) -> bool:
-    """Whether a join left this for a row without a match: no field, an empty list, or a count of none.
-
-    A match of which no field is kept is an empty document, and still a match.
-    """
-    return not value and value != {}
 
 
 def _slices(batch: bytes) -> Iterator[bytes]:

@@ -1,6 +1,7 @@
 """A view as it is typed into an address, read and checked before a worker sees it."""
 
 import json
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -136,12 +137,21 @@ def test_a_value_that_is_none_of_its_column_is_refused(kind: str, text: str) -> 
     assert kind in str(refused.value)
 
 
-@pytest.mark.parametrize("operator", sorted(BARE))
+@pytest.mark.parametrize("operator", sorted(BARE - {Operator.UNMATCHED}))
 @pytest.mark.parametrize("kind", ColumnKind)
 def test_what_takes_no_value_is_given_none(operator: Operator, kind: ColumnKind) -> None:
     view = read(columns=[str(kind)], operators=[str(operator)], values=["no number"])
     assert view.conditions == (Condition(str(kind), operator),)
     view.check(PROFILE)
+
+
+def test_a_join_without_a_match_takes_no_value_and_need_be_no_column() -> None:
+    view = read(columns=["orders"], operators=["unmatched"], values=["1"])
+    assert view.conditions == (Condition("orders", Operator.UNMATCHED),)
+    view.check(replace(PROFILE, unmatched=["orders"]))
+    with pytest.raises(InvalidInput) as refused:
+        view.check(PROFILE)
+    assert complaints(refused) == {"where"}
 
 
 @pytest.mark.parametrize("kind", ColumnKind)
