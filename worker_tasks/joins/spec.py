@@ -197,6 +197,9 @@ def parse(asked: Any) -> JoinSpec:
         return JoinSpec.model_validate_json(json.dumps(asked))
     except ValidationError as error:
         raise InvalidInput(dict(_complaint(dict(detail)) for detail in error.errors())) from None
+    except RecursionError:
+        # Written as JSON it takes deeper calls than reading it took.
+        raise InvalidInput({"join": "is nested too deep."}) from None
 
 
 def require_open(spec: JoinSpec, databases: Iterable[str]) -> None:

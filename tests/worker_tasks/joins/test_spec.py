@@ -186,6 +186,14 @@ def test_a_condition_that_is_not_allowed_is_refused_by_its_path(condition: Any, 
     assert list(refusal.value.errors) == [f"join.match.{path}".rstrip(".")]
 
 
+def test_a_description_that_is_nested_beyond_measure_is_refused() -> None:
+    condition: Any = 1
+    for _ in range(100_000):
+        condition = {"a": condition}
+    with pytest.raises(InvalidInput, match="nested too deep"):
+        read(matching(condition))
+
+
 def test_more_conditions_than_are_bearable_are_refused() -> None:
     with pytest.raises(InvalidInput, match="more than 50 conditions"):
         read(matching({f"field_{number}": 1 for number in range(51)}))
