@@ -8,7 +8,7 @@ from pathlib import Path
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
-from webapp import logs
+from webapp.support import logs
 
 worker_class = "gthread"
 threads = 8

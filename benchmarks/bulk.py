@@ -7,8 +7,10 @@ from typing import Any, Self
 
 from benchmarks import baselines
 from benchmarks.stack import Row, Servers, amount, fill, memory_of, ratio, timed, wait_until
-from worker_tasks import ledger, release, results, staging
-from worker_tasks.joins import runs
+from worker_tasks import release
+from worker_tasks.joins.run import run_state
+from worker_tasks.records import ledger
+from worker_tasks.results import result_store, result_writer
 from worker_tasks.submission import read_join, submit_join
 
 JOIN = {
@@ -51,8 +53,8 @@ def first_rows() -> float:
     task_id = submit_join(read_join(JOIN), fresh=True)
 
     def seen() -> Any:
-        state = runs.find(task_id)
-        return state and staging.glimpse(state.first_key, 10)
+        state = run_state.find(task_id)
+        return state and result_writer.glimpse(state.first_key, 10)
 
     wait_until(seen)
     took = time.perf_counter() - began
@@ -119,14 +121,14 @@ def measure(servers: Servers, repeats: int) -> Iterator[Row]:
 def _pages(servers: Servers, repeats: int) -> Iterator[Row]:
     with servers.worker(2):
         task = ours()
-    summary = results.of_task(task)
+    summary = result_store.of_task(task)
     if summary is None:
         raise RuntimeError("the result is gone")
     first, any_page = [], []
     for number in range(1, repeats * 40):
-        first.append(timed(lambda: results.page(summary, 1)))
+        first.append(timed(lambda: result_store.page(summary, 1)))
         page = 1 + number * 7919 % summary.pages
-        any_page.append(timed(lambda page=page: results.page(summary, page)))  # type: ignore[misc]
+        any_page.append(timed(lambda page=page: result_store.page(summary, page)))  # type: ignore[misc]
     yield ratio("page k of the 100 k-row result, any k, against page 1", "<= 1.5", any_page, first)
 
 

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from benchmarks.stack import Row, Servers, amount, ratio, timed
-from worker_tasks import ledger, release, task_search
-from worker_tasks.connections import connections
-from worker_tasks.metadata import label_of
+from worker_tasks import release
+from worker_tasks.infra.connections import connections
+from worker_tasks.records import ledger, task_search
+from worker_tasks.records.metadata import label_of
 
 FEW, MANY = 1_000, 1_000_000
 LOOKS = 40

@@ -16,9 +16,10 @@ from benchmarks.bulk import Peak
 from benchmarks.stack import Row, Servers, amount, fill, ratio, wait_until
 from benchmarks.web import answering, tag_of
 from development.servers import free_port
-from worker_tasks import ledger, release
-from worker_tasks.celery_app import app
-from worker_tasks.formats import FORMATS
+from worker_tasks import release
+from worker_tasks.queue.celery_app import app
+from worker_tasks.records import ledger
+from worker_tasks.results.formats import FORMATS
 from worker_tasks.submission import read_join, submit_join
 
 #: 300,000 orders, each with its user.

@@ -7,7 +7,7 @@ from benchmarks import baselines
 from benchmarks.bulk import JOIN
 from benchmarks.stack import Row, Servers, amount, fill, wait_until
 from worker_tasks import release
-from worker_tasks.connections import connections
+from worker_tasks.infra.connections import connections
 from worker_tasks.submission import read_join, submit_join
 
 PEOPLE = 100

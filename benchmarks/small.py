@@ -8,8 +8,8 @@ from benchmarks import baselines
 from benchmarks.noop import nothing
 from benchmarks.stack import Row, Servers, fill, ratio, timed, wait_until
 from worker_tasks import release
-from worker_tasks.celery_app import app
-from worker_tasks.connections import connections
+from worker_tasks.infra.connections import connections
+from worker_tasks.queue.celery_app import app
 from worker_tasks.submission import submit
 from worker_tasks.tasks import join_users_orders
 

@@ -5,13 +5,13 @@ from typing import Any
 
 from benchmarks import baselines
 from benchmarks.stack import Row, Servers, fill, ratio, timed
-from worker_tasks.connections import connections
-from worker_tasks.joins.catalog import Catalog
-from worker_tasks.joins.kinds import KINDS
-from worker_tasks.joins.pipeline import compile_pipeline
-from worker_tasks.joins.spec import JoinSpec, read
-from worker_tasks.joins.stages import matching
-from worker_tasks.joins.strategy import Strategy, Way, choose, is_right, step_of
+from worker_tasks.infra.connections import connections
+from worker_tasks.joins.plan.catalog import Catalog
+from worker_tasks.joins.plan.pipeline import compile_pipeline
+from worker_tasks.joins.plan.stages import matching
+from worker_tasks.joins.plan.strategy import Strategy, Way, choose, is_right, step_of
+from worker_tasks.joins.spec.kinds import KINDS
+from worker_tasks.joins.spec.spec import JoinSpec, read
 
 USERS, ORDERS, TAGS = 20_000, 60_000, 2_000
 BEARABLE_SECONDS = 300

@@ -12,7 +12,7 @@ from benchmarks.bulk import JOIN, MEBIBYTE, Peak, ours
 from benchmarks.stack import Row, Servers, amount, fill, ratio
 from development.servers import free_port
 from worker_tasks import release
-from worker_tasks.celery_app import app
+from worker_tasks.queue.celery_app import app
 
 SECONDS = 5
 CONNECTIONS = 16

@@ -17,8 +17,8 @@ from development.servers import REPLICA_SET, Server, free_port, start_mongodb, s
 from tests.support import ROOT, Process
 from webapp.application import create_app
 from worker_tasks import release
-from worker_tasks.connections import Document, close_connections, connections
-from worker_tasks.settings import Settings, settings
+from worker_tasks.infra.connections import Document, close_connections, connections
+from worker_tasks.infra.settings import Settings, settings
 
 
 def environment_variables() -> list[Any]:

@@ -18,11 +18,13 @@ from werkzeug.test import TestResponse
 from development.lifetime import end_with_parent
 from development.processes import read_procfile
 from development.servers import Server
-from worker_tasks import ledger, publishing, submission
-from worker_tasks.connections import Document, connections
-from worker_tasks.joins.encoding import Lines
-from worker_tasks.results import Summary
-from worker_tasks.staging import PartWriter
+from worker_tasks import submission
+from worker_tasks.infra.connections import Document, connections
+from worker_tasks.joins.run.encoding import Lines
+from worker_tasks.records import ledger
+from worker_tasks.results import publishing
+from worker_tasks.results.result_store import Summary
+from worker_tasks.results.result_writer import PartWriter
 
 ROOT = Path(__file__).resolve().parents[1]
 Seen = TypeVar("Seen")

@@ -7,7 +7,7 @@ from pydantic import AliasChoices
 from pydantic.fields import FieldInfo
 
 from tests.support import ROOT
-from worker_tasks.settings import Settings
+from worker_tasks.infra.settings import Settings
 
 README = (ROOT / "README.md").read_text()
 

@@ -7,32 +7,15 @@ from typing import Any
 from flask import Flask, Response
 from flask_wtf import CSRFProtect
 
-from webapp import (
-    api,
-    api_v1,
-    builder,
-    charts,
-    check_words,
-    comparisons,
-    downloads,
-    errors,
-    forms,
-    health,
-    history,
-    join_words,
-    joins,
-    logs,
-    paging,
-    presentation,
-    result_words,
-    results,
-    saved,
-    static_files,
-    status,
-    words,
-)
-from worker_tasks import retention
-from worker_tasks.settings import SettingsError, settings
+from webapp.api import compat, v1
+from webapp.builder import context, routes, saved
+from webapp.ops import health
+from webapp.presenters import check_text, column_text, join_text, task_text, value_text
+from webapp.results import comparisons, downloads, result_pages, result_text
+from webapp.support import errors, forms, logs, paging, static_files
+from webapp.tasks import task_list, task_page
+from worker_tasks.infra.settings import SettingsError, settings
+from worker_tasks.results import retention
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 #: Largest request that is read: a form with all the metadata that is allowed and what it was opened with, each
@@ -47,36 +30,36 @@ CONTENT_SECURITY_POLICY = (
 
 #: What templates may use behind a bar, and what they may call, by the room that it is in.
 FILTERS: dict[ModuleType, tuple[str, ...]] = {
-    charts: (
+    column_text: (
         *("can_be_looked_for", "filled_length", "filled_words", "is_telling", "kind_and_values", "others_words"),
         *("range_sentence", "shape_words", "told", "values_said"),
     ),
-    check_words: ("cure_action", "cure_words", "expected_lines", "level_word", "pairs_words", "preview_words"),
-    words: (
+    check_text: ("cure_action", "cure_words", "expected_lines", "level_word", "pairs_words", "preview_words"),
+    value_text: (
         *("ago", "bson_value", "columns_of", "counted", "duration", "exactly", "holds_documents", "instant_of"),
         *("joined_columns", "listed", "number", "place", "quoted", "seconds", "share", "size"),
     ),
-    join_words: ("as_curl", "as_json"),
-    presentation: ("percent", "progress_words"),
-    result_words: (
+    join_text: ("as_curl", "as_json"),
+    task_text: ("percent", "progress_words"),
+    result_text: (
         *("changes_sentence", "columns_kept", "columns_words", "conditions_words", "excerpt_sentence", "file_progress"),
         *("leads_to_all_rows", "making_sentence", "measuring_sentence", "pairing_sentence", "pictures_note"),
         *("progress_of", "rows_sentence", "sorting_of"),
     ),
-    builder: ("input_mode", "pairs_as_json"),
+    context: ("input_mode", "pairs_as_json"),
     forms: ("as_written",),
 }
 FUNCTIONS: dict[ModuleType, tuple[str, ...]] = {
-    join_words: ("join_lines", "join_sentence", "kind_traits", "kind_words"),
+    join_text: ("join_lines", "join_sentence", "kind_traits", "kind_words"),
     paging: ("pages_around",),
-    presentation: (
+    task_text: (
         *("can_be_cancelled", "cancel_receipt", "icon_of", "is_final", "join_outcome", "metadata_rows", "page_title"),
         *("returned", "sentence", "state_words", "status_line", "timeline", "took_words", "what_came"),
     ),
-    result_words: ("partial_sentence", "two_runs"),
+    result_text: ("partial_sentence", "two_runs"),
     retention: ("kept_until",),
-    words: ("at_column",),
-    charts: ("bar_length", "bars", "lying_bars", "value_words"),
+    value_text: ("at_column",),
+    column_text: ("bar_length", "bars", "lying_bars", "value_words"),
     forms: ("wrong",),
 }
 
@@ -91,9 +74,9 @@ def create_app() -> Flask:
     _configure(app)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     protection = CSRFProtect(app)
-    for programs in (api, api_v1):
+    for programs in (compat, v1):
         protection.exempt(programs.blueprint)
-    for room in (joins, saved, status, results, downloads, comparisons, history, api, api_v1, health):
+    for room in (routes, saved, task_page, result_pages, downloads, comparisons, task_list, compat, v1, health):
         app.register_blueprint(room.blueprint)
     errors.register(app)
     _teach_templates(app)

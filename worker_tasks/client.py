@@ -5,10 +5,10 @@ import sys
 
 from kombu.utils.encoding import bytes_to_str
 
-from worker_tasks.connections import connections
-from worker_tasks.errors import DovetailError, InvalidInput, servers_needed
-from worker_tasks.joins import user_orders
-from worker_tasks.settings import SettingsError
+from worker_tasks.infra.connections import connections
+from worker_tasks.infra.errors import DovetailError, InvalidInput, servers_needed
+from worker_tasks.infra.settings import SettingsError
+from worker_tasks.joins.plan import user_orders
 from worker_tasks.submission import submit
 from worker_tasks.tasks import join_users_orders
 

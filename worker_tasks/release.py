@@ -6,12 +6,12 @@ import pymongo
 from pymongo.errors import OperationFailure, PyMongoError
 from redis.exceptions import RedisError, ResponseError
 
-from worker_tasks import saved_joins
-from worker_tasks.connections import close_connections, connections
-from worker_tasks.indexes import SECONDS, ensure_indexes
-from worker_tasks.ledger import new_document
-from worker_tasks.old_documents import ORIGINAL_WAITING, all_fields, completed
-from worker_tasks.settings import SettingsError
+from worker_tasks.infra.connections import close_connections, connections
+from worker_tasks.infra.settings import SettingsError
+from worker_tasks.joins.saved import saved_joins
+from worker_tasks.records.indexes import SECONDS, ensure_indexes
+from worker_tasks.records.ledger import new_document
+from worker_tasks.records.old_documents import ORIGINAL_WAITING, all_fields, completed
 
 __all__ = ["ensure_indexes", "release"]
 

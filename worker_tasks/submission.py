@@ -9,16 +9,19 @@ from celery import Task, states
 from celery.utils import uuid
 from redis.exceptions import RedisError
 
-from worker_tasks import endings, leads, ledger, results, retention, room, sharing, sources, task_search
-from worker_tasks import metadata as metadata_rules
-from worker_tasks.celery_app import app
-from worker_tasks.connections import Document
-from worker_tasks.errors import InvalidInput, TaskNotFound, is_unavailable, servers_needed
-from worker_tasks.joins import checks, lifecycle, runs
-from worker_tasks.joins.catalog import Catalog
-from worker_tasks.joins.runs import Answer
-from worker_tasks.joins.spec import JoinSpec, parse, require_open
-from worker_tasks.settings import settings
+from worker_tasks.infra import redis_memory, sources
+from worker_tasks.infra.connections import Document
+from worker_tasks.infra.errors import InvalidInput, TaskNotFound, is_unavailable, servers_needed
+from worker_tasks.infra.settings import settings
+from worker_tasks.joins.plan.catalog import Catalog
+from worker_tasks.joins.preflight import checks
+from worker_tasks.joins.run import lifecycle, outcomes, run_state, sharing
+from worker_tasks.joins.run.run_state import Answer
+from worker_tasks.joins.spec.spec import JoinSpec, parse, require_open
+from worker_tasks.queue.celery_app import app
+from worker_tasks.records import leads, ledger, task_search
+from worker_tasks.records import metadata as metadata_rules
+from worker_tasks.results import result_store, retention
 
 RUN_JOIN = "worker_tasks.tasks.run_join"
 #: How often another task is found to lead a join, and found to have ended by then.
@@ -43,7 +46,7 @@ def submit(task: Task, *args: Any, metadata: dict[str, Any] | None = None, reque
     if errors := metadata_rules.errors_in(metadata):
         raise InvalidInput(errors)
     with servers_needed():
-        room.require_room()
+        redis_memory.require_room()
         return task.apply_async(args, metadata=metadata, requested_by=requested_by).id
 
 
@@ -64,7 +67,7 @@ def submit_again(task_id: str) -> str:
             raise InvalidInput({"task_id": "names a task of which nothing says what it was to do."})
         if asked.get("join") is not None:
             return submit_join(read_join(asked["join"]), metadata=asked["metadata"], fresh=True)
-        room.require_room()
+        redis_memory.require_room()
         return app.send_task(
             asked["name"], asked["args"], asked["kwargs"], queue=asked["queue"], metadata=asked["metadata"]
         ).id
@@ -161,8 +164,8 @@ def _run_or_share(document: Document) -> None:
 
 def _require_room() -> None:
     """Looks before anything is recorded of a join that Redis has no room for."""
-    room.require_room()
-    room.require_queue()
+    redis_memory.require_room()
+    redis_memory.require_queue()
 
 
 def _lead(document: Document) -> None:
@@ -178,13 +181,13 @@ def _lead(document: Document) -> None:
         _answer_at_once(document, summary)
 
 
-def _live_result(document: Document) -> results.Summary | None:
+def _live_result(document: Document) -> result_store.Summary | None:
     """A result that answers this join, and will be there for a while."""
-    summary = results.find(results.join_key(document["fingerprint"]))
+    summary = result_store.find(result_store.join_key(document["fingerprint"]))
     return summary if summary is not None and retention.can_answer(summary) else None
 
 
-def _answer_at_once(document: Document, summary: results.Summary) -> None:
+def _answer_at_once(document: Document, summary: result_store.Summary) -> None:
     fields = summary.fields | {"shares": summary.task_id}
     if not summary.count:
         with suppress(TaskNotFound), _repaired_later(document["_id"]):
@@ -245,8 +248,8 @@ def _leave(task_id: str, run_id: str) -> bool:
 
 
 def _stop(run_id: str) -> None:
-    idle = runs.ask_to_stop(run_id) is Answer.IDLE
+    idle = run_state.ask_to_stop(run_id) is Answer.IDLE
     sources.kill_operations(run_id)
     # Where no part is under way nobody else would end it before its next part is taken by a worker.
-    if idle and (state := runs.find(run_id)) is not None and (ending := lifecycle.finish(run_id, state.run, "")):
-        endings.record(run_id, ending)
+    if idle and (state := run_state.find(run_id)) is not None and (ending := lifecycle.finish(run_id, state.run, "")):
+        outcomes.record(run_id, ending)

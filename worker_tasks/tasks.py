@@ -10,14 +10,18 @@ from celery.utils.log import get_task_logger
 from pymongo.errors import OperationFailure, PyMongoError
 from redis.exceptions import RedisError
 
-from worker_tasks import endings, leads, ledger, live, results, sharing, sources
-from worker_tasks.celery_app import app
-from worker_tasks.claim import ClaimedTask
-from worker_tasks.errors import MONGODB_FAILURES, StorageFull
-from worker_tasks.joins import explanation, lifecycle, planning, runs, spec, user_orders
-from worker_tasks.joins.lifecycle import Interrupted
-from worker_tasks.perseverance import persevere
-from worker_tasks.settings import settings
+from worker_tasks.infra import sources
+from worker_tasks.infra.errors import MONGODB_FAILURES, StorageFull
+from worker_tasks.infra.settings import settings
+from worker_tasks.joins.plan import planning, user_orders
+from worker_tasks.joins.run import lifecycle, mongodb_errors, outcomes, run_state, sharing
+from worker_tasks.joins.run.lifecycle import Interrupted
+from worker_tasks.joins.run.retrying import persevere
+from worker_tasks.joins.spec import spec
+from worker_tasks.queue.celery_app import app
+from worker_tasks.queue.claim import ClaimedTask
+from worker_tasks.records import leads, ledger, live
+from worker_tasks.results import result_store
 
 PRACTICE_STEPS = 20
 #: Seconds between two looks of the practice task whether it is cancelled.
@@ -38,7 +42,7 @@ class JoinTask(ClaimedTask):
         """
         task_id = self.request.id
         if self.request.attempt > 1:
-            if (found := persevere(self, lambda: results.published_by(task_id))) is not None:
+            if (found := persevere(self, lambda: result_store.published_by(task_id))) is not None:
                 self.record_with_outcome(**found.fields)
                 return found.outcome
             # What older beginnings have left in MongoDB would go on for nobody.
@@ -52,7 +56,7 @@ class JoinTask(ClaimedTask):
         if ending.failure is not None:
             raise ending.failure
         if ending.is_cancelled or ending.summary is None:
-            persevere(self, lambda: endings.record_stopped(task_id, fields))
+            persevere(self, lambda: outcomes.record_stopped(task_id, fields))
             raise Ignore("cancelled")
         return ending.summary.outcome
 
@@ -82,11 +86,11 @@ class JoinTask(ClaimedTask):
             return planning.make_plan(join, key, f"{sources.operation_prefix(task_id)}plan", divided=divided)
         except OperationFailure as error:
             if leads.is_unwanted(task_id):
-                endings.record_stopped(task_id, {})
+                outcomes.record_stopped(task_id, {})
                 raise Ignore("cancelled") from error
-            if explanation.is_passing(error):
+            if mongodb_errors.is_passing(error):
                 raise Interrupted("planning") from error
-            raise explanation.of_refusal(error) from error
+            raise mongodb_errors.of_refusal(error) from error
 
     def before_start(self, task_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         try:
@@ -121,9 +125,9 @@ def join_users_orders(self: JoinTask, user_id: str) -> dict[str, Any]:
 def run_join(self: JoinTask, join: dict[str, Any], *, divided: bool = True) -> dict[str, Any]:
     """Runs a JoinSpec: ``{"redis_key": where the JSON array is, "count": documents in it}``."""
     described = spec.read(join, settings().open_databases)
-    key = results.join_key(described.fingerprint)
+    key = result_store.join_key(described.fingerprint)
     outcome = self.run_join(lambda: self.make_plan(described, key, divided=divided))
-    self.record_with_outcome(**self.request.outcome, **endings.explanation(outcome, join))
+    self.record_with_outcome(**self.request.outcome, **outcomes.explanation(outcome, join))
     return outcome
 
 
@@ -139,9 +143,9 @@ def join_part(self: Task, task_id: str, run: str, number: int) -> None:
             lifecycle.clear(task_id)
         except RedisError as refused:
             logger.warning("what task %s has written stays for now: %s", task_id, refused)
-        ending = lifecycle.Ending(None, runs.failure_to_text(full))
+        ending = lifecycle.Ending(None, run_state.failure_to_text(full))
     if ending is not None:
-        persevere(self, lambda: endings.record(task_id, ending))
+        persevere(self, lambda: outcomes.record(task_id, ending))
 
 
 @app.task(bind=True)
@@ -172,5 +176,5 @@ def _stop_if_unwanted(task: ClaimedTask) -> None:
     except MONGODB_FAILURES as error:
         logger.warning("task %s does not know whether it is cancelled: %s", task_id, error)
         return
-    persevere(task, lambda: endings.record_stopped(task_id, {}))
+    persevere(task, lambda: outcomes.record_stopped(task_id, {}))
     raise Ignore("cancelled")

@@ -10,7 +10,7 @@ from pymongo.database import Database
 from development.servers import Server
 from tests.browser.conftest import Watched, violations
 from tests.support import paused, submit_join
-from worker_tasks.connections import Document, connections
+from worker_tasks.infra.connections import Document, connections
 
 pytestmark = pytest.mark.usefixtures("flights")
 

@@ -10,10 +10,11 @@ from playwright.sync_api import BrowserContext, Page, expect
 from development.servers import Server
 from tests.browser.conftest import Watched, violations
 from tests.support import Process, paused, submit_join, wait_for_state
-from worker_tasks import ledger, live, submission
-from worker_tasks.connections import connections
-from worker_tasks.joins import checks
-from worker_tasks.joins.user_orders import result_key
+from worker_tasks import submission
+from worker_tasks.infra.connections import connections
+from worker_tasks.joins.plan.user_orders import result_key
+from worker_tasks.joins.preflight import checks
+from worker_tasks.records import ledger, live
 from worker_tasks.submission import submit
 from worker_tasks.tasks import join_users_orders, long_running_task
 

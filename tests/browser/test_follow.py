@@ -8,7 +8,7 @@ from celery import states
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
 from tests.browser.conftest import Watched, violations
-from worker_tasks import ledger, live
+from worker_tasks.records import ledger, live
 from worker_tasks.submission import submit
 from worker_tasks.tasks import join_users_orders, long_running_task
 

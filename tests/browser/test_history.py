@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import violations
-from worker_tasks import ledger
+from worker_tasks.records import ledger
 from worker_tasks.tasks import long_running_task
 
 

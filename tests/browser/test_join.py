@@ -6,7 +6,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Watched
 from tests.support import submit_join
-from worker_tasks.connections import connections
+from worker_tasks.infra.connections import connections
 
 
 def fill_form(page: Page, user_id: str, note: str) -> None:

@@ -11,8 +11,8 @@ from pymongo.database import Database
 
 from tests.browser.conftest import violations
 from tests.support import Process, submit_join, wait_for_state
-from tests.webapp.test_api_v1 import finished_with
-from worker_tasks.connections import Document
+from tests.webapp.api.test_v1 import finished_with
+from worker_tasks.infra.connections import Document
 
 WITH_ORDERS = {
     "database": "shop",

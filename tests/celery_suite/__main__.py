@@ -110,7 +110,7 @@ def _pytest(
         "TEST_BACKEND": f"mongodb://127.0.0.1:{mongodb.port}/stock",
     }
     if side == OURS:
-        environment |= {"TEST_BACKEND": "worker_tasks.backend:MetadataBackend", "REMAP_SIGTERM": "SIGQUIT"}
+        environment |= {"TEST_BACKEND": "worker_tasks.queue.backend:MetadataBackend", "REMAP_SIGTERM": "SIGQUIT"}
     command = [
         sys.executable,
         "-m",

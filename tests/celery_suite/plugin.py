@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from celery.contrib.testing import app as testing_app
 
-from worker_tasks import celery_app
-from worker_tasks.claim import ClaimedTask
+from worker_tasks.queue import celery_app
+from worker_tasks.queue.claim import ClaimedTask
 
 
 class WholeApplication(celery_app.RecordingCelery):

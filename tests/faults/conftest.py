@@ -12,7 +12,7 @@ from pymongo.database import Database
 
 from tests.faults.support import LABELS, METADATA, TAGGED
 from tests.support import Process
-from worker_tasks.connections import Document, connections
+from worker_tasks.infra.connections import Document, connections
 from worker_tasks.tasks import join_users_orders, long_running_task
 
 

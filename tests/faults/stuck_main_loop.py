@@ -8,7 +8,7 @@ from typing import Any
 from celery import bootsteps
 from celery.utils.log import get_logger
 
-from worker_tasks.celery_app import app
+from worker_tasks.queue.celery_app import app
 
 logger = get_logger(__name__)
 

@@ -13,9 +13,9 @@ from celery import states
 
 from development.servers import Server, start_mongodb, start_redis
 from tests.support import eventually
-from worker_tasks import sources
-from worker_tasks.celery_app import app
-from worker_tasks.connections import Document, connections
+from worker_tasks.infra import sources
+from worker_tasks.infra.connections import Document, connections
+from worker_tasks.queue.celery_app import app
 from worker_tasks.tasks import run_join
 
 #: Goes with every task; no fault may change it.

@@ -19,9 +19,11 @@ from tests.faults.support import (
     wrong_with_slow_rows,
 )
 from tests.support import eventually, wait_for_state
-from worker_tasks import ledger, results
-from worker_tasks.connections import Document, connections
-from worker_tasks.joins import lifecycle, user_orders
+from worker_tasks.infra.connections import Document, connections
+from worker_tasks.joins.plan import user_orders
+from worker_tasks.joins.run import lifecycle
+from worker_tasks.records import ledger
+from worker_tasks.results import result_store
 from worker_tasks.tasks import join_users_orders
 
 pytestmark = pytest.mark.timeout(120)
@@ -103,4 +105,4 @@ def test_an_outcome_that_could_not_be_stored_is_found_in_redis_and_nothing_runs_
     task = wait_for_state(task_id, *ledger.FINAL_STATES)
     assert (task["status"], task["attempt"], task["metadata"]) == (states.SUCCESS, 2, METADATA)
     assert json.loads(task["result"]) == published.summary.outcome
-    assert results.find(published.summary.key) == published.summary
+    assert result_store.find(published.summary.key) == published.summary

@@ -14,11 +14,11 @@ from development.servers import Server
 from tests.faults.conftest import StartWorker
 from tests.faults.support import METADATA, failure, killed, messages, unacknowledged
 from tests.support import Process, eventually, wait_for_state
-from worker_tasks import ledger
-from worker_tasks.celery_app import app
-from worker_tasks.connections import TASKS_COLLECTION, connections
-from worker_tasks.reconciler import reconcile
+from worker_tasks.infra.connections import TASKS_COLLECTION, connections
+from worker_tasks.queue.celery_app import app
+from worker_tasks.records import ledger
 from worker_tasks.tasks import long_running_task
+from worker_tasks.worker.reconciler import reconcile
 
 #: A module of tasks as somebody writes them who knows Celery and nothing of us.
 OTHERS = """

@@ -14,7 +14,7 @@ from celery import states
 from tests.faults.conftest import StartWorker, Submit
 from tests.faults.support import METADATA, beginnings, child_that_runs, failure, messages, notes, unacknowledged
 from tests.support import eventually, wait_for_state
-from worker_tasks.celery_app import app
+from worker_tasks.queue.celery_app import app
 
 #: A module of tasks for a worker of these tests alone.
 POISON = """

@@ -25,8 +25,8 @@ from tests.faults.support import (
     wrong_with_slow_rows,
 )
 from tests.support import Process, eventually, paused, wait_for_state
-from worker_tasks import ledger
-from worker_tasks.connections import connections
+from worker_tasks.infra.connections import connections
+from worker_tasks.records import ledger
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("slow")]
 

@@ -16,16 +16,17 @@ from development.servers import Server, start_redis
 from tests.faults.conftest import StartWorker
 from tests.faults.support import METADATA, TAGGED, child_that_runs, failure, in_mongodb, slow_join, submit_to
 from tests.support import eventually, wait_for_state
-from worker_tasks import ledger, results, staging
-from worker_tasks.celery_app import app
-from worker_tasks.connections import Document, connections
-from worker_tasks.joins import lifecycle, runs
-from worker_tasks.joins.catalog import Catalog
-from worker_tasks.joins.lifecycle import Turn
-from worker_tasks.joins.pipeline import compile_pipeline
-from worker_tasks.joins.planning import Plan
-from worker_tasks.joins.spec import read
-from worker_tasks.joins.strategy import choose
+from worker_tasks.infra.connections import Document, connections
+from worker_tasks.joins.plan.catalog import Catalog
+from worker_tasks.joins.plan.pipeline import compile_pipeline
+from worker_tasks.joins.plan.planning import Plan
+from worker_tasks.joins.plan.strategy import choose
+from worker_tasks.joins.run import lifecycle, run_state
+from worker_tasks.joins.run.lifecycle import Turn
+from worker_tasks.joins.spec.spec import read
+from worker_tasks.queue.celery_app import app
+from worker_tasks.records import ledger
+from worker_tasks.results import result_store, result_writer
 from worker_tasks.submission import cancel
 from worker_tasks.tasks import run_join
 
@@ -35,8 +36,8 @@ POOLS = ["prefork", "threads"]
 
 
 def first_rows(task_id: str) -> list[Any]:
-    state = runs.find(task_id)
-    return staging.glimpse(state.first_key, 10) if state else []
+    state = run_state.find(task_id)
+    return result_writer.glimpse(state.first_key, 10) if state else []
 
 
 def stopped(task_id: str) -> Document:
@@ -53,7 +54,7 @@ def assert_revoked(task: Document) -> None:
 
 
 def partial_rows(task: Document) -> list[Any]:
-    summary = results.find(task["partial"]["redis_key"])
+    summary = result_store.find(task["partial"]["redis_key"])
     assert summary is not None
     assert not summary.complete
     value: Any = connections().results.get(summary.key)
@@ -104,7 +105,7 @@ def test_a_join_is_stopped_in_mid_stream_and_its_rows_are_kept(
     task = stopped(task_id)
     assert_revoked(task)
     assert 0 < len(partial_rows(task)) < TAGGED
-    assert results.find(results.join_key(task_id)) is None
+    assert result_store.find(result_store.join_key(task_id)) is None
     assert_nothing_is_staged(task_id)
 
 
@@ -158,12 +159,12 @@ def test_a_join_whose_parts_wait_for_workers_that_are_gone_is_ended_by_whoever_c
     ranges = [{"_id": {"$lt": 100}}, {"_id": {"$gte": 100}}]
     pipeline = pipeline_of(slow_join())
     lifecycle.start(task_id, 1, Plan("result of parts", "big", "tagged", pipeline, ranges), lambda *_: None)
-    assert lifecycle.work_on(Turn(task_id, runs.name_of(task_id, 1), 0)) is None
+    assert lifecycle.work_on(Turn(task_id, run_state.name_of(task_id, 1), 0)) is None
     assert cancel(task_id)
     task = ledger.find(task_id)
     assert_revoked(task)
     assert [row["_id"] for row in partial_rows(task)] == list(range(100))
-    assert lifecycle.work_on(Turn(task_id, runs.name_of(task_id, 1), 1)) is None
+    assert lifecycle.work_on(Turn(task_id, run_state.name_of(task_id, 1), 1)) is None
     assert_nothing_is_staged(task_id)
 
 
@@ -178,7 +179,7 @@ def test_a_part_whose_child_is_killed_is_run_again_alone(
     start_worker("first", PART_DOCUMENTS="250")
     task_id = submit_to(slow_join(), queue)
     eventually(lambda: len(in_mongodb(task_id)) == 2)
-    state = runs.find(task_id)
+    state = run_state.find(task_id)
     assert state is not None
     os.kill(child_that_runs(f"{state.run}.1", "first@test"), signal.SIGKILL)
     task = wait_for_state(task_id, *ledger.FINAL_STATES, within=60)

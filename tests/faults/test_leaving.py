@@ -10,8 +10,8 @@ from pymongo.database import Database
 from tests.faults.conftest import StartWorker
 from tests.faults.support import METADATA, in_mongodb, is_written, slow_join, wrong_with_slow_rows
 from tests.support import eventually, submit_join, wait_for_state
-from worker_tasks import ledger, task_search
-from worker_tasks.connections import Document, connections
+from worker_tasks.infra.connections import Document, connections
+from worker_tasks.records import ledger, task_search
 from worker_tasks.submission import cancel
 from worker_tasks.tasks import long_running_task
 

@@ -12,7 +12,7 @@ from development.servers import Server
 from tests.faults.conftest import StartWorker, Submit
 from tests.faults.support import METADATA, beginnings, killed
 from tests.support import eventually, paused, wait_for_state
-from worker_tasks import live
+from worker_tasks.records import live
 
 pytestmark = pytest.mark.timeout(60)
 

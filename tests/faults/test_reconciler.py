@@ -10,11 +10,14 @@ from celery import states
 from tests.faults.conftest import StartWorker, Submit
 from tests.faults.support import METADATA, beginnings, failure, messages, notes, unacknowledged
 from tests.support import eventually, wait_for_state
-from worker_tasks import ledger, reconciler, results
-from worker_tasks.celery_app import app
-from worker_tasks.connections import connections
-from worker_tasks.joins import lifecycle, runs, user_orders
+from worker_tasks.infra.connections import connections
+from worker_tasks.joins.plan import user_orders
+from worker_tasks.joins.run import lifecycle, run_state
+from worker_tasks.queue.celery_app import app
+from worker_tasks.records import ledger
+from worker_tasks.results import result_store
 from worker_tasks.tasks import join_users_orders
+from worker_tasks.worker import reconciler
 
 pytestmark = pytest.mark.usefixtures("no_tasks")
 
@@ -86,7 +89,7 @@ def test_an_outcome_that_only_redis_knows_finishes_its_task(submit_join: Submit,
     assert messages(queue) == []
     task = ledger.find(task_id)
     assert task["status"] == states.SUCCESS
-    assert app.AsyncResult(task_id).result == summary.outcome == results.outcome_of(task_id)
+    assert app.AsyncResult(task_id).result == summary.outcome == result_store.outcome_of(task_id)
     assert task["date_done"] is not None
     assert task["result_expires_at"] == summary.expires_at
     assert task["metadata"] == METADATA
@@ -165,17 +168,17 @@ def test_what_a_run_left_whose_task_has_ended_is_cleared_away(servers: None) -> 
     ended, under_way = f"ended-{uuid4().hex}", f"under-way-{uuid4().hex}"
     for task_id in (ended, under_way):
         ledger.claim(task_id, join_users_orders.name, ["u1"], {}, "gone@test")
-        runs.open_run(task_id, runs.name_of(task_id, 1), 2, None)
-        writer = runs.begin_part(task_id, runs.name_of(task_id, 1), 0).writer
+        run_state.open_run(task_id, run_state.name_of(task_id, 1), 2, None)
+        writer = run_state.begin_part(task_id, run_state.name_of(task_id, 1), 0).writer
         connections().results.set(writer.key, b"[")
     ledger.transition(ended, states.FAILURE)
     lifecycle.clear_what_ended()
-    assert runs.find(ended) is not None, "somebody may just be about to"
+    assert run_state.find(ended) is not None, "somebody may just be about to"
     long_ago = ledger.now() - timedelta(minutes=5)
     connections().tasks.update_many({"_id": {"$in": [ended, under_way]}}, {"$set": {"changed_at": long_ago}})
     lifecycle.clear_what_ended()
     left: Any = connections().results.keys(f"*{ended}*")
     assert [key for key in left if not key.startswith(b"task_live:")] == []
-    assert ended not in runs.all_tasks()
-    assert runs.find(under_way) is not None
+    assert ended not in run_state.all_tasks()
+    assert run_state.find(under_way) is not None
     lifecycle.clear(under_way)

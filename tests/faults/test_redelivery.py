@@ -7,10 +7,10 @@ from celery import states
 from tests.faults.conftest import StartWorker, Submit
 from tests.faults.support import METADATA, beginnings, messages, unacknowledged
 from tests.support import eventually, wait_for_state
-from worker_tasks import ledger
-from worker_tasks.celery_app import app
-from worker_tasks.connections import connections
-from worker_tasks.joins import user_orders
+from worker_tasks.infra.connections import connections
+from worker_tasks.joins.plan import user_orders
+from worker_tasks.queue.celery_app import app
+from worker_tasks.records import ledger
 from worker_tasks.tasks import join_users_orders
 
 SUBMISSIONS = 8

@@ -10,10 +10,12 @@ from development.servers import Server
 from tests.faults.conftest import StartWorker, Submit
 from tests.faults.support import METADATA, killed, messages, notes, unacknowledged
 from tests.support import eventually, wait_for_state
-from worker_tasks import ledger, reconciler, results
-from worker_tasks.celery_app import app
-from worker_tasks.connections import connections
-from worker_tasks.joins import user_orders
+from worker_tasks.infra.connections import connections
+from worker_tasks.joins.plan import user_orders
+from worker_tasks.queue.celery_app import app
+from worker_tasks.records import ledger
+from worker_tasks.results import result_store
+from worker_tasks.worker import reconciler
 
 pytestmark = [pytest.mark.timeout(90), pytest.mark.usefixtures("no_tasks")]
 
@@ -38,7 +40,7 @@ def test_a_restarted_redis_loses_neither_what_waits_nor_what_runs(
     for user_id, task_id in waiting.items():
         task = wait_for_state(task_id, states.SUCCESS, within=RECOVERED_WITHIN)
         assert (task["attempt"], task["metadata"]) == (1, METADATA)
-        summary = results.find(user_orders.result_key(user_id))
+        summary = result_store.find(user_orders.result_key(user_id))
         assert summary is not None
         assert summary.task_id == task_id
         assert json.loads(task["result"]) == summary.outcome

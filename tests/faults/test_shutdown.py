@@ -12,7 +12,7 @@ from development.servers import Server
 from tests.faults.conftest import StartWorker, Submit
 from tests.faults.support import METADATA, beginnings, killed, messages, notes, unacknowledged
 from tests.support import eventually, paused, wait_for_state
-from worker_tasks import ledger
+from worker_tasks.records import ledger
 from worker_tasks.tasks import join_users_orders
 
 pytestmark = pytest.mark.timeout(90)

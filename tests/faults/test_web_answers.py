@@ -14,7 +14,7 @@ from celery import states
 from development.servers import Server
 from tests.faults.conftest import StartWorker, Submit
 from tests.support import eventually, paused, wait_for_state
-from worker_tasks.connections import connections
+from worker_tasks.infra.connections import connections
 from worker_tasks.tasks import long_running_task
 
 #: Seconds that a person or a program may wait.

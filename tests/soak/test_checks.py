@@ -14,7 +14,7 @@ from tests.soak.faults import Fault, Happened
 from tests.soak.ledger import Asked, Patch, Reply
 from tests.soak.watch import at_once
 from tests.worker_tasks.joins.reference import joined
-from worker_tasks.joins import spec
+from worker_tasks.joins.spec import spec
 
 JOIN = Known("items", "key", "tags", "key", 100, 400)
 KEY = "join_result:1"

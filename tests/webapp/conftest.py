@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from worker_tasks.connections import connections
+from worker_tasks.infra.connections import connections
 from worker_tasks.tasks import long_running_task
 
 #: No worker takes from this queue.

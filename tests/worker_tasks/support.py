@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
-from worker_tasks import ledger
-from worker_tasks.celery_app import app
-from worker_tasks.claim import ClaimedTask
-from worker_tasks.connections import Document, connections
+from worker_tasks.infra.connections import Document, connections
+from worker_tasks.queue.celery_app import app
+from worker_tasks.queue.claim import ClaimedTask
+from worker_tasks.records import ledger
 
 #: Goes with every task; nothing that happens to the task may change it.
 METADATA = {"reason": "audit", "ticket": 4711}

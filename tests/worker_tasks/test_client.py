@@ -10,9 +10,9 @@ import pytest
 from development.servers import Server
 from tests.support import ROOT, Process, paused, wait_for_state
 from tests.worker_tasks.support import METADATA, answered_in_time, new_id
-from worker_tasks import ledger
 from worker_tasks.client import main
-from worker_tasks.connections import connections
+from worker_tasks.infra.connections import connections
+from worker_tasks.records import ledger
 from worker_tasks.submission import submit
 from worker_tasks.tasks import join_users_orders
 

@@ -10,8 +10,8 @@ import pytest
 
 from development.servers import Server
 from tests.support import ROOT, paused
-from worker_tasks import ledger
-from worker_tasks.connections import connections
+from worker_tasks.infra.connections import connections
+from worker_tasks.records import ledger
 
 
 def release(**variables: str) -> subprocess.CompletedProcess[str]:

@@ -20,9 +20,11 @@ from tests.worker_tasks.support import (
     task_in,
     waiting,
 )
-from worker_tasks import ledger, sharing, submission
-from worker_tasks.connections import connections
-from worker_tasks.errors import REDIS_REFUSALS, DovetailError, InvalidInput, ServiceUnavailable, TaskNotFound
+from worker_tasks import submission
+from worker_tasks.infra.connections import connections
+from worker_tasks.infra.errors import REDIS_REFUSALS, DovetailError, InvalidInput, ServiceUnavailable, TaskNotFound
+from worker_tasks.joins.run import sharing
+from worker_tasks.records import ledger
 from worker_tasks.submission import read_join, submit, submit_again, submit_join
 
 pytestmark = pytest.mark.usefixtures("servers")

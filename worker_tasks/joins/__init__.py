@@ -1,1 +1,1 @@
-"""Joins as native MongoDB aggregations."""
+"""Joins: described, planned, checked before they run, and run."""

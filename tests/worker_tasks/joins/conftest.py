@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 from pymongo.database import Database
 
-from tests.worker_tasks.joins.check_support import COLLECTIONS, NAME
-from worker_tasks.connections import Document, connections
+from tests.worker_tasks.joins.preflight.check_support import COLLECTIONS, NAME
+from worker_tasks.infra.connections import Document, connections
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ from typing import Any
 
 from bson import Decimal128, Int64, ObjectId
 
-from worker_tasks.connections import Document
-from worker_tasks.joins.spec import Join, JoinSpec, KeyPair
+from worker_tasks.infra.connections import Document
+from worker_tasks.joins.spec.spec import Join, JoinSpec, KeyPair
 
 MISSING = object()
 

@@ -1,0 +1,235 @@
+"""The builder's page: what can be chosen next, what is suggested, what each button does, what the checks say."""
+
+import json
+import re
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import pytest
+from celery import states
+from flask.testing import FlaskClient
+from pymongo.database import Database
+from werkzeug.test import TestResponse
+
+from tests.support import Process, submit_form, wait_for_state
+from worker_tasks.infra.connections import Document
+from worker_tasks.records import ledger, task_search
+
+USERS_AND_ORDERS = {
+    "database": "shop",
+    "source": "users",
+    "joins-0-source": "orders",
+    "joins-0-on-0-local": "_id",
+    "joins-0-on-0-foreign": "userId",
+}
+
+pytestmark = pytest.mark.usefixtures("shop")
+
+
+def at(client: FlaskClient, written: dict[str, str]) -> str:
+    answer = client.get(f"/?{urlencode(written)}")
+    assert answer.status_code == 200
+    return answer.text
+
+
+def press(client: FlaskClient, action: str, written: dict[str, str]) -> TestResponse:
+    return submit_form(client, "/", {**written, "do": action}, headers={"Accept": "text/html"})
+
+
+def written_in(answer: TestResponse) -> dict[str, str]:
+    """The form that the answer's address says."""
+    assert answer.status_code == 303
+    return dict(parse_qsl(urlsplit(answer.headers["Location"]).query))
+
+
+def options(page: str, name: str) -> list[str]:
+    """What a select of this name offers."""
+    found = re.search(rf'<select[^>]* name="{name}"[^>]*>(.*?)</select>', page, re.DOTALL)
+    assert found, f"no select {name}"
+    return re.findall(r'<option[^>]*value="([^"]+)"', found[1])
+
+
+def test_each_choice_brings_the_next(client: FlaskClient) -> None:
+    assert "Choose a database." in at(client, {})
+    page = at(client, {"database": "shop"})
+    assert {"users", "orders", "products", "reviews"} <= set(options(page, "source"))
+    assert "users (400)" in page
+    page = at(client, {"database": "shop", "source": "users"})
+    assert '<option value="email" label="text"></option>' in page
+    assert "Choose the collection to bring in." in page
+
+
+def test_the_likeliest_keys_are_filled_in(client: FlaskClient) -> None:
+    page = at(client, {"database": "shop", "source": "users", "joins-0-source": "orders"})
+    assert re.search(r'name="joins-0-on-0-local"[^>]* value="_id"', page)
+    assert re.search(r'name="joins-0-on-0-foreign"[^>]* value="userId"', page)
+
+
+def test_a_key_that_differs_in_type_is_suggested_with_its_cast(client: FlaskClient) -> None:
+    page = at(client, {"database": "shop", "source": "reviews", "joins-0-source": "products"})
+    assert re.search(r'name="joins-0-on-0-local"[^>]* value="productId"', page)
+    assert '<option selected value="objectId">as ObjectId</option>' in page
+
+
+def test_buttons_change_the_form_and_the_address_says_it(client: FlaskClient) -> None:
+    written = written_in(press(client, "add-join", USERS_AND_ORDERS))
+    assert written == USERS_AND_ORDERS
+    more = USERS_AND_ORDERS | {"joins-1-source": "reviews"}
+    assert "joins-1-source" not in written_in(press(client, "remove-join 1", more))
+    two = USERS_AND_ORDERS | {"joins-0-on-1-local": "name", "joins-0-on-1-foreign": "status"}
+    assert "joins-0-on-1-local" not in written_in(press(client, "remove-pair 0", two))
+    used = written_in(press(client, f"use 0 {json.dumps([['email', 'status', None]])}", USERS_AND_ORDERS))
+    assert (used["joins-0-on-0-local"], used["joins-0-on-0-foreign"]) == ("email", "status")
+    cured = written_in(press(client, "cure 0 0 cast string", USERS_AND_ORDERS))
+    assert cured["joins-0-on-0-cast"] == "string"
+    assert written_in(press(client, "cure 0 0 shape first", USERS_AND_ORDERS))["joins-0-shape"] == "first"
+
+
+@pytest.mark.parametrize(
+    "action", ["use 0 nonsense", "cure 7 0 cast string", "remove-join x", "cure 0 9 a b", "strange"]
+)
+def test_a_button_that_makes_no_sense_changes_nothing(client: FlaskClient, action: str) -> None:
+    assert written_in(press(client, action, USERS_AND_ORDERS)) == USERS_AND_ORDERS
+
+
+def test_a_change_brings_the_form_alone_and_the_address(client: FlaskClient) -> None:
+    token = re.search(r'name="csrf_token"[^>]* value="([^"]+)"', client.get("/").text)
+    assert token
+    answer = client.post("/", data={"csrf_token": token[1], **USERS_AND_ORDERS}, headers={"HX-Request": "true"})
+    assert "<html" not in answer.text
+    assert answer.headers["HX-Replace-Url"] == f"/?{urlencode(USERS_AND_ORDERS)}"
+
+
+def checks_of(client: FlaskClient, written: dict[str, str]) -> str:
+    answer = submit_form_to(client, "/checks", written)
+    assert answer.status_code == 200
+    return answer.text
+
+
+def submit_form_to(client: FlaskClient, path: str, written: dict[str, str]) -> TestResponse:
+    token = re.search(r'name="csrf_token"[^>]* value="([^"]+)"', client.get("/").text)
+    assert token
+    return client.post(path, data={"csrf_token": token[1], **written}, headers={"Accept": "text/html"})
+
+
+def test_the_checks_say_what_will_come(client: FlaskClient) -> None:
+    fragment = checks_of(client, USERS_AND_ORDERS)
+    assert "Users with their orders" in fragment
+    assert "about 400" in fragment
+    assert "orders is small enough to be held in memory." in fragment
+    assert "5 rows as they will come" in fragment
+    assert "$lookup" in fragment
+    assert "curl -X POST http://localhost/api/v1/joins" in fragment
+
+
+def test_the_checks_say_what_is_to_be_chosen_first(client: FlaskClient) -> None:
+    assert "Choose the collection to bring in." in checks_of(client, {"database": "shop", "source": "users"})
+
+
+def test_the_checks_say_what_is_wrong(client: FlaskClient) -> None:
+    wrong = USERS_AND_ORDERS | {"filters-0-field": "joinedAt", "filters-0-value": "soon"}
+    assert "“soon” is no date" in checks_of(client, wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"filters-0-field": "joinedAt", "filters-0-value": "soon"}, "“soon” is no date"),
+        ({"joins-0-limit": "many"}, "Must be a whole number"),
+        ({"raw": '{"$where": "1"}'}, "$where is not allowed in a filter."),
+    ],
+)
+def test_without_javascript_what_is_wrong_is_said_once_at_its_field(
+    client: FlaskClient, wrong: dict[str, str], words: str
+) -> None:
+    page = at(client, USERS_AND_ORDERS | wrong | {"check": "yes"})
+    form, _, found = page.partition('id="checks"')
+    assert form.count(words) == 1
+    assert found.count(words) == 1
+
+
+def test_what_is_asked_for_later_is_no_mistake(client: FlaskClient) -> None:
+    written = USERS_AND_ORDERS | {"filters-0-field": "city", "filters-0-value": "{city}"}
+    fragment = checks_of(client, written)
+    assert "{city} will be asked for when the saved join is run" in fragment
+    assert "finding-stop" not in fragment
+    assert 'aria-invalid="true"' not in at(client, written)
+
+
+def test_a_press_of_a_button_can_be_taken_back(client: FlaskClient) -> None:
+    token = re.search(r'name="csrf_token"[^>]* value="([^"]+)"', client.get("/").text)
+    assert token
+    data = {"csrf_token": token[1], **USERS_AND_ORDERS, "do": "cure 0 0 shape first"}
+    answer = client.post("/", data=data, headers={"HX-Request": "true"})
+    assert answer.headers["HX-Push-Url"].endswith("joins-0-shape=first")
+    assert "HX-Replace-Url" not in answer.headers
+
+
+def test_without_javascript_the_checks_are_a_page(client: FlaskClient) -> None:
+    answer = press(client, "check", USERS_AND_ORDERS)
+    page = client.get(answer.headers["Location"]).text
+    assert "orders is small enough to be held in memory." in page
+
+
+def test_a_join_is_run_with_its_metadata_and_its_checks(client: FlaskClient, worker: Process) -> None:
+    why = {"note": "for the audit", "metadata-0-key": "ticket", "metadata-0-value": "T-7"}
+    answer = press(client, "run", USERS_AND_ORDERS | {"joins-0-kind": "inner"} | why)
+    assert answer.status_code == 303
+    task = wait_for_state(answer.headers["Location"].rpartition("/")[2], states.SUCCESS)
+    assert task["metadata"] == {"note": "for the audit", "ticket": "T-7"}
+    assert task["join"]["joins"][0]["kind"] == "inner"
+    assert task["checks"]["expected"]["rows"] == pytest.approx(json.loads(task["result"])["count"], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"joins-0-on-0-foreign": ""}, "Choose the field of orders that _id equals."),
+        ({"joins-0-name": "a.b"}, "must be the name of one new field"),
+        ({"source": "nowhere"}, "nowhere does not exist"),
+        ({"limit": "x"}, "Must be a whole number, 1 or more"),
+        ({"metadata-0-key": "a.b", "metadata-0-value": "x"}, "a key must not contain"),
+        ({"raw": '{"$where": "1"}'}, "$where is not allowed in a filter."),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_is_recorded(
+    client: FlaskClient, no_tasks: None, change: dict[str, str], words: str
+) -> None:
+    answer = press(client, "run", USERS_AND_ORDERS | {"note": "typed before"} | change)
+    assert answer.status_code == 422
+    assert words.lower() in answer.text.lower()
+    assert "typed before" in answer.text
+    assert task_search.search(task_search.TaskFilter(), 1) == []
+
+
+def test_a_join_of_the_api_is_opened_in_the_builder(client: FlaskClient) -> None:
+    join = {
+        "from": "orders",
+        "as": "theirs",
+        "on": [{"local": "_id", "foreign": "userId"}],
+        "match": {"status": "PAID"},
+    }
+    whole = {"database": "shop", "from": "users", "joins": [join]}
+    answer = client.get(f"/?{urlencode({'join': json.dumps(whole)})}")
+    page = client.get(answer.headers["Location"]).text
+    assert re.search(r'name="joins-0-filters-0-value"[^>]* value="PAID"', page)
+    assert re.search(r'name="joins-0-name"[^>]* value="theirs"', page)
+
+
+def test_a_join_that_is_too_long_for_an_address_is_opened_all_the_same(client: FlaskClient) -> None:
+    join = {"from": "orders", "as": "theirs", "on": [{"local": "_id", "foreign": "userId"}]}
+    names = {"$in": [f"{'n' * 90}{number}" for number in range(90)]}
+    whole = {"database": "shop", "from": "users", "match": {"name": names}, "joins": [join]}
+    answer = client.get(f"/?{urlencode({'join': json.dumps(whole)})}")
+    assert answer.status_code == 200
+    assert re.search(r'name="joins-0-name"[^>]* value="theirs"', answer.text)
+
+
+@pytest.mark.parametrize("join", ["{", '{"database": "shop"}', '"text"'])
+def test_a_join_in_the_address_that_is_none_is_refused(client: FlaskClient, join: str) -> None:
+    assert client.get(f"/?{urlencode({'join': join})}").status_code in {400, 422}
+
+
+def test_keys_of_metadata_that_were_used_before_are_offered(client: FlaskClient, shop: Database[Document]) -> None:
+    ledger.record(ledger.new_document("with-metadata", "a.task", metadata={"cost centre": "7"}))
+    page = at(client, {"database": "shop", "source": "users"})
+    assert '<option value="cost centre"></option>' in page

@@ -1,0 +1,44 @@
+"""The tables of operators and of value types: each row makes a filter that is allowed, and can be read back."""
+
+from collections import Counter
+
+import pytest
+
+from webapp.builder.filter_rows import rows_of
+from worker_tasks.joins.spec import filters
+from worker_tasks.joins.spec.bson_types import BSON_TYPES
+from worker_tasks.joins.spec.operators import OPERATORS, FilterOperator, Operand, operator_of
+from worker_tasks.joins.spec.value_types import TEXT, VALUE_TYPES, ValueType, value_type
+
+
+@pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
+def test_a_condition_is_allowed_and_read_back_as_its_operator(operator: FilterOperator) -> None:
+    given = {Operand.NOTHING: None, Operand.VALUE: 4, Operand.VALUES: [4, 5], Operand.TEXT: "Al"}[operator.operand]
+    match = filters.check({"stars": operator.condition(given)})
+    (row,), raw = rows_of(match)
+    assert (row["operator"], raw) == (operator.name, {})
+
+
+def test_an_unknown_operator_is_refused_by_its_name() -> None:
+    with pytest.raises(filters.FilterError, match=r"\$where is not allowed"):
+        filters.check({"stars": operator_of("where").condition("1")})
+
+
+@pytest.mark.parametrize("written", VALUE_TYPES.values(), ids=VALUE_TYPES)
+def test_the_example_of_a_type_is_read_and_written_again(written: ValueType) -> None:
+    match = filters.check({"field": written.read(written.example)})
+    (row,), _ = rows_of(match)
+    assert VALUE_TYPES[row["type"]].read(row["value"]) == match["field"]
+    assert row["type"] == written.name
+
+
+def test_each_bson_type_has_one_value_type_at_most() -> None:
+    counts = Counter(bson_type for each in VALUE_TYPES.values() for bson_type in each.bson_types)
+    assert counts.keys() <= BSON_TYPES.keys()
+    assert set(counts.values()) == {1}
+
+
+def test_the_type_is_the_chosen_one_then_that_of_the_field_then_text() -> None:
+    assert value_type("bool", "int").name == "bool"
+    assert value_type("", "int").name == "number"
+    assert value_type(None) is value_type("", "array") is value_type("no such type", "int") is TEXT

@@ -1,0 +1,84 @@
+"""Columns in words and as bars."""
+
+import pytest
+
+from webapp.presenters import column_text
+from worker_tasks.analysis.column_types import ColumnKind
+from worker_tasks.analysis.profiles import Bin, Column
+
+
+def column(kind: ColumnKind, **figures: object) -> Column:
+    return Column(**{"name": "a", "path": ["a"], "kind": kind, "filled": 10, "nulls": 0, "missing": 0, **figures})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("figures", "words"),
+    [
+        ({}, "100 % filled"),
+        ({"nulls": 10}, "50 % filled, 10 null"),
+        ({"filled": 999, "missing": 1}, "over 99 % filled, 1 missing"),
+        ({"empty": 5}, "50 % filled, 5 empty"),
+    ],
+)
+def test_how_full_a_column_is(figures: dict[str, int], words: str) -> None:
+    assert column_text.filled_words(column(ColumnKind.TEXT, **figures)) == words
+
+
+@pytest.mark.parametrize(
+    ("kind", "figures", "words"),
+    [
+        (ColumnKind.BOOLEAN, {"filled": 1, "top": [("true", 1)]}, "100 % true"),
+        (ColumnKind.BOOLEAN, {"filled": 4, "top": [("false", 3), ("true", 1)]}, "25 % true"),
+        (ColumnKind.BOOLEAN, {"filled": 2, "top": [("false", 2)]}, "0 % true"),
+        (ColumnKind.INTEGER, {"least": "2013", "middle": "2013", "most": "2013"}, "2013"),
+        (ColumnKind.NUMBER, {"least": "0.1", "middle": "1", "most": "12345678.901234567"}, "0.1 to 1.235e+07"),
+        (ColumnKind.LIST, {"least": "0", "middle": "1", "most": "9"}, "0 to 9 long"),
+        (
+            ColumnKind.DATE,
+            {"least": "2026-01-02T03:04:05Z", "most": "2026-02-03T03:04:05Z"},
+            "2026-01-02 to 2026-02-03",
+        ),
+        (ColumnKind.TEXT, {"distinct": 10}, "all different"),
+        (ColumnKind.TEXT, {"distinct": 1}, "1 value"),
+        (ColumnKind.NOTHING, {"filled": 0, "nulls": 10}, "empty"),
+        (ColumnKind.MIXED, {}, "values of several types"),
+    ],
+)
+def test_a_column_in_a_few_words(kind: ColumnKind, figures: dict[str, object], words: str) -> None:
+    assert column_text.short_words(column(kind, **figures)) == words
+
+
+def test_bars_stand_on_the_ground_and_fill_the_picture() -> None:
+    drawn = column_text.bars(
+        column(ColumnKind.INTEGER, bins=[Bin("1", "1", 5), Bin("2", "3", 10), Bin("4", "5", 0)]), 90, 20
+    )
+    assert [(bar.x, bar.y, bar.width, bar.height) for bar in drawn] == [
+        (0, 10, 29, 10),
+        (30, 0, 29, 20),
+        (60, 20, 29, 0),
+    ]
+    assert [bar.words for bar in drawn] == ["1: 5", "2 to 3: 10", "4 to 5: 0"]
+
+
+def test_a_value_that_is_rare_is_seen_and_one_that_is_not_there_is_none() -> None:
+    first, second, third = column_text.bars(
+        column(ColumnKind.INTEGER, bins=[Bin("1", "1", 1), Bin("2", "2", 0), Bin("3", "3", 9999)]), 90, 20
+    )
+    assert (first.height > 0, second.height, third.height) == (True, 0, 20)
+
+
+def test_what_is_not_named_is_counted() -> None:
+    of_five = column(ColumnKind.TEXT, distinct=5, top=[("a", 4), ("b", 2)])
+    assert column_text.others_words(of_five) == "3 other values: 4 rows"
+    assert column_text.others_words(column(ColumnKind.TEXT, distinct=2, top=[("a", 6), ("b", 4)])) == ""
+
+
+def test_years_have_no_separators_and_large_numbers_have() -> None:
+    whole = column(ColumnKind.INTEGER)
+    assert [column_text.value_words(whole, each) for each in ("2013", "-2013", "20130")] == ["2013", "-2013", "20,130"]
+    assert column_text.value_words(column(ColumnKind.TEXT), "") == "(empty text)"
+
+
+def test_every_kind_of_columns_has_words() -> None:
+    assert list(column_text.KINDS) == list(ColumnKind)
+    assert len({words.label for words in column_text.KINDS.values()}) == len(ColumnKind)

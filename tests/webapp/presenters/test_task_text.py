@@ -1,0 +1,263 @@
+"""From task document to words."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from celery import states
+
+from webapp.presenters import join_text, task_text
+from webapp.presenters import value_text as plain
+from worker_tasks.infra.connections import Document
+from worker_tasks.records import ledger
+from worker_tasks.records.live import Progress
+from worker_tasks.results.formats import FORMATS
+
+NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+
+
+def task(status: str, result: str = "null", name: str = "worker_tasks.tasks.join_users_orders") -> Document:
+    return ledger.new_document("some-id", name, ["u1"]) | {"status": status, "result": result}
+
+
+@pytest.mark.parametrize("status", sorted(ledger.FINAL_STATES | ledger.UNFINISHED_STATES))
+def test_every_state_has_words(status: str) -> None:
+    words = task_text.STATE_WORDS[status]
+    assert words.label
+    assert words.sentence.endswith(".")
+
+
+def test_a_state_nobody_knows_is_shown_as_it_is() -> None:
+    assert task_text.state_words("ODD") == task_text.StateWords("ODD", "Odd", "")
+
+
+@pytest.mark.parametrize(
+    ("status", "result", "line"),
+    [
+        (states.PENDING, "null", "Waiting for a worker to take it."),
+        (states.SUCCESS, '{"redis_key": "k", "count": 0}', "Nothing was found: 0 rows."),
+        (states.SUCCESS, '{"redis_key": "k", "count": 1}', "1 row joined."),
+        (states.SUCCESS, '{"redis_key": "k", "count": 1234567}', "1,234,567 rows joined."),
+        (states.SUCCESS, '"Processed: x"', "It came to its end."),
+        (states.FAILURE, '{"exc_type": "ValueError", "exc_message": ["no good"]}', "no good"),
+        (states.FAILURE, '{"exc_type": "ValueError", "exc_message": "no good"}', "no good"),
+        (states.FAILURE, '{"exc_type": "InvalidInput", "exc_message": [{"a": "b", "c": "d"}]}', "a: b; c: d"),
+        (states.FAILURE, '{"exc_type": "KeyError", "exc_message": []}', "KeyError"),
+    ],
+)
+def test_a_state_is_said_in_one_line(status: str, result: str, line: str) -> None:
+    assert task_text.status_line(task(status, result)) == line
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "words"),
+    [
+        ("worker_tasks.tasks.join_users_orders", ["u1"], "Orders of user u1"),
+        ("worker_tasks.tasks.long_running_task", ["x"], "Practice task: x"),
+        ("other.task", [], "other.task"),
+        (None, [], "A task of unknown name"),
+    ],
+)
+def test_what_was_asked_is_said_in_a_few_words(name: str | None, args: list[Any], words: str) -> None:
+    assert task_text.sentence(ledger.new_document("some-id", name, args)) == words
+
+
+def test_arguments_given_by_name_are_said_too() -> None:
+    by_name = ledger.new_document("some-id", "worker_tasks.tasks.join_users_orders", kwargs={"user_id": "u9"})
+    assert task_text.sentence(by_name) == "Orders of user u9"
+
+
+@pytest.mark.parametrize(("quiet", "wait"), [(0, 1), (29, 1), (30, 2), (119, 2), (120, 5), (600, 15), (86_400, 15)])
+def test_the_longer_nothing_happened_the_longer_the_page_waits(quiet: int, wait: int) -> None:
+    waiting = task(states.PENDING) | {"timeline": [{"at": NOW - timedelta(seconds=quiet), "status": "PENDING"}]}
+    assert task_text.poll_seconds(waiting, NOW) == wait
+
+
+@pytest.mark.parametrize(
+    ("progress", "shown"), [((0, 12), 0), ((1, 12), 8), ((12, 12), 100), ((13, 12), 100), ((0, 0), 0)]
+)
+def test_progress_is_a_percentage(progress: tuple[int, int], shown: int) -> None:
+    assert task_text.percent(Progress(*progress, unit="rows")) == shown
+
+
+@pytest.mark.parametrize(
+    ("span", "words"),
+    [
+        (timedelta(milliseconds=42), "42 ms"),
+        (timedelta(seconds=3.24), "3.2 s"),
+        (timedelta(seconds=65), "1 minute and 5 seconds"),
+        (timedelta(seconds=300), "5 minutes"),
+    ],
+)
+def test_a_span_of_time_has_its_unit(span: timedelta, words: str) -> None:
+    assert plain.duration(span) == words
+
+
+@pytest.mark.parametrize(
+    ("span", "words"),
+    [
+        (timedelta(), "now"),
+        (timedelta(minutes=-2, seconds=-1), "2 minutes ago"),
+        (timedelta(minutes=5, seconds=1), "in 5 minutes"),
+    ],
+)
+def test_an_instant_is_said_from_here(span: timedelta, words: str) -> None:
+    assert plain.ago(datetime.now(UTC) + span) == words
+
+
+@pytest.mark.parametrize(
+    ("stored", "read"),
+    [
+        ({"$date": "2024-06-01T08:30:00Z"}, "2024-06-01 08:30:00 UTC"),
+        ({"$numberDecimal": "12.30"}, "12.30"),
+        ({"$oid": "0123456789abcdef01234567"}, "0123456789abcdef01234567"),
+        ({"$unknown": 1}, {"$unknown": 1}),
+        ({"a": 1, "$date": "x"}, {"a": 1, "$date": "x"}),
+        ([1], [1]),
+        (None, None),
+    ],
+)
+def test_extended_json_is_read_as_its_value(stored: Any, read: Any) -> None:
+    assert plain.bson_value(stored) == read
+
+
+def test_the_timeline_says_how_long_each_step_took() -> None:
+    events = [
+        {"at": NOW, "status": states.PENDING, "note": None},
+        {"at": NOW + timedelta(seconds=2), "status": states.STARTED, "note": "celery@host"},
+    ]
+    first, second = task_text.timeline(task(states.STARTED) | {"timeline": events})
+    assert (first["label"], first["when"]) == ("Queued", plain.exactly(NOW))
+    assert (second["label"], second["when"], second["note"]) == ("Running", "after 2.0 s", "celery@host")
+
+
+@pytest.mark.parametrize(
+    ("before", "usual", "slots", "words"),
+    [
+        (0, 3.0, 2, "It is the next one."),
+        (1, None, 2, "1 task is before it."),
+        (6, 4.0, 2, "6 tasks are before it: it should begin in about 12.0 s."),
+        (6, 4.0, 0, "No worker is there just now; it begins as soon as one is."),
+    ],
+)
+def test_a_waiting_task_says_where_it_is(before: int, usual: float | None, slots: int, words: str) -> None:
+    assert task_text.waiting_words(before, usual, slots) == words
+
+
+def test_the_pace_says_what_is_known_of_it() -> None:
+    assert task_text.pace(Progress(1, None, "steps")) == ""
+    known = Progress(1_000, 5_000, "rows", size=2**20, rate=500.4)
+    assert task_text.pace(known) == ", 500 rows a second, 1.0 MiB, 8.0 s left"
+
+
+JOIN = {
+    "database": "shop",
+    "from": "users",
+    "match": {"city": "Lima"},
+    "joins": [
+        {"from": "orders", "as": "orders", "on": [{"local": "_id", "foreign": "userId", "cast": "string"}], "limit": 3},
+        {"from": "cities", "kind": "anti", "on": [{"local": "city", "foreign": "name"}]},
+    ],
+    "sort": [["name", -1]],
+}
+
+
+def test_a_join_is_said_line_by_line() -> None:
+    assert join_text.join_lines(JOIN) == [
+        ("From", "shop.users"),
+        ("Only where", '{"city": "Lima"}'),
+        ("Order", "name, highest first"),
+        ("Join", "rows with their orders, where _id as string = userId"),
+        ("Into", "orders: all matches in a list"),
+        ("At most", "3"),
+        ("Join", "rows without cities, where city = name"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "words"),
+    [
+        (["left"], "Users with their a"),
+        (["left", "left", "left"], "Users with their a, b and c"),
+        (["semi", "left"], "Users that have a with their b"),
+        (["outer"], "All of users and a"),
+    ],
+)
+def test_a_join_is_said_in_a_sentence(kinds: list[str], words: str) -> None:
+    joins = [{"from": name, "kind": kind} for name, kind in zip("abc", kinds, strict=False)]
+    assert join_text.join_sentence({"from": "users", "joins": joins}) == words
+
+
+def done(**more: Any) -> Document:
+    fields = {"result": '{"redis_key": "k", "count": 200}', "started_at": NOW, "date_done": NOW + timedelta(seconds=2)}
+    return task(states.SUCCESS) | {"join": JOIN, "attempt": 1, "worker": "celery@a", **fields, **more}
+
+
+def test_what_came_stands_beside_what_was_expected() -> None:
+    checks = {"expected": {"rows": 190, "bytes": 2048, "seconds": 1.5, "rates": [0.9, 0.5]}}
+    found = done(checks=checks, result_bytes=4096, unmatched={"orders": 20})
+    lines = [(line["label"], line["came"], line["expected"]) for line in task_text.what_came(found)]
+    assert lines == [
+        ("Rows", "200", "about 190"),
+        ("Size", "4.0 KiB", "about 2.0 KiB"),
+        ("Time", "2.0 s", "about 1.5 s"),
+        ("Match in orders", "90 %; 20 rows found none", "about 90 %"),
+        ("Worker", "celery@a", ""),
+        ("Computed", "by this task", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"plan": {"parts": 4, "steps": []}}, "by this task, in 4 parts"),
+        ({"shares": "0123456789", "attempt": 0}, "by the run of task 01234567, which asked the same"),
+    ],
+)
+def test_who_computed_it_is_said(more: Document, words: str) -> None:
+    lines = {line["label"]: line["came"] for line in task_text.what_came(done(**more))}
+    assert lines["Computed"] == words
+
+
+def test_a_cancelled_task_gives_a_receipt() -> None:
+    asked = {"cancel_requested_at": NOW, "date_done": NOW + timedelta(milliseconds=120), "join": JOIN}
+    cancelled = task(states.REVOKED) | asked | {"attempt": 1, "left_in_mongodb": 0, "partial": {"count": 1200}}
+    assert task_text.cancel_receipt(cancelled) == [
+        ("Asked", plain.exactly(NOW)),
+        ("Stopped", "after 120 ms"),
+        ("Left running in MongoDB", "nothing, as MongoDB says"),
+        ("Kept", "the 1,200 rows that were joined, as a partial result"),
+    ]
+    waiting = task(states.REVOKED) | asked | {"attempt": 0}
+    assert ("Left running in MongoDB", "nothing: it had not begun") in task_text.cancel_receipt(waiting)
+
+
+def test_the_tab_says_the_state_first() -> None:
+    running = task(states.STARTED) | {"name": "worker_tasks.tasks.run_join", "join": JOIN}
+    title = task_text.page_title(running, Progress(1, 4, "rows"))
+    assert title == "25 % · Users without cities with their orders · Dovetail"
+    assert task_text.page_title(running, None).startswith("Running · ")
+    assert task_text.icon_of(running) == "icon-running.svg"
+
+
+@pytest.mark.parametrize(("number", "words"), [(7, "7"), (99, "99"), (336_776, "340,000"), (1_250, "1,200")])
+def test_an_estimate_has_two_figures(number: int, words: str) -> None:
+    assert plain.about(number) == words
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(0, "0 Bytes"), (999, "999 Bytes"), (240_128, "234 KiB"), (1_300_000, "1.2 MiB")]
+)
+def test_an_estimated_size_has_no_false_figures(number: int, words: str) -> None:
+    assert plain.about_size(number) == words
+
+
+def test_every_format_of_files_has_words_of_its_own() -> None:
+    assert sorted(form.label for form in FORMATS.values()) == sorted(plain.FORMAT_WORDS)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"), [([], ""), (["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c")]
+)
+def test_names_are_listed(names: list[str], words: str) -> None:
+    assert plain.listed(names) == words

@@ -1,0 +1,285 @@
+"""Results of all kinds of values, and what is worked out from them, read back by other means than it was made."""
+
+import gzip
+import json
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import duckdb
+from bson import Decimal128, Int64, ObjectId
+from bson.datetime_ms import DatetimeMS
+from celery import states
+
+from tests.support import publish
+from tests.worker_tasks.support import UNATTENDED, new_id
+from worker_tasks.analysis import artifacts, engine, export_selection, reader, result_table, row_order
+from worker_tasks.analysis.artifacts import Derivation, Derived, Kind
+from worker_tasks.analysis.profiles import Column, Profile
+from worker_tasks.analysis.result_table import Table
+from worker_tasks.analysis.row_query import View
+from worker_tasks.analysis.tasks import derive
+from worker_tasks.infra.connections import Document, connections
+from worker_tasks.records import ledger
+from worker_tasks.results import result_store
+from worker_tasks.results.formats import FORMATS
+from worker_tasks.results.result_store import Summary
+
+EVERYTHING = View()
+#: Text that means something to a reader of JSON, CSV, SQL, XML or to a spreadsheet.
+TEXTS = [
+    "",
+    " ",
+    "plain",
+    "Plain",
+    'say "hi"',
+    "it's",
+    "a,b;c\td",
+    "two\nlines",
+    "two\r\nlines",
+    ",\n",
+    '},\n{"_id":1',
+    "]",
+    "null",
+    "true",
+    "12",
+    "-5",
+    "zoë",
+    "日本語",
+    "👩‍🚀 emoji",
+    "nul\x00inside",
+    "\x1funit",
+    "back\\slash",
+    "<b>&amp;</b>",
+    "_x0041_",
+    "ends with a space ",
+    "=1+1",
+    "+49 40",
+    "-1+1",
+    "@SUM(A1)",
+    "\t=1",
+    "\r=1",
+    "$oid",
+    "1e5",
+]
+#: Names of fields that mean something to JSON, its pointers, SQL, or the code under test.
+NAMES = [
+    "",
+    " ",
+    "with space",
+    'quo"te',
+    "it's",
+    "sl/ash",
+    "til~de",
+    "~1",
+    "~0",
+    "$price",
+    "dot.ted",
+    ".",
+    "Name",
+    "name",
+    "NAME",
+    "number",
+    "place",
+    "c0",
+    "n0",
+    "c1",
+    "level0_0",
+    "json",
+    "rows",
+    "rowid",
+    "was",
+    "key",
+    "0",
+    "*",
+    "[0]",
+    "=cmd()",
+    "comma,",
+    "new\nline",
+    "ünï",
+    "👩‍🚀",
+    "select",
+    "provenance",
+    "nothing",
+]
+
+
+def result(documents: Sequence[Document], parts: int = 1, ttl_seconds: int = 300) -> Summary:
+    """These documents as a result that nobody else has."""
+    return publish(documents, f"result {new_id()}", new_id(), ttl_seconds, parts=parts)
+
+
+def value(summary: Summary) -> bytes:
+    found: Any = connections().results.get(summary.key)
+    return found
+
+
+def keys(pattern: str) -> set[str]:
+    """The keys in Redis that this pattern takes in."""
+    found: Any = connections().results.keys(pattern)
+    return {each.decode() for each in found}
+
+
+@dataclass(frozen=True)
+class Built:
+    """A table that was built, open as ``shown``."""
+
+    table: Table
+    database: duckdb.DuckDBPyConnection
+
+    @property
+    def profile(self) -> Profile:
+        return self.table.profile
+
+    @property
+    def names(self) -> list[str]:
+        return [column.name for column in self.profile.columns]
+
+    def column(self, name: str) -> Column:
+        return self.profile.columns[self.profile.number_of(name)]
+
+    def values(self, name: str) -> list[Any]:
+        """All values of a column, in the order of their rows."""
+        return self.select(f"c{self.profile.number_of(name)}")
+
+    def numbers(self, view: View) -> list[int]:
+        """The numbers of a view's rows."""
+        return reader.numbers_in(b"".join(row_order.numbers_of(self.database, self.profile, view)))
+
+    def select(self, expression: str) -> list[Any]:
+        query = f"SELECT {expression} FROM shown ORDER BY number"  # noqa: S608 - a test's own
+        return [each for (each,) in self.database.execute(query).fetchall()]
+
+
+@contextmanager
+def built(documents: Sequence[Document], parts: int = 1) -> Iterator[Built]:
+    """The table of these documents."""
+    with engine.opened() as (database, folder):
+        table = result_table.build(result(documents, parts), database, folder)
+        rows = f"read_parquet('{table.file}', file_row_number=true)"
+        database.execute(f"CREATE VIEW shown AS SELECT *, file_row_number AS number FROM {rows}")  # noqa: S608 - as above
+        yield Built(table, database)
+
+
+def worked_out(summary: Summary, derivation: Derivation) -> Derived:
+    """What a worker makes of this, when it has."""
+    derive(summary.key, summary.task_id, summary.run, str(derivation.kind), derivation.options)
+    found = artifacts.find(summary, derivation)
+    assert found is not None
+    return found
+
+
+def with_table(documents: Sequence[Document], parts: int = 1, **fields: Any) -> Summary:
+    """A result of a task that is recorded, with its table."""
+    summary = result(documents, parts)
+    record(summary, **fields)
+    assert worked_out(summary, artifacts.TABLE).is_done
+    return summary
+
+
+def record(summary: Summary, **fields: Any) -> None:
+    """Puts the document of the task that made this result into MongoDB."""
+    connections().tasks.insert_one(
+        ledger.new_document(summary.task_id, "tests.join", ["u1"], queue=UNATTENDED, metadata={"reason": "audit"})
+        | {"status": states.SUCCESS, "result": json.dumps(summary.outcome), "started_at": summary.published_at}
+        | fields
+    )
+
+
+def numbers(summary: Summary, view: View) -> list[int]:
+    """The numbers of a view's rows, each of which is read as well."""
+    found = worked_out(summary, reader.order_of(view))
+    assert found.is_done, found
+    rows = [row for first in range(0, found.data["rows"], 100) for row in reader.rows(summary, view, first, 100)]
+    assert len(rows) == found.data["rows"]
+    written = json.loads(value(summary))
+    assert all(row.document == written[row.number] for row in rows)
+    return [row.number for row in rows]
+
+
+def file(
+    summary: Summary, form: str, view: View = EVERYTHING, columns: Sequence[str] = (), *, inside: bool = False
+) -> bytes:
+    """A file of a result, unpacked."""
+    wanted = export_selection.file_of(
+        summary.task_id, form, export_selection.Excerpt(view, tuple(columns)), inside=inside
+    )
+    assert wanted.kind is Kind.FILE
+    found = worked_out(summary, wanted)
+    assert found.is_done, found
+    stored = b"".join(artifacts.read_all(summary, wanted, "file", found.data["stored"]))
+    whole = gzip.decompress(stored) if FORMATS[form].is_text else stored
+    assert len(whole) == found.data["size"]
+    return whole
+
+
+def rows_of(summary: Summary) -> list[Document]:
+    """A result's rows as JSON."""
+    written: list[Document] = json.loads(value(summary))
+    assert summary.count == len(written)
+    return written
+
+
+def instant(milliseconds: int) -> DatetimeMS:
+    return DatetimeMS(milliseconds)
+
+
+def random_documents(seed: int, count: int) -> list[Document]:
+    """Rows in which each column has values of one kind, or null, or is not there; some have fields of their own."""
+    chance = random.Random(seed)
+
+    def some(make: Any) -> Any:
+        return None if chance.random() < 0.1 else make()
+
+    def double() -> float:
+        special = [0.0, -0.0, 0.1, 1e300, -1e300, 5e-324, 1e-7, float("nan"), float("inf"), float("-inf"), 2.5]
+        return chance.choice([*special, chance.uniform(-50, 50), float(chance.randrange(5))])
+
+    def exact() -> Decimal128:
+        digits = "".join(chance.choice("0123456789") for _ in range(33))
+        special = ["1.10", "1.1", "0", "-0", "1E+3", "1E-10", "-7.5", "NaN", "Infinity", f"1.{digits}", f"-{digits}7"]
+        return Decimal128(chance.choice([*special, f"{chance.uniform(-9, 9):.2f}"]))
+
+    def date() -> Any:
+        near = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=chance.randrange(9999), milliseconds=250)
+        far = [-62_135_596_800_000, 253_402_300_800_000, -1, 0, 999, -86_400_000]
+        return chance.choice([near, near.replace(microsecond=0), *map(DatetimeMS, far)])
+
+    def nested() -> Document:
+        inner: Document = {"deep": {"er": chance.choice(TEXTS)}, "n": chance.randrange(9)}
+        return chance.choice([{}, {"n": chance.randrange(9)}, inner, {"only": {}}])
+
+    columns: dict[str, Any] = {
+        "id": lambda: ObjectId(f"{chance.getrandbits(96):024x}"),
+        "text": lambda: chance.choice(TEXTS),
+        "whole": lambda: chance.choice([chance.randrange(-9, 9), Int64(2**63 - 1), Int64(-(2**63)), Int64(2**53 + 1)]),
+        "double": double,
+        "either": lambda: chance.choice([double(), chance.randrange(-9, 9)]),
+        "exact": exact,
+        "flag": lambda: chance.random() < 0.5,
+        "date": date,
+        "list": lambda: chance.choice([[], [1], [{"a": None}], ["x", 2, [True, None]], TEXTS[:6]]),
+        "doc": nested,
+        "mixed": lambda: chance.choice([1, "one", '"', True, [1], {"a": 1}, ObjectId("65a000000000000000000001"), 1.5]),
+        "nothing": lambda: None,
+    }
+    documents = []
+    for number in range(count):
+        document: Document = {"_id": number}
+        names = list(columns)
+        chance.shuffle(names)
+        for name in names:
+            if chance.random() < 0.85:
+                document[name] = some(columns[name])
+        documents.append(document)
+    return documents
+
+
+def older_and_newer(older: Sequence[Document], newer: Sequence[Document]) -> tuple[Summary, Summary]:
+    """Two results of recorded tasks, each with its table."""
+    first, second = with_table(older), with_table(newer)
+    assert result_store.find(first.key) == first
+    return first, second

@@ -1,0 +1,42 @@
+"""The table of column types: whole, unambiguous, and what several of them have in common."""
+
+import pytest
+
+from worker_tasks.analysis.column_types import COLUMN_TYPES, ColumnKind, common
+
+
+def test_every_kind_has_a_row() -> None:
+    assert list(COLUMN_TYPES) == list(ColumnKind)
+
+
+@pytest.mark.parametrize("source", ["json_types", "wrappers"])
+def test_no_value_in_json_is_of_two_types(source: str) -> None:
+    names = [name for each in COLUMN_TYPES.values() for name in getattr(each, source)]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("kind", ColumnKind)
+def test_what_is_measured_goes_together(kind: ColumnKind) -> None:
+    row = COLUMN_TYPES[kind]
+    assert not (row.is_json and row.is_digits)
+    # A median stands between a least and a greatest value.
+    assert row.statistics is None or row.statistics.has_range or not row.statistics.has_median
+    for expression in (row.stored, row.comparable, row.text, row.in_mixed, row.parquet):
+        assert "{" not in expression("c0")
+        assert "c0" in expression("c0")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        (set(), ColumnKind.NOTHING),
+        ({ColumnKind.LIST}, ColumnKind.LIST),
+        ({ColumnKind.INTEGER, ColumnKind.NUMBER}, ColumnKind.NUMBER),
+        ({ColumnKind.INTEGER, ColumnKind.DECIMAL}, ColumnKind.DECIMAL),
+        ({ColumnKind.INTEGER, ColumnKind.NUMBER, ColumnKind.DECIMAL}, ColumnKind.DECIMAL),
+        ({ColumnKind.INTEGER, ColumnKind.TEXT}, ColumnKind.MIXED),
+        ({ColumnKind.ID, ColumnKind.TEXT}, ColumnKind.MIXED),
+    ],
+)
+def test_the_kind_that_holds_all_values(kinds: set[ColumnKind], expected: ColumnKind) -> None:
+    assert common(kinds) is expected

@@ -1,0 +1,349 @@
+"""Rows found and sorted by a worker, compared with what Python finds and sorts."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import cache
+from itertools import product
+from typing import Any
+
+import pytest
+from bson import Decimal128, Int64, ObjectId
+from bson.datetime_ms import DatetimeMS
+
+from tests.worker_tasks.analysis.support import (
+    NAMES,
+    TEXTS,
+    Built,
+    built,
+    numbers,
+    random_documents,
+    with_table,
+    worked_out,
+)
+from worker_tasks.analysis import artifacts, reader
+from worker_tasks.analysis.artifacts import State
+from worker_tasks.analysis.row_query import Condition, Operator, View
+from worker_tasks.infra.connections import Document
+from worker_tasks.results.result_store import Summary
+
+pytestmark = pytest.mark.usefixtures("servers")
+
+COUNT = 500
+SIGNS: dict[Operator, Callable[[Any, Any], bool]] = {
+    Operator.EQ: lambda left, right: left == right,
+    Operator.NE: lambda left, right: left != right,
+    Operator.LT: lambda left, right: left < right,
+    Operator.LTE: lambda left, right: left <= right,
+    Operator.GT: lambda left, right: left > right,
+    Operator.GTE: lambda left, right: left >= right,
+}
+
+
+@cache
+def rows() -> list[Document]:
+    return random_documents(11, COUNT)
+
+
+@pytest.fixture(scope="module")
+def table(servers: None) -> Iterator[Built]:
+    """That of random rows."""
+    with built(rows(), parts=3) as table:
+        yield table
+
+
+def exact(number: Any) -> Decimal:
+    return Decimal(str(number) if isinstance(number, Decimal128 | float) else number)
+
+
+def milliseconds(date: Any) -> int:
+    if isinstance(date, DatetimeMS):
+        return int(date)
+    since: timedelta = date - datetime(1970, 1, 1, tzinfo=UTC)
+    return since // timedelta(milliseconds=1)
+
+
+def by_number(number: Any) -> tuple[bool, Decimal]:
+    """Not a number is the greatest."""
+    found = exact(number)
+    return found.is_nan(), Decimal(0) if found.is_nan() else found
+
+
+KEYS: dict[str, Callable[[Any], Any]] = {
+    "_id": int,
+    "id": str,
+    "text": str.encode,
+    "whole": int,
+    "double": by_number,
+    "either": by_number,
+    "exact": by_number,
+    "flag": bool,
+    "date": milliseconds,
+    "list": len,
+}
+
+
+def ordered(documents: list[Document], name: str, *, descending: bool) -> list[int]:
+    """What is not there stands last, and what is the same stays as it was joined."""
+    there = [number for number, each in enumerate(documents) if each.get(name) is not None]
+    gone = [number for number, each in enumerate(documents) if each.get(name) is None]
+    there.sort(key=lambda number: KEYS[name](documents[number][name]), reverse=descending)
+    return there + gone
+
+
+def of_values(*values: Any) -> Summary:
+    return with_table([{"x": each} for each in values])
+
+
+def found(table: Built | Summary, operator: Operator, text: str = "", column: str = "x") -> list[int]:
+    view = View(conditions=(Condition(column, operator, text),))
+    return table.numbers(view) if isinstance(table, Built) else numbers(table, view)
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("name", KEYS)
+def test_rows_are_sorted_by_values_of_each_kind(table: Built, name: str, descending: bool) -> None:
+    assert table.numbers(View(sort=((name, descending),))) == ordered(rows(), name, descending=descending)
+
+
+def test_rows_that_are_the_same_in_one_column_are_sorted_by_the_next(table: Built) -> None:
+    view = View(sort=(("flag", True), ("text", False), ("whole", True)))
+    expected = list(range(COUNT))
+    for name, descending in reversed(view.sort):
+        places = {number: place for place, number in enumerate(ordered(rows(), name, descending=descending))}
+        same = {number: KEYS[name](value) for number in expected if (value := rows()[number].get(name)) is not None}
+        first: dict[Any, int] = {}
+        for number in sorted(expected, key=lambda number: places[number]):
+            first.setdefault(same.get(number), places[number])
+        expected.sort(key=lambda number: first[same.get(number)])
+    assert table.numbers(view) == expected
+
+
+def test_numbers_that_are_the_same_as_floating_point_ones_are_sorted_exactly() -> None:
+    least = 2**62
+    whole = [Int64(least + each) for each in (3, 1, 2, 0, 5, 4)]
+    for more in ([], [0.5], [Decimal128("0.5")]):
+        sorted_up = numbers(of_values(*whole, *more), View(sort=(("x", False),)))
+        assert sorted_up == ([6] if more else []) + [3, 1, 2, 0, 5, 4]
+    close = [Decimal128(f"1234567890123456789.{each}") for each in (3, 1, 2)]
+    assert numbers(of_values(*close), View(sort=(("x", True),))) == [0, 2, 1]
+
+
+def test_numbers_beyond_floating_point_ones_stand_where_they_belong() -> None:
+    values = ["1E+6000", "-1E+6000", "0", "1", "-1", "1E-6000"]
+    summary = of_values(*map(Decimal128, values), None)
+    assert numbers(summary, View(sort=(("x", False),))) == [1, 4, 2, 5, 3, 0, 6]
+    assert found(summary, Operator.GT, "1e300") == [0]
+    assert found(summary, Operator.LT, "-1e300") == [1]
+
+
+@pytest.mark.parametrize("operator", SIGNS)
+@pytest.mark.parametrize("name", ["whole", "double", "either", "exact"])
+@pytest.mark.parametrize("text", ["0", "2.50", "-7.5", "1e300", str(2**63 - 1), "1,000"])
+def test_numbers_are_compared_exactly(table: Built, name: str, operator: Operator, text: str) -> None:
+    def meets(value: Any) -> bool:
+        if value is None or exact(value).is_nan():
+            return operator is Operator.NE
+        return SIGNS[operator](exact(value), Decimal(text.replace(",", "")))
+
+    expected = [number for number, each in enumerate(rows()) if meets(each.get(name))]
+    assert found(table, operator, text, name) == expected
+
+
+def test_very_small_differences_are_not_lost() -> None:
+    values = [0.0, 1e-13, -1e-13, 5e-324, 0.1234567890123, 0.123456789012, 0.3, 0.30000000000000004, 1e-12]
+    with built([{"x": each} for each in values]) as table:
+        for each, operator in product(values, SIGNS):
+            expected = [number for number, other in enumerate(values) if SIGNS[operator](other, each)]
+            assert found(table, operator, repr(each)) == expected
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "9" * 200, "1e-400", "0." + "0" * 200 + "1"])
+def test_numbers_that_no_column_holds_can_be_asked_for(number: str) -> None:
+    values = [1, 2.5, -3]
+    for some in (values, values[::2]):
+        expected = [place for place, each in enumerate(some) if Decimal(each) < Decimal(number)]
+        with built([{"x": each} for each in some]) as table:
+            assert found(table, Operator.LT, number) == expected
+            assert found(table, Operator.EQ, number) == []
+            assert found(table, Operator.NE, number) == list(range(len(some)))
+
+
+@pytest.mark.parametrize("operator", SIGNS)
+@pytest.mark.parametrize("text", ["plain", "", "null", "b", "日本語", "it's", "\x1funit", "nul\x00inside"])
+def test_text_is_compared_as_it_was_stored(table: Built, operator: Operator, text: str) -> None:
+    def meets(value: Any) -> bool:
+        return operator is Operator.NE if value is None else SIGNS[operator](value.encode(), text.encode())
+
+    expected = [number for number, each in enumerate(rows()) if meets(each.get("text"))]
+    assert found(table, operator, text, "text") == expected
+
+
+@pytest.mark.parametrize("text", ["a", "PLAIN", '"', "'", ",\n", "é", "Ë", "%", "_", "\\", "👩", "e", "\x00"])
+def test_text_is_found_wherever_it_stands_in_capitals_or_not(table: Built, text: str) -> None:
+    values = [(number, each["text"].lower()) for number, each in enumerate(rows()) if each.get("text") is not None]
+    within = [number for number, each in values if text.lower() in each]
+    starts = [number for number, each in values if each.startswith(text.lower())]
+    assert found(table, Operator.CONTAINS, text, "text") == within
+    assert found(table, Operator.STARTS, text, "text") == starts
+
+
+@pytest.mark.parametrize("name", [*KEYS, "mixed", "nothing"])
+def test_null_is_found_apart_from_what_is_not_there(table: Built, name: str) -> None:
+    there = [number for number, each in enumerate(rows()) if each.get(name) is not None]
+    nulls = [number for number, each in enumerate(rows()) if name in each and each[name] is None]
+    missing = [number for number, each in enumerate(rows()) if name not in each]
+    assert found(table, Operator.THERE, column=name) == there
+    assert found(table, Operator.NULL, column=name) == nulls
+    assert found(table, Operator.MISSING, column=name) == missing
+
+
+@pytest.mark.parametrize("operator", SIGNS)
+@pytest.mark.parametrize(
+    ("text", "first", "last"),
+    [
+        ("2026-01-02", datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 1, 2, 23, 59, 59, 999_000, tzinfo=UTC)),
+        ("2026-01-01T00:00:00.250Z", *[datetime(2026, 1, 1, microsecond=250_000, tzinfo=UTC)] * 2),
+        ("2026-01-03T02:00+02:00", *[datetime(2026, 1, 3, tzinfo=UTC)] * 2),
+        ("1969-12-31", DatetimeMS(-86_400_000), DatetimeMS(-1)),
+        ("0001-01-01", DatetimeMS(-62_135_596_800_000), DatetimeMS(-62_135_510_400_001)),
+    ],
+)
+def test_a_day_stands_for_all_its_instants(table: Built, operator: Operator, text: str, first: Any, last: Any) -> None:
+    begin, end = milliseconds(first), milliseconds(last)
+
+    def meets(value: Any) -> bool:
+        if value is None:
+            return operator is Operator.NE
+        at = milliseconds(value)
+        if operator in {Operator.EQ, Operator.NE}:
+            return (begin <= at <= end) is (operator is Operator.EQ)
+        return SIGNS[operator](at, begin if operator in {Operator.LT, Operator.GTE} else end)
+
+    expected = [number for number, each in enumerate(rows()) if meets(each.get("date"))]
+    assert found(table, operator, text, "date") == expected
+
+
+def test_conditions_are_all_met_and_then_sorted(table: Built) -> None:
+    view = View(
+        sort=(("whole", True),),
+        conditions=(
+            Condition("flag", Operator.EQ, "TRUE"),
+            Condition("whole", Operator.GTE, "-3"),
+            Condition("whole", Operator.LT, "9,000"),
+            Condition("doc.n", Operator.THERE),
+        ),
+    )
+    matching = [
+        number
+        for number, each in enumerate(rows())
+        if each.get("flag") and each.get("whole") is not None and -3 <= each["whole"] < 9000
+        if "n" in (each.get("doc") or {})
+    ]
+    assert len(matching) > 5
+    assert table.numbers(view) == [n for n in ordered(rows(), "whole", descending=True) if n in matching]
+
+
+def test_zero_is_not_what_is_not_there() -> None:
+    summary = of_values(0, None, 0.0, Decimal128("-0.00"), 1)
+    assert found(summary, Operator.EQ, "0") == [0, 2, 3]
+    assert found(summary, Operator.NE, "0") == [1, 4]
+
+
+def test_a_text_is_looked_for_in_values_of_every_kind_and_in_no_names_of_fields() -> None:
+    values: list[Any] = [
+        "Fine Weather",
+        1234.5,
+        Decimal128("77.10"),
+        datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC),
+        ObjectId("65a0000000000000000abcde"),
+        True,
+        ["deep", {"inside": "a list"}],
+        {"weather": {"is": "nice", "n": 4321}},
+        Int64(2**60),
+    ]
+    sought = {
+        "weather": [0],
+        "fine w": [0],
+        "234.5": [1],
+        "77.10": [2],
+        "2026-03-04T05:06:07Z": [3],
+        "ABCDE": [4],
+        "true": [5],
+        "a LIST": [6],
+        "inside": [],
+        "nice": [7],
+        "4321": [7],
+        str(2**60): [8],
+        "nowhere": [],
+        "n": [0, 7],
+    }
+    with built([{f"weather{number}": each} for number, each in enumerate(values)]) as table:
+        assert {text: table.numbers(View(text=text)) for text in sought} == sought
+
+
+def test_a_text_is_not_found_across_two_columns() -> None:
+    summary = with_table([{"a": "one", "b": "two"}, {"a": "onetwo"}])
+    assert numbers(summary, View(text="onetwo")) == [1]
+
+
+@pytest.mark.parametrize("text", ['say "hi": he', ":colon", 'quote":', "a\\b", "line\nbreak", "é:"])
+def test_text_within_lists_and_documents_is_found_with_all_its_signs(text: str) -> None:
+    summary = with_table([{"x": ["first", text]}, {"x": ["other"]}, {"y": [{"k": text, "m": ""}]}, {"z": 1}])
+    assert numbers(summary, View(text=text)) == [0, 2]
+
+
+def test_columns_of_any_name_are_sorted_and_compared() -> None:
+    with built([{name: (row + place) % 3 for place, name in enumerate(NAMES)} for row in range(3)]) as table:
+        for place, name in enumerate(NAMES):
+            expected = sorted(range(3), key=lambda row, place=place: (row + place) % 3)  # type: ignore[misc]
+            assert table.numbers(View(sort=((name, False),))) == expected
+            assert found(table, Operator.GTE, "2", name) == expected[2:]
+
+
+def test_values_are_no_code() -> None:
+    with built([{"x": each} for each in TEXTS]) as table:
+        for number, text in enumerate(TEXTS):
+            assert found(table, Operator.EQ, text) == [number]
+            assert number in table.numbers(View(text=text))
+
+
+@pytest.mark.parametrize(
+    ("view", "complaint"),
+    [
+        (View(sort=(("no", False),)), "sort: names “no”"),
+        (View(conditions=(Condition("no", Operator.EQ, "1"),)), "where: names “no”"),
+        (View(conditions=(Condition("x", Operator.EQ, "one"),)), "“one” is no number"),
+    ],
+)
+def test_what_these_columns_can_not_be_asked_is_said(view: View, complaint: str) -> None:
+    summary = of_values(1, 2)
+    state = worked_out(summary, reader.order_of(view))
+    assert state.state is State.FAILED
+    assert complaint in (state.message or "")
+
+
+@pytest.mark.parametrize("documents", [[], [{}], [{}, {}]], ids=str)
+def test_results_of_hardly_anything_have_views(documents: list[Document]) -> None:
+    summary = with_table(documents)
+    assert numbers(summary, View()) == list(range(len(documents)))
+    assert numbers(summary, View(text="x")) == []
+
+
+def test_pages_of_a_view_end_where_its_rows_end() -> None:
+    summary = with_table(rows(), parts=3)
+    view = View(sort=(("text", True),), text="e")
+    whole = numbers(summary, view)
+    assert len(whole) > 100
+    assert [row.number for row in reader.rows(summary, view, 40, 60)] == whole[40:100]
+    assert [row.number for row in reader.rows(summary, view, len(whole) - 3, 50)] == whole[-3:]
+    assert reader.rows(summary, view, len(whole), 50) == []
+
+
+def test_a_view_of_many_rows_keeps_all_of_them() -> None:
+    count = 60_000
+    summary = with_table([{"n": number * 7919 % count} for number in range(count)])
+    view = View(sort=(("n", True),))
+    assert worked_out(summary, reader.order_of(view)).data == {"rows": count}
+    packed = artifacts.part(summary, reader.order_of(view), "numbers")
+    assert [number * 7919 % count for number in reader.numbers_in(packed)] == list(range(count - 1, -1, -1))

@@ -1,0 +1,92 @@
+"""The clients of a process: its own, made once, and asked for a sign of life in time."""
+
+import subprocess
+import sys
+
+import pytest
+
+from development.servers import Server
+from tests.support import ROOT, paused
+from tests.worker_tasks.support import answered_in_time
+from worker_tasks.infra.connections import Connections, connections
+from worker_tasks.infra.settings import Settings
+
+OK = {"MongoDB": "ok", "Redis (queue)": "ok", "Redis (results)": "ok"}
+
+#: What a process finds that closes its clients, makes new ones and forks.
+LIFE = """
+import os
+
+from worker_tasks.connections import close_connections, connections
+
+closed = connections()
+assert set(closed.ping().values()) == {"ok"}
+close_connections()
+parent = connections()
+assert parent is not closed
+assert set(parent.ping().values()) == {"ok"}
+assert connections() is parent
+if child := os.fork():
+    _, status = os.waitpid(child, 0)
+    assert status == 0, status
+    assert connections() is parent
+else:
+    ours = connections()
+    assert ours is not parent
+    for name in ("mongodb", "results", "hints", "queue"):
+        assert getattr(ours, name) is not getattr(parent, name), name
+assert set(connections().ping().values()) == {"ok"}
+print("good", flush=True)
+os._exit(0)
+"""
+
+
+def test_servers_that_are_there_are_ok(servers: None) -> None:
+    assert connections().ping() == OK
+
+
+@pytest.mark.parametrize(
+    ("server", "away"),
+    [("mongodb_server", {"MongoDB"}), ("redis_server", {"Redis (queue)", "Redis (results)"})],
+)
+def test_a_server_that_is_away_is_named_in_time(
+    servers: None, server: str, away: set[str], request: pytest.FixtureRequest
+) -> None:
+    with paused(request.getfixturevalue(server)), answered_in_time():
+        answers = connections().ping()
+    assert {name for name, answer in answers.items() if answer != "ok"} == away
+    assert all("Timeout" in answers[name] for name in away)
+    assert connections().ping() == OK
+
+
+def test_when_all_are_away_it_takes_no_longer_to_say_so(
+    servers: None, redis_server: Server, mongodb_server: Server
+) -> None:
+    with paused(redis_server), paused(mongodb_server), answered_in_time():
+        answers = connections().ping()
+    assert "ok" not in answers.values()
+
+
+def test_a_process_has_its_clients_once_and_a_forked_child_its_own(servers: None) -> None:
+    # Python 3.12 warns of every fork of a process with threads; Celery forks such.
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", LIFE]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "good\ngood\n", "")
+
+
+def test_nothing_connects_before_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MONGODB_URI", "mongodb://nowhere.invalid")
+    monkeypatch.setenv("REDIS_URL", "redis://nowhere.invalid")
+    with answered_in_time():
+        clients = Connections(Settings())
+    assert clients.tasks.full_name == "tasks.task_results"
+    assert clients.join_database.name == "shop"
+    clients.close()
+
+
+def test_the_databases_are_those_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TASKS_DATABASE", "mine")
+    monkeypatch.setenv("JOIN_DATABASE", "theirs")
+    clients = Connections(Settings())
+    assert (clients.tasks.full_name, clients.join_database.name) == ("mine.task_results", "theirs")
+    clients.close()

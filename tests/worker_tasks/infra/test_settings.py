@@ -1,0 +1,275 @@
+"""What the environment may hold, and what is said of what it may not."""
+
+import re
+import ssl
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from pydantic import ValidationError
+from redis.sentinel import SentinelConnectionPool
+
+from tests.conftest import environment_variables
+from worker_tasks.infra.connections import Connections, sentinel_options
+from worker_tasks.infra.settings import Settings, SettingsError, settings
+from worker_tasks.queue.celery_app import RecordingCelery, celery_settings
+
+GOOD = {"REDIS_URL": "redis://cache", "MONGODB_URI": "mongodb://store"}
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """An environment that says nothing; what the settings read from it is forgotten in the end."""
+    for name in environment_variables():
+        monkeypatch.delenv(name, raising=False)
+    settings.cache_clear()
+    yield monkeypatch
+    settings.cache_clear()
+
+
+def read(environment: pytest.MonkeyPatch, **variables: str) -> Settings:
+    """The settings from these variables, and good ones where nothing is said of a server."""
+    if not {"REDIS_URL", "CELERY_BROKER_URL"} & set(variables):
+        variables["REDIS_URL"] = GOOD["REDIS_URL"]
+    if not {"MONGODB_URI", "MONGODB_HOST"} & set(variables):
+        variables["MONGODB_URI"] = GOOD["MONGODB_URI"]
+    for name, value in variables.items():
+        environment.setenv(name, value)
+    return settings()
+
+
+def test_the_queue_is_in_database_0_and_results_in_database_2(environment: pytest.MonkeyPatch) -> None:
+    ours = read(environment, REDIS_URL="redis://:secret@cache:6380")
+    assert ours.queue_url == ours.kombu_broker_url == "redis://:secret@cache:6380/0"
+    assert ours.results_url == "redis://:secret@cache:6380/2"
+
+
+@pytest.mark.parametrize(
+    ("variables", "queue", "results"),
+    [
+        ({"REDIS_URL": "redis://one"}, "one", "one"),
+        ({"CELERY_BROKER_URL": "redis://two"}, "two", "two"),
+        ({"REDIS_URL": "", "CELERY_BROKER_URL": "redis://two"}, "two", "two"),
+        ({"REDIS_URL": "redis://one", "CELERY_BROKER_URL": "redis://two"}, "two", "one"),
+        ({"REDIS_URL": "redis://one", "RESULTS_REDIS_URL": "redis://three"}, "one", "three"),
+        ({"REDIS_URL": "redis://one/0", "RESULTS_REDIS_URL": "redis://three/2"}, "one", "three"),
+        ({"REDIS_URL": "redis://one/", "RESULTS_REDIS_URL": "redis://three/"}, "one", "three"),
+    ],
+)
+def test_redis_is_understood_by_each_of_its_names(
+    environment: pytest.MonkeyPatch, variables: dict[str, str], queue: str, results: str
+) -> None:
+    ours = read(environment, **variables)
+    assert (ours.queue_url, ours.results_url) == (f"redis://{queue}/0", f"redis://{results}/2")
+
+
+@pytest.mark.parametrize(
+    ("variables", "uri"),
+    [
+        ({"MONGODB_URI": "mongodb://one:27018/?replicaSet=rs0"}, "mongodb://one:27018/?replicaSet=rs0"),
+        ({"MONGODB_URI": "mongodb://one:27017,two:27018/tasks"}, "mongodb://one:27017,two:27018/tasks"),
+        ({"MONGODB_URI": "mongodb+srv://one"}, "mongodb+srv://one"),
+        ({"MONGODB_HOST": "mongodb://two"}, "mongodb://two"),
+        ({"MONGODB_HOST": "two"}, "mongodb://two"),
+        ({"MONGODB_HOST": "two:27018"}, "mongodb://two:27018"),
+        ({"MONGODB_HOST": "two:27017,three:27018/?replicaSet=rs0"}, "mongodb://two:27017,three:27018/?replicaSet=rs0"),
+        ({"MONGODB_URI": "mongodb://one", "MONGODB_HOST": "two"}, "mongodb://one"),
+    ],
+)
+def test_mongodb_is_understood_by_each_of_its_names(
+    environment: pytest.MonkeyPatch, variables: dict[str, str], uri: str
+) -> None:
+    assert read(environment, **variables).mongodb_uri == uri
+
+
+def test_what_is_missing_is_named_all_at_once(environment: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match=r"REDIS_URL is not set.*MONGODB_URI is not set"):
+        settings()
+
+
+NO_DATABASE = "the databases are fixed: 0 for the queue, 2 for results"
+NO_SUCH_NAME = "is no name of a MongoDB database"
+NO_URI = "is no connection string of MongoDB"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("REDIS_URL", "amqp://cache", "must begin with redis:// or rediss://"),
+        ("REDIS_URL", "cache:6379", "must begin with redis:// or rediss://"),
+        (
+            "REDIS_URL",
+            "sentinel://cache",
+            "must begin with redis:// or rediss://; Sentinels are named in REDIS_SENTINELS",
+        ),
+        ("REDIS_URL", "redis://cache:port", "its host or port cannot be read"),
+        ("REDIS_URL", "redis://cache/3", NO_DATABASE),
+        ("REDIS_URL", "redis://cache/2", NO_DATABASE),
+        ("REDIS_URL", "redis://cache/notanumber", NO_DATABASE),
+        ("REDIS_URL", "redis://cache?socket_timeout=5", "cannot hold socket_timeout as parameters"),
+        ("REDIS_URL", "redis://cache?db=3&password=pw", "cannot hold db and password as parameters"),
+        ("REDIS_URL", "redis://cache?ssl_ca_certs=/ca.pem", "cannot hold ssl_ca_certs as parameters"),
+        ("REDIS_URL", "rediss://cache?health_check_interval=5", "cannot hold health_check_interval as parameters"),
+        ("CELERY_BROKER_URL", "amqp://cache", "must begin with redis:// or rediss://"),
+        ("CELERY_BROKER_URL", "redis://cache/1", NO_DATABASE),
+        ("RESULTS_REDIS_URL", "http://cache", "must begin with redis:// or rediss://"),
+        ("RESULTS_REDIS_URL", "redis://cache/0", NO_DATABASE),
+        ("REDIS_SENTINELS", "one:port", "must be host:port,host:port"),
+        ("REDIS_SENTINELS", "one:26379/mymaster", "must be host:port,host:port"),
+        ("REDIS_SENTINELS", "sentinel://one:26379", "must be host:port,host:port"),
+        ("REDIS_SENTINELS", " , ", "must name at least one Sentinel"),
+        ("MONGODB_URI", "http://store", "must begin with mongodb:// or mongodb+srv://"),
+        ("MONGODB_URI", "mongodb://store/?w=0", "cannot hold w=0"),
+        ("MONGODB_URI", "mongodb+srv://store/tasks?retryWrites=true&W=0", "cannot hold w=0"),
+        ("MONGODB_URI", "mongodb://me:p@ss@store", NO_URI),
+        ("MONGODB_URI", "mongodb://store:port", NO_URI),
+        ("MONGODB_HOST", "http://store", "must begin with mongodb:// or mongodb+srv://"),
+        ("TASKS_DATABASE", "my tasks", NO_SUCH_NAME),
+        ("TASKS_DATABASE", "a.b", NO_SUCH_NAME),
+        ("JOIN_DATABASE", "x" * 64, NO_SUCH_NAME),
+        ("JOIN_DATABASES", "shop, $flights", NO_SUCH_NAME),
+        ("RESULT_TTL_SECONDS", "0", "greater than or equal to 1"),
+        ("MAX_ATTEMPTS", "many", "valid integer"),
+        ("COOKIES_SECURE", "perhaps", "valid boolean"),
+    ],
+)
+def test_what_can_not_be_used_is_named(environment: pytest.MonkeyPatch, variable: str, value: str, words: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(words)) as caught:
+        read(environment, **{variable: value})
+    assert str(caught.value).startswith(f"{variable}: ")
+
+
+def test_of_two_names_the_one_that_is_wrong_is_named(environment: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(environment, REDIS_URL="redis://good", CELERY_BROKER_URL="amqp://bad")
+    assert "CELERY_BROKER_URL: " in str(caught.value)
+    assert "REDIS_URL: " not in str(caught.value)
+
+
+def test_what_two_settings_read_from_one_variable_is_said_once(environment: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(environment, CELERY_BROKER_URL="amqp://bad")
+    assert str(caught.value).count("CELERY_BROKER_URL: ") == 1
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"REDIS_URL": "http://:hunter2@cache", "MONGODB_URI": "http://me:hunter2@store"},
+        *(
+            {"REDIS_URL": f"redis://:{password}@cache", "MONGODB_URI": f"mongodb://me:{password}@store"}
+            for password in (
+                "hunter2/more",
+                "hunter2#more",
+                "1#hunter2",
+                "1?hunter2",
+                "1/hunter2",
+                "[hunter2",
+                "hunter2:@",
+            )
+        ),
+        {"REDIS_SENTINELS": "me:hunter2@one:26379"},
+    ],
+)
+def test_a_complaint_tells_no_secrets(environment: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(environment, **variables)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_settings_can_not_be_changed(environment: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        read(environment).max_attempts = 3  # type: ignore[misc]
+
+
+def test_the_settings_are_read_once(environment: pytest.MonkeyPatch) -> None:
+    assert read(environment, MAX_ATTEMPTS="3") is read(environment, MAX_ATTEMPTS="4")
+
+
+VERIFY = pytest.mark.parametrize(
+    ("variables", "check"), [({}, ssl.CERT_REQUIRED), ({"REDIS_TLS_VERIFY": "false"}, ssl.CERT_NONE)]
+)
+#: Whatever a URL says itself is not relied on.
+TLS_URL = "rediss://cache:6380/0?ssl_cert_reqs=optional"
+
+
+@VERIFY
+def test_redis_py_checks_the_certificate_unless_told_otherwise(
+    environment: pytest.MonkeyPatch, variables: dict[str, str], check: ssl.VerifyMode
+) -> None:
+    ours = read(environment, REDIS_URL=TLS_URL, **variables)
+    for url in (ours.queue_url, ours.results_url):
+        connection: Any = redis.ConnectionPool.from_url(url).make_connection()
+        assert connection.cert_reqs == check
+
+
+def celery_connection() -> Any:
+    app = RecordingCelery("other", set_as_current=False)
+    app.add_defaults(celery_settings)
+    return app.connection_for_write()
+
+
+@VERIFY
+@pytest.mark.parametrize("name", ["REDIS_URL", "CELERY_BROKER_URL"])
+def test_kombu_checks_the_certificate_unless_told_otherwise(
+    environment: pytest.MonkeyPatch, name: str, variables: dict[str, str], check: ssl.VerifyMode
+) -> None:
+    read(environment, **{name: TLS_URL}, **variables)
+    with celery_connection() as connection:
+        assert connection.ssl == {"ssl_cert_reqs": check}
+
+
+def test_a_plain_connection_has_no_certificate_to_check(environment: pytest.MonkeyPatch) -> None:
+    assert "ssl" not in read(environment).queue_url + read(environment).kombu_broker_url
+
+
+SENTINELS = "one:26380, two, [::1]:26381"
+
+
+def test_with_sentinels_nothing_else_need_say_where_redis_is(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("MONGODB_URI", "mongodb://store")
+    environment.setenv("REDIS_SENTINELS", SENTINELS)
+    assert settings().sentinels == (("one", 26380), ("two", 26379), ("::1", 26381))
+    assert settings().kombu_broker_url == "sentinel://one:26380/0;sentinel://two:26379/0;sentinel://[::1]:26381/0"
+
+
+def test_with_sentinels_a_url_says_user_and_password(environment: pytest.MonkeyPatch) -> None:
+    read(environment, REDIS_SENTINELS=SENTINELS, REDIS_URL="redis://me:a%3Bb%2Fc@ignored:1")
+    clients = Connections(settings())
+    for client, database in ((clients.queue, 0), (clients.results, 2), (clients.hints, 2)):
+        said = client.connection_pool.connection_kwargs
+        assert (said["username"], said["password"], said["db"]) == ("me", "a;b/c", database)
+        assert isinstance(client.connection_pool, SentinelConnectionPool)
+    clients.close()
+    connection = celery_connection()
+    assert (connection.userid, connection.password, connection.virtual_host) == ("me", "a;b/c", "0")
+    assert connection.alt == [f"sentinel://me:a%3Bb%2Fc@{each}/0" for each in ("one:26380", "two:26379", "[::1]:26381")]
+    assert "a%3Bb" not in connection.as_uri()
+
+
+def test_with_sentinels_results_can_have_a_server_of_their_own(environment: pytest.MonkeyPatch) -> None:
+    read(environment, REDIS_SENTINELS=SENTINELS, RESULTS_REDIS_URL="redis://apart:1")
+    clients = Connections(settings())
+    assert isinstance(clients.queue.connection_pool, SentinelConnectionPool)
+    for client in (clients.results, clients.hints):
+        assert client.connection_pool.connection_kwargs["host"] == "apart"
+    clients.close()
+
+
+def test_a_queue_elsewhere_and_sentinels_contradict_each_other(environment: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match=r"REDIS_SENTINELS: .*cannot be set beside CELERY_BROKER_URL"):
+        read(environment, REDIS_SENTINELS=SENTINELS, CELERY_BROKER_URL="redis://two")
+
+
+@VERIFY
+def test_the_certificates_of_redis_and_of_sentinels_are_checked_alike(
+    environment: pytest.MonkeyPatch, variables: dict[str, str], check: ssl.VerifyMode
+) -> None:
+    read(environment, REDIS_SENTINELS=SENTINELS, REDIS_URL="rediss://:pw@x?ssl_ca_certs=/ca.pem", **variables)
+    made = [redis.Redis("one", 1, **sentinel_options(settings())), Connections(settings()).queue]
+    for client in made:
+        connection: Any = client.connection_pool.make_connection()
+        assert isinstance(connection, redis.SSLConnection)
+        assert (connection.cert_reqs, connection.ca_certs) == (check, "/ca.pem")
+    assert celery_connection().ssl == {"ssl_cert_reqs": check, "ssl_ca_certs": "/ca.pem"}

@@ -1,0 +1,233 @@
+"""A collection at a glance: its fields, their types and fill rates, its indexes; and what is remembered of it."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from bson import Binary, Decimal128, Int64, ObjectId, Regex, Timestamp
+from bson.datetime_ms import DatetimeMS
+from pymongo.database import Database
+
+from worker_tasks.infra.connections import Document, connections
+from worker_tasks.joins.preflight.sampling import (
+    MAX_DEPTH,
+    SAMPLE_DOCUMENTS,
+    WHOLE_DOCUMENTS,
+    Field,
+    Look,
+    collections_of,
+    draw,
+    look_at,
+    mean_size,
+    values_at,
+)
+from worker_tasks.joins.spec.bson_types import kind_of, type_of
+
+NAME = "sampling"
+
+
+@pytest.fixture(scope="module")
+def database(servers: None) -> Iterator[Database[Document]]:
+    database = connections().joins[NAME]
+    people: list[Document] = [
+        {"_id": 1, "name": "Ada", "address": {"city": "Oslo"}, "tags": ["a", "b"], "lines": [{"n": 1}, {"n": "x"}]},
+        {"_id": 2, "name": "Bo", "address": {"city": None}, "tags": [], "lines": [{"n": 2}, {"n": 3}]},
+        {"_id": 3, "name": None, "address": {}, "lines": []},
+        {"_id": 4, "name": 4},
+    ]
+    database.people.insert_many(people)
+    database.many.insert_many([{"_id": number, "even": number % 2 == 0} for number in range(1001)])
+    database.create_collection("view", viewOn="people", pipeline=[{"$match": {"_id": {"$lt": 3}}}])
+    yield database
+    connections().joins.drop_database(NAME)
+
+
+def field(collection: str, path: str) -> Field:
+    found = look_at(NAME, collection).field(path)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("path", "filled", "types"),
+    [
+        ("_id", 1.0, {"int": 1.0}),
+        ("name", 0.75, {"string": 2 / 3, "int": 1 / 3}),
+        ("address", 0.75, {"object": 1.0}),
+        ("address.city", 0.25, {"string": 1.0}),
+        ("tags", 0.5, {"array": 0.5, "string": 0.5}),
+        ("lines", 0.75, {"array": 1.0}),
+        ("lines.n", 0.5, {"int": 0.75, "string": 0.25}),
+    ],
+)
+def test_each_field_has_its_types_and_how_often_it_is_filled(
+    database: Database[Document], path: str, filled: float, types: dict[str, float]
+) -> None:
+    found = field("people", path)
+    assert found.filled == pytest.approx(filled)
+    assert found.types == pytest.approx(types)
+
+
+def test_every_path_is_told_once_and_none_that_is_not_there(database: Database[Document]) -> None:
+    look = look_at(NAME, "people")
+    paths = [field.path for field in look.fields]
+    assert sorted(paths) == ["_id", "address", "address.city", "lines", "lines.n", "name", "tags"]
+    assert look.field("address.street") is None
+
+
+def test_the_most_frequent_type_is_the_main_one(database: Database[Document]) -> None:
+    assert field("people", "name").main_type == "string"
+    assert field("people", "lines.n").kinds == {"number", "string"}
+
+
+def test_a_field_that_is_always_null_is_told_as_never_filled(database: Database[Document]) -> None:
+    database.nulls.insert_many([{"nothing": None}, {"nothing": None}])
+    found = field("nulls", "nothing")
+    assert (found.filled, found.types, found.main_type, found.kinds) == (0, {}, "null", frozenset())
+
+
+def test_fields_are_followed_only_so_deep(database: Database[Document]) -> None:
+    database.deep.insert_one({"_id": 1, "a": {"b": {"c": {"d": 1}}}})
+    paths = [field.path for field in look_at(NAME, "deep").fields]
+    assert paths == ["_id", "a", "a.b", "a.b.c"]
+    assert max(path.count(".") for path in paths) == MAX_DEPTH - 1
+
+
+def test_names_that_no_join_may_use_are_not_told(database: Database[Document]) -> None:
+    database.odd.insert_one({"_id": 1, "__dovetail_key": 1, "__proto__": 1, "fine": 1})
+    assert [field.path for field in look_at(NAME, "odd").fields] == ["_id", "fine"]
+
+
+@pytest.mark.parametrize(
+    ("value", "name", "kind"),
+    [
+        (1, "int", "number"),
+        (Int64(1), "long", "number"),
+        (1.5, "double", "number"),
+        (Decimal128("1.5"), "decimal", "number"),
+        (True, "bool", "bool"),
+        ("1", "string", "string"),
+        (ObjectId(), "objectId", "objectId"),
+        (datetime(2024, 1, 1, tzinfo=UTC), "date", "date"),
+        (DatetimeMS(2**60), "date", "date"),
+        ({}, "object", "object"),
+        ([], "array", "array"),
+        (None, "null", "null"),
+        (Binary(b"x", 4), "binData", "binData"),
+        (b"x", "binData", "binData"),
+        (Regex("x"), "regex", "regex"),
+        (Timestamp(1, 1), "timestamp", "timestamp"),
+        (object(), "other", "other"),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, str) else value,
+)
+def test_numbers_of_all_types_are_of_one_kind_and_other_types_each_of_their_own(
+    value: Any, name: str, kind: str
+) -> None:
+    assert (type_of(value), kind_of(type_of(value))) == (name, kind)
+
+
+def test_the_types_of_numbers_come_from_mongodb_as_they_were_stored(database: Database[Document]) -> None:
+    database.numbers.insert_many([{"n": 1}, {"n": Int64(1)}, {"n": 1.0}, {"n": Decimal128("1")}])
+    found = field("numbers", "n")
+    assert found.types == {"int": 0.25, "long": 0.25, "double": 0.25, "decimal": 0.25}
+    assert found.kinds == {"number"}
+
+
+def test_a_small_collection_is_looked_at_whole(database: Database[Document]) -> None:
+    database.small.insert_many([{"_id": number} for number in range(WHOLE_DOCUMENTS)])
+    assert look_at(NAME, "small").sampled == WHOLE_DOCUMENTS
+
+
+def test_the_sample_is_bounded_and_the_count_is_of_all_documents(database: Database[Document]) -> None:
+    look = look_at(NAME, "many")
+    assert (look.count, look.sampled) == (1001, SAMPLE_DOCUMENTS)
+
+
+def test_a_view_has_fields_and_neither_a_count_nor_indexes(database: Database[Document]) -> None:
+    look = look_at(NAME, "view")
+    assert (look.count, look.sampled, look.indexed, look.unique) == (None, 2, (), ())
+    assert field("view", "address.city").filled == 0.5
+
+
+def test_a_collection_that_is_empty_has_no_fields(database: Database[Document]) -> None:
+    database.create_collection("empty")
+    look = look_at(NAME, "empty")
+    assert (look.count, look.sampled, look.size, look.fields) == (0, 0, 0, ())
+
+
+def test_the_paths_that_indexes_begin_with_are_told_and_those_without_repetition(database: Database[Document]) -> None:
+    database.indexed.insert_one({"_id": 1, "a": 1, "b": 1, "c": 1})
+    database.indexed.create_index([("a", 1), ("b", 1)], unique=True)
+    database.indexed.create_index([("a", 1), ("c", 1)])
+    database.indexed.create_index("c", unique=True)
+    look = look_at(NAME, "indexed")
+    assert look.indexed == ("_id", "a", "c")
+    assert look.unique == (("_id",), ("a", "b"), ("c",))
+
+
+def test_collections_are_listed_by_name_with_their_counts_and_without_mongodbs_own(servers: None) -> None:
+    database = connections().joins[f"{NAME}_list"]
+    try:
+        database.b.insert_many([{}, {}])
+        database.a.insert_one({})
+        database.create_collection("view", viewOn="a", pipeline=[])
+        assert "system.views" in database.list_collection_names()
+        assert collections_of(f"{NAME}_list") == [("a", 1), ("b", 2), ("view", None)]
+    finally:
+        connections().joins.drop_database(f"{NAME}_list")
+
+
+def test_what_was_seen_is_remembered_for_a_while(database: Database[Document]) -> None:
+    database.changing.insert_one({"_id": 1})
+    first = look_at(NAME, "changing")
+    database.changing.insert_one({"_id": 2, "new": 1})
+    assert look_at(NAME, "changing") == first
+    key = f"collection_look:{NAME}.changing"
+    assert 0 < connections().results.ttl(key) <= 120
+    connections().results.delete(key)
+    assert look_at(NAME, "changing").count == 2
+
+
+def test_a_look_is_the_same_after_it_was_written_and_read(database: Database[Document]) -> None:
+    look = look_at(NAME, "people")
+    assert Look.from_json(look.to_json().encode()) == look
+
+
+def test_a_sample_holds_only_what_the_filter_keeps_and_no_document_twice(database: Database[Document]) -> None:
+    found = draw(database.many, {"even": True, "_id": {"$lt": 100}}, 200)
+    assert sorted(document["_id"] for document in found) == list(range(0, 100, 2))
+    assert len(draw(database.many, {"even": True}, 20)) == 20
+
+
+def test_the_size_of_documents_is_that_of_their_json() -> None:
+    assert mean_size([{"a": "x" * 10}, {"a": "x" * 20}]) == len('{"a":""}') + 15
+    assert mean_size([{"_id": ObjectId(), "at": datetime(2024, 1, 1, tzinfo=UTC), "n": Decimal128("1.5")}]) > 50
+    assert mean_size([]) == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "values"),
+    [
+        ("plain", [1]),
+        ("list", [1, 2]),
+        ("inner.key", [3]),
+        ("inner.keys", [4, 5]),
+        ("lines.key", [6, 7, 8]),
+        ("lines.deep.key", [9]),
+        ("null", []),
+        ("missing", []),
+        ("plain.missing", []),
+        ("list.missing", []),
+    ],
+)
+def test_values_are_found_through_lists_each_by_itself_and_nothing_for_null(path: str, values: list[Any]) -> None:
+    document = {
+        "plain": 1,
+        "list": [1, None, 2],
+        "null": None,
+        "inner": {"key": 3, "keys": [4, 5]},
+        "lines": [{"key": 6}, {"key": [7, 8]}, {"deep": {"key": 9}}, {"key": None}, 10],
+    }
+    assert values_at(document, path) == values

@@ -1,0 +1,191 @@
+"""A run in Redis: its parts begin and end, each by one writer, the last one is told so, a stop is heard."""
+
+import pytest
+
+from tests.worker_tasks.support import new_id
+from worker_tasks.infra.connections import connections
+from worker_tasks.infra.errors import LimitExceeded
+from worker_tasks.joins.run import run_state
+from worker_tasks.joins.run.run_state import Answer, Breakage, Writer
+from worker_tasks.results.result_writer import Part, PartWriter, StagingLost
+
+pytestmark = pytest.mark.usefixtures("servers")
+
+WRITTEN = Part(rows=3, size=30, columns=["_id"], offsets=[1])
+
+
+def opened(parts: int, total: int | None = None) -> tuple[str, str]:
+    task_id = new_id()
+    run = run_state.name_of(task_id, 1)
+    run_state.open_run(task_id, run, parts, total)
+    return task_id, run
+
+
+def writers(task_id: str, run: str, count: int) -> list[Writer]:
+    """Begins the first parts of a run."""
+    begun = [run_state.begin_part(task_id, run, number) for number in range(count)]
+    assert [each.answer for each in begun] == [Answer.BEGUN] * count
+    return [each.writer for each in begun]
+
+
+def test_the_part_that_ends_last_is_told_so() -> None:
+    task_id, run = opened(3)
+    names = writers(task_id, run, 3)
+    ended = [run_state.end_part(names[number], WRITTEN) for number in (2, 0, 1)]
+    assert ended == [Answer.ENDED, Answer.ENDED, Answer.LAST]
+    state = run_state.find(task_id)
+    assert state is not None
+    assert state.parts == [WRITTEN] * 3
+
+
+def test_a_part_that_was_lost_is_begun_again_by_another_writer_and_one_that_ended_is_not() -> None:
+    task_id, run = opened(2)
+    first, second = run_state.begin_part(task_id, run, 0), run_state.begin_part(task_id, run, 0)
+    assert (first.times, first.before) == (1, None)
+    assert (second.times, second.before) == (2, first.writer)
+    assert first.writer != second.writer
+    run_state.end_part(second.writer, WRITTEN)
+    assert run_state.begin_part(task_id, run, 0).answer is Answer.ENDED
+
+
+def test_a_writer_whose_place_another_has_taken_changes_nothing() -> None:
+    task_id, run = opened(1)
+    (late,) = writers(task_id, run, 1)
+    (writer,) = writers(task_id, run, 1)
+    assert run_state.advance(late, 10, 100) is None
+    assert run_state.end_part(late, WRITTEN) is Answer.STALE
+    assert run_state.leave_part(late, Breakage("43", 10, 200)) is Answer.STALE
+    state = run_state.find(task_id)
+    assert state is not None
+    assert (state.parts, state.rows, state.first_key) == ([None], 0, writer.key)
+    assert run_state.end_part(writer, WRITTEN) is Answer.LAST
+    assert run_state.end_part(late, Part(1, 1, [], [])) is Answer.STALE
+    state = run_state.find(task_id)
+    assert state is not None
+    assert state.parts == [WRITTEN]
+
+
+def test_a_writer_whose_place_another_has_taken_writes_no_more() -> None:
+    task_id, run = opened(1)
+    (late,) = writers(task_id, run, 1)
+    rows = PartWriter(run, 0, 100, 2**20, late.name, run_state.key_of(task_id))
+    writers(task_id, run, 1)
+    rows.append([b'{"_id":1}'])
+    with pytest.raises(StagingLost):
+        rows.close()
+    assert not connections().results.exists(late.key)
+
+
+def test_an_end_whose_answer_was_lost_is_answered_the_same_again() -> None:
+    task_id, run = opened(1)
+    (writer,) = writers(task_id, run, 1)
+    assert [run_state.end_part(writer, WRITTEN) for _ in range(2)] == [Answer.LAST] * 2
+
+
+def test_a_part_of_an_older_run_changes_nothing() -> None:
+    task_id, old = opened(1)
+    (writer,) = writers(task_id, old, 1)
+    new = run_state.name_of(task_id, 2)
+    connections().results.set(writer.key, b"[")
+    assert run_state.open_run(task_id, new, 2, None)
+    assert not connections().results.exists(writer.key)
+    assert run_state.begin_part(task_id, old, 0).answer is Answer.STALE
+    assert run_state.end_part(writer, WRITTEN) is Answer.STALE
+    assert run_state.advance(writer, 10, 100) is None
+    state = run_state.find(task_id)
+    assert state is not None
+    assert (state.run, state.parts, state.rows) == (new, [None, None], 0)
+
+
+def test_a_worker_that_tries_again_does_not_take_a_part_from_the_one_that_has_it_now() -> None:
+    task_id, run = opened(1)
+    (late,) = writers(task_id, run, 1)
+    assert run_state.begin_part(task_id, run, 0, again=late.name).times == 2
+    assert run_state.begin_part(task_id, run, 0, again=late.name).answer is Answer.STALE
+
+
+def test_an_older_run_does_not_take_the_place_of_a_newer_one() -> None:
+    task_id, old = opened(1)
+    new = run_state.name_of(task_id, 10)
+    assert run_state.open_run(task_id, new, 1, None)
+    assert not run_state.open_run(task_id, old, 1, None)
+    state = run_state.find(task_id)
+    assert state is not None
+    assert state.run == new
+
+
+def test_a_part_that_is_left_in_order_does_not_count_as_one_that_took_its_worker_down() -> None:
+    task_id, run = opened(1)
+    (writer,) = writers(task_id, run, 1)
+    broke = Breakage("43", rows=1000, asked=800)
+    assert run_state.leave_part(writer, broke) is Answer.LEFT
+    again = run_state.begin_part(task_id, run, 0)
+    assert (again.times, again.before, again.broke) == (1, None, broke)
+
+
+def test_what_broke_a_part_off_is_remembered_by_the_next_run() -> None:
+    task_id, run = opened(1)
+    (writer,) = writers(task_id, run, 1)
+    broke = Breakage("AutoReconnect", rows=0, asked=1, times=2)
+    run_state.leave_part(writer, broke)
+    new = run_state.name_of(task_id, 2)
+    run_state.open_run(task_id, new, 1, None)
+    assert run_state.begin_part(task_id, new, 0).broke == broke
+
+
+def test_what_all_parts_have_is_added_up() -> None:
+    task_id, run = opened(2, total=1000)
+    first, second = writers(task_id, run, 2)
+    run_state.advance(first, 10, 100)
+    run_state.advance(second, 5, 50)
+    state = run_state.advance(first, 20, 200)
+    assert state is not None
+    assert (state.rows, state.size, state.total, state.stop) == (25, 250, 1000, None)
+
+
+def test_a_run_of_which_nothing_is_under_way_is_ended_by_who_stops_it() -> None:
+    task_id, run = opened(3)
+    (writer,) = writers(task_id, run, 1)
+    run_state.end_part(writer, WRITTEN)
+    assert run_state.ask_to_stop(task_id) is Answer.IDLE
+
+
+def test_a_run_that_is_under_way_is_ended_by_the_last_part_of_it() -> None:
+    task_id, run = opened(3)
+    first, second = writers(task_id, run, 2)
+    assert run_state.ask_to_stop(task_id) is Answer.RUNNING
+    state = run_state.advance(first, 1, 1)
+    assert state is not None
+    assert state.stop == run_state.CANCELLED
+    assert run_state.end_part(first, WRITTEN) is Answer.ENDED
+    assert run_state.end_part(second, WRITTEN) is Answer.LAST
+
+
+def test_a_stop_that_comes_before_the_run_is_met_by_the_next_one_alone() -> None:
+    task_id = new_id()
+    assert run_state.ask_to_stop(task_id) is Answer.NOTHING
+    assert run_state.find(task_id) is None
+    first, second = run_state.name_of(task_id, 1), run_state.name_of(task_id, 2)
+    run_state.open_run(task_id, first, 1, None)
+    assert run_state.begin_part(task_id, first, 0).stop == run_state.CANCELLED
+    run_state.open_run(task_id, second, 1, None)
+    assert run_state.begin_part(task_id, second, 0).stop is None
+
+
+def test_a_stop_of_an_older_run_does_not_reach_the_newer_one() -> None:
+    task_id, old = opened(1)
+    new = run_state.name_of(task_id, 2)
+    run_state.open_run(task_id, new, 1, None)
+    assert run_state.ask_to_stop(task_id, run=old) is Answer.NOTHING
+    assert run_state.begin_part(task_id, new, 0).stop is None
+    assert run_state.ask_to_stop(task_id, run=new) is Answer.RUNNING
+
+
+def test_the_first_reason_to_stop_counts() -> None:
+    task_id, _ = opened(1)
+    reason = run_state.failure_to_text(LimitExceeded("It has more than 5 rows."))
+    run_state.ask_to_stop(task_id, reason)
+    run_state.ask_to_stop(task_id)
+    state = run_state.find(task_id)
+    assert state is not None
+    assert state.stop == reason

@@ -1,0 +1,168 @@
+"""Rows without a match: noted as they are joined, and all of them found again in the table of the result."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+
+from tests.worker_tasks.analysis.support import numbers, record, worked_out
+from tests.worker_tasks.support import new_id
+from worker_tasks.analysis import artifacts, engine, reader, result_table
+from worker_tasks.analysis.profiles import Profile
+from worker_tasks.analysis.row_query import Condition, Operator, View
+from worker_tasks.infra.connections import Document, connections
+from worker_tasks.infra.errors import InvalidInput
+from worker_tasks.infra.settings import settings
+from worker_tasks.joins.plan.planning import make_plan
+from worker_tasks.joins.run import lifecycle
+from worker_tasks.joins.spec.spec import JoinSpec
+from worker_tasks.results import result_store
+from worker_tasks.results.result_store import Summary, Unmatched
+
+pytestmark = pytest.mark.usefixtures("servers")
+
+LEFT = 70
+ORDERS = {"from": "orders", "as": "orders", "on": [{"local": "_id", "foreign": "user"}]}
+TAGS = {"from": "tags", "as": "a/b~c", "on": [{"local": "_id", "foreign": "user"}]}
+
+
+@pytest.fixture(scope="module")
+def odd(servers: None) -> Iterator[Database[Document]]:
+    """Users of whom the even ones have one or two orders, and every third one a tag; orders of nobody as well."""
+    database = connections().joins["unmatched"]
+    database.users.insert_many([{"_id": number, "orders": "of their own"} for number in range(LEFT)])
+    # Of some nothing is there that a join may keep; of others what is there is zero, or empty.
+    orders: list[Document] = [{"user": number, "amount": 0, "note": ""} for number in range(0, LEFT, 4)]
+    orders += [{"user": number} for number in range(0, LEFT, 2)]
+    database.orders.insert_many([*orders, {"user": -1, "amount": 5}, {"user": None}, {}])
+    database.tags.insert_many([{"user": number, "tag": []} for number in range(0, LEFT, 3)])
+    yield database
+    database.client.drop_database(database)
+
+
+def joined(*joins: Document, **more: Any) -> Summary:
+    """The result of a join that a worker ran, with its table."""
+    spec = JoinSpec.model_validate(
+        {"database": "unmatched", "from": "users", "joins": list(joins), **more}, strict=False
+    )
+    task_id = new_id()
+    plan = make_plan(spec, result_store.join_key(new_id()), task_id, divided=False)
+    ending = lifecycle.start(task_id, 1, plan, lambda *_: None)
+    assert ending is not None
+    assert ending.summary is not None
+    record(ending.summary)
+    assert worked_out(ending.summary, artifacts.TABLE).is_done
+    return ending.summary
+
+
+def require_exactly(summary: Summary, name: str, found_nothing: Callable[[Document], bool]) -> None:
+    """These rows of the result are those without a match, as they were noted, and as they are listed."""
+    rows = result_store.rows(summary, 0, summary.count)
+    assert rows is not None
+    expected = [number for number, row in enumerate(rows) if found_nothing(row)]
+    assert expected
+    noted = summary.unmatched[name]
+    assert (noted.count, noted.rows) == (len(expected), expected[: result_store.UNMATCHED_ROWS])
+    assert reader.profile_of(summary).unmatched.count(name) == 1
+    assert numbers(summary, View(conditions=(Condition(name, Operator.UNMATCHED),))) == expected
+
+
+def has_no_order(row: Document) -> bool:
+    return row.get("_id", 0) % 2 == 1
+
+
+def has_no_tag(row: Document) -> bool:
+    return row.get("_id", 1) % 3 != 0
+
+
+WITH_ORDERS, WITH_AMOUNTS = {"fields": ["_id", "orders"]}, {"fields": ["_id", "orders.amount"]}
+SORTED = {"sort": [["orders", -1], ["_id", -1]]}
+
+
+@pytest.mark.parametrize("kind", ["left", "outer"])
+@pytest.mark.parametrize("shape", ["array", "rows", "first"])
+@pytest.mark.parametrize(
+    ("of_match", "of_row"),
+    [
+        ([], SORTED),
+        (["amount"], WITH_ORDERS),
+        (["note", "amount"], WITH_AMOUNTS),
+        (["gone"], SORTED),
+        (["gone"], WITH_AMOUNTS),
+    ],
+    ids=str,
+)
+def test_exactly_the_rows_without_a_match_are_listed(
+    odd: Database[Document], kind: str, shape: str, of_match: list[str], of_row: Document
+) -> None:
+    kept = {"fields": of_match} if of_match else {}
+    summary = joined(ORDERS | {"kind": kind, "shape": shape} | kept, **of_row)
+    require_exactly(summary, "orders", has_no_order)
+
+
+@pytest.mark.parametrize("of_row", [WITH_ORDERS, SORTED], ids=str)
+def test_exactly_the_rows_with_a_count_of_none_are_listed(odd: Database[Document], of_row: Document) -> None:
+    summary = joined(ORDERS | {"shape": "count"}, **of_row)
+    require_exactly(summary, "orders", has_no_order)
+
+
+def test_of_a_count_that_is_not_kept_nothing_is_noted(odd: Database[Document]) -> None:
+    assert joined(ORDERS | {"shape": "count"}, **WITH_AMOUNTS).unmatched == {}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("array", "rows"), ("rows", "first"), ("first", "count"), ("count", "array")]
+)
+def test_each_of_several_joins_lists_its_own(odd: Database[Document], first: str, second: str) -> None:
+    kind = "left" if first == "count" else "outer"
+    summary = joined(ORDERS | {"kind": kind, "shape": first}, TAGS | {"shape": second}, sort=[["_id", -1]])
+    require_exactly(summary, "orders", has_no_order)
+    require_exactly(summary, "a/b~c", has_no_tag)
+    both = (Condition("orders", Operator.UNMATCHED), Condition("a/b~c", Operator.UNMATCHED))
+    rows = result_store.rows(summary, 0, summary.count)
+    assert rows is not None
+    expected = [number for number, row in enumerate(rows) if has_no_order(row) and has_no_tag(row)]
+    assert numbers(summary, View(conditions=both)) == expected
+
+
+def test_rows_of_which_nothing_is_kept_are_listed_too(odd: Database[Document]) -> None:
+    summary = joined(ORDERS | {"shape": "first"}, match={"_id": 1}, fields=["orders"])
+    assert summary.columns == []
+    require_exactly(summary, "orders", lambda row: row == {})
+
+
+@pytest.mark.parametrize("kind", ["inner", "semi", "anti"])
+def test_a_join_that_leaves_no_row_without_a_match_offers_none(odd: Database[Document], kind: str) -> None:
+    join = {name: value for name, value in ORDERS.items() if name != "as" or kind == "inner"}
+    summary = joined(join | {"kind": kind}, TAGS, fields=["_id", "orders"])
+    assert summary.unmatched == {}
+    profile = reader.profile_of(summary)
+    assert profile.unmatched == []
+    for name in ("orders", "a/b~c"):
+        with pytest.raises(InvalidInput) as refused:
+            View(conditions=(Condition(name, Operator.UNMATCHED),)).check(profile)
+        assert f"“{name}”" in refused.value.errors["where"]
+
+
+def test_rows_that_a_limit_kept_out_are_not_counted(odd: Database[Document], monkeypatch: pytest.MonkeyPatch) -> None:
+    limited = settings().model_copy(update={"result_max_rows": 9})
+    monkeypatch.setattr(lifecycle, "settings", lambda: limited)
+    summary = joined(ORDERS | {"shape": "first"})
+    assert (summary.count, summary.complete) == (9, False)
+    require_exactly(summary, "orders", has_no_order)
+
+
+def test_rows_that_another_version_noted_otherwise_are_not_listed(odd: Database[Document]) -> None:
+    summary = joined(ORDERS, TAGS)
+    noted = summary.unmatched["orders"]
+    for wrong in (Unmatched(noted.count + 1, noted.rows), Unmatched(noted.count, [0, *noted.rows[1:]])):
+        other = dataclasses.replace(summary, unmatched=summary.unmatched | {"orders": wrong})
+        with engine.opened() as (database, folder):
+            assert result_table.build(other, database, folder).profile.unmatched == ["a/b~c"]
+
+
+def test_a_table_that_an_older_version_made_lists_none() -> None:
+    older = {"columns": [], "rows": 0, "sha256": ""}
+    assert Profile.from_document(older).unmatched == []

@@ -1,0 +1,83 @@
+"""The table of casts: the names that the types know, what suggests each, what it makes of a sampled value."""
+
+from typing import Any, get_args
+
+import pytest
+from bson import Decimal128, Int64, ObjectId
+
+from worker_tasks.infra.connections import connections
+from worker_tasks.joins.spec.bson_types import BSON_TYPES
+from worker_tasks.joins.spec.casts import CASTS, Cast, cast_to
+
+OID = ObjectId("65a000000000000000000001")
+
+
+def test_the_types_name_every_row() -> None:
+    assert tuple(CASTS) == get_args(Cast)
+
+
+@pytest.mark.parametrize("cast", CASTS)
+def test_a_cast_is_suggested_between_known_types_and_leads_to_its_own(cast: str) -> None:
+    conversion = CASTS[cast]
+    assert cast in BSON_TYPES
+    assert conversion.suggested_from <= BSON_TYPES.keys()
+    assert conversion.suggested_to <= BSON_TYPES.keys()
+    assert not conversion.suggested_from & conversion.suggested_to
+
+
+def test_no_two_casts_are_suggested_for_the_same_types() -> None:
+    for local in BSON_TYPES:
+        for foreign in BSON_TYPES:
+            found = [each for each in CASTS.values() if local in each.suggested_from and foreign in each.suggested_to]
+            assert len(found) <= 1, (local, foreign)
+
+
+@pytest.mark.parametrize(
+    ("local", "foreign", "cast"),
+    [
+        ("string", "objectId", "objectId"),
+        ("objectId", "string", "string"),
+        ("int", "string", "string"),
+        ("string", "int", "long"),
+        ("string", "double", "double"),
+        ("string", "decimal", "double"),
+        ("string", "date", "date"),
+        ("date", "objectId", None),
+        ("object", "string", None),
+        ("int", "objectId", None),
+    ],
+)
+def test_the_conversion_follows_from_both_types(local: str, foreign: str, cast: Cast | None) -> None:
+    assert cast_to(local, foreign) == cast
+
+
+@pytest.mark.parametrize(
+    ("cast", "value"),
+    [
+        *(("string", value) for value in ("x", 1, 1.0, 2.5, Int64(3), Decimal128("1.5"), OID)),
+        *(("int", "12"), ("long", "-12"), ("double", "-1.5"), ("objectId", str(OID))),
+    ],
+)
+def test_an_estimate_is_what_mongodb_makes_of_it(servers: None, cast: str, value: Any) -> None:
+    converted = {"$convert": {"input": {"$literal": value}, "to": cast}}
+    database: Any = connections().joins.casts
+    (found,) = database.aggregate([{"$documents": [{}]}, {"$project": {"converted": converted}}])
+    estimate = CASTS[cast].estimate
+    assert estimate is not None
+    assert estimate(value) == found["converted"]
+
+
+@pytest.mark.parametrize(("cast", "value"), [("int", "x"), ("double", "1e"), ("objectId", "x"), ("objectId", 1)])
+def test_what_cannot_be_converted_is_estimated_as_nothing(cast: str, value: Any) -> None:
+    estimate = CASTS[cast].estimate
+    assert estimate is not None
+    assert estimate(value) is None
+
+
+def test_a_decimal_is_a_number_to_an_estimate() -> None:
+    assert CASTS["double"].estimate is not None
+    assert CASTS["double"].estimate(Decimal128("1.5")) == 1.5
+
+
+def test_only_mongodb_knows_which_texts_are_dates() -> None:
+    assert CASTS["date"].estimate is None

@@ -1,0 +1,142 @@
+"""A pipeline as text for MongoDB's shell: values of BSON as JavaScript, and every stage of what is sent."""
+
+import json
+import re
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from bson import Binary, Decimal128, Int64, ObjectId
+from bson.datetime_ms import DatetimeMS
+
+from worker_tasks.infra.connections import Document
+from worker_tasks.joins.plan.pipeline import compile_pipeline
+from worker_tasks.joins.plan.stages import matching
+from worker_tasks.joins.plan.strategy import Step, Strategy, Way
+from worker_tasks.joins.spec.mongosh import LINE_LENGTH, aggregate, create_index, text_of
+from worker_tasks.joins.spec.spec import JoinSpec
+
+OID = "65a000000000000000000001"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "null"),
+        (True, "true"),
+        (5, "5"),
+        (-0.5, "-0.5"),
+        (float("nan"), "NaN"),
+        (float("-inf"), "-Infinity"),
+        ("text", '"text"'),
+        ('a "quoted" \\ text\n', '"a \\"quoted\\" \\\\ text\\n"'),
+        ("café", '"café"'),
+        (ObjectId(OID), f'ObjectId("{OID}")'),
+        (Int64(5), 'NumberLong("5")'),
+        (Int64(2**62), 'NumberLong("4611686018427387904")'),
+        (Decimal128("1.50"), 'NumberDecimal("1.50")'),
+        (datetime(2024, 1, 2, 3, 4, 5, 678_000, UTC), 'ISODate("2024-01-02T03:04:05.678Z")'),
+        (datetime(2024, 1, 1, tzinfo=timezone(timedelta(hours=2))), 'ISODate("2023-12-31T22:00:00.000Z")'),
+        (DatetimeMS(253_402_300_800_000), "new Date(253402300800000)"),
+        (Binary(b"abc", 4), 'BinData(4, "YWJj")'),
+        (b"abc", 'BinData(0, "YWJj")'),
+        ([], "[]"),
+        ({}, "{}"),
+        ([1, "a", None], '[1, "a", null]'),
+        ((1, 2), "[1, 2]"),
+        ({"a": {"b": [Int64(1), {}]}}, '{ a: { b: [NumberLong("1"), {}] } }'),
+    ],
+    ids=lambda value: f"{type(value).__name__} {value}"[:40],
+)
+def test_each_value_is_written_as_javascript(value: Any, text: str) -> None:
+    assert text_of(value) == text
+
+
+@pytest.mark.parametrize("name", ["a", "_id", "$match", "$_x", "camelCase", "a1", "__dovetail_key"])
+def test_names_that_javascript_takes_stand_bare(name: str) -> None:
+    assert text_of({name: 1}) == f"{{ {name}: 1 }}"
+
+
+@pytest.mark.parametrize("name", ["a.b", "a-b", "1a", "two words", "", "$", "$$x", "it's", 'a"b', "né"])
+def test_other_names_are_quoted(name: str) -> None:
+    assert text_of({name: 1}) == f"{{ {json.dumps(name, ensure_ascii=False)}: 1 }}"
+
+
+def test_what_is_too_long_for_a_line_is_broken_and_indented() -> None:
+    value = {"$match": {"status": "x" * 60, "other": {"$in": ["y" * 30, "z"]}}, "a": [1, 2]}
+    assert text_of(value).splitlines() == [
+        "{",
+        "  $match: {",
+        f'    status: "{"x" * 60}",',
+        f'    other: {{ $in: ["{"y" * 30}", "z"] }}',
+        "  },",
+        "  a: [1, 2]",
+        "}",
+    ]
+
+
+def test_no_line_is_longer_than_it_has_to_be() -> None:
+    value = [{f"field{number}": {"$eq": [f"${number}", number]} for number in range(50)}]
+    assert max(map(len, text_of(value).splitlines())) <= LINE_LENGTH
+
+
+def test_what_is_sent_names_its_database_and_its_collection_whatever_they_are_called() -> None:
+    text = aggregate("my shop", 'or"ders-1', [{"$limit": 1}])
+    start = 'db.getSiblingDB("my shop").getCollection("or\\"ders-1").aggregate('
+    assert text == start + "[{ $limit: 1 }], { allowDiskUse: true })"
+
+
+def test_instants_are_in_utc_and_whole_numbers_exact() -> None:
+    assert text_of(datetime(2024, 1, 1)) == 'ISODate("2024-01-01T00:00:00.000Z")'  # noqa: DTZ001 - as pymongo gives it
+    assert text_of(2**53 + 1) == 'NumberLong("9007199254740993")'
+    assert text_of(2**53) == "9007199254740992"
+
+
+@pytest.mark.parametrize(("collection", "named"), [("orders", "orders"), ("my-orders", 'getCollection("my-orders")')])
+def test_an_index_is_made_whatever_the_collection_is_called(collection: str, named: str) -> None:
+    assert create_index(collection, ["a.b", "c"]) == f"db.{named}.createIndex({{'a.b': 1, 'c': 1}})"
+
+
+def spec_of(**more: Any) -> JoinSpec:
+    orders: Document = {
+        "from": "orders",
+        "as": "orders",
+        "kind": "inner",
+        "on": [{"local": "_id", "foreign": "userId"}],
+        "match": {"status": "PAID"},
+        "shape": "rows",
+    }
+    products: Document = {
+        "from": "products",
+        "as": "product",
+        "on": [{"local": "orders.sku", "foreign": "sku.code"}, {"local": "city", "foreign": "store-city"}],
+        "fields": ["name", "price"],
+        "sort": [["price", -1]],
+        "shape": "first",
+    }
+    asked: Document = {
+        "database": "shop",
+        "from": "users",
+        "joins": [orders, products],
+        "match": {"city": {"$ne": "Oslo"}},
+    }
+    asked |= {"sort": [["city", 1]], "limit": 10, "fields": ["city", "orders", "product"]}
+    return JoinSpec.model_validate_json(json.dumps(asked | more))
+
+
+def read_again(text: str) -> Any:
+    """The pipeline that the text holds: names quoted again, binary data as its own text."""
+    start, end = text.index(".aggregate(") + len(".aggregate("), text.rindex(", { allowDiskUse")
+    quoted = re.sub(r'BinData\(\d+, "[^"]*"\)', lambda found: json.dumps(found[0]), text[start:end])
+    return json.loads(re.sub(r"([{,]\s*)([$\w]+):", r'\1"\2":', quoted))
+
+
+@pytest.mark.parametrize("second", [Way.INDEX, Way.ONE_PASS], ids=str)
+@pytest.mark.parametrize("first", [Way.INDEX, Way.ONE_PASS, Way.SWAPPED], ids=str)
+def test_the_text_of_a_compiled_pipeline_holds_every_stage_as_it_is(first: Way, second: Way) -> None:
+    aggregation = compile_pipeline(spec_of(), Strategy((Step(first, 0), Step(second, 0))))
+    stages = matching(aggregation.filter) + aggregation.pipeline
+    assert len(stages) > 8
+    assert read_again(aggregate("shop", aggregation.collection, stages)) == json.loads(
+        json.dumps(stages, default=text_of)
+    )

@@ -1,0 +1,174 @@
+"""Joins with parameters: found wherever a filter takes a value, validated, and filled by what is typed."""
+
+from typing import Any
+
+import pytest
+
+from worker_tasks.infra.errors import InvalidInput
+from worker_tasks.joins.spec import filters, parameters, spec
+from worker_tasks.joins.spec.parameters import MAX_PARAMETERS
+
+FIELD_TYPES = {
+    "amount": "decimal",
+    "stars": "int",
+    "at": "date",
+    "userId": "objectId",
+    "paid": "bool",
+    "name": "string",
+}
+FILTERS: list[tuple[dict[str, Any], dict[str, str], dict[str, Any]]] = [
+    ({"name": {"$parameter": "who", "type": "string"}}, {"who": "Ann"}, {"name": "Ann"}),
+    ({"name": {"$parameter": "who", "type": "string"}}, {"who": "5"}, {"name": "5"}),
+    ({"stars": {"$gte": {"$parameter": "least", "type": "number"}}}, {"least": "4"}, {"stars": {"$gte": 4}}),
+    ({"stars": {"$parameter": "stars", "type": "auto"}}, {"stars": "4"}, {"stars": 4}),
+    ({"name": {"$parameter": "who", "type": "auto"}}, {"who": "4"}, {"name": "4"}),
+    ({"new": {"$parameter": "who", "type": "auto"}}, {"who": "4"}, {"new": "4"}),
+    (
+        {"stars": {"$in": {"$parameter": "any", "type": "number"}}},
+        {"any": "4, 5,"},
+        {"stars": {"$in": [4, 5]}},
+    ),
+    (
+        {"stars": {"$nin": [1, {"$parameter": "one", "type": "number"}]}},
+        {"one": "5"},
+        {"stars": {"$nin": [1, 5]}},
+    ),
+    ({"name": {"$regex": {"$parameter": "part", "type": "string"}}}, {"part": "a.b"}, {"name": {"$regex": "a.b"}}),
+    (
+        {"name": {"$regex": {"$parameter": "start", "type": "string", "prefix": "^"}, "$options": "i"}},
+        {"start": "Al"},
+        {"name": {"$regex": "^Al", "$options": "i"}},
+    ),
+    (
+        {"$or": [{"paid": {"$parameter": "paid", "type": "auto"}}, {"name": "x"}]},
+        {"paid": "True"},
+        {"$or": [{"paid": True}, {"name": "x"}]},
+    ),
+    (
+        {"items": {"$elemMatch": {"at": {"$not": {"$lt": {"$parameter": "since", "type": "date"}}}}}},
+        {"since": "2013-02-01"},
+        {"items": {"$elemMatch": {"at": {"$not": {"$lt": {"$date": "2013-02-01T00:00:00Z"}}}}}},
+    ),
+    ({"tags": {"$size": {"$parameter": "tags", "type": "number"}}}, {"tags": "2"}, {"tags": {"$size": 2}}),
+    (
+        {"name": {"$parameter": "same", "type": "string"}, "stars": {"$parameter": "same", "type": "number"}},
+        {"same": "7"},
+        {"name": "7", "stars": 7},
+    ),
+]
+
+
+def type_of(collection: str, path: str) -> str | None:
+    return FIELD_TYPES.get(path)
+
+
+def join(other_match: Any, **more: Any) -> dict[str, Any]:
+    """A join with this filter on the collection that is brought in."""
+    orders = {"from": "orders", "as": "orders", "on": [{"local": "_id", "foreign": "userId"}], "match": other_match}
+    return {"database": "shop", "from": "users", "joins": [orders], **more}
+
+
+@pytest.mark.parametrize(("match", "given", "filled"), FILTERS)
+def test_a_join_is_filled_with_what_is_typed(
+    match: dict[str, Any], given: dict[str, str], filled: dict[str, Any]
+) -> None:
+    written = join(match, match=match)
+    parameters.check(written)
+    assert parameters.fill(written, given, type_of) == spec.parse(join(filled, match=filled))
+    assert written == join(match, match=match), "the join itself stays as it was"
+
+
+@pytest.mark.parametrize("match", [match for match, _, _ in FILTERS])
+def test_no_join_runs_with_a_value_left_open(match: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match=r"join\.match"):
+        spec.parse(join({}, match=match))
+
+
+def test_parameter_is_neither_a_typed_value_nor_an_operator() -> None:
+    assert "$parameter" not in filters.TYPED | filters.OPERANDS.keys() | filters.LOGICAL
+
+
+def test_each_place_is_found_with_what_it_is_compared_with() -> None:
+    inner = {"c": {"$elemMatch": {"d": {"$parameter": "one", "type": "date"}}}}
+    match = {"$and": [{"a.b": {"$in": {"$parameter": "any", "type": "auto"}}}, inner]}
+    first, second, third = parameters.find(join(match, match={"x": {"$parameter": "x", "type": "string"}}))
+    assert (first.name, first.path, first.collection, first.field) == ("x", "match.x", "users", "x")
+    assert (second.path, second.field, second.is_list) == ("joins.0.match.$and.0.a.b.$in", "a.b", True)
+    assert (third.path, third.field, third.is_list) == ("joins.0.match.$and.1.c.$elemMatch.d", "c.d", False)
+    assert {each.collection for each in (second, third)} == {"orders"}
+
+
+@pytest.mark.parametrize(
+    ("match", "path", "words"),
+    [
+        ({"a": {"$parameter": "A", "type": "string"}}, "a", "small letters"),
+        ({"a": {"$parameter": "a" * 41, "type": "string"}}, "a", "at most 40"),
+        ({"a": {"$parameter": "a\n", "type": "string"}}, "a", "small letters"),
+        ({"a": {"$parameter": 5, "type": "string"}}, "a", "small letters"),
+        ({"a": {"$parameter": "a"}}, "a", "type must be one of auto, bool"),
+        ({"a": {"$gt": {"$parameter": "a", "type": ["string"]}}}, "a.$gt", "type must be one of"),
+        ({"a": {"$parameter": "a", "type": "string", "default": 1}}, "a", "default is not known"),
+        ({"a": {"$parameter": "a", "type": "string", "prefix": "^"}}, "a", "goes with $regex"),
+        ({"a": {"$regex": {"$parameter": "a", "type": "auto"}}}, "a.$regex", "type string"),
+        ({"a": {"$regex": {"$parameter": "a", "type": "string", "prefix": "x"}}}, "a.$regex", "must be ^"),
+        ({"a": {"$exists": {"$parameter": "a", "type": "string"}}}, "a.$exists", "true or false"),
+        ({"a": {"$where": {"$parameter": "a", "type": "string"}}}, "a.$where", "not allowed"),
+        ({"$and": [{"$parameter": "a", "type": "string"}]}, "$and", "list of filters"),
+        ({"$or": {"$parameter": "a", "type": "string"}}, "$or", "list of filters"),
+        ({"$parameter": "a", "type": "string"}, "", "object"),
+        ({"a": {"b": {"$parameter": "a", "type": "string"}}}, "a", "plain value"),
+    ],
+)
+def test_a_parameter_that_is_none_is_refused_at_its_place(match: Any, path: str, words: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        parameters.check(join({}, match=match))
+    assert words in refused.value.errors[f"join.match.{path}".rstrip(".")]
+
+
+@pytest.mark.parametrize("written", [None, [], {}, {"joins": [1]}, join({}) | {"limit": {"$parameter": "a"}}])
+def test_a_join_that_is_none_is_refused(written: Any) -> None:
+    with pytest.raises(InvalidInput):
+        parameters.check(written)
+
+
+def test_a_join_asks_for_so_many_values_at_most() -> None:
+    places = [{"$parameter": f"p{number}", "type": "string"} for number in range(MAX_PARAMETERS + 1)]
+    parameters.check(join({"a": {"$in": places[1:]}}))
+    with pytest.raises(InvalidInput, match="more than 100 values"):
+        parameters.check(join({"a": {"$in": places}}))
+
+
+def test_a_filter_that_is_nested_beyond_measure_is_refused() -> None:
+    match: Any = {"a": 1}
+    for _ in range(60):
+        match = {"$and": [match]}
+    with pytest.raises(InvalidInput, match="nested"):
+        parameters.check(join(match))
+
+
+@pytest.mark.parametrize(
+    ("match", "given", "words"),
+    [
+        ({"stars": {"$parameter": "a", "type": "number"}}, {"a": "four"}, "“four” is no number."),
+        ({"stars": {"$parameter": "a", "type": "number"}}, {}, "give a value"),
+        ({"stars": {"$parameter": "a", "type": "number"}}, {"a": ""}, "give a value"),
+        ({"stars": 1}, {"a": "4"}, "is not asked for"),
+        ({"name": {"$parameter": "a", "type": "string"}}, {"a": "x" * 1001}, "at most 1,000 characters"),
+        ({"a.b": {"$in": {"$parameter": "a", "type": "string"}}}, {"a": " , "}, "not empty"),
+        ({"a": {"$in": {"$parameter": "a", "type": "string"}}}, {"a": f"b, {'x' * 1001}"}, "at most 1,000 characters"),
+        ({"a": {"$size": {"$parameter": "a", "type": "number"}}}, {"a": "2.5"}, "whole number"),
+        ({"a": {"$parameter": "a", "type": "date"}}, {"a": "soon"}, "is no date"),
+    ],
+)
+def test_a_value_that_is_missing_or_wrong_is_named(match: Any, given: dict[str, str], words: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        parameters.fill(join(match), given, type_of)
+    assert refused.value.errors.keys() == {"parameters.a"}
+    assert words in refused.value.errors["parameters.a"]
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    match = {name: {"$parameter": name, "type": "number"} for name in ("a", "b", "c")}
+    with pytest.raises(InvalidInput) as refused:
+        parameters.fill(join(match), {"a": "x", "b": "1", "d": "2"}, type_of)
+    assert refused.value.errors.keys() == {"parameters.a", "parameters.c", "parameters.d"}

@@ -1,0 +1,205 @@
+"""What can be asked, what is refused by name, and what counts as the same question."""
+
+from typing import Any
+
+import pytest
+
+from worker_tasks.infra.errors import InvalidInput
+from worker_tasks.joins.spec import spec
+
+ON = [{"local": "_id", "foreign": "userId"}]
+ORDERS = {"from": "orders", "as": "orders", "on": ON}
+ITEMS = {"from": "items", "as": "items", "on": [{"local": "orders.item.id", "foreign": "_id"}]}
+SIMPLE = {"database": "shop", "from": "users", "joins": [ORDERS]}
+FULL: dict[str, Any] = {
+    "database": "shop",
+    "from": "users",
+    "match": {"_id": "u1"},
+    "joins": [
+        {
+            "from": "orders",
+            "as": "orders",
+            "kind": "left",
+            "on": [{"local": "_id", "foreign": "userId"}],
+            "match": {"status": "PAID"},
+            "fields": ["amount", "status"],
+            "sort": [["amount", -1]],
+            "limit": 100,
+            "shape": "array",
+        }
+    ],
+    "fields": ["name", "orders"],
+    "sort": [["name", 1]],
+    "limit": 1000,
+}
+
+
+def read(asked: Any) -> spec.JoinSpec:
+    return spec.read(asked, databases=["shop"])
+
+
+def joined(**changes: Any) -> dict[str, Any]:
+    """The simple join with this in its one joined collection; None takes a field away."""
+    join = {field: value for field, value in {**ORDERS, **changes}.items() if value is not None}
+    return {**SIMPLE, "joins": [join]}
+
+
+def matching(condition: Any) -> dict[str, Any]:
+    return {**SIMPLE, "match": condition}
+
+
+def test_a_full_description_comes_back_as_it_was_without_what_is_the_default() -> None:
+    canonical = read(FULL).canonical()
+    expected = {
+        **FULL,
+        "joins": [{field: value for field, value in FULL["joins"][0].items() if field not in {"kind", "shape"}}],
+    }
+    assert canonical == expected
+
+
+@pytest.mark.parametrize("fields", [["item"], ["item.id"], ["item.id.x"], None])
+def test_a_later_join_may_use_what_an_earlier_one_keeps(fields: list[str] | None) -> None:
+    orders = ORDERS if fields is None else {**ORDERS, "fields": fields}
+    assert len(read({**SIMPLE, "joins": [orders, ITEMS]}).joins) == 2
+
+
+def test_the_order_in_which_it_is_written_makes_no_other_question() -> None:
+    turned = dict(reversed(list(FULL.items())))
+    assert read(turned).fingerprint == read(FULL).fingerprint
+    assert read(joined(kind="left", shape="array", sort=[])).fingerprint == read(SIMPLE).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (matching({"city": "New York"}), matching({"city": "NewYork"})),
+        (matching({"city": "Oslo"}), matching({"city": "oslo"})),
+        (matching({"n": 1}), matching({"n": "1"})),
+        (matching({"n": 1}), matching({"n": True})),
+        (matching({"n": 1}), matching({"n": 1.0})),
+        (matching({"n": None}), matching({"n": {"$exists": False}})),
+        (joined(kind="left"), joined(kind="inner")),
+        (SIMPLE, {**SIMPLE, "limit": 5}),
+        ({**SIMPLE, "sort": [["a", 1], ["b", 1]]}, {**SIMPLE, "sort": [["b", 1], ["a", 1]]}),
+    ],
+)
+def test_what_differs_is_another_question(one: Any, other: Any) -> None:
+    assert read(one).fingerprint != read(other).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("asked", "path"),
+    [
+        (5, "join"),
+        ({}, "join.database"),
+        ({**SIMPLE, "database": "tasks"}, "join.database"),
+        ({**SIMPLE, "from": "system.users"}, "join.from"),
+        ({**SIMPLE, "from": {"db": "local", "coll": "oplog.rs"}}, "join.from"),
+        ({**SIMPLE, "from": "a$b"}, "join.from"),
+        ({**SIMPLE, "joins": []}, "join.joins"),
+        ({**SIMPLE, "joins": [ORDERS] * 7}, "join.joins"),
+        ({**SIMPLE, "joins": [ORDERS, ORDERS]}, "join.joins.1.as"),
+        ({**SIMPLE, "limit": 0}, "join.limit"),
+        ({**SIMPLE, "limit": "5"}, "join.limit"),
+        ({**SIMPLE, "limit": True}, "join.limit"),
+        ({**SIMPLE, "fields": ["$a"]}, "join.fields.0"),
+        ({**SIMPLE, "fields": ["a..b"]}, "join.fields.0"),
+        ({**SIMPLE, "sort": [["a", 2]]}, "join.sort.0.1"),
+        ({**SIMPLE, "pipeline": [{"$out": "x"}]}, "join.pipeline"),
+        (joined(on=[]), "join.joins.0.on"),
+        (joined(on=None), "join.joins.0.on"),
+        (joined(on=[{"local": "a"}]), "join.joins.0.on.0.foreign"),
+        (joined(on=[{"local": "a", "foreign": "b", "cast": "bool"}]), "join.joins.0.on.0.cast"),
+        (joined(on=[{"local": "__dovetail_keys", "foreign": "b"}]), "join.joins.0.on.0.local"),
+        (joined(kind="cross"), "join.joins.0.kind"),
+        (joined(shape="tree"), "join.joins.0.shape"),
+        (joined(**{"as": "_id"}), "join.joins.0.as"),
+        (joined(**{"as": "a.b"}), "join.joins.0.as"),
+        (joined(**{"as": "__proto__"}), "join.joins.0.as"),
+        (joined(**{"as": None}), "join.joins.0.as"),
+        (joined(kind="semi"), "join.joins.0.as"),
+        (joined(kind="anti", **{"as": None}, limit=5), "join.joins.0.limit"),
+        (joined(kind="outer", shape="count"), "join.joins.0.shape"),
+        (joined(kind="outer", limit=5), "join.joins.0.limit"),
+        ({**SIMPLE, "joins": [ORDERS, {**ORDERS, "as": "again", "kind": "outer"}]}, "join.joins.1.kind"),
+        ({**SIMPLE, "joins": [{**ORDERS, "fields": ["amount"]}, ITEMS]}, "join.joins.1.on.0.local"),
+        ({**SIMPLE, "joins": [{**ORDERS, "shape": "count"}, ITEMS]}, "join.joins.1.on.0.local"),
+        (joined(match={"$expr": {"$gt": ["$a", "$b"]}}), "join.joins.0.match.$expr"),
+        (joined(pipeline=[]), "join.joins.0.pipeline"),
+    ],
+)
+def test_what_can_not_be_asked_is_refused_by_its_path(asked: Any, path: str) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        read(asked)
+    assert path in refusal.value.errors
+
+
+@pytest.mark.parametrize(
+    ("condition", "path"),
+    [
+        ({"$where": "sleep(1000)"}, "$where"),
+        ({"$function": {}}, "$function"),
+        ({"$text": {"$search": "x"}}, "$text"),
+        ({"$jsonSchema": {}}, "$jsonSchema"),
+        ({"$comment": "x"}, "$comment"),
+        ({"a": {"$where": "x"}}, "a.$where"),
+        ({"a": {"$near": [0, 0]}}, "a.$near"),
+        ({"a": {"b": 1}}, "a"),
+        ({"a": [1]}, "a"),
+        ({"a": {"$gt": {"b": 1}}}, "a.$gt"),
+        ({"a": {"$gt": 1, "b": 2}}, "a"),
+        ({"a": {"$in": []}}, "a.$in"),
+        ({"a": {"$in": [{"$gt": 1}]}}, "a.$in.0"),
+        ({"a": {"$in": list(range(1001))}}, "a.$in"),
+        ({"a": {"$not": 5}}, "a.$not"),
+        ({"a": {"$not": {"$where": "x"}}}, "a.$not.$where"),
+        ({"a": {"$elemMatch": {"$where": "x"}}}, "a.$elemMatch.$where"),
+        ({"a": {"$elemMatch": {"b": {"$function": 1}}}}, "a.$elemMatch.b.$function"),
+        ({"a": {"$regex": ""}}, "a.$regex"),
+        ({"a": {"$regex": {"$regex": "x"}}}, "a.$regex"),
+        ({"a": {"$regex": "x", "$options": "x"}}, "a.$options"),
+        ({"a": {"$options": "i"}}, "a.$options"),
+        ({"a": {"$type": "javascript"}}, "a.$type"),
+        ({"a": {"$size": -1}}, "a.$size"),
+        ({"a": {"$mod": [0, 1]}}, "a.$mod"),
+        ({"a": {"$exists": 1}}, "a.$exists"),
+        ({"a": {"$oid": "short"}}, "a"),
+        ({"a": {"$date": "yesterday"}}, "a"),
+        ({"a": {"$numberDecimal": "many"}}, "a"),
+        ({"a": {"$code": "x"}}, "a.$code"),
+        ({"a": 2**63}, "a"),
+        ({"a": "x" * 1001}, "a"),
+        ({"$or": []}, "$or"),
+        ({"$or": [{"$where": "x"}]}, "$or.0.$where"),
+        ({"$and": {"a": 1}}, "$and"),
+        ({"a.$b": 1}, "a.$b"),
+        ({"": 1}, ""),
+        (
+            {"$or": [{"$or": [{"$or": [{"$or": [{"$or": [{"$or": [{"a": 1}]}]}]}]}]}]},
+            "$or.0.$or.0.$or.0.$or.0.$or.0.$or.0",
+        ),
+    ],
+)
+def test_a_condition_that_is_not_allowed_is_refused_by_its_path(condition: Any, path: str) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        read(matching(condition))
+    assert list(refusal.value.errors) == [f"join.match.{path}".rstrip(".")]
+
+
+def test_a_description_that_is_nested_beyond_measure_is_refused() -> None:
+    condition: Any = 1
+    for _ in range(100_000):
+        condition = {"a": condition}
+    with pytest.raises(InvalidInput, match="nested too deep"):
+        read(matching(condition))
+
+
+def test_more_conditions_than_are_bearable_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="more than 50 conditions"):
+        read(matching({f"field_{number}": 1 for number in range(51)}))
+
+
+@pytest.mark.parametrize("type_", ["$eq", "$ne", "$gt", "$gte", "$lt", "$lte"])
+def test_comparisons_take_plain_and_typed_values(type_: str) -> None:
+    for value in (1, 1.5, "x", None, True, {"$oid": "0123456789abcdef01234567"}, {"$date": "2024-01-01T00:00:00Z"}):
+        assert read(matching({"a": {type_: value}})).match == {"a": {type_: value}}

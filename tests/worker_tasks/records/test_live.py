@@ -1,0 +1,145 @@
+"""What polls read instead of the task document: a version and the progress, for a short while."""
+
+from collections.abc import Callable
+
+import pytest
+from redis.exceptions import RedisError
+
+from development.servers import Server
+from tests.support import REFUSALS, paused, refusing
+from tests.worker_tasks.support import answered_in_time, new_id
+from worker_tasks.infra.connections import connections
+from worker_tasks.records import ledger, live
+from worker_tasks.records.live import LIVE_SECONDS, Live, Progress
+
+pytestmark = pytest.mark.usefixtures("servers")
+
+
+def tag(task_id: str) -> str:
+    seen = live.read(task_id)
+    assert seen is not None
+    return seen.tag
+
+
+def seconds(task_id: str) -> int:
+    """How long what is known of the task is trusted."""
+    (key,) = connections().results.keys(f"*{task_id}*")
+    return int(connections().results.ttl(key))
+
+
+def test_of_a_task_that_was_never_announced_nothing_is_known() -> None:
+    assert live.read(new_id()) is None
+
+
+def test_an_announced_version_is_read() -> None:
+    task_id = new_id()
+    live.announce(task_id, "3")
+    assert live.read(task_id) == Live("3.0", None)
+    assert 0 < seconds(task_id) <= LIVE_SECONDS
+
+
+def test_each_announcement_and_each_report_makes_another_tag() -> None:
+    task_id = new_id()
+    tags = []
+    changes: list[Callable[[], None]] = [
+        lambda: live.announce(task_id, "1"),
+        lambda: live.announce(task_id, "2"),
+        lambda: live.report(task_id, Progress(1, 20, "steps")),
+        lambda: live.report(task_id, Progress(1, 20, "steps")),
+        lambda: live.announce(task_id, "11"),
+    ]
+    for change in changes:
+        change()
+        tags.append(tag(task_id))
+    assert len(set(tags)) == len(tags)
+
+
+def test_progress_is_read_as_it_was_reported() -> None:
+    task_id = new_id()
+    live.announce(task_id, "2")
+    live.report(task_id, Progress(3, 20, "ünïts"))
+    assert live.read(task_id) == Live("2.1", Progress(3, 20, "ünïts"))
+    assert 0 < seconds(task_id) <= LIVE_SECONDS
+
+
+def test_progress_without_a_version_is_not_trusted() -> None:
+    task_id = new_id()
+    live.report(task_id, Progress(3, 20, "steps"))
+    assert live.read(task_id) is None
+
+
+def test_a_version_that_ran_out_is_put_back_and_a_newer_one_stays() -> None:
+    task_id = new_id()
+    live.announce_if_unknown(task_id, "2")
+    assert tag(task_id) == "2.0"
+    live.announce_if_unknown(task_id, "1")
+    assert tag(task_id) == "2.0"
+    assert 0 < seconds(task_id) <= LIVE_SECONDS
+
+
+def test_each_change_of_a_task_is_announced() -> None:
+    document = ledger.new_document(new_id())
+    task_id = document["_id"]
+    changes: list[Callable[[], object]] = [
+        lambda: ledger.record(document),
+        lambda: ledger.claim(task_id, "a.task", [], {}, "first@test"),
+        lambda: ledger.request_cancellation(task_id),
+        lambda: ledger.transition(task_id, "SUCCESS"),
+        lambda: ledger.record(document),
+    ]
+    for change in changes:
+        change()
+        assert tag(task_id) == f"{ledger.find(task_id)['revision']}.0"
+
+
+@pytest.mark.parametrize(
+    ("tell", "words"),
+    [
+        (lambda: live.announce("lost", "1"), "revision of task lost not announced"),
+        (lambda: live.report("lost", Progress(1, 2, "steps")), "progress of task lost not reported"),
+    ],
+    ids=["announce", "report"],
+)
+def test_a_redis_that_is_away_is_noted_and_holds_nobody_up(
+    tell: Callable[[], None], words: str, redis_server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    with paused(redis_server), answered_in_time():
+        tell()
+    assert words in caplog.text
+
+
+def test_asking_a_redis_that_is_away_is_an_error_in_time(redis_server: Server) -> None:
+    with paused(redis_server), answered_in_time(), pytest.raises(RedisError):
+        live.read(new_id())
+
+
+def test_a_change_of_a_task_is_written_also_without_redis(redis_server: Server) -> None:
+    task_id = new_id()
+    with paused(redis_server), answered_in_time():
+        ledger.transition(task_id, "STARTED")
+    assert ledger.find(task_id)["status"] == "STARTED"
+
+
+def test_whoever_shares_a_run_sees_how_far_that_is() -> None:
+    leader, follower = new_id(), new_id()
+    live.announce_if_unknown(leader, "1")
+    live.announce_if_unknown(follower, "7", follows=leader)
+    before = live.read(follower)
+    live.report(leader, Progress(40, None, "rows"))
+    after = live.read(follower)
+    assert before is not None
+    assert after is not None
+    assert (before.progress, after.progress) == (None, Progress(40, None, "rows"))
+    assert before.tag != after.tag
+    assert after.follows == leader
+
+
+@pytest.mark.parametrize("word", [*REFUSALS, "MASTERDOWN"])
+def test_a_redis_that_refuses_is_no_reason_to_fail(word: str) -> None:
+    task_id = new_id()
+    with refusing(word):
+        live.announce(task_id, "1")
+        live.report(task_id, Progress(1, 2, "rows"))
+        live.announce_if_unknown(task_id, "1")
+    live.announce(task_id, "2")
+    assert tag(task_id) == "2.0"

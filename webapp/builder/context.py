@@ -1,0 +1,219 @@
+"""What the builder shows around a draft: what can be chosen next, what is suggested, what was found out about it."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from wtforms.fields.choices import SelectChoice
+
+from webapp.builder import field_errors
+from webapp.builder.drafts import Draft
+from webapp.presenters.value_text import share
+from worker_tasks.infra.errors import InvalidInput
+from worker_tasks.infra.settings import settings
+from worker_tasks.joins.preflight.sampling import Field, Look, collections_of, look_at
+from worker_tasks.joins.preflight.suggestions import LeftField, Suggestion, suggest
+from worker_tasks.joins.spec.bson_types import words_of
+from worker_tasks.joins.spec.value_types import value_type
+
+#: Fields that can be ticked to be kept.
+MAX_TICKED = 60
+
+
+@dataclass(frozen=True)
+class JoinSurroundings:
+    """Around one join: what its left keys can be, what the other collection looks like, which pairs are likely."""
+
+    left: list[LeftField]
+    look: Look | None
+    suggestions: list[Suggestion]
+    default_name: str
+
+    def left_field(self, path: str) -> Field | None:
+        return next((left.field for left in self.left if left.path == path), None)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Around the whole draft."""
+
+    databases: list[str]
+    collections: dict[str, int | None] = field(default_factory=dict)
+    look: Look | None = None
+    joins: list[JoinSurroundings] = field(default_factory=list)
+
+
+def look_around(draft: Draft) -> Surroundings:
+    """Looks at what the draft names, and fills in what follows from it.
+
+    Raises:
+        pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
+    """
+    databases = sorted(settings().open_databases)
+    if len(databases) == 1 and not draft.database.data:
+        draft.database.data = databases[0]
+    draft.database.choices = _options("Choose a database", {name: name for name in databases}, draft.database.data)
+    if draft.database.data not in databases:
+        return _without_collections(draft, "Choose a database first")
+    database = draft.database.data
+    try:
+        collections = dict(collections_of(database))
+    except InvalidInput as error:
+        field_errors.show(draft, field_errors.placed(draft, error.errors))
+        return _without_collections(draft, "There is nothing to choose")
+    options = {name: _with_count(name, count) for name, count in collections.items()}
+    for part in [draft, *draft.join_forms]:
+        part.source.choices = _options("Choose a collection", options, part.source.data)
+    look = look_at(database, draft.source.data) if draft.source.data in collections else None
+    left = [LeftField(each.path, draft.source.data, each) for each in look.fields] if look else []
+    fields = list(left)
+    joins = []
+    for number, form in enumerate(draft.join_forms):
+        joins.append(_around_join(draft, number, form, list(left), collections))
+        if form.embeds_documents and (other := joins[-1].look) is not None:
+            name = draft.name_of(number)
+            left += [LeftField(f"{name}.{each.path}", form.source.data, each) for each in other.fields]
+    brought = [draft.name_of(number) for number, form in enumerate(draft.join_forms) if form.embeds]
+    draft.fields.choices = _ticked(fields, [*filter(None, brought), *(draft.fields.data or [])])
+    return Surroundings(databases, collections, look, joins)
+
+
+def _without_collections(draft: Draft, first: str) -> Surroundings:
+    for part in [draft, *draft.join_forms]:
+        part.source.choices = _options(first, {}, part.source.data)
+    return nothing_around(draft)
+
+
+def without_servers(draft: Draft) -> Surroundings:
+    """Keeps every choice selectable when no server can be asked."""
+    databases = {name: name for name in settings().open_databases}
+    draft.database.choices = _options("Choose a database", dict(sorted(databases.items())), draft.database.data)
+    for part in [draft, *draft.join_forms]:
+        chosen = part.source.data
+        part.source.choices = _options("Not to be looked up just now", {chosen: chosen} if chosen else {}, chosen)
+        part.fields.choices = _ticked([], part.fields.data)
+        for rows in (part.filters, part.sort):
+            if not rows.entries:
+                rows.append_entry()
+    return nothing_around(draft)
+
+
+def nothing_around(draft: Draft) -> Surroundings:
+    """What is shown where no collection can be looked at."""
+    numbers = range(len(draft.join_forms))
+    joins = [JoinSurroundings([], None, [], draft.default_name(number)) for number in numbers]
+    return Surroundings(sorted(settings().open_databases), joins=joins)
+
+
+def _around_join(
+    draft: Draft, number: int, form: Any, left: list[LeftField], collections: dict[str, int | None]
+) -> JoinSurroundings:
+    default_name = draft.default_name(number)
+    if form.source.data not in collections:
+        return JoinSurroundings(left, None, [], default_name)
+    database, other = draft.database.data, form.source.data
+    look = look_at(database, other)
+    form.fields.choices = _ticked([LeftField(each.path, other, each) for each in look.fields], form.fields.data)
+    suggestions = suggest(database, left, other) if left else []
+    rows = [entry.form for entry in form.on.entries]
+    if suggestions and not any(row.local.data or row.foreign.data for row in rows):
+        use(form, [(pair.local, pair.foreign, pair.cast) for pair in suggestions[0].pairs])
+    return JoinSurroundings(left, look, suggestions, default_name)
+
+
+def _options(first: str, options: dict[str, str], chosen: str | None) -> list[SelectChoice]:
+    listed = {"": first, **options}
+    if chosen and chosen not in listed:
+        listed[chosen] = f"{chosen}: not there"
+    return [SelectChoice(value, label) for value, label in listed.items()]
+
+
+def _with_count(name: str, count: int | None) -> str:
+    return f"{name} (a view)" if count is None else f"{name} ({count:,})"
+
+
+def _ticked(fields: list[LeftField], chosen: list[str] | None) -> list[SelectChoice]:
+    paths = [each.path for each in fields if each.path.count(".") <= 1][:MAX_TICKED]
+    # What is joined in, and what was chosen before, are in sight without scrolling.
+    return [SelectChoice(path, path) for path in dict.fromkeys([*(chosen or []), *paths])]
+
+
+def use(form: Any, pairs: list[tuple[str, str, str | None]]) -> None:
+    """Makes these the pairs of a join."""
+    del form.on.entries[len(pairs) :]
+    while len(form.on.entries) < len(pairs):
+        form.on.append_entry()
+    for entry, (local, foreign, cast) in zip(form.on.entries, pairs, strict=True):
+        entry.form.local.data, entry.form.foreign.data, entry.form.cast.data = local, foreign, cast or ""
+
+
+def apply(draft: Draft, action: str) -> None:
+    """Does what a button of the builder says; one that makes no sense for this draft does nothing."""
+    name, _, rest = action.partition(" ")
+    words = rest.split(" ", 3)
+    if name == "add-join":
+        draft.joins.append_entry()
+        draft.join_forms[-1].on.append_entry()
+        return
+    if name == "add-row":
+        draft.add_metadata_row()
+        return
+    if not words[0].isdigit() or int(words[0]) >= len(draft.joins.entries):
+        return
+    number = int(words[0])
+    form = draft.join_forms[number]
+    if name == "remove-join" and len(draft.joins.entries) > 1:
+        del draft.joins.entries[number]
+    elif name == "add-pair":
+        form.on.append_entry()
+    elif name == "remove-pair" and len(form.on.entries) > 1:
+        form.on.pop_entry()
+    elif name == "use":
+        _use_suggested(form, rest.partition(" ")[2])
+    elif name == "cure":
+        _cure(form, words[1:])
+
+
+def _use_suggested(form: Any, text: str) -> None:
+    try:
+        pairs = json.loads(text)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(pairs, list) and pairs and all(isinstance(pair, list) and len(pair) == 3 for pair in pairs):  # noqa: PLR2004
+        use(form, [(str(local), str(foreign), str(cast or "")) for local, foreign, cast in pairs])
+
+
+def _cure(form: Any, words: list[str]) -> None:
+    if len(words) == 3 and words[0].isdigit() and int(words[0]) < len(form.on.entries):  # noqa: PLR2004
+        pair = form.on.entries[int(words[0])].form
+        changed = pair if words[1] in pair else form
+        if words[1] in changed:
+            changed[words[1]].data = words[2]
+
+
+def field_words(found: Field | None) -> str:
+    """``text, 84 % filled``: what is known of a field, briefly."""
+    if found is None:
+        return ""
+    kinds = list(dict.fromkeys(words_of(name) for name in found.types))
+    words = " or ".join(kinds[:2]) or "always empty"
+    if found.filled == 1:
+        return words
+    return f"{words}, {share(found.filled)} filled"
+
+
+def anchor_of(action: str) -> str:
+    """Where the page should be after a button was pressed without JavaScript."""
+    numbered = re.fullmatch(r"(add-pair|remove-pair|use|cure) (\d+).*", action)
+    return f"#join-{int(numbered[2]) + 1}" if numbered else ""
+
+
+def pairs_as_json(suggestion: Any) -> str:
+    """The pairs of a suggestion, as the builder's buttons carry them."""
+    return json.dumps([[pair.local, pair.foreign, pair.cast] for pair in suggestion.pairs])
+
+
+def input_mode(row: Any, found: Any) -> str:
+    """The keys that a phone should show for the value of a condition."""
+    return value_type(row.type.data, None if found is None else found.main_type).input_mode

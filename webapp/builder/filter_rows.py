@@ -1,0 +1,166 @@
+"""What is typed of one side of a join, its conditions, order and limit: read, and written again. Pure: no I/O."""
+
+import json
+import re
+from typing import Any
+
+from worker_tasks.joins.spec import filters, parameters
+from worker_tasks.joins.spec.operators import BY_MONGODB, FilterOperator, Operand, operator_of
+from worker_tasks.joins.spec.value_types import BY_WRAPPER, TEXT, TypeOf, value_type
+
+#: A value that is asked for when a saved join is run.
+PARAMETER = re.compile(rf"\{{({parameters.NAME})\}}")
+
+
+class Reader:
+    """Parses one side of a join without changing the form; collects ``errors`` by field name."""
+
+    def __init__(self, type_of: TypeOf, *, with_parameters: bool):
+        self._type_of, self._with_parameters = type_of, with_parameters
+        self.errors: dict[str, list[str]] = {}
+
+    def match(self, form: Any, collection: str) -> dict[str, Any]:
+        conditions = []
+        for entry in form.filters.entries:
+            row = entry.form
+            if not row.field.data:
+                continue
+            try:
+                conditions.append({row.field.data: self._condition(row, collection)})
+            except ValueError as error:
+                self._complain(row.value, str(error))
+        raw = self._raw(form)
+        if raw:
+            conditions.append(raw)
+        return filters.merged(conditions)
+
+    def _condition(self, row: Any, collection: str) -> Any:
+        operator = operator_of(row.operator.data)
+        if operator.operand is Operand.NOTHING:
+            return operator.condition(None)
+        text = row.value.data or ""
+        if named := PARAMETER.fullmatch(text.strip()):
+            if not self._with_parameters:
+                raise ValueError(f"{named[1]} is asked for when the saved join is run: save it, or give a value here.")
+            return _open_condition(operator, named[1], row.type.data)
+        if operator.operand is Operand.TEXT:
+            if not text:
+                raise ValueError("Give the text to look for.")
+            return operator.condition(text)
+        written_as = value_type(row.type.data, self._type_of(collection, row.field.data))
+        if operator.operand is Operand.VALUES:
+            return operator.condition(written_as.read_list(text))
+        return operator.condition(written_as.read(text))
+
+    def _raw(self, form: Any) -> dict[str, Any]:
+        text = (form.raw.data or "").strip()
+        if not text:
+            return {}
+        try:
+            raw = json.loads(text)
+        except ValueError as error:
+            self._complain(form.raw, f"Is no JSON: {error}.")
+            return {}
+        except RecursionError:
+            self._complain(form.raw, "Is nested too deep.")
+            return {}
+        if not isinstance(raw, dict):
+            self._complain(form.raw, 'Must be an object, such as {"status": {"$in": ["PAID", "SHIPPED"]}}.')
+            return {}
+        return raw
+
+    def sort(self, form: Any) -> list[list[Any]]:
+        rows = [entry.form for entry in form.sort.entries]
+        return [[row.field.data, -1 if row.direction.data == "-1" else 1] for row in rows if row.field.data]
+
+    def limit(self, form: Any) -> int | None:
+        text = (form.limit.data or "").strip().replace(",", "")
+        if not text:
+            return None
+        if not (text.isascii() and text.isdecimal()):
+            self._complain(form.limit, "Must be a whole number, 1 or more, such as 100.")
+            return None
+        return int(text)
+
+    def _complain(self, field: Any, message: str) -> None:
+        self.errors.setdefault(field.name, []).append(message)
+
+
+def _open_condition(operator: FilterOperator, name: str, type_: str | None) -> Any:
+    """A condition whose value is asked for."""
+    parameter = {parameters.KEY: name, "type": type_ or parameters.AUTO}
+    if operator.operand is not Operand.TEXT:
+        return operator.condition(parameter)
+    prefix = {"prefix": operator.prefix} if operator.prefix else {}
+    return {"$regex": parameter | {"type": TEXT.name} | prefix}
+
+
+def rows_of(match: dict[str, Any]) -> tuple[list[dict[str, str]], dict[str, Any]]:
+    """A filter as rows, and what rows can not say."""
+    rows: list[dict[str, str]] = []
+    raw: dict[str, Any] = {}
+    for field, condition in match.items():
+        operators = condition if filters.are_comparisons(condition) else {"$eq": condition}
+        found = [_row(field, operator, value) for operator, value in operators.items()]
+        if field.startswith("$") or not all(found):
+            raw[field] = condition
+        else:
+            rows += [row for row in found if row]
+    return rows, raw
+
+
+def _row(field: str, operator: str, value: Any) -> dict[str, str] | None:
+    if operator == "$eq" and isinstance(value, dict) and value.keys() == {"$regex"}:
+        return _search_row(field, value["$regex"])
+    named = BY_MONGODB.get(operator, "eq")
+    if isinstance(value, dict) and parameters.KEY in value:
+        type_ = value["type"].removeprefix(parameters.AUTO)
+        return {"field": field, "operator": named, "type": type_, "value": _in_braces(value)}
+    if value is None:
+        return (
+            {"field": field, "operator": "there" if operator == "$ne" else "missing"}
+            if operator in {"$eq", "$ne"}
+            else None
+        )
+    values = value if isinstance(value, list) else [value]
+    texts = [_text(each) for each in values]
+    types = {text[1] for text in texts if text}
+    if not all(texts) or len(types) != 1:
+        return None
+    if isinstance(value, list) and any("," in text[0] or text[0] != text[0].strip() for text in texts if text):
+        return None
+    return {
+        "field": field,
+        "operator": named,
+        "type": types.pop(),
+        "value": ", ".join(text[0] for text in texts if text),
+    }
+
+
+def _search_row(field: str, text: Any) -> dict[str, str] | None:
+    if isinstance(text, dict):
+        operator = "starts" if text.get("prefix") else "contains"
+        return {"field": field, "operator": operator, "value": _in_braces(text)}
+    if PARAMETER.fullmatch(text.removeprefix("^").strip()):
+        return None
+    operator = "starts" if text.startswith("^") else "contains"
+    return {"field": field, "operator": operator, "value": text.removeprefix("^")}
+
+
+def _in_braces(parameter: dict[str, str]) -> str:
+    return f"{{{parameter[parameters.KEY]}}}"
+
+
+def _text(value: Any) -> tuple[str, str] | None:
+    """What is typed for a value, and as what; None where that can not be."""
+    if isinstance(value, bool):
+        return str(value).lower(), "bool"
+    if isinstance(value, int | float):
+        return str(value), "number"
+    if isinstance(value, str):
+        return (value, "string") if value and not PARAMETER.fullmatch(value.strip()) else None
+    if isinstance(value, dict) and len(value) == 1:
+        (wrapper, inner), *_ = value.items()
+        found = BY_WRAPPER.get(wrapper)
+        return (inner, found.name) if found is not None and isinstance(inner, str) else None
+    return None

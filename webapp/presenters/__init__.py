@@ -1,0 +1,1 @@
+"""Documents to words. Pure: no I/O."""

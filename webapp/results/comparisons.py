@@ -1,0 +1,185 @@
+"""Find: two tasks side by side, and what changed between their results."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from flask import Blueprint, make_response, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+
+from webapp.presenters import task_text, value_text
+from webapp.presenters.join_text import join_lines
+from webapp.results import result_request
+from webapp.support import access
+from webapp.support.paging import number_or_last
+from worker_tasks.analysis import artifacts, reader, result_diff
+from worker_tasks.analysis.export_selection import Excerpt
+from worker_tasks.analysis.reader import Row
+from worker_tasks.analysis.result_diff import Comparison, comparison_with
+from worker_tasks.infra.connections import Document
+from worker_tasks.infra.errors import InvalidInput
+from worker_tasks.results import result_store
+from worker_tasks.results.result_store import PAGE_ROWS, ResultGone, Summary
+
+blueprint = Blueprint("comparisons", __name__)
+
+#: Columns that are shown of rows that were added or are gone.
+SHOWN_COLUMNS = 20
+#: The lists of a comparison, as an address names them.
+SHOWN = ("changed", "added", "gone")
+
+
+def two_asked() -> tuple[Document, Document]:
+    """The two tasks that are asked for, as ``older`` and ``newer``.
+
+    Raises:
+        InvalidInput: one is not named, or both are the same.
+        TaskNotFound: there is no such task.
+    """
+    for name in ("older", "newer"):
+        if not request.args.get(name):
+            raise InvalidInput({name: "must be the id of a task."})
+    if request.args["older"] == request.args["newer"]:
+        raise InvalidInput({"newer": "is the same task as the older one."})
+    older, newer = (access.task_for(access.viewer(), request.args[name]) for name in ("older", "newer"))
+    return older, newer
+
+
+@dataclass(frozen=True)
+class Compared:
+    """How far the comparison of two results is.
+
+    ``missing`` are the tasks whose result is not there; ``same_run`` says that there is but one result; ``columns`` are
+    those that rows can be paired by. ``found`` is None while it is ``under_way``, or where ``message`` says why not.
+    """
+
+    missing: Sequence[Document] = ()
+    same_run: bool = False
+    under_way: bool = False
+    message: str | None = None
+    columns: Sequence[str] = ()
+    found: Comparison | None = None
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One page of the rows that were added or are gone, or of the ``pairs`` of those that changed."""
+
+    names: list[str]
+    number: int = 1
+    pages: int = 1
+    rows: Sequence[Row] = ()
+    pairs: Sequence[tuple[Row, Row]] = ()
+
+
+@blueprint.get("/comparison")
+def comparison_page() -> ResponseReturnValue:
+    """Two tasks side by side, and if the results of both are there, their rows."""
+    older, newer = two_asked()
+    shown, key = request.args.get("show", "changed"), request.args.getlist("key")
+    if shown not in SHOWN:
+        raise InvalidInput({"show": f"must be one of {', '.join(SHOWN)}."})
+    fragment = "HX-Request" in request.headers
+    try:
+        compared = compare(older, newer, key, 0 if fragment else result_request.PATIENCE)
+        listed = Listed([]) if compared.found is None else _listed(older, newer, key, shown, compared.found)
+    except ResultGone:
+        compared, listed = Compared(missing=[older, newer]), Listed([])
+    if fragment and compared.under_way:
+        return make_response("", 204)
+    return make_response(
+        render_template(
+            "comparisons/comparison.html",
+            older=older,
+            newer=newer,
+            facts=facts(older, newer),
+            shown=shown,
+            keys=key,
+            other_join=(older["name"], older["args"]) != (newer["name"], newer["args"]),
+            compared=compared,
+            listed=listed,
+        )
+    )
+
+
+def compare(older: Document, newer: Document, key: list[str], seconds: float) -> Compared:
+    """Has the results of two tasks compared; waits at most so many seconds for each of three steps.
+
+    Raises:
+        ResultGone: one of them went away meanwhile.
+        ServiceUnavailable, redis.exceptions.RedisError: Redis is away.
+    """
+    before, after = result_store.of_task(older), result_store.of_task(newer)
+    if before is None or after is None:
+        return Compared(missing=[task for task, summary in ((older, before), (newer, after)) if summary is None])
+    if before.run == after.run:
+        return Compared(same_run=True)
+    looked = [result_request.look(summary, Excerpt(), seconds) for summary in (before, after)]
+    profiles = [each.profile for each in looked if each.profile is not None]
+    if len(profiles) < len(looked):
+        message = next((each.failure for each in looked if each.failure), None)
+        return Compared(under_way=message is None, message=message)
+    state = artifacts.follow(after, comparison_with(before, key), seconds)
+    return Compared(
+        under_way=state.is_under_way,
+        message=state.message,
+        columns=result_diff.common(*profiles),
+        found=Comparison.from_document(state.data) if state.is_done else None,
+    )
+
+
+def _listed(older: Document, newer: Document, key: list[str], shown: str, found: Comparison) -> Listed:
+    before, after = result_store.of_task(older), result_store.of_task(newer)
+    if before is None or after is None:
+        raise ResultGone(shown)
+    pages = max(1, -(-getattr(found, shown) // PAGE_ROWS))
+    number = number_or_last("page", pages)
+    asked, first = comparison_with(before, key), (number - 1) * PAGE_ROWS
+
+    def rows(summary: Summary, what: str) -> list[Row]:
+        return reader.rows_at(summary, result_diff.numbers(after, asked, what, first, PAGE_ROWS))
+
+    if shown == "changed":
+        names = list(dict.fromkeys([*found.key, *found.changes]))
+        pairs = list(zip(rows(before, "changed_from"), rows(after, "changed_to"), strict=True))
+        return Listed(names, number, pages, pairs=pairs)
+    side = before if shown == "gone" else after
+    columns = reader.profile_of(side).in_order(older.get("join"))
+    names = list(dict.fromkeys([*found.key, *(column.name for column in columns)]))[:SHOWN_COLUMNS]
+    return Listed(names, number, pages, rows=rows(side, shown))
+
+
+def facts(older: Document, newer: Document) -> list[tuple[str, str, str]]:
+    """What is known of two tasks, side by side; what is the same of both is said twice."""
+    lines = [_facts(task) for task in (older, newer)]
+    labels = list(dict.fromkeys(label for each in lines for label in each))
+    return [(label, lines[0].get(label, ""), lines[1].get(label, "")) for label in labels]
+
+
+def _facts(task: Document) -> dict[str, str]:
+    outcome = task_text.join_outcome(task)
+    found = {
+        "Asked": value_text.exactly(task["queued_at"]),
+        "By": task.get("requested_by") or "",
+        **dict(task_text.metadata_rows(task)),
+        "State": task_text.state_words(task["status"]).label,
+        "Rows": "" if outcome is None else f"{outcome[1]:,}",
+        "Size": "" if task.get("result_bytes") is None else value_text.size(task["result_bytes"]),
+        "Took": value_text.duration(took) if (took := _took(task)) is not None else "",
+    }
+    for name, count in (task.get("unmatched") or {}).items():
+        found[f"Without {name}"] = f"{count:,}"
+    for label, value in join_lines(task["join"]) if task.get("join") else []:
+        found[label] = f"{found[label]}; {value}" if label in found else value
+    return {label: value for label, value in found.items() if value}
+
+
+def _took(task: Document) -> timedelta | None:
+    begun, done = task["started_at"], task["date_done"]
+    return done - begun if begun is not None and done is not None else None
+
+
+def address(first: Document, second: Document) -> str:
+    """Where two tasks are compared, whichever of them was first."""
+    older, newer = sorted((first, second), key=lambda task: (task["queued_at"], task["_id"]))
+    return url_for("comparisons.comparison_page", older=older["_id"], newer=newer["_id"])

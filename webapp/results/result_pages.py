@@ -1,0 +1,219 @@
+"""Read: the pages of a result: its rows, its columns in figures, the rows without a match; kept longer, discarded."""
+
+from collections.abc import Callable
+from typing import Any
+
+from flask import Blueprint, Response, flash, make_response, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import NotFound
+
+from webapp.presenters import value_text
+from webapp.results import result_request
+from webapp.results.result_text import OPERATOR_WORDS
+from webapp.support import access
+from webapp.support.paging import number_or_last
+from worker_tasks.analysis.export_selection import Excerpt
+from worker_tasks.analysis.profiles import Column
+from worker_tasks.analysis.reader import Row
+from worker_tasks.analysis.row_query import MAX_CONDITIONS, Condition, Operator, View
+from worker_tasks.infra.connections import Document
+from worker_tasks.results import result_store, retention
+from worker_tasks.results.result_store import ResultGone, Summary
+
+blueprint = Blueprint("results", __name__, url_prefix="/tasks/<task_id>/result")
+
+#: Columns that are shown where none were chosen, and that are told of on one page.
+SHOWN_COLUMNS, TOLD_COLUMNS = 40, 100
+#: How often a result is looked for that moves to another key while it is read.
+TRIES = 3
+
+
+def read(task_id: str, page: Callable[[Document, Summary], ResponseReturnValue]) -> ResponseReturnValue:
+    """A page of the result of a task, or what became of it: 410 where it is gone, the task where it has none."""
+    task = access.task_for(access.viewer(), task_id)
+    key = result_store.key_of(task)
+    if key is None:
+        return redirect(url_for("status.task_page", task_id=task_id), 303)
+    for _ in range(TRIES):
+        if (summary := result_store.of_task(task)) is None:
+            break
+        try:
+            return page(task, summary)
+        except ResultGone:
+            continue
+    if "HX-Request" in request.headers:
+        # An error would be swapped nowhere, and the page would ask for ever.
+        return _nothing(refresh=True)
+    look = result_request.address_of(result_request.excerpt_asked())
+    newer = result_store.find(key)
+    fate = retention.fate_of(task, newer)
+    return render_template("results/gone.html", task=task, newer=newer, fate=fate.name, look=look), 410
+
+
+def _nothing(*, refresh: bool = False) -> Response:
+    response = make_response("", 204)
+    if refresh:
+        response.headers["HX-Refresh"] = "true"
+    return response
+
+
+@blueprint.get("")
+def result_page(task_id: str) -> ResponseReturnValue:
+    """Rows, as many as fit a page: as they were joined, or those that were looked for, in the order that was asked."""
+    return read(task_id, _rows_page)
+
+
+def _rows_page(task: Document, summary: Summary) -> ResponseReturnValue:
+    excerpt = result_request.excerpt_asked()
+    if "row" in request.args and summary.count:
+        return redirect(_place_of(task["_id"], number_or_last("row", summary.count), excerpt), 303)
+    if "move" in request.args:
+        return redirect(_moved(task["_id"], excerpt), 303)
+    fragment = "HX-Request" in request.headers
+    looked = result_request.look(summary, excerpt, 0 if fragment else result_request.PATIENCE)
+    if fragment and looked.is_under_way:
+        return _nothing()
+    pages = max(1, -(-looked.count // result_store.PAGE_ROWS))
+    number = number_or_last("page", pages)
+    first = (number - 1) * result_store.PAGE_ROWS
+    rows = result_request.rows_of(looked, first, result_store.PAGE_ROWS) if looked.has_rows else []
+    columns = _columns(looked, rows, task.get("join"))
+    page = render_template(
+        "results/result.html",
+        task=task,
+        summary=summary,
+        looked=looked,
+        rows=rows,
+        columns=columns,
+        number=number,
+        pages=pages,
+        chosen=request.args.get("chosen"),
+        **_tools(looked, columns),
+    )
+    return page, 422 if looked.errors else 200
+
+
+def _columns(looked: result_request.Reading, rows: list[Row], join: Document | None) -> list[str]:
+    """The names of all columns, those that were chosen first, in their order."""
+    if looked.profile is not None:
+        every = [column.name for column in looked.profile.in_order(join)]
+    else:
+        every = value_text.joined_columns([row.document for row in rows], join, looked.summary.columns)
+    return list(dict.fromkeys([*looked.excerpt.columns, *every]))
+
+
+def _tools(looked: result_request.Reading, columns: list[str]) -> dict[str, Any]:
+    """What the page's links and forms are made of."""
+    chosen = looked.excerpt.columns
+    blank: list[dict[str, str]] = [{}] if len(looked.view.conditions) < MAX_CONDITIONS else []
+    told: dict[str, Column] = {} if looked.profile is None else {each.name: each for each in looked.profile.columns}
+    return {
+        "shown": list(chosen) or columns[:SHOWN_COLUMNS],
+        "told": told,
+        "parameters": result_request.address_of(looked.excerpt),
+        "sorted_by": lambda column: result_request.address_of(result_request.sorted_by(looked.excerpt, column)),
+        "operators": _operators(looked.view),
+        "conditions": [*looked.view.conditions, *blank],
+    }
+
+
+def _operators(view: View) -> dict[Operator, str]:
+    """What a column can be compared by, in words; a join without a match, which is no column, where it is asked for."""
+    asked = {condition.operator for condition in view.conditions}
+    return {each: said for each, said in OPERATOR_WORDS.items() if each is not Operator.UNMATCHED or each in asked}
+
+
+def _moved(task_id: str, excerpt: Excerpt) -> str:
+    """The same page with a column shown one place further to the left or the right."""
+    way, _, column = request.args["move"].partition(" ")
+    order = list(excerpt.columns)
+    if column in order:
+        place = order.index(column)
+        order.insert(max(0, place + (-1 if way == "left" else 1)), order.pop(place))
+    parameters = result_request.address_of(Excerpt(excerpt.view, tuple(order)))
+    return url_for(".result_page", task_id=task_id, chosen=request.args["move"], **parameters)
+
+
+@blueprint.get("/columns")
+def columns_page(task_id: str) -> ResponseReturnValue:
+    """Each column in figures, in pictures and in words."""
+    return read(task_id, _columns_page)
+
+
+def _columns_page(task: Document, summary: Summary) -> ResponseReturnValue:
+    fragment = "HX-Request" in request.headers
+    looked = result_request.look(summary, Excerpt(), 0 if fragment else result_request.PATIENCE)
+    if fragment and looked.is_under_way:
+        return _nothing()
+    columns = looked.profile.in_order(task.get("join")) if looked.profile else []
+    pages = max(1, -(-len(columns) // TOLD_COLUMNS))
+    number = number_or_last("page", pages)
+    return render_template(
+        "results/columns.html",
+        task=task,
+        summary=summary,
+        looked=looked,
+        columns=columns[(number - 1) * TOLD_COLUMNS : number * TOLD_COLUMNS],
+        number=number,
+        pages=pages,
+        only=lambda column, value: result_request.address_of(
+            result_request.with_condition(Excerpt(), column.name, value)
+        ),
+    )
+
+
+@blueprint.get("/unmatched/<name>")
+def unmatched_page(task_id: str, name: str) -> ResponseReturnValue:
+    """The rows in which the join that brings in this field found nothing."""
+
+    def page(task: Document, summary: Summary) -> ResponseReturnValue:
+        if name not in summary.unmatched:
+            raise NotFound
+        rows = result_store.unmatched_rows(summary, name)
+        if rows is None:
+            raise ResultGone(summary.key)
+        return render_template(
+            "results/unmatched.html",
+            task=task,
+            summary=summary,
+            name=name,
+            rows=rows,
+            all_of_them=_all_unmatched(summary, name),
+        )
+
+    return read(task_id, page)
+
+
+def _all_unmatched(summary: Summary, name: str) -> dict[str, Any] | None:
+    """The parameters that show all rows in which this join found nothing; None where they are not known, or not yet."""
+    profile = result_request.look(summary, Excerpt()).profile
+    if profile is None or name not in profile.unmatched:
+        return None
+    return result_request.address_of(Excerpt(View(conditions=(Condition(name, Operator.UNMATCHED),))))
+
+
+def _place_of(task_id: str, row: int, excerpt: Excerpt) -> str:
+    """Where this row is, counted from 1 among all of them, with the columns that are shown."""
+    page = (row - 1) // result_store.PAGE_ROWS + 1
+    return url_for(".result_page", task_id=task_id, page=page, columns=list(excerpt.columns), _anchor=f"row-{row}")
+
+
+@blueprint.post("/keeping")
+def keep(task_id: str) -> ResponseReturnValue:
+    """Keeps the result longer, as long as it may be."""
+    summary = result_store.of_task(access.task_for(access.viewer(), task_id))
+    until = None if summary is None else retention.kept_until(summary)
+    if summary is not None and until is not None and retention.keep(summary, until):
+        flash("The result is kept longer.")
+    parameters = result_request.address_of(result_request.excerpt_asked())
+    page = request.args.get("page")
+    return redirect(url_for(".result_page", task_id=task_id, page=page, **parameters), 303)
+
+
+@blueprint.post("/discarding")
+def discard(task_id: str) -> ResponseReturnValue:
+    """Deletes the result at once, for all who share it."""
+    summary = result_store.of_task(access.task_for(access.viewer(), task_id))
+    if summary is not None:
+        retention.discard(summary)
+    return redirect(url_for("status.task_page", task_id=task_id), 303)

@@ -1,0 +1,156 @@
+"""What an address asks of a result: which rows, in which order, which columns; and how far that is worked out."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flask import request
+
+from worker_tasks.analysis import artifacts, reader, row_query
+from worker_tasks.analysis.artifacts import Derivation, Derived, State
+from worker_tasks.analysis.export_selection import Excerpt
+from worker_tasks.analysis.profiles import Profile
+from worker_tasks.analysis.row_query import View
+from worker_tasks.infra.errors import InvalidInput, ServiceRefuses
+from worker_tasks.queue import capacity
+from worker_tasks.results.result_store import ResultGone, Summary
+
+#: Seconds that a page waits for what is worked out, before it shows itself without.
+PATIENCE = 0.6
+#: Columns that can be named in an address.
+MAX_COLUMNS = 300
+
+
+def excerpt_asked() -> Excerpt:
+    """The rows and columns that the request asks for.
+
+    Raises:
+        InvalidInput: names what can not be understood.
+    """
+    asked = request.values
+    columns = tuple(dict.fromkeys(asked.getlist("columns")))
+    if len(columns) > MAX_COLUMNS:
+        raise InvalidInput({"columns": f"may name at most {MAX_COLUMNS}."})
+    view = row_query.read(
+        asked.getlist("sort"), asked.get("q", ""), asked.getlist("where"), asked.getlist("is"), asked.getlist("value")
+    )
+    return Excerpt(view, columns)
+
+
+def inside_asked() -> bool:
+    """Whether the provenance goes into formats that have no place for it."""
+    return request.values.get("inside") == "yes"
+
+
+def address_of(excerpt: Excerpt) -> dict[str, Any]:
+    """An excerpt as the parameters of an address."""
+    view = excerpt.view
+    parameters: dict[str, Any] = {
+        "columns": list(excerpt.columns),
+        "sort": [f"-{column}" if descending else column for column, descending in view.sort],
+        "q": view.text or None,
+        "where": [condition.column for condition in view.conditions],
+        "is": [str(condition.operator) for condition in view.conditions],
+        "value": [condition.value for condition in view.conditions],
+    }
+    return {name: value for name, value in parameters.items() if value}
+
+
+def sorted_by(excerpt: Excerpt, column: str) -> Excerpt:
+    """The same with another order: by this column upwards, then downwards, then as the rows were joined."""
+    now = dict(excerpt.view.sort).get(column)
+    sort: tuple[tuple[str, bool], ...] = {None: ((column, False),), False: ((column, True),), True: ()}[now]
+    return replace(excerpt, view=replace(excerpt.view, sort=sort))
+
+
+def with_condition(excerpt: Excerpt, column: str, value: str) -> Excerpt:
+    """The same, of the rows alone that have this value."""
+    condition = row_query.Condition(column, row_query.Operator.EQ, value)
+    return replace(excerpt, view=replace(excerpt.view, conditions=(*excerpt.view.conditions, condition)))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How far what is asked of a result is: its table, and where not all rows are asked for, their order.
+
+    ``profile`` is None as long as there is no table; ``errors`` name what its columns can not be asked.
+    """
+
+    summary: Summary
+    excerpt: Excerpt
+    table: Derived
+    profile: Profile | None
+    order: Derived | None
+    errors: dict[str, str]
+
+    @property
+    def view(self) -> View:
+        return self.excerpt.view
+
+    @property
+    def is_under_way(self) -> bool:
+        return self.table.is_under_way or (self.order is not None and self.order.is_under_way)
+
+    @property
+    def has_no_worker(self) -> bool:
+        """Whether nobody is there who could go on with it."""
+        return self.is_under_way and capacity.slots() == 0
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether the rows can be shown already: all of them at once, others when they are found."""
+        return self.view.is_everything or (self.order is not None and self.order.is_done)
+
+    @property
+    def failure(self) -> str | None:
+        """Why something of it can not be worked out."""
+        return self.table.message or (self.order.message if self.order is not None else None)
+
+    @property
+    def count(self) -> int:
+        """How many rows are asked for."""
+        return self.order.data["rows"] if self.order is not None and self.order.is_done else self.summary.count
+
+
+def look(summary: Summary, excerpt: Excerpt, seconds: float = PATIENCE) -> Reading:
+    """Has worked out what is asked, and waits for it for at most so many seconds.
+
+    Raises:
+        ResultGone: the result, or what was made of it, went away meanwhile.
+        ServiceUnavailable, redis.exceptions.RedisError: Redis is away.
+    """
+    table = _followed(summary, artifacts.TABLE, seconds)
+    if not table.is_done:
+        return Reading(summary, excerpt, table, None, None, {})
+    profile = reader.profile_of(summary)
+    try:
+        excerpt.check(profile)
+    except InvalidInput as error:
+        return Reading(summary, excerpt, table, profile, None, error.errors)
+    if excerpt.view.is_everything:
+        return Reading(summary, excerpt, table, profile, None, {})
+    order = _followed(summary, reader.order_of(excerpt.view), seconds)
+    return Reading(summary, excerpt, table, profile, order, {})
+
+
+def _followed(summary: Summary, derivation: Derivation, seconds: float) -> Derived:
+    """How far it is; a Redis that has no room for it, or takes nothing, may still have the rows."""
+    try:
+        return artifacts.follow(summary, derivation, seconds)
+    except ServiceRefuses as error:
+        return Derived(State.FAILED, message=error.message)
+
+
+def rows_of(reading: Reading, first: int, limit: int) -> list[reader.Row]:
+    """Rows of a reading that has them.
+
+    Raises:
+        ResultGone: they went away meanwhile.
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    if reading.view.is_everything:
+        found = reader.from_the_first(reading.summary, first, limit)
+    else:
+        found = reader.rows(reading.summary, reading.view, first, limit)
+    if len(found) < min(limit, reading.count - first):
+        raise ResultGone(reading.summary.key)
+    return found

@@ -1,0 +1,1 @@
+"""What all pages and the API share: errors, bodies, paging, forms."""

@@ -1,0 +1,82 @@
+"""The viewer of a request and the tasks they may see. Routes find tasks only through this module."""
+
+from dataclasses import dataclass
+
+from flask import g
+
+from worker_tasks.infra.connections import Document
+from worker_tasks.records import ledger, task_search
+from worker_tasks.records.task_search import Choices, Cursor, TaskFilter
+from worker_tasks.results.result_store import Summary
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """The person or program behind a request; ``name`` is their ``requested_by``, None if anonymous."""
+
+    name: str | None = None
+
+
+def viewer() -> Viewer:
+    """The viewer of the current request, created once."""
+    if "viewer" not in g:
+        # There are no accounts yet: everybody is anonymous and may see everything.
+        g.viewer = Viewer()
+    return g.viewer
+
+
+def task_for(viewer: Viewer, task_id: str) -> Document:
+    """The task of this id.
+
+    Raises:
+        TaskNotFound: there is none, or the viewer may not see it.
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    return ledger.find(task_id)
+
+
+def tasks_for(viewer: Viewer, wanted: TaskFilter, limit: int, after: Cursor | None = None) -> list[Document]:
+    """At most ``limit`` tasks, newest first, from behind the cursor on.
+
+    Raises:
+        SearchTooSlow: they took too long to find.
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    return task_search.search(wanted, limit, after)
+
+
+def choices_for(viewer: Viewer) -> Choices:
+    """The metadata keys, people and joins among the newest tasks.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    return task_search.choices()
+
+
+def metadata_keys_for(viewer: Viewer) -> list[str]:
+    """The metadata keys among the newest tasks, the most frequent first.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    return task_search.metadata_keys()
+
+
+def run_before_for(viewer: Viewer, task: Document) -> Document | None:
+    """The run of the same join before this one; None where there is none.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    return task_search.run_before(task)
+
+
+def origin_for(viewer: Viewer, summary: Summary) -> Document:
+    """The task whose run produced a result; others may share it.
+
+    Raises:
+        TaskNotFound: it no longer exists.
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    return ledger.find(summary.task_id)

@@ -1,0 +1,1 @@
+"""Artifacts computed from a result: statistics, row orders, exports, comparisons."""

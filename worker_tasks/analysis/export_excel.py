@@ -1,0 +1,159 @@
+"""A result, or an excerpt of it, as an Excel workbook: the rows, on as many sheets as they need, and a provenance."""
+
+import math
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import xlsxwriter
+
+from worker_tasks.analysis.column_types import Cell, ColumnType
+from worker_tasks.analysis.export_files import Making
+from worker_tasks.analysis.export_selection import lines_of
+from worker_tasks.analysis.profiles import Column
+
+#: https://support.microsoft.com/en-us/office/excel-specifications-and-limits-1672b34d-7043-467e-8e27-269d656771c3
+SHEET_ROWS = 1_048_576
+CELL_CHARACTERS = 32_767
+DIGITS = 15
+FIRST_YEAR = 1900
+WIDTH = 18
+#: Characters of a column's width: of one with instants, and at least and at most of the others.
+DATE_WIDTH, LEAST_WIDTH, MOST_WIDTH = 20, 8, 48
+#: Rows that are fetched at once.
+FETCHED = 2_000
+NOTE = "Instants are in UTC. Numbers with more digits than Excel keeps, and whatever is nested, are text."
+CUT = "cells were cut: Excel keeps {limit:,} characters of each."
+
+
+def excel(making: Making, file: Path) -> None:
+    """Numbers and instants as such, where Excel keeps all their digits; a sheet with the provenance at the end."""
+    options = {
+        "constant_memory": True,
+        "tmpdir": str(file.parent),
+        "strings_to_formulas": False,
+        "strings_to_urls": False,
+        "strings_to_numbers": False,
+        "nan_inf_to_errors": False,
+    }
+    with xlsxwriter.Workbook(file, options) as workbook:
+        sheets = _Sheets(workbook, making)
+        total = making.rows
+        query = making.query(lambda number, _: f"c{number}")
+        found = making.database.execute(query) if making.columns else None
+        done = 0
+        while found is not None and (rows := found.fetchmany(FETCHED)):
+            for row in rows:
+                sheets.add(row)
+            done += len(rows)
+            making.report(done, total)
+        _provenance(workbook, making, sheets.cut)
+
+
+class _Sheets:
+    """The rows, on one sheet after the other."""
+
+    def __init__(self, workbook: xlsxwriter.Workbook, making: Making):
+        self._workbook, self._making = workbook, making
+        self._bold = workbook.add_format({"bold": True})
+        self._instant = workbook.add_format({"num_format": "yyyy-mm-dd hh:mm:ss"})
+        self._write = [self._writer(column.type) for column in making.columns]
+        self._number = 0
+        #: Cells that were too long.
+        self.cut = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._number += 1
+        self._sheet = self._workbook.add_worksheet("Result" if self._number == 1 else f"Result {self._number}")
+        self._sheet.freeze_panes(1, 0)
+        if columns := self._making.columns:
+            self._sheet.autofilter(0, 0, SHEET_ROWS - 1, len(columns) - 1)
+        for place, column in enumerate(columns):
+            self._sheet.set_column(place, place, _width(column))
+            self._sheet.write_string(0, place, column.name, self._bold)
+        self._row = 1
+
+    def add(self, values: tuple[Any, ...]) -> None:
+        if self._row == SHEET_ROWS:
+            self._begin()
+        for place, value in enumerate(values):
+            if value is not None:
+                self._write[place](place, value)
+        self._row += 1
+
+    def _writer(self, kind: ColumnType) -> Callable[[int, Any], None]:
+        writers: dict[Cell, Callable[[int, Any], None]] = {
+            Cell.NUMBER: partial(self._write_number, kind.is_floating),
+            Cell.BOOLEAN: self._write_boolean,
+            Cell.INSTANT: self._write_instant,
+            Cell.TEXT: self._write_text,
+        }
+        return writers[kind.cell]
+
+    def _write_number(self, is_floating: bool, place: int, value: int | str) -> None:
+        number = exactly(value, is_floating=is_floating)
+        if number is None:
+            self._write_text(place, value)
+        else:
+            self._sheet.write_number(self._row, place, number)
+
+    def _write_boolean(self, place: int, value: bool) -> None:
+        self._sheet.write_boolean(self._row, place, value)
+
+    def _write_instant(self, place: int, value: Any) -> None:
+        if isinstance(value, datetime) and value.year >= FIRST_YEAR:
+            self._sheet.write_datetime(self._row, place, value, self._instant)
+        else:
+            self._write_text(place, value.isoformat() if isinstance(value, datetime) else value)
+
+    def _write_text(self, place: int, value: Any) -> None:
+        text = str(value)
+        if len(text) > CELL_CHARACTERS:
+            self.cut += 1
+            text = text[:CELL_CHARACTERS]
+        self._sheet.write_string(self._row, place, text)
+
+
+def _width(column: Column) -> int:
+    """Characters that most values of a column have room in."""
+    if column.type.cell is Cell.INSTANT:
+        return DATE_WIDTH
+    known = [column.name, column.least or "", column.most or "", *(value for value, _ in column.top)]
+    return min(max(LEAST_WIDTH, *map(len, known)) + 2, MOST_WIDTH)
+
+
+def exactly(value: int | str, *, is_floating: bool) -> float | None:
+    """A number as Excel has it; None where Excel would not keep its digits."""
+    try:
+        exact = Decimal(value)
+    except InvalidOperation:
+        return None
+    if not exact.is_finite():
+        return None
+    number = float(exact)
+    # Beyond what a floating-point number reaches.
+    if math.isinf(number) or (exact and not number):
+        return None
+    # What is written with a fraction in a column of floating-point numbers is no more exact than Excel is.
+    inexact = is_floating and exact != exact.to_integral_value()
+    # Not by normalize(), which keeps 28 digits and no more.
+    digits = "".join(map(str, exact.as_tuple().digits)).rstrip("0")
+    return number if inexact or len(digits) <= DIGITS else None
+
+
+def _provenance(workbook: xlsxwriter.Workbook, making: Making, cut: int) -> None:
+    sheet = workbook.add_worksheet("Provenance")
+    sheet.set_column(0, 0, WIDTH * 2)
+    sheet.set_column(1, 1, WIDTH * 5)
+    bold = workbook.add_format({"bold": True, "valign": "top"})
+    wrapped = workbook.add_format({"text_wrap": True, "valign": "top"})
+    lines = [*lines_of(making.card), ("note", NOTE)]
+    if cut:
+        lines.append(("cut", f"{cut:,} {CUT.format(limit=CELL_CHARACTERS)}"))
+    for row, (name, text) in enumerate(lines):
+        sheet.write_string(row, 0, name, bold)
+        sheet.write_string(row, 1, text[:CELL_CHARACTERS], wrapped)

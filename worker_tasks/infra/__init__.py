@@ -1,0 +1,1 @@
+"""Clients, settings and errors that everything else builds on."""

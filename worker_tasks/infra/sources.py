@@ -1,0 +1,85 @@
+"""MongoDB deployments whose collections can be joined.
+
+Today the deployment that stores the tasks is the only one. Everything that reads collections for a join gets them from
+a `Source`, and stops its operations through it, so a second deployment needs no change elsewhere.
+
+Every operation of a join carries a comment that begins with the prefix of its task and runs in a session of its own.
+Killing the session ends its operations and closes its cursors, including those idle between two batches.
+"""
+
+import re
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo import MongoClient
+from pymongo.client_session import ClientSession
+from pymongo.database import Database
+
+from worker_tasks.infra.connections import Document, connections
+
+#: Seconds within which killed operations have to be gone.
+KILL_SECONDS = 1.0
+#: Seconds between two checks whether they are.
+CHECK_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Source:
+    """One deployment."""
+
+    client: MongoClient[Document]
+
+    def database(self, name: str) -> Database[Document]:
+        return self.client[name]
+
+    def session(self, *, snapshot: bool = False) -> ClientSession:
+        """A session; all reads of one with ``snapshot`` see the same instant."""
+        return self.client.start_session(snapshot=snapshot)
+
+    def kill(self, prefix: str, within: float = KILL_SECONDS) -> int:
+        """Kills every operation whose comment begins with ``prefix``.
+
+        Returns:
+            The number of operations still there after ``within`` seconds.
+
+        Raises:
+            pymongo.errors.PyMongoError: the deployment does not answer, or refuses.
+        """
+        give_up = time.monotonic() + within
+        while sessions := self._sessions(prefix):
+            self.client.admin.command("killSessions", [{"id": session} for session in sessions])
+            if time.monotonic() > give_up:
+                return len(self._sessions(prefix))
+            time.sleep(CHECK_SECONDS)
+        return 0
+
+    def _sessions(self, prefix: str) -> list[Any]:
+        comment = {"$regex": f"^{re.escape(prefix)}"}
+        operations = self.client.admin.aggregate(
+            [
+                {"$currentOp": {"allUsers": False, "idleCursors": True}},
+                {"$match": {"$or": [{"command.comment": comment}, {"cursor.originatingCommand.comment": comment}]}},
+                {"$group": {"_id": "$lsid.id"}},
+            ]
+        )
+        return [operation["_id"] for operation in operations if operation["_id"] is not None]
+
+
+def default_source() -> Source:
+    """The deployment that the setting ``MONGODB_URI`` names."""
+    return Source(connections().joins)
+
+
+def operation_prefix(task_id: str) -> str:
+    """The beginning of the comment of every operation of a task."""
+    return f"dovetail:{task_id}."
+
+
+def kill_operations(task_id: str) -> int:
+    """Kills everything that a task does in any source; the number of operations that are still there.
+
+    Raises:
+        pymongo.errors.PyMongoError: a source does not answer, or refuses.
+    """
+    return default_source().kill(operation_prefix(task_id))

@@ -1,0 +1,235 @@
+"""From a description to a plan: what to run on which collection, in how many parts, at which instant."""
+
+from dataclasses import dataclass, field
+from math import isnan
+from typing import Any
+
+import bson
+from bson import Int64, Timestamp
+from bson.codec_options import CodecOptions, DatetimeConversion
+from pymongo.client_session import ClientSession
+from pymongo.collection import Collection
+from pymongo.errors import OperationFailure
+
+from worker_tasks.infra.connections import Document, within
+from worker_tasks.infra.errors import TookTooLong
+from worker_tasks.infra.settings import settings
+from worker_tasks.infra.sources import default_source
+from worker_tasks.joins.plan.catalog import Catalog
+from worker_tasks.joins.plan.pipeline import Aggregation, compile_pipeline
+from worker_tasks.joins.plan.stages import Stage, matching
+from worker_tasks.joins.plan.strategy import Strategy, Way, choose
+from worker_tasks.joins.spec import filters, mongosh
+from worker_tasks.joins.spec.spec import Join, JoinSpec
+from worker_tasks.queue import capacity
+
+#: Parts that a join is cut into at most.
+MAX_PARTS = 32
+#: Seconds that finding the borders of the parts may take; a join that is not cut is one part.
+CUT_SECONDS = 5.0
+CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO)
+#: Where a server has no snapshots: NotAReplicaSet, SnapshotUnavailable, InvalidOptions.
+NO_SNAPSHOT = frozenset({123, 246, 72})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a join is run.
+
+    The result goes under ``key``. ``parts`` holds the filter on ``_id`` of each part; ``snapshot`` is the instant that
+    all of them read, None where there is one part alone. ``total`` is the number of rows that will come, None where
+    that is not known before. ``watched`` are the fields that joins bring in where a row may match nothing.
+    ``steps`` and ``note`` are for people.
+    """
+
+    key: str
+    database: str
+    collection: str
+    pipeline: list[Stage]
+    parts: list[filters.Filter] = field(default_factory=lambda: [{}])
+    snapshot: Timestamp | None = None
+    total: int | None = None
+    watched: list[str] = field(default_factory=list)
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    note: str | None = None
+
+    def to_bson(self) -> bytes:
+        return bson.encode(vars(self))
+
+    @classmethod
+    def from_bson(cls, data: bytes) -> "Plan":
+        return cls(**bson.decode(data, CODEC))
+
+    def to_document(self) -> dict[str, Any]:
+        """As it is kept with the task."""
+        pipeline = mongosh.aggregate(self.database, self.collection, self.pipeline)
+        return {
+            "steps": self.steps,
+            "parts": len(self.parts),
+            "note": self.note,
+            "pipeline": pipeline,
+            "snapshot_at": None if self.snapshot is None else self.snapshot.as_datetime().isoformat(),
+        }
+
+    def pipeline_of(self, part: int) -> list[Stage]:
+        """The aggregation of one part."""
+        bounds = self.parts[part]
+        return [{"$match": bounds}, *self.pipeline] if bounds else self.pipeline
+
+
+def make_plan(spec: JoinSpec, key: str, comment: str, *, divided: bool = True) -> Plan:
+    """Looks at the collections, and chooses.
+
+    Args:
+        key: where the result goes.
+        comment: marks every operation in MongoDB, so that a stop finds it.
+        divided: whether it may be cut into parts.
+
+    Raises:
+        InvalidInput: a collection is not there.
+        TooExpensive: no way to run it is bearable.
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    catalog = Catalog(spec, default_source().database(spec.database), comment)
+    catalog.check()
+    strategy = choose(spec, catalog, settings().join_seconds)
+    aggregation = compile_pipeline(spec, strategy)
+    count = catalog.left_count if aggregation.collection == spec.from_ else catalog.known(aggregation.collection).count
+    parts: list[filters.Filter] = [{}]
+    snapshot: Timestamp | None = None
+    note: str | None = None
+    number = min(count // settings().part_documents, MAX_PARTS)
+    if divided and number > 1 and is_divisible(spec, strategy) and capacity.slots() > 1:
+        parts, snapshot, note = _cut(spec.database, aggregation, number, comment)
+    return Plan(
+        key=key,
+        database=spec.database,
+        collection=aggregation.collection,
+        pipeline=matching(aggregation.filter) + aggregation.pipeline,
+        parts=parts,
+        snapshot=snapshot,
+        total=_total(spec, catalog),
+        watched=_watched(spec),
+        steps=_steps(spec, strategy, catalog),
+        note=note,
+    )
+
+
+def is_divisible(spec: JoinSpec, strategy: Strategy) -> bool:
+    """Whether each document of the left side can be joined without looking at the others of it."""
+    whole = spec.sort or spec.limit is not None or any(join.kind_traits.keeps_other for join in spec.joins)
+    return not whole and all(step.way is not Way.ONE_PASS for step in strategy.steps)
+
+
+def _cut(
+    database: str, aggregation: Aggregation, count: int, comment: str
+) -> tuple[list[filters.Filter], Timestamp | None, str | None]:
+    """Ranges of ``_id`` with about the same number of documents each, and the instant that they were cut at."""
+    collection = default_source().database(database)[aggregation.collection]
+    with default_source().session(snapshot=True) as session:
+        try:
+            with within(CUT_SECONDS):
+                borders = _borders(collection, aggregation.filter, count, session, comment)
+        except TookTooLong:
+            return [{}], None, f"in one part: cutting it took more than {CUT_SECONDS:.0f} s"
+        except OperationFailure as error:
+            if error.code not in NO_SNAPSHOT:
+                raise
+            return [{}], None, "in one part: this MongoDB has no snapshots that several parts could share"
+        if not _of_one_kind(borders):
+            return [{}], None, "in one part: its _id values are of several types"
+        return _ranges(borders[:-1]), snapshot_of(session), None
+
+
+def _borders(
+    collection: Collection[Document], stored: filters.Filter, count: int, session: ClientSession, comment: str
+) -> list[Any]:
+    """The least ``_id`` of each part, and the greatest of all."""
+    if stored:
+        cutting = [*matching(stored), {"$bucketAuto": {"groupBy": "$_id", "buckets": count}}]
+        buckets = list(collection.aggregate(cutting, session=session, comment=comment, allowDiskUse=True))
+        return [*(bucket["_id"]["min"] for bucket in buckets), buckets[-1]["_id"]["max"]] if buckets else []
+    # Every document is in the index on _id, which can be walked without reading any.
+    length = -(-collection.estimated_document_count() // count)
+    borders: list[Any] = []
+    behind: filters.Filter = {}
+    while found := _ids(collection, behind, 1, len(borders) and length, session, comment):
+        borders += found
+        behind = {"_id": {"$gte": found[0]}}
+    return borders + _ids(collection, {}, -1, 0, session, comment)
+
+
+def _ids(  # noqa: PLR0913, PLR0917 - what a query has
+    collection: Collection[Document],
+    query: filters.Filter,
+    direction: int,
+    skip: int,
+    session: ClientSession,
+    comment: str,
+) -> list[Any]:
+    """One ``_id``, from the index alone, or none."""
+    found = collection.find(query, {"_id": 1}, session=session, comment=comment).hint([("_id", 1)])
+    return [document["_id"] for document in found.sort("_id", direction).skip(skip).limit(1)]
+
+
+def _ranges(borders: list[Any]) -> list[filters.Filter]:
+    ranges: list[filters.Filter] = []
+    for number, border in enumerate(borders):
+        inside = {} if number == 0 else {"$gte": border}
+        if number + 1 < len(borders):
+            inside["$lt"] = borders[number + 1]
+        ranges.append({"_id": inside})
+    return ranges
+
+
+def _of_one_kind(values: list[Any]) -> bool:
+    """Whether a comparison finds all that lies between: MongoDB compares only within one kind of value.
+
+    Kinds lie side by side in MongoDB's order, so the first and the last value tell of all between them.
+    """
+    kinds = {"number" if type(value) in {int, float, Int64} else type(value) for value in values}
+    return len(kinds) == 1 and not any(isinstance(value, float) and isnan(value) for value in values)
+
+
+def snapshot_of(session: ClientSession) -> Timestamp | None:
+    """The instant that a snapshot session reads, known after its first operation."""
+    return session._snapshot_time  # noqa: SLF001 - the driver has no public way
+
+
+def _steps(spec: JoinSpec, strategy: Strategy, catalog: Catalog) -> list[Document]:
+    """How each collection is brought in, and by which index."""
+    steps = []
+    for join, step in zip(spec.joins, strategy.steps, strict=True):
+        swapped = step.way is Way.SWAPPED
+        looked_up_in = spec.from_ if swapped else join.from_
+        paths = [pair.local if swapped else pair.foreign for pair in join.on]
+        index = catalog.known(looked_up_in).serving(paths) if step.way in {Way.INDEX, Way.SWAPPED} else None
+        steps.append(
+            {
+                "collection": join.from_,
+                "way": str(step.way),
+                "index": None if index is None else f"{looked_up_in}: {', '.join(index.fields)}",
+                "estimated_seconds": round(step.seconds, 3),
+            }
+        )
+    return steps
+
+
+def _watched(spec: JoinSpec) -> list[str]:
+    watched = [join for join in spec.joins if join.kind_traits.keeps_left and _is_kept(join, spec.fields_)]
+    return [join.as_ for join in watched if join.as_ is not None]
+
+
+def _is_kept(join: Join, fields: list[str] | None) -> bool:
+    """Whether the rows still tell what this join found."""
+    if fields is None or join.as_ in fields:
+        return True
+    # Nothing is inside of a count.
+    return join.shape_traits.holds_documents and any(field.startswith(f"{join.as_}.") for field in fields)
+
+
+def _total(spec: JoinSpec, catalog: Catalog) -> int | None:
+    one_each = all(join.kind_traits.keeps_exactly_left and not join.shape_traits.repeats_rows for join in spec.joins)
+    if not one_each:
+        return None
+    return catalog.left_count if spec.limit is None else min(catalog.left_count, spec.limit)

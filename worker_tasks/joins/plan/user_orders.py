@@ -1,0 +1,54 @@
+"""The original join: one user with all of their orders."""
+
+from typing import Any
+
+from worker_tasks.infra.errors import InvalidInput
+from worker_tasks.infra.settings import settings
+from worker_tasks.joins.plan.planning import Plan
+
+MAX_USER_ID_LENGTH = 200
+
+
+def user_id_complaint(user_id: Any) -> str | None:
+    """What is wrong with this user id, if anything."""
+    if not isinstance(user_id, str):
+        return "must be text."
+    if not user_id.strip():
+        return "must not be empty: give the _id of a user, such as u1."
+    if len(user_id) > MAX_USER_ID_LENGTH:
+        return f"has {len(user_id):,} characters; at most {MAX_USER_ID_LENGTH} are allowed."
+    if "\0" in user_id or not _is_unicode(user_id):
+        return "must be valid Unicode without NUL."
+    return None
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def pipeline(user_id: str) -> list[dict[str, Any]]:
+    """The aggregation on ``users``. ``$eq`` keeps the id a value, whatever is in it."""
+    return [
+        {"$match": {"_id": {"$eq": user_id}}},
+        {"$lookup": {"from": "orders", "localField": "_id", "foreignField": "userId", "as": "orders"}},
+    ]
+
+
+def result_key(user_id: str) -> str:
+    """Where the joined documents of this user land in Redis."""
+    return f"user_order_result:{user_id}"
+
+
+def plan(user_id: str) -> Plan:
+    """How the joined documents of this user are made.
+
+    Raises:
+        InvalidInput: the user id can not be one.
+    """
+    if complaint := user_id_complaint(user_id):
+        raise InvalidInput({"user_id": complaint})
+    return Plan(result_key(user_id), settings().join_database, "users", pipeline(user_id))

@@ -1,0 +1,1 @@
+"""Samples and checks before a join runs."""

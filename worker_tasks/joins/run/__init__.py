@@ -1,0 +1,1 @@
+"""A run of a join, from its start to its outcome."""

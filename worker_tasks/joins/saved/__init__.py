@@ -1,0 +1,1 @@
+"""Joins that people saved, run again with other values."""

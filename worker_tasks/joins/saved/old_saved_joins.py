@@ -1,0 +1,164 @@
+"""Saved joins of an older version, which kept the builder's form as the query of an address.
+
+Frozen: it reads that form as it was, whatever becomes of the builder's.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qsl
+
+from worker_tasks.infra.errors import InvalidInput
+from worker_tasks.joins.spec import filters
+from worker_tasks.joins.spec.parameters import AUTO, KEY
+from worker_tasks.joins.spec.value_types import TEXT, TypeOf, value_type
+
+MAX_JOINS = 6
+PARAMETER = re.compile(r"\{([a-z][a-z0-9_]{0,39})\}")
+WITHOUT_VALUE = {"there": {"$ne": None}, "missing": None}
+SEARCHES = {"contains": "", "starts": "^"}
+
+Document = dict[str, Any]
+
+
+def read(draft: str, types_in: Callable[[str], TypeOf]) -> Document:
+    """The join with parameters that a form says.
+
+    Args:
+        types_in: tells the types of the fields of a database, for values that are read by them.
+
+    Raises:
+        InvalidInput: it says none; names what is wrong.
+    """
+    form = _Form(parse_qsl(draft))
+    database = form.text("database")
+    return _stated(
+        {
+            "database": database,
+            **_side(form, types_in(database)),
+            "joins": _joins(form, types_in(database)),
+            "fields": form.texts("fields"),
+            "sort": _sort(form),
+            "limit": _limit(form),
+        }
+    )
+
+
+class _Form:
+    """Fields by their names, or those of one row of it."""
+
+    def __init__(self, fields: list[tuple[str, str]]):
+        self._fields = fields
+
+    def text(self, name: str) -> str:
+        return next(iter(self.texts(name)), "")
+
+    def texts(self, name: str) -> list[str]:
+        return [text for each, text in self._fields if each == name]
+
+    def rows(self, name: str) -> list["_Form"]:
+        """The rows of a list, whose fields are called ``<name>-<number>-<field>``."""
+        found: dict[int, list[tuple[str, str]]] = {}
+        for each, text in self._fields:
+            if row := re.fullmatch(rf"{name}-([0-9]+)-(.+)", each):
+                found.setdefault(int(row[1]), []).append((row[2], text))
+        return [_Form(fields) for _, fields in sorted(found.items())]
+
+
+def _stated(written: Document) -> Document:
+    """Without what is empty."""
+    return {name: value for name, value in written.items() if value not in ("", None, [], {})}
+
+
+def _side(form: _Form, type_of: TypeOf) -> Document:
+    return {"from": form.text("source"), "match": _match(form, type_of)}
+
+
+def _joins(form: _Form, type_of: TypeOf) -> list[Document]:
+    rows = (form.rows("joins") or [_Form([])])[:MAX_JOINS]
+    names: list[str] = []
+    joins = []
+    for number, row in enumerate(rows):
+        kind, source = row.text("kind"), row.text("source")
+        join = _side(row, type_of) | {"kind": "" if kind == "left" else kind, "on": _pairs(row)}
+        if kind not in {"semi", "anti"}:
+            shape = row.text("shape")
+            join |= {
+                "as": row.text("name") or _default_name(source, number, names),
+                "shape": "" if shape == "array" else shape,
+                "fields": row.texts("fields"),
+                "sort": _sort(row),
+                "limit": _limit(row),
+            }
+        names.append(row.text("name") or source)
+        joins.append(_stated(join))
+    return joins
+
+
+def _default_name(source: str, number: int, taken: list[str]) -> str:
+    name = re.sub(r"\W", "_", source)
+    return name if name not in taken else f"{name}_{number + 1}"
+
+
+def _pairs(form: _Form) -> list[Document]:
+    return [_stated({name: row.text(name) for name in ("local", "foreign", "cast")}) for row in form.rows("on")]
+
+
+def _sort(form: _Form) -> list[list[Any]]:
+    rows = [row for row in form.rows("sort") if row.text("field")]
+    return [[row.text("field"), -1 if row.text("direction") == "-1" else 1] for row in rows]
+
+
+def _limit(form: _Form) -> int | None:
+    text = form.text("limit").strip().replace(",", "")
+    if text and not (text.isascii() and text.isdecimal()):
+        raise InvalidInput({"join.limit": "must be a whole number, 1 or more, such as 100."})
+    return int(text) if text else None
+
+
+def _match(form: _Form, type_of: TypeOf) -> Document:
+    conditions = []
+    for row in form.rows("filters"):
+        if field := row.text("field"):
+            try:
+                conditions.append({field: _condition(row, form.text("source"), type_of)})
+            except ValueError as error:
+                raise InvalidInput({f"join.match.{field}": str(error)}) from None
+    if raw := form.text("raw").strip():
+        conditions.append(_raw(raw))
+    return filters.merged(conditions)
+
+
+def _raw(text: str) -> Document:
+    try:
+        raw = json.loads(text)
+    except ValueError as error:
+        raise InvalidInput({"join.match": f"is no JSON: {error}."}) from None
+    if not isinstance(raw, dict):
+        raise InvalidInput({"join.match": "must be an object."})
+    return raw
+
+
+def _condition(row: _Form, collection: str, type_of: TypeOf) -> Any:
+    operator, text = row.text("operator") or "eq", row.text("value")
+    if operator in WITHOUT_VALUE:
+        return WITHOUT_VALUE[operator]
+    named = PARAMETER.fullmatch(text.strip())
+    if operator in SEARCHES:
+        return {"$regex": _search(text, named, SEARCHES[operator])}
+    type_ = row.text("type")
+    if named:
+        value: Any = {KEY: named[1], "type": value_type(type_).name if type_ else AUTO}
+    else:
+        written_as = value_type(type_, None if type_ else type_of(collection, row.text("field")))
+        value = written_as.read_list(text) if operator in {"in", "nin"} else written_as.read(text)
+    return value if operator == "eq" else {f"${operator}": value}
+
+
+def _search(text: str, named: re.Match[str] | None, prefix: str) -> Any:
+    if named:
+        return {KEY: named[1], "type": TEXT.name} | ({"prefix": prefix} if prefix else {})
+    if not text:
+        raise ValueError("has no text to look for.")
+    return f"{prefix}{text}"

@@ -1,0 +1,261 @@
+"""Filters of a join: an allow-list of MongoDB's query operators over plain or typed scalars.
+
+Everything that executes code, writes, or reads another place is refused by name. Values are relaxed MongoDB
+Extended JSON v2: https://www.mongodb.com/docs/manual/reference/mongodb-extended-json/
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from bson import json_util
+from bson.errors import BSONError
+
+from worker_tasks.joins.spec.bson_types import BSON_TYPES
+from worker_tasks.joins.spec.names import path_complaint
+from worker_tasks.joins.spec.operators import BY_MONGODB
+
+MAX_DEPTH = 6
+MAX_NODES = 50
+MAX_CHOICES = 1_000
+MAX_TEXT = 1_000
+
+Filter = dict[str, Any]
+Complaint = tuple[str, str]
+
+#: The typed scalars of Extended JSON that stand for a value that JSON can not say.
+TYPED = frozenset({"$oid", "$date", "$numberDecimal", "$numberLong", "$numberInt", "$numberDouble", "$uuid"})
+
+
+class FilterError(ValueError):
+    """What is wrong with a filter: ``path`` inside it, and ``reason``."""
+
+    def __init__(self, path: str, reason: str):
+        self.path = path
+        self.reason = reason
+        super().__init__(f"{path}: {reason}" if path else reason)
+
+
+def check(stored: Any) -> Filter:
+    """The filter itself, if it is one.
+
+    Raises:
+        FilterError: names the place and the reason.
+    """
+    if not isinstance(stored, dict):
+        raise FilterError("", "must be an object of fields and conditions.")
+    nodes = 0
+    for nodes, _ in enumerate(_checked_nodes(stored, "", MAX_DEPTH), start=1):
+        if nodes > MAX_NODES:
+            raise FilterError("", f"has more than {MAX_NODES} conditions.")
+    return stored
+
+
+def to_query(stored: Filter) -> Filter:
+    """A checked filter as MongoDB takes it: typed scalars as BSON, texts to search for escaped."""
+    return {key: _query_part(key, value) for key, value in stored.items()}
+
+
+def fields_of(stored: Filter) -> set[str]:
+    """Every field path that a checked filter looks at."""
+    found: set[str] = set()
+    for key, value in stored.items():
+        if key in LOGICAL:
+            found |= {field for branch in value for field in fields_of(branch)}
+        else:
+            found.add(key)
+    return found
+
+
+LOGICAL = frozenset({"$and", "$or", "$nor"})
+
+
+def merged(conditions: list[Filter]) -> Filter:
+    """All conditions in one filter, with those of one field side by side where possible."""
+    whole: Filter = {}
+    rest = []
+    for condition in conditions:
+        if not whole.keys() & condition.keys():
+            whole |= condition
+            continue
+        ((field, wanted), *more) = condition.items()
+        present = whole.get(field)
+        both = [present, wanted]
+        if not more and all(map(are_comparisons, both)) and not set(present or ()) & set(wanted):
+            whole[field] = {name: value for each in both for name, value in each.items()}
+        else:
+            rest.append(condition)
+    return {"$and": [whole, *rest]} if rest else whole
+
+
+def are_comparisons(value: Any) -> bool:
+    """Whether this is an object of operators that can stand side by side as the conditions of one field."""
+    return isinstance(value, dict) and bool(value) and value.keys() <= BY_MONGODB.keys()
+
+
+def _checked_nodes(stored: Filter, at: str, depth: int) -> Iterator[None]:
+    if depth == 0:
+        raise FilterError(at, f"is nested more than {MAX_DEPTH} deep.")
+    for key, value in stored.items():
+        here = f"{at}.{key}".lstrip(".")
+        yield None
+        if key in LOGICAL:
+            if not isinstance(value, list) or not value or not all(isinstance(branch, dict) for branch in value):
+                raise FilterError(here, "must be a list of filters that is not empty.")
+            for number, branch in enumerate(value):
+                yield from _checked_nodes(branch, f"{here}.{number}", depth - 1)
+        elif key.startswith("$"):
+            raise FilterError(here, f"{key} is not allowed in a filter.")
+        elif complaint := path_complaint(key):
+            raise FilterError(here, complaint)
+        else:
+            yield from _checked_conditions(value, here, depth - 1)
+
+
+def _checked_conditions(value: Any, at: str, depth: int) -> Iterator[None]:
+    if not _is_operators(value):
+        _require_scalar(value, at)
+        return
+    if depth == 0:
+        raise FilterError(at, f"is nested more than {MAX_DEPTH} deep.")
+    for operator, operand in value.items():
+        here = f"{at}.{operator}"
+        yield None
+        if operator == "$not":
+            if not _is_operators(operand):
+                raise FilterError(here, 'must hold conditions, such as {"$gt": 5}.')
+            yield from _checked_conditions(operand, here, depth - 1)
+        elif operator == "$elemMatch":
+            yield from _checked_element(operand, here, depth - 1)
+        elif operator == "$options":
+            if "$regex" not in value or operand not in {"", "i"}:
+                raise FilterError(here, 'goes with $regex and is "i" or empty.')
+        elif operator not in OPERANDS:
+            raise FilterError(here, f"{operator} is not allowed in a filter.")
+        else:
+            OPERANDS[operator](operand, here)
+
+
+def _checked_element(operand: Any, at: str, depth: int) -> Iterator[None]:
+    if not isinstance(operand, dict) or not operand:
+        raise FilterError(at, "must be an object of conditions.")
+    if _is_operators(operand):
+        yield from _checked_conditions(operand, at, depth)
+    else:
+        yield from _checked_nodes(operand, at, depth)
+
+
+def _is_operators(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and not _is_typed(value) and all(key[:1] == "$" for key in value)
+
+
+def _is_typed(value: Any) -> bool:
+    return isinstance(value, dict) and len(value) == 1 and next(iter(value)) in TYPED
+
+
+def _require_scalar(value: Any, at: str) -> None:
+    if value is None or isinstance(value, bool | float):
+        return
+    if isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise FilterError(at, "a whole number has at most 64 bits.")
+    elif isinstance(value, str):
+        _require_text(value, at)
+    elif _is_typed(value):
+        _typed(value, at)
+    else:
+        raise FilterError(at, 'must be a plain value, or one such as {"$date": …} or {"$oid": …}.')
+
+
+def _require_text(value: str, at: str) -> None:
+    if len(value) > MAX_TEXT:
+        raise FilterError(at, f"a text has at most {MAX_TEXT:,} characters.")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise FilterError(at, "must be valid Unicode.") from None
+
+
+def _typed(value: dict[str, Any], at: str) -> Any:
+    try:
+        return json_util.object_hook(dict(value), json_util.RELAXED_JSON_OPTIONS)
+    except (BSONError, ValueError, TypeError, ArithmeticError) as error:
+        raise FilterError(at, f"is no {next(iter(value))}: {str(error)[:100]}") from None
+
+
+def _require_scalars(operand: Any, at: str) -> None:
+    if not isinstance(operand, list) or not operand:
+        raise FilterError(at, "must be a list of values that is not empty.")
+    if len(operand) > MAX_CHOICES:
+        raise FilterError(at, f"has at most {MAX_CHOICES:,} values.")
+    for number, value in enumerate(operand):
+        _require_scalar(value, f"{at}.{number}")
+
+
+def _require_bool(operand: Any, at: str) -> None:
+    if not isinstance(operand, bool):
+        raise FilterError(at, "must be true or false.")
+
+
+def _require_type(operand: Any, at: str) -> None:
+    for name in operand if isinstance(operand, list) and operand else [operand]:
+        if not (isinstance(name, str) and name in BSON_TYPES):
+            raise FilterError(at, f"must be one of {', '.join(sorted(BSON_TYPES))}.")
+
+
+def _require_search(operand: Any, at: str) -> None:
+    if not isinstance(operand, str) or not operand.removeprefix("^"):
+        raise FilterError(at, "must be the text to look for; ^ in front of it means: at the beginning.")
+    _require_text(operand, at)
+    if "\0" in operand:
+        raise FilterError(at, "must not contain NUL.")
+
+
+def _require_size(operand: Any, at: str) -> None:
+    if isinstance(operand, bool) or not isinstance(operand, int) or not 0 <= operand < 2**31:
+        raise FilterError(at, "must be a whole number that is not negative.")
+
+
+def _require_mod(operand: Any, at: str) -> None:
+    whole = isinstance(operand, list) and all(isinstance(part, int) and not isinstance(part, bool) for part in operand)
+    if not whole or len(operand) != 2 or operand[0] == 0 or any(abs(part) >= 2**63 for part in operand):  # noqa: PLR2004
+        raise FilterError(at, "must be a divisor other than 0 and a remainder, such as [4, 0].")
+
+
+OPERANDS: dict[str, Callable[[Any, str], None]] = {
+    **dict.fromkeys(("$eq", "$ne", "$gt", "$gte", "$lt", "$lte"), _require_scalar),
+    **dict.fromkeys(("$in", "$nin", "$all"), _require_scalars),
+    "$exists": _require_bool,
+    "$type": _require_type,
+    "$regex": _require_search,
+    "$size": _require_size,
+    "$mod": _require_mod,
+}
+
+
+def _query_part(key: str, value: Any) -> Any:
+    if key in LOGICAL:
+        return [to_query(branch) for branch in value]
+    # Spelled out, so that a value can never be read as anything else.
+    return _query_conditions(value) if _is_operators(value) else {"$eq": _bson(value)}
+
+
+def _query_conditions(conditions: dict[str, Any]) -> dict[str, Any]:
+    return {operator: _query_operand(operator, operand) for operator, operand in conditions.items()}
+
+
+def _query_operand(operator: str, operand: Any) -> Any:
+    if operator == "$not":
+        return _query_conditions(operand)
+    if operator == "$elemMatch":
+        return _query_conditions(operand) if _is_operators(operand) else to_query(operand)
+    if operator == "$regex":
+        anchor = "^" if operand.startswith("^") else ""
+        return anchor + re.escape(operand.removeprefix("^"))
+    if isinstance(operand, list):
+        return [_bson(value) for value in operand]
+    return _bson(operand)
+
+
+def _bson(value: Any) -> Any:
+    return _typed(value, "") if _is_typed(value) else value

@@ -1,0 +1,1 @@
+"""The Celery application, its broker connection and its result backend."""

@@ -1,0 +1,1 @@
+"""Joined documents in Redis: written part by part, published in one step, read row by row."""
