@@ -37,7 +37,7 @@ def ours() -> dict[str, Any]:
 
 
 def _ended(task_id: str) -> dict[str, Any] | None:
-    task = ledger.find(task_id)
+    task = ledger.find_task(task_id)
     return task if task["status"] in ledger.FINAL_STATES else None
 
 
@@ -53,7 +53,7 @@ def first_rows() -> float:
     task_id = submit_join(read_join(JOIN), fresh=True)
 
     def seen() -> Any:
-        state = run_state.find(task_id)
+        state = run_state.find_run(task_id)
         return state and result_writer.glimpse(state.first_key, 10)
 
     wait_until(seen)
@@ -121,7 +121,7 @@ def measure(servers: Servers, repeats: int) -> Iterator[Row]:
 def _pages(servers: Servers, repeats: int) -> Iterator[Row]:
     with servers.worker(2):
         task = ours()
-    summary = result_store.of_task(task)
+    summary = result_store.find_task_result(task)
     if summary is None:
         raise RuntimeError("the result is gone")
     first, any_page = [], []

@@ -74,7 +74,7 @@ def measure(servers: Servers, repeats: int) -> Iterator[Row]:
 
 def _joined() -> str:
     task_id = submit_join(read_join(JOIN), fresh=True)
-    wait_until(lambda: ledger.find(task_id)["status"] in ledger.FINAL_STATES, within=120, pause=0.1)
+    wait_until(lambda: ledger.find_task(task_id)["status"] in ledger.FINAL_STATES, within=120, pause=0.1)
     return task_id
 
 

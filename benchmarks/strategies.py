@@ -9,9 +9,9 @@ from worker_tasks.infra.connections import connections
 from worker_tasks.joins.plan.catalog import Catalog
 from worker_tasks.joins.plan.pipeline import compile_pipeline
 from worker_tasks.joins.plan.stages import matching
-from worker_tasks.joins.plan.strategy import Strategy, Way, choose, is_right, step_of
+from worker_tasks.joins.plan.strategy import JoinMethod, Strategy, choose_strategy, starts_right, step_of
 from worker_tasks.joins.spec.kinds import KINDS
-from worker_tasks.joins.spec.spec import JoinSpec, read
+from worker_tasks.joins.spec.spec import JoinSpec, parse_spec
 
 USERS, ORDERS, TAGS = 20_000, 60_000, 2_000
 BEARABLE_SECONDS = 300
@@ -20,18 +20,18 @@ BEARABLE_SECONDS = 300
 def question(kind: str, shape: str, other: str, local: str, foreign: str) -> JoinSpec:
     embedded = {"as": "matches", "shape": shape} if KINDS[kind].embeds else {}
     join = {"from": other, "kind": kind, "on": [{"local": local, "foreign": foreign}], **embedded}
-    return read({"database": "bench", "from": "users", "joins": [join]}, {"bench"})
+    return parse_spec({"database": "bench", "from": "users", "joins": [join]}, {"bench"})
 
 
 #: What is asked, and the ways that are compared beside the chosen one.
-QUESTIONS: list[tuple[str, JoinSpec, tuple[Way, ...]]] = [
-    ("array, by index", question("left", "array", "orders", "_id", "userId"), (Way.ONE_PASS,)),
-    ("rows, by index", question("inner", "rows", "orders", "_id", "userId"), (Way.ONE_PASS, Way.SWAPPED)),
-    ("count, by index", question("left", "count", "orders", "_id", "userId"), (Way.ONE_PASS,)),
-    ("semi, by index", question("semi", "array", "orders", "_id", "userId"), (Way.ONE_PASS,)),
-    ("rows, no index", question("inner", "rows", "plain", "_id", "userId"), (Way.ONE_PASS, Way.SWAPPED)),
-    ("array, no index", question("left", "array", "plain", "_id", "userId"), (Way.ONE_PASS,)),
-    ("array, small other side", question("left", "array", "tags", "tag", "name"), (Way.ONE_PASS,)),
+QUESTIONS: list[tuple[str, JoinSpec, tuple[JoinMethod, ...]]] = [
+    ("array, by index", question("left", "array", "orders", "_id", "userId"), (JoinMethod.ONE_PASS,)),
+    ("rows, by index", question("inner", "rows", "orders", "_id", "userId"), (JoinMethod.ONE_PASS, JoinMethod.SWAPPED)),
+    ("count, by index", question("left", "count", "orders", "_id", "userId"), (JoinMethod.ONE_PASS,)),
+    ("semi, by index", question("semi", "array", "orders", "_id", "userId"), (JoinMethod.ONE_PASS,)),
+    ("rows, no index", question("inner", "rows", "plain", "_id", "userId"), (JoinMethod.ONE_PASS, JoinMethod.SWAPPED)),
+    ("array, no index", question("left", "array", "plain", "_id", "userId"), (JoinMethod.ONE_PASS,)),
+    ("array, small other side", question("left", "array", "tags", "tag", "name"), (JoinMethod.ONE_PASS,)),
 ]
 
 
@@ -43,8 +43,8 @@ def measure(servers: Servers, repeats: int) -> Iterator[Row]:
     bench.tags.insert_many([{"_id": number, "name": f"t{number}"} for number in range(TAGS)])
     for name, spec, others in QUESTIONS:
         facts = Catalog(spec, connections().joins.bench)
-        chosen = choose(spec, facts, BEARABLE_SECONDS)
-        ways = [way for way in others if way is not chosen.steps[0].way and is_right(spec, 0, way, facts)]
+        chosen = choose_strategy(spec, facts, BEARABLE_SECONDS)
+        ways = [way for way in others if way is not chosen.steps[0].way and starts_right(spec, 0, way, facts)]
         strategies = {way: Strategy((step_of(spec.joins[0], way, 0, facts),)) for way in ways}
         times: dict[Any, list[float]] = {way: [] for way in ("chosen", *ways)}
         for _ in range(repeats):

@@ -46,7 +46,7 @@ def wait_for_state(task_id: str, *states: str, within: float = WAIT_SECONDS) -> 
     """The task document, as soon as it is in one of these states."""
 
     def look() -> Document | None:
-        task = ledger.find(task_id)
+        task = ledger.find_task(task_id)
         return task if task["status"] in states else None
 
     return eventually(look, within)

@@ -15,7 +15,7 @@ from tests.support import ROOT
 
 PACKAGES = ("webapp", "worker_tasks", "development")
 #: What only the worker's side speaks to by name.
-DRIVERS = {"redis", "pymongo", "bson", "gridfs", "kombu"}
+DRIVERS = {"redis", "pymongo", "bson", "gridfs", "kombu", "celery"}
 
 #: Imports each module that is named, in a child that has seen none of ours; what is not ours is there already.
 EACH_ALONE = """
@@ -81,6 +81,56 @@ def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str
         timeout=110,
         check=False,
     )
+
+
+#: Packages from the bottom up: each imports only those before it. A module beside a package stands for itself.
+LAYERS = [
+    "worker_tasks.infra",
+    "worker_tasks.records",
+    "worker_tasks.results",
+    "worker_tasks.queue",
+    "worker_tasks.joins.spec",
+    "worker_tasks.joins.plan",
+    "worker_tasks.joins.preflight",
+    "worker_tasks.joins.saved",
+    "worker_tasks.joins.run",
+    "worker_tasks.analysis",
+    "worker_tasks.worker",
+    "worker_tasks.submission",
+    "worker_tasks.tasks",
+    "worker_tasks.client",
+    "worker_tasks.release",
+    "webapp.presenters",
+    "webapp.support",
+    "webapp.builder",
+    "webapp.results",
+    "webapp.tasks",
+    "webapp.api",
+    "webapp.ops",
+    "webapp.application",
+]
+
+
+def layer(module: str) -> int | None:
+    """The place of a module in the layers; None for the packages that hold others."""
+    places = [place for place, name in enumerate(LAYERS) if f"{module}.".startswith(f"{name}.")]
+    return places[0] if places else None
+
+
+def test_every_module_belongs_to_a_layer() -> None:
+    holders = {"webapp", "worker_tasks", "worker_tasks.joins"}
+    ours = {module for module in modules() if module.partition(".")[0] in {"webapp", "worker_tasks"}}
+    assert {module for module in ours if layer(module) is None} == holders
+
+
+def test_imports_point_down() -> None:
+    upward = [
+        (module, name)
+        for module in modules()
+        for name in imports(module) & modules().keys()
+        if (here := layer(module)) is not None and (there := layer(name)) is not None and there > here
+    ]
+    assert upward == []
 
 
 def test_the_walk_sees_what_there_is() -> None:

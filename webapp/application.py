@@ -31,13 +31,22 @@ CONTENT_SECURITY_POLICY = (
 #: What templates may use behind a bar, and what they may call, by the room that it is in.
 FILTERS: dict[ModuleType, tuple[str, ...]] = {
     column_text: (
-        *("can_be_looked_for", "filled_length", "filled_words", "is_telling", "kind_and_values", "others_words"),
-        *("range_sentence", "shape_words", "told", "values_said"),
+        *("can_be_looked_for", "filled_length", "describe_filled", "is_telling", "kind_and_values", "describe_others"),
+        *("range_sentence", "shape_words", "describe_column", "describe_values"),
     ),
     check_text: ("cure_action", "cure_words", "expected_lines", "level_word", "pairs_words", "preview_words"),
     value_text: (
-        *("ago", "bson_value", "columns_of", "counted", "duration", "exactly", "holds_documents", "instant_of"),
-        *("joined_columns", "listed", "number", "place", "quoted", "seconds", "share", "size"),
+        *(
+            "format_ago",
+            "bson_value",
+            "columns_of",
+            "counted",
+            "format_duration",
+            "format_instant",
+            "holds_documents",
+            "instant_of",
+        ),
+        *("joined_columns", "listed", "number", "place", "quoted", "format_seconds", "format_share", "format_size"),
     ),
     join_text: ("as_curl", "as_json"),
     task_text: ("percent", "progress_words"),
@@ -50,16 +59,16 @@ FILTERS: dict[ModuleType, tuple[str, ...]] = {
     forms: ("as_written",),
 }
 FUNCTIONS: dict[ModuleType, tuple[str, ...]] = {
-    join_text: ("join_lines", "join_sentence", "kind_traits", "kind_words"),
+    join_text: ("describe_join_lines", "describe_join", "kind_traits", "describe_kind"),
     paging: ("pages_around",),
     task_text: (
         *("can_be_cancelled", "cancel_receipt", "icon_of", "is_final", "join_outcome", "metadata_rows", "page_title"),
-        *("returned", "sentence", "state_words", "status_line", "timeline", "took_words", "what_came"),
+        *("returned", "describe_task", "describe_state", "status_line", "timeline", "took_words", "actual_vs_expected"),
     ),
     result_text: ("partial_sentence", "two_runs"),
     retention: ("kept_until",),
     value_text: ("at_column",),
-    column_text: ("bar_length", "bars", "lying_bars", "value_words"),
+    column_text: ("bar_length", "bars", "lying_bars", "format_value"),
     forms: ("wrong",),
 }
 

@@ -43,7 +43,7 @@ def submit(task: Task, *args: Any, metadata: dict[str, Any] | None = None, reque
             just then, and the record says that the task was not published.
     """
     metadata = {} if metadata is None else metadata
-    if errors := metadata_rules.errors_in(metadata):
+    if errors := metadata_rules.metadata_errors(metadata):
         raise InvalidInput(errors)
     with servers_needed():
         redis_memory.require_room()
@@ -62,7 +62,7 @@ def submit_again(task_id: str) -> str:
         ServiceUnavailable: as for :func:`submit`.
     """
     with servers_needed():
-        asked = ledger.find(task_id)
+        asked = ledger.find_task(task_id)
         if asked["name"] is None:
             raise InvalidInput({"task_id": "names a task of which nothing says what it was to do."})
         if asked.get("join") is not None:
@@ -91,7 +91,7 @@ def submit_join(
             just then, and the record says that the task was not published.
     """
     metadata = {} if metadata is None else metadata
-    if errors := metadata_rules.errors_in(metadata):
+    if errors := metadata_rules.metadata_errors(metadata):
         raise InvalidInput(errors)
     with servers_needed():
         join = spec.canonical()
@@ -104,7 +104,7 @@ def submit_join(
             join=join,
             fingerprint=spec.fingerprint,
         )
-        if (checked := checks.kept(spec.fingerprint)) is not None:
+        if (checked := checks.kept_checks(spec.fingerprint)) is not None:
             document["checks"] = checks.verdict(checked)
         if fresh:
             _require_room()
@@ -183,7 +183,7 @@ def _lead(document: Document) -> None:
 
 def _live_result(document: Document) -> result_store.Summary | None:
     """A result that answers this join, and will be there for a while."""
-    summary = result_store.find(result_store.join_key(document["fingerprint"]))
+    summary = result_store.find_result(result_store.join_key(document["fingerprint"]))
     return summary if summary is not None and retention.can_answer(summary) else None
 
 
@@ -191,7 +191,7 @@ def _answer_at_once(document: Document, summary: result_store.Summary) -> None:
     fields = summary.fields | {"shares": summary.task_id}
     if not summary.count:
         with suppress(TaskNotFound), _repaired_later(document["_id"]):
-            fields["explanation"] = ledger.find(summary.task_id).get("explanation")
+            fields["explanation"] = ledger.find_task(summary.task_id).get("explanation")
     with _repaired_later(document["_id"]):
         sharing.answer(document["_id"], summary.outcome, fields, f"answered by the live result of {summary.task_id}")
         sharing.settle(document["_id"], summary.outcome, fields)
@@ -222,14 +222,14 @@ def cancel(task_id: str) -> bool:
         False where the task had come to its end already.
     """
     with servers_needed():
-        task = ledger.find(task_id)
+        task = ledger.find_task(task_id)
         if task.get("shares"):
             return _leave(task_id, task["shares"])
         if task["status"] != states.PENDING and task_search.followers_of(task_id):
             return _leave(task_id, task_id)
         if not ledger.request_cancellation(task_id):
             return False
-        if ledger.find(task_id)["status"] in ledger.FINAL_STATES:
+        if ledger.find_task(task_id)["status"] in ledger.FINAL_STATES:
             sharing.hand_over(app, task_id)
         else:
             _stop(task_id)
@@ -239,7 +239,7 @@ def cancel(task_id: str) -> bool:
 def _leave(task_id: str, run_id: str) -> bool:
     """Takes a task out of a run that it shares, and stops the run if it was the last; False where it had ended."""
     left = leads.leave_run(task_id) if task_id == run_id else ledger.request_cancellation(task_id)
-    if left and ledger.find(run_id)["status"] in ledger.FINAL_STATES and not task_search.followers_of(run_id):
+    if left and ledger.find_task(run_id)["status"] in ledger.FINAL_STATES and not task_search.followers_of(run_id):
         leads.end_run(run_id)
         # Somebody may have joined it in between.
         sharing.hand_over(app, run_id)
@@ -251,5 +251,9 @@ def _stop(run_id: str) -> None:
     idle = run_state.ask_to_stop(run_id) is Answer.IDLE
     sources.kill_operations(run_id)
     # Where no part is under way nobody else would end it before its next part is taken by a worker.
-    if idle and (state := run_state.find(run_id)) is not None and (ending := lifecycle.finish(run_id, state.run, "")):
-        outcomes.record(run_id, ending)
+    if (
+        idle
+        and (state := run_state.find_run(run_id)) is not None
+        and (ending := lifecycle.finish_run(run_id, state.run, ""))
+    ):
+        outcomes.record_outcome(run_id, ending)

@@ -15,11 +15,10 @@ from worker_tasks.infra.errors import MONGODB_FAILURES, StorageFull
 from worker_tasks.infra.settings import settings
 from worker_tasks.joins.plan import planning, user_orders
 from worker_tasks.joins.run import lifecycle, mongodb_errors, outcomes, run_state, sharing
-from worker_tasks.joins.run.lifecycle import Interrupted
-from worker_tasks.joins.run.retrying import persevere
 from worker_tasks.joins.spec import spec
 from worker_tasks.queue.celery_app import app
 from worker_tasks.queue.claim import ClaimedTask
+from worker_tasks.queue.retrying import RunInterrupted, retry_while_away
 from worker_tasks.records import leads, ledger, live
 from worker_tasks.results import result_store
 
@@ -42,13 +41,13 @@ class JoinTask(ClaimedTask):
         """
         task_id = self.request.id
         if self.request.attempt > 1:
-            if (found := persevere(self, lambda: result_store.published_by(task_id))) is not None:
+            if (found := retry_while_away(self, lambda: result_store.published_by(task_id))) is not None:
                 self.record_with_outcome(**found.fields)
                 return found.outcome
             # What older beginnings have left in MongoDB would go on for nobody.
-            persevere(self, lambda: sources.kill_operations(task_id))
-        plan = persevere(self, make_plan)
-        ending = persevere(self, lambda: self._start(plan))
+            retry_while_away(self, lambda: sources.kill_operations(task_id))
+        plan = retry_while_away(self, make_plan)
+        ending = retry_while_away(self, lambda: self._start(plan))
         if ending is None:
             raise Ignore("goes on in parts")
         fields = {"plan": plan.to_document(), **ending.fields}
@@ -56,21 +55,21 @@ class JoinTask(ClaimedTask):
         if ending.failure is not None:
             raise ending.failure
         if ending.is_cancelled or ending.summary is None:
-            persevere(self, lambda: outcomes.record_stopped(task_id, fields))
+            retry_while_away(self, lambda: outcomes.record_stopped(task_id, fields))
             raise Ignore("cancelled")
         return ending.summary.outcome
 
-    def _start(self, plan: planning.Plan) -> lifecycle.Ending | None:
+    def _start(self, plan: planning.Plan) -> lifecycle.RunOutcome | None:
         task_id = self.request.id
         task: dict[str, Any] = {}
         if len(plan.parts) > 1:
-            task = ledger.find(task_id)
+            task = ledger.find_task(task_id)
             ledger.amend(task_id, {"plan": plan.to_document()}, f"in {len(plan.parts)} parts")
-        ending = lifecycle.start(
+        ending = lifecycle.start_run(
             task_id, self.request.attempt, plan, lambda run, number: app.publish_part(task, run, number)
         )
         if ending is not None and ending.must_begin_again:
-            raise Interrupted(str(ending.stop))
+            raise RunInterrupted(str(ending.stop))
         return ending
 
     def make_plan(self, join: spec.JoinSpec, key: str, *, divided: bool) -> planning.Plan:
@@ -88,9 +87,9 @@ class JoinTask(ClaimedTask):
             if leads.is_unwanted(task_id):
                 outcomes.record_stopped(task_id, {})
                 raise Ignore("cancelled") from error
-            if mongodb_errors.is_passing(error):
-                raise Interrupted("planning") from error
-            raise mongodb_errors.of_refusal(error) from error
+            if mongodb_errors.is_transient(error):
+                raise RunInterrupted("planning") from error
+            raise mongodb_errors.failure_of_refusal(error) from error
 
     def before_start(self, task_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         try:
@@ -109,7 +108,7 @@ class JoinTask(ClaimedTask):
                 sharing.settle(task_id, retval, fields)
             elif status == states.FAILURE:
                 sharing.fail(app, task_id, retval, fields)
-                lifecycle.clear(task_id)
+                lifecycle.clear_run(task_id)
         except (PyMongoError, RedisError) as error:
             # The outcome is stored; the reconciler does the rest.
             logger.warning("those who share the run of %s are not told yet: %s", task_id, error)
@@ -124,7 +123,7 @@ def join_users_orders(self: JoinTask, user_id: str) -> dict[str, Any]:
 @app.task(bind=True, base=JoinTask)
 def run_join(self: JoinTask, join: dict[str, Any], *, divided: bool = True) -> dict[str, Any]:
     """Runs a JoinSpec: ``{"redis_key": where the JSON array is, "count": documents in it}``."""
-    described = spec.read(join, settings().open_databases)
+    described = spec.parse_spec(join, settings().open_databases)
     key = result_store.join_key(described.fingerprint)
     outcome = self.run_join(lambda: self.make_plan(described, key, divided=divided))
     self.record_with_outcome(**self.request.outcome, **outcomes.explanation(outcome, join))
@@ -134,18 +133,18 @@ def run_join(self: JoinTask, join: dict[str, Any], *, divided: bool = True) -> d
 @app.task(bind=True, base=Task, ignore_result=True, reject_on_worker_lost=True, retry_on_worker_lost=False)
 def join_part(self: Task, task_id: str, run: str, number: int) -> None:
     """Works on one part of a join that another task has begun; the last one ends that task."""
-    turn = lifecycle.Turn(task_id, run, number)
+    turn = lifecycle.PartJob(task_id, run, number)
     try:
-        ending = persevere(self, lambda: lifecycle.work_on(turn))
+        ending = retry_while_away(self, lambda: lifecycle.work_on_part(turn))
     except StorageFull as full:
         # Redis does not even take the note that the run is to stop.
         try:
-            lifecycle.clear(task_id)
+            lifecycle.clear_run(task_id)
         except RedisError as refused:
             logger.warning("what task %s has written stays for now: %s", task_id, refused)
-        ending = lifecycle.Ending(None, run_state.failure_to_text(full))
+        ending = lifecycle.RunOutcome(None, run_state.failure_to_text(full))
     if ending is not None:
-        persevere(self, lambda: outcomes.record(task_id, ending))
+        retry_while_away(self, lambda: outcomes.record_outcome(task_id, ending))
 
 
 @app.task(bind=True)
@@ -171,10 +170,10 @@ def _stop_if_unwanted(task: ClaimedTask) -> None:
     try:
         if not leads.is_unwanted(task_id):
             return
-        if (status := ledger.find(task_id)["status"]) in ledger.FINAL_STATES:
+        if (status := ledger.find_task(task_id)["status"]) in ledger.FINAL_STATES:
             raise Ignore(f"it has ended: {status}")
     except MONGODB_FAILURES as error:
         logger.warning("task %s does not know whether it is cancelled: %s", task_id, error)
         return
-    persevere(task, lambda: outcomes.record_stopped(task_id, {}))
+    retry_while_away(task, lambda: outcomes.record_stopped(task_id, {}))
     raise Ignore("cancelled")

@@ -61,7 +61,7 @@ def replaced() -> str:
 
 
 def asked_for(join: dict[str, Any]) -> str:
-    checks.check(submission.read_join(join))
+    checks.check_join(submission.read_join(join))
     task_id = submit_join(join, metadata=METADATA)
     wait_for_state(task_id, states.SUCCESS)
     return task_id

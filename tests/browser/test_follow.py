@@ -145,4 +145,4 @@ def test_a_key_that_two_people_changed_is_shown_with_both_values(
     expect(anna.get_by_label("Value 1")).to_have_value("it waits for Anna")
     anna.get_by_role("button", name="Replace what is stored").click()
     expect(anna).to_have_url(re.compile(f"/tasks/{waiting_task}$"))
-    assert ledger.find(waiting_task)["metadata"] == {"note": "it waits for Anna", "ben": "approved"}
+    assert ledger.find_task(waiting_task)["metadata"] == {"note": "it waits for Anna", "ben": "approved"}

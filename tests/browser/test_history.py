@@ -42,7 +42,7 @@ def test_several_are_selected_and_cancelled(page: Page, three_tasks: list[str]) 
     page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_role("status")).to_have_text("2 tasks were cancelled.")
     expect(page.get_by_role("row").filter(has_text="Cancelled")).to_have_count(2)
-    assert ledger.find(three_tasks[1])["status"] == "PENDING"
+    assert ledger.find_task(three_tasks[1])["status"] == "PENDING"
 
 
 def test_the_list_is_live_and_keeps_what_is_selected(page: Page, three_tasks: list[str]) -> None:

@@ -82,7 +82,7 @@ def test_a_join_that_is_killed_each_time_fails_and_says_so(
     def ended_after_another_kill() -> Document | None:
         if in_mongodb(task_id):
             kill_from_outside(task_id)
-        task = ledger.find(task_id)
+        task = ledger.find_task(task_id)
         return task if task["status"] in ledger.FINAL_STATES else None
 
     task = eventually(ended_after_another_kill, within=ENDS_WITHIN)
@@ -98,11 +98,11 @@ def test_an_outcome_that_could_not_be_stored_is_found_in_redis_and_nothing_runs_
     # What a worker does whose MongoDB goes away in the moment that it has published the result.
     claimed = ledger.claim(task_id, join_users_orders.name, ["u1"], {}, "first@test")
     assert isinstance(claimed, ledger.Claimed)
-    published = lifecycle.start(task_id, claimed.attempt, user_orders.plan("u1"), lambda *_: None)
+    published = lifecycle.start_run(task_id, claimed.attempt, user_orders.plan("u1"), lambda *_: None)
     assert published is not None
     assert published.summary is not None
     start_worker("second")
     task = wait_for_state(task_id, *ledger.FINAL_STATES)
     assert (task["status"], task["attempt"], task["metadata"]) == (states.SUCCESS, 2, METADATA)
     assert json.loads(task["result"]) == published.summary.outcome
-    assert result_store.find(published.summary.key) == published.summary
+    assert result_store.find_result(published.summary.key) == published.summary

@@ -193,7 +193,7 @@ def test_what_celery_s_own_tasks_return_is_read_and_they_are_nobody_s(queue: str
 def test_a_task_that_is_replaced_by_a_group_ends_with_its_results(queue: str) -> None:
     result = app.send_task("others.replaced", [queue], queue=queue, metadata=METADATA)
     assert result.get(timeout=20) == [2, 4]
-    task = ledger.find(result.id)
+    task = ledger.find_task(result.id)
     assert (task["status"], task["metadata"]) == (states.SUCCESS, METADATA)
 
 
@@ -235,7 +235,7 @@ def test_terminate_ends_a_running_task_and_frees_its_slot(
     assert task["metadata"] == METADATA
     next_one = wait_for_state(app.send_task("others.add", [1, 2], queue=queue).id, states.SUCCESS)
     assert next_one["result"] == "3"
-    assert ledger.find(task_id)["attempt"] == 1
+    assert ledger.find_task(task_id)["attempt"] == 1
 
 
 def test_events_of_tasks_are_sent_once_somebody_switches_them_on(start_worker: StartWorker, queue: str) -> None:

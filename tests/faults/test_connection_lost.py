@@ -127,7 +127,7 @@ def test_a_worker_that_could_not_acknowledge_takes_new_work_and_keeps_no_message
         wait_for_state(task_id, states.SUCCESS, within=30)
     # Redis hears of the acknowledgements with the next renewal, long before the leases run out.
     eventually(lambda: not messages(queue) and not unacknowledged())
-    assert [ledger.find(task_id)["attempt"] for task_id in running] == [1, 1]
+    assert [ledger.find_task(task_id)["attempt"] for task_id in running] == [1, 1]
 
 
 @contextmanager
@@ -148,7 +148,7 @@ def test_a_stream_that_another_worker_began_anew_is_not_touched_by_the_one_that_
     eventually(lambda: is_written(task_id))
     start_worker("second")
     with frozen(first):
-        eventually(lambda: "second@test" in beginnings(ledger.find(task_id)), within=30)
+        eventually(lambda: "second@test" in beginnings(ledger.find_task(task_id)), within=30)
     task = wait_for_state(task_id, *ledger.FINAL_STATES, within=ENDS_WITHIN)
     assert wrong_with_slow_rows(task) is None
     assert (beginnings(task), task["metadata"]) == (["first@test", "second@test"], METADATA)

@@ -20,10 +20,10 @@ from worker_tasks.infra.connections import Document, connections
 from worker_tasks.joins.plan.catalog import Catalog
 from worker_tasks.joins.plan.pipeline import compile_pipeline
 from worker_tasks.joins.plan.planning import Plan
-from worker_tasks.joins.plan.strategy import choose
+from worker_tasks.joins.plan.strategy import choose_strategy
 from worker_tasks.joins.run import lifecycle, run_state
-from worker_tasks.joins.run.lifecycle import Turn
-from worker_tasks.joins.spec.spec import read
+from worker_tasks.joins.run.lifecycle import PartJob
+from worker_tasks.joins.spec.spec import parse_spec
 from worker_tasks.queue.celery_app import app
 from worker_tasks.records import ledger
 from worker_tasks.results import result_store, result_writer
@@ -36,7 +36,7 @@ POOLS = ["prefork", "threads"]
 
 
 def first_rows(task_id: str) -> list[Any]:
-    state = run_state.find(task_id)
+    state = run_state.find_run(task_id)
     return result_writer.glimpse(state.first_key, 10) if state else []
 
 
@@ -54,7 +54,7 @@ def assert_revoked(task: Document) -> None:
 
 
 def partial_rows(task: Document) -> list[Any]:
-    summary = result_store.find(task["partial"]["redis_key"])
+    summary = result_store.find_result(task["partial"]["redis_key"])
     assert summary is not None
     assert not summary.complete
     value: Any = connections().results.get(summary.key)
@@ -105,7 +105,7 @@ def test_a_join_is_stopped_in_mid_stream_and_its_rows_are_kept(
     task = stopped(task_id)
     assert_revoked(task)
     assert 0 < len(partial_rows(task)) < TAGGED
-    assert result_store.find(result_store.join_key(task_id)) is None
+    assert result_store.find_result(result_store.join_key(task_id)) is None
     assert_nothing_is_staged(task_id)
 
 
@@ -147,7 +147,7 @@ def test_a_join_that_still_waits_is_stopped_before_it_begins(
     task_id = submit_to(slow_join(), queue)
     assert cancel(task_id)
     start_worker()
-    assert ledger.find(task_id)["status"] == states.REVOKED
+    assert ledger.find_task(task_id)["status"] == states.REVOKED
     assert not cancel(task_id)
 
 
@@ -158,19 +158,19 @@ def test_a_join_whose_parts_wait_for_workers_that_are_gone_is_ended_by_whoever_c
     ledger.claim(task_id, run_join.name, [], {}, "gone@test")
     ranges = [{"_id": {"$lt": 100}}, {"_id": {"$gte": 100}}]
     pipeline = pipeline_of(slow_join())
-    lifecycle.start(task_id, 1, Plan("result of parts", "big", "tagged", pipeline, ranges), lambda *_: None)
-    assert lifecycle.work_on(Turn(task_id, run_state.name_of(task_id, 1), 0)) is None
+    lifecycle.start_run(task_id, 1, Plan("result of parts", "big", "tagged", pipeline, ranges), lambda *_: None)
+    assert lifecycle.work_on_part(PartJob(task_id, run_state.name_of(task_id, 1), 0)) is None
     assert cancel(task_id)
-    task = ledger.find(task_id)
+    task = ledger.find_task(task_id)
     assert_revoked(task)
     assert [row["_id"] for row in partial_rows(task)] == list(range(100))
-    assert lifecycle.work_on(Turn(task_id, run_state.name_of(task_id, 1), 1)) is None
+    assert lifecycle.work_on_part(PartJob(task_id, run_state.name_of(task_id, 1), 1)) is None
     assert_nothing_is_staged(task_id)
 
 
 def pipeline_of(join: Document) -> list[Document]:
-    spec = read(join, {"big"})
-    return compile_pipeline(spec, choose(spec, Catalog(spec, connections().joins.big), 300)).pipeline
+    spec = parse_spec(join, {"big"})
+    return compile_pipeline(spec, choose_strategy(spec, Catalog(spec, connections().joins.big), 300)).pipeline
 
 
 def test_a_part_whose_child_is_killed_is_run_again_alone(
@@ -179,7 +179,7 @@ def test_a_part_whose_child_is_killed_is_run_again_alone(
     start_worker("first", PART_DOCUMENTS="250")
     task_id = submit_to(slow_join(), queue)
     eventually(lambda: len(in_mongodb(task_id)) == 2)
-    state = run_state.find(task_id)
+    state = run_state.find_run(task_id)
     assert state is not None
     os.kill(child_that_runs(f"{state.run}.1", "first@test"), signal.SIGKILL)
     task = wait_for_state(task_id, *ledger.FINAL_STATES, within=60)

@@ -47,16 +47,16 @@ def left_over(task_id: str) -> list[bytes]:
 def test_a_run_goes_on_for_those_who_share_it_and_who_asks_next_joins_it(join: Document) -> None:
     leader = under_way(join)
     follower = submit_join(join, metadata=METADATA | {"who": "follower"})
-    assert ledger.find(follower)["shares"] == leader
+    assert ledger.find_task(follower)["shares"] == leader
     assert cancel(leader)
-    assert ledger.find(leader)["status"] == states.REVOKED
+    assert ledger.find_task(leader)["status"] == states.REVOKED
     assert in_mongodb(leader)
     late = submit_join(join, metadata=METADATA | {"who": "late"})
-    assert ledger.find(late)["shares"] == leader
+    assert ledger.find_task(late)["shares"] == leader
     tasks = [wait_for_state(task_id, *ledger.FINAL_STATES, within=ENDS_WITHIN) for task_id in (follower, late)]
     assert [wrong_with_slow_rows(task) for task in tasks] == [None, None]
     assert [task["metadata"].get("who") for task in tasks] == ["follower", "late"]
-    assert [ledger.find(task_id)["attempt"] for task_id in (leader, follower, late)] == [1, 0, 0]
+    assert [ledger.find_task(task_id)["attempt"] for task_id in (leader, follower, late)] == [1, 0, 0]
     assert task_search.leader_of(tasks[0]["fingerprint"]) is None
     eventually(lambda: not left_over(leader))
 
@@ -68,10 +68,10 @@ def test_the_last_one_to_leave_stops_the_run_and_who_asks_next_begins_another(jo
     assert cancel(leader)
     assert cancel(follower)
     assert in_mongodb(leader) == []
-    assert [ledger.find(task_id)["status"] for task_id in (leader, follower)] == [states.REVOKED] * 2
+    assert [ledger.find_task(task_id)["status"] for task_id in (leader, follower)] == [states.REVOKED] * 2
     assert not cancel(leader)
     anew = submit_join(join, metadata=METADATA)
-    assert ledger.find(anew)["shares"] is None
+    assert ledger.find_task(anew)["shares"] is None
     eventually(lambda: not left_over(leader))
     eventually(lambda: is_written(anew))
     assert cancel(anew)

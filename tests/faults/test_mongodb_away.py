@@ -22,7 +22,7 @@ FROZEN_SECONDS = 5.0
 
 def is_worked_off(task_id: str) -> bool:
     """Whether all steps are done, as Redis tells: what is left is to store the outcome."""
-    alive = live.read(task_id)
+    alive = live.read_live(task_id)
     return alive is not None and alive.progress is not None and alive.progress.done == alive.progress.total
 
 

@@ -61,10 +61,10 @@ def test_a_begun_task_whose_message_is_lost_is_published_again(
 
 def test_a_task_whose_message_waits_is_left_alone(submit_practice: Submit, queue: str) -> None:
     task_ids = [submit_practice("waits"), submit_practice("waits behind it")]
-    before = [ledger.find(task_id) for task_id in task_ids]
+    before = [ledger.find_task(task_id) for task_id in task_ids]
     assert reconcile() == []
     assert messages(queue) == task_ids
-    assert [ledger.find(task_id) for task_id in task_ids] == before
+    assert [ledger.find_task(task_id) for task_id in task_ids] == before
 
 
 def test_a_task_that_runs_is_left_alone(start_worker: StartWorker, submit_practice: Submit, queue: str) -> None:
@@ -81,13 +81,13 @@ def test_an_outcome_that_only_redis_knows_finishes_its_task(submit_join: Submit,
     task_id = submit_join("u1")
     ledger.claim(task_id, "worker_tasks.tasks.join_users_orders", ["u1"], {}, "gone@test")
     lose_messages(queue)
-    ending = lifecycle.start(task_id, 1, user_orders.plan("u1"), lambda *_: None)
+    ending = lifecycle.start_run(task_id, 1, user_orders.plan("u1"), lambda *_: None)
     assert ending is not None
     summary = ending.summary
     assert summary is not None
     assert reconcile() == [task_id]
     assert messages(queue) == []
-    task = ledger.find(task_id)
+    task = ledger.find_task(task_id)
     assert task["status"] == states.SUCCESS
     assert app.AsyncResult(task_id).result == summary.outcome == result_store.outcome_of(task_id)
     assert task["date_done"] is not None
@@ -99,9 +99,9 @@ def test_an_outcome_that_only_redis_knows_finishes_its_task(submit_join: Submit,
 def test_a_task_that_nothing_can_be_done_for_fails_and_says_so(servers: None, queue: str) -> None:
     task_id = f"nameless-{queue}"
     ledger.transition(task_id, states.RETRY, note="of a task that nobody recorded")
-    assert ledger.find(task_id)["name"] is None
+    assert ledger.find_task(task_id)["name"] is None
     assert reconcile() == [task_id]
-    task = ledger.find(task_id)
+    task = ledger.find_task(task_id)
     assert task["status"] == states.FAILURE
     assert failure(task) == "Its message is lost, and nothing says what it was to do."
     assert task["date_done"] is not None
@@ -127,11 +127,11 @@ def test_a_task_that_ends_just_before_its_repair_is_left_alone(
 ) -> None:
     task_id = submit_practice("lost")
     lose_messages(queue)
-    seen_lost = ledger.find(task_id)
+    seen_lost = ledger.find_task(task_id)
     ledger.transition(task_id, ends_as, fields={"cancel_requested": True})
-    done = ledger.find(task_id)
+    done = ledger.find_task(task_id)
     reconciler._repair(app, seen_lost)
-    assert ledger.find(task_id) == done
+    assert ledger.find_task(task_id) == done
     assert messages(queue) == []
 
 
@@ -141,7 +141,7 @@ def test_tasks_that_ended_are_left_alone(start_worker: StartWorker, submit_join:
     done = [wait_for_state(task_id, states.SUCCESS, states.FAILURE) for task_id in task_ids]
     assert [task["status"] for task in done] == [states.SUCCESS, states.FAILURE]
     assert reconcile() == []
-    assert [ledger.find(task_id) for task_id in task_ids] == done
+    assert [ledger.find_task(task_id) for task_id in task_ids] == done
 
 
 def test_a_lost_task_behind_a_long_queue_is_found(
@@ -172,13 +172,13 @@ def test_what_a_run_left_whose_task_has_ended_is_cleared_away(servers: None) -> 
         writer = run_state.begin_part(task_id, run_state.name_of(task_id, 1), 0).writer
         connections().results.set(writer.key, b"[")
     ledger.transition(ended, states.FAILURE)
-    lifecycle.clear_what_ended()
-    assert run_state.find(ended) is not None, "somebody may just be about to"
+    lifecycle.clear_ended_runs()
+    assert run_state.find_run(ended) is not None, "somebody may just be about to"
     long_ago = ledger.now() - timedelta(minutes=5)
     connections().tasks.update_many({"_id": {"$in": [ended, under_way]}}, {"$set": {"changed_at": long_ago}})
-    lifecycle.clear_what_ended()
+    lifecycle.clear_ended_runs()
     left: Any = connections().results.keys(f"*{ended}*")
     assert [key for key in left if not key.startswith(b"task_live:")] == []
     assert ended not in run_state.all_tasks()
-    assert run_state.find(under_way) is not None
-    lifecycle.clear(under_way)
+    assert run_state.find_run(under_way) is not None
+    lifecycle.clear_run(under_way)

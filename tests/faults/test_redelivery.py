@@ -28,7 +28,7 @@ def test_a_message_delivered_again_after_its_task_ended_runs_nothing(
     # Worked off in order: once a later task is done, the copy was looked at.
     wait_for_state(submit_join("u2"), states.SUCCESS)
     eventually(lambda: task_id not in messages(queue) + unacknowledged())
-    assert ledger.find(task_id) == done
+    assert ledger.find_task(task_id) == done
     assert not connections().results.exists(user_orders.result_key("u1"))
 
 
@@ -38,7 +38,7 @@ def test_a_publish_that_is_tried_again_on_a_new_connection_makes_one_task(submit
     task_id = submit_practice("meets a dead connection")
     assert messages(queue).count(task_id) == 1
     assert connections().tasks.count_documents({"_id": task_id}) == 1
-    assert ledger.find(task_id)["status"] == states.PENDING
+    assert ledger.find_task(task_id)["status"] == states.PENDING
 
 
 def test_submissions_of_one_id_that_race_make_one_document(start_worker: StartWorker, queue: str) -> None:
@@ -55,17 +55,17 @@ def test_submissions_of_one_id_that_race_make_one_document(start_worker: StartWo
 
     with ThreadPoolExecutor(SUBMISSIONS) as pool:
         list(pool.map(submit, range(1, SUBMISSIONS + 1)))
-    waiting = ledger.find(task_id)
+    waiting = ledger.find_task(task_id)
     assert waiting["args"] == [f"u{waiting['metadata']['submission']}"]
     assert [event["status"] for event in waiting["timeline"]] == [states.PENDING]
     submit(SUBMISSIONS + 1)
-    assert ledger.find(task_id) == waiting
+    assert ledger.find_task(task_id) == waiting
     assert messages(queue) == [task_id] * (SUBMISSIONS + 1)
 
     start_worker()
     wait_for_state(task_id, states.SUCCESS)
     eventually(lambda: task_id not in messages(queue) + unacknowledged())
-    task = ledger.find(task_id)
+    task = ledger.find_task(task_id)
     assert task["status"] == states.SUCCESS
     assert task["metadata"] == waiting["metadata"]
     # Each that begins before another has ended takes its place; all that come later are refused.

@@ -36,17 +36,17 @@ def test_a_restarted_redis_loses_neither_what_waits_nor_what_runs(
         for task_id in running:
             wait_for_state(task_id, states.SUCCESS)
         # Nobody can know yet what has become of the others.
-        assert {ledger.find(task_id)["status"] for task_id in waiting.values()} == {states.PENDING}
+        assert {ledger.find_task(task_id)["status"] for task_id in waiting.values()} == {states.PENDING}
     for user_id, task_id in waiting.items():
         task = wait_for_state(task_id, states.SUCCESS, within=RECOVERED_WITHIN)
         assert (task["attempt"], task["metadata"]) == (1, METADATA)
-        summary = result_store.find(user_orders.result_key(user_id))
+        summary = result_store.find_result(user_orders.result_key(user_id))
         assert summary is not None
         assert summary.task_id == task_id
         assert json.loads(task["result"]) == summary.outcome
     # The messages of what ran were acknowledged on a dead connection: delivered again, they run nothing.
     eventually(lambda: not messages(queue) and not unacknowledged(), within=RECOVERED_WITHIN)
-    assert [ledger.find(task_id)["attempt"] for task_id in running] == [1, 1]
+    assert [ledger.find_task(task_id)["attempt"] for task_id in running] == [1, 1]
 
 
 def test_a_redis_that_comes_back_empty_is_filled_again_from_the_task_documents(
@@ -63,7 +63,7 @@ def test_a_redis_that_comes_back_empty_is_filled_again_from_the_task_documents(
         task = wait_for_state(task_id, states.SUCCESS, within=RECOVERED_WITHIN)
         assert task["metadata"] == METADATA
     for task_id in waiting:
-        task = ledger.find(task_id)
+        task = ledger.find_task(task_id)
         assert task["attempt"] == 1
         assert notes(task).count("message lost, published again") == 1
     eventually(lambda: not messages(queue) and not unacknowledged(), within=RECOVERED_WITHIN)

@@ -73,5 +73,5 @@ def test_what_changes_a_task_while_redis_is_full_is_done_and_said_to_be(address:
         edited = post_json(f"{address}/api/v1/tasks/{task_id}", {"metadata": {"seen": True}}, method="PATCH")
         cancelled = post_json(f"{address}/api/v1/tasks/{task_id}", {}, method="DELETE")
     assert (edited.status, cancelled.status) == (200, 202)
-    task = ledger.find(task_id)
+    task = ledger.find_task(task_id)
     assert (task["status"], task["metadata"]["seen"]) == ("REVOKED", True)

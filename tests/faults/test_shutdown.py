@@ -28,7 +28,7 @@ def test_a_task_longer_than_the_soft_shutdown_waits_again_and_the_next_worker_fi
     task_id = submit_practice("handed over")
     wait_for_state(task_id, states.STARTED)
     first.stop()
-    waiting = ledger.find(task_id)
+    waiting = ledger.find_task(task_id)
     assert waiting["status"] == states.PENDING
     assert waiting["crashes"] == 0
     assert "its worker stopped; back in the queue" in notes(waiting)
@@ -47,7 +47,7 @@ def test_a_task_shorter_than_the_soft_shutdown_is_finished_first(
     task_id = submit_practice("short")
     wait_for_state(task_id, states.STARTED)
     first.stop()
-    task = ledger.find(task_id)
+    task = ledger.find_task(task_id)
     assert (task["status"], task["attempt"]) == (states.SUCCESS, 1)
     assert messages(queue) == []
 

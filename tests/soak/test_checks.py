@@ -64,7 +64,7 @@ def test_what_is_right_is_right(asked: Asked, task: Document) -> None:
 @pytest.mark.parametrize("sides", [("items", "key", "tags", "key"), ("orders", "userId", "users", "_id")])
 def test_the_count_means_what_a_join_means(kind: str, shape: str, sides: tuple[str, str, str, str]) -> None:
     known = Known(*sides, 100, 130, kind, shape)
-    described = spec.read(known.spec() | {"match": {}}, {data.DATABASE})
+    described = spec.parse_spec(known.spec() | {"match": {}}, {data.DATABASE})
     documents = {name: data.documents(name) for name in data.COLLECTIONS}
     documents |= {sides[0]: documents[sides[0]][100:130]}
     wanted = sorted(data.canonical(row) for row in joined(described, documents))

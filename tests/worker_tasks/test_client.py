@@ -22,7 +22,7 @@ def test_submit_prints_the_task_id_without_waiting(worker: Process, capsys: pyte
     try:
         with answered_in_time():
             assert main(["submit", "u1", "--metadata", "reason=audit", "--metadata", "note=a=b"]) == 0
-        task = ledger.find(capsys.readouterr().out.strip())
+        task = ledger.find_task(capsys.readouterr().out.strip())
         assert task["status"] == "PENDING"
     finally:
         worker.signal_group(signal.SIGCONT)

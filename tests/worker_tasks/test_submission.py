@@ -35,20 +35,20 @@ ORDERS = {"from": "orders", "as": "orders", "on": [{"local": "_id", "foreign": "
 def test_a_submitted_task_waits_in_the_queue_and_is_recorded_with_its_metadata() -> None:
     task_id = submit(waiting, "u1", metadata=METADATA, requested_by="ann@example.com")
     assert messages().count(task_id) == 1
-    task = ledger.find(task_id)
+    task = ledger.find_task(task_id)
     assert (task["status"], task["name"], task["args"], task["kwargs"]) == ("PENDING", "tests.waiting", ["u1"], {})
     assert (task["metadata"], task["requested_by"]) == (METADATA, "ann@example.com")
     assert (task["queue"], task["version"], task["attempt"]) == (UNATTENDED, 1, 0)
 
 
 def test_a_task_without_metadata_has_an_empty_object_of_them() -> None:
-    task = ledger.find(submit(waiting))
+    task = ledger.find_task(submit(waiting))
     assert (task["metadata"], task["requested_by"]) == ({}, None)
 
 
 def test_each_submission_is_a_task_of_its_own() -> None:
     first, second = submit(waiting, "u1", metadata={"number": 1}), submit(waiting, "u1", metadata={"number": 2})
-    assert [ledger.find(task_id)["metadata"] for task_id in (first, second)] == [{"number": 1}, {"number": 2}]
+    assert [ledger.find_task(task_id)["metadata"] for task_id in (first, second)] == [{"number": 1}, {"number": 2}]
 
 
 @pytest.mark.parametrize("bad", [{"$where": 1}, {"number": 2**70}, {"text": "\ud800"}, {"long": "x" * 20_000}, []])
@@ -134,10 +134,10 @@ def test_what_redis_refuses_after_the_look_is_taken_back(word: str, mongodb_serv
 
 
 def test_a_task_that_changed_since_it_was_recorded_is_not_taken_back() -> None:
-    task = ledger.find(submit(waiting))
+    task = ledger.find_task(submit(waiting))
     assert ledger.request_cancellation(task["_id"])
     assert not ledger.withdraw(task)
-    assert ledger.find(task["_id"])["status"] == "REVOKED"
+    assert ledger.find_task(task["_id"])["status"] == "REVOKED"
 
 
 def test_while_mongodb_is_away_the_asker_is_told_in_time_and_nothing_is_published(mongodb_server: Server) -> None:
@@ -153,7 +153,7 @@ def test_submitting_again_asks_for_the_same_as_a_new_task() -> None:
     second = submit_again(first)
     assert second != first
     assert messages().count(second) == 1
-    asked, again = ledger.find(first), ledger.find(second)
+    asked, again = ledger.find_task(first), ledger.find_task(second)
     for field in ("name", "args", "kwargs", "queue", "metadata"):
         assert again[field] == asked[field], field
     assert (again["status"], again["attempt"], again["result"]) == ("PENDING", 0, "null")
@@ -198,4 +198,4 @@ def test_a_recorded_follower_is_accepted_though_mongodb_goes_away_right_after(
 
     monkeypatch.setattr(sharing, "join_run", join_run_without_mongodb)
     follower = submit_join(spec)
-    assert ledger.find(follower)["shares"] == leader["_id"]
+    assert ledger.find_task(follower)["shares"] == leader["_id"]

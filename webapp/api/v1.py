@@ -18,11 +18,11 @@ from webapp.results import comparisons, result_request, streaming
 from webapp.support import access, metadata_edits
 from webapp.support.bodies import json_object
 from webapp.support.errors import Busy
-from webapp.support.paging import cursor_after, cursor_asked, filter_asked, limit_asked, number_asked
+from webapp.support.paging import cursor_after, requested_cursor, requested_filter, requested_limit, requested_number
 from worker_tasks.analysis import artifacts, reader
 from worker_tasks.analysis import export_selection as export_rules
-from worker_tasks.analysis.artifacts import Derivation, Derived
-from worker_tasks.analysis.export_selection import Excerpt, file_of
+from worker_tasks.analysis.artifacts import Artifact, ArtifactSpec
+from worker_tasks.analysis.export_selection import Selection, export_spec
 from worker_tasks.analysis.profiles import Profile
 from worker_tasks.infra.connections import Document
 from worker_tasks.infra.errors import InvalidInput
@@ -94,14 +94,14 @@ def ask() -> ResponseReturnValue:
 @blueprint.post("/joins/check")
 def check() -> ResponseReturnValue:
     """Looks at a join before it runs; nothing is recorded."""
-    return jsonify(checks.check(read_join(_read(Asked).join)).to_document())
+    return jsonify(checks.check_join(read_join(_read(Asked).join)).to_document())
 
 
 @blueprint.get("/tasks")
 def tasks() -> ResponseReturnValue:
     """The tasks, newest first, of this state, with this metadata, in which this text occurs."""
-    limit = limit_asked()
-    found = access.tasks_for(access.viewer(), filter_asked(), limit + 1, cursor_asked())
+    limit = requested_limit()
+    found = access.tasks_for(access.viewer(), requested_filter(), limit + 1, requested_cursor())
     response = jsonify([_shown(task) for task in found[:limit]])
     if len(found) > limit:
         query: dict[str, Any] = request.args.to_dict() | {"limit": str(limit), "cursor": cursor_after(found[limit - 1])}
@@ -119,7 +119,7 @@ def _shown(task: Document) -> Document:
     shown = task_text.as_json(task)
     shown["task_id"] = shown.pop("_id")
     if not task_text.is_final(task):
-        alive = live.read(task.get("shares") or task["_id"])
+        alive = live.read_live(task.get("shares") or task["_id"])
         progress = alive.progress if alive else None
         shown["progress"] = _progress(progress) if progress else None
     elif result_store.key_of(task) is not None:
@@ -138,7 +138,7 @@ def change_metadata(task_id: str) -> ResponseReturnValue:
     """Sets and deletes keys of the metadata, whatever state the task is in."""
     asked = _read(MetadataChange)
     alone = sorted(asked.expected.keys() - asked.metadata.keys())
-    if errors := metadata.errors_in(asked.expected, "expected") | {
+    if errors := metadata.metadata_errors(asked.expected, "expected") | {
         f"expected.{key}": "is not among the keys of metadata." for key in alone
     }:
         raise InvalidInput(errors)
@@ -157,29 +157,29 @@ def cancel_task(task_id: str) -> ResponseReturnValue:
     cancelled = cancel(access.task_for(access.viewer(), task_id)["_id"])
     task = access.task_for(access.viewer(), task_id)
     if not cancelled:
-        raise Conflict(f"The task had ended: it is {task_text.state_words(task['status']).name}.")
+        raise Conflict(f"The task had ended: it is {task_text.describe_state(task['status']).name}.")
     return jsonify(_shown(task)), HTTPStatus.ACCEPTED
 
 
 @blueprint.get("/tasks/<task_id>/result")
 def result(task_id: str) -> ResponseReturnValue:
     """Some rows of a result, found and sorted as asked; the first ones while they are still being joined."""
-    offset = number_asked("offset", 0, 0, MAX_ROW_NUMBER)
-    limit = number_asked("limit", result_store.PAGE_ROWS, 1, MAX_ROWS)
+    offset = requested_number("offset", 0, 0, MAX_ROW_NUMBER)
+    limit = requested_number("limit", result_store.PAGE_ROWS, 1, MAX_ROWS)
     found = access.task_for(access.viewer(), task_id)
     if not task_text.is_final(found):
         return jsonify(_glimpse(found, limit))
-    summary, excerpt = _summary(found), result_request.excerpt_asked()
+    summary, excerpt = _summary(found), result_request.requested_selection()
     count = summary.count
     if excerpt.view.is_everything:
-        rows = result_store.rows(summary, offset, limit)
+        rows = result_store.read_rows(summary, offset, limit)
         if rows is None:
             raise ResultGone(summary.key)
     else:
         _require_table(summary, excerpt)
-        order = _worked_out(summary, reader.order_of(excerpt.view))
+        order = _worked_out(summary, reader.row_order_spec(excerpt.view))
         count = order.data["rows"]
-        rows = [row.document for row in reader.rows(summary, excerpt.view, offset, limit)]
+        rows = [row.document for row in reader.read_rows(summary, excerpt.view, offset, limit)]
     return jsonify(
         {
             "count": count,
@@ -214,9 +214,9 @@ def discard_result(task_id: str) -> ResponseReturnValue:
 
 
 def _glimpse(task: Document, limit: int) -> Document:
-    state = run_state.find(task.get("shares") or task["_id"])
+    state = run_state.find_run(task.get("shares") or task["_id"])
     if state is None:
-        raise Conflict(f"There are no rows yet: the task is {task_text.state_words(task['status']).name}.")
+        raise Conflict(f"There are no rows yet: the task is {task_text.describe_state(task['status']).name}.")
     rows = result_writer.glimpse(state.first_key, limit)
     columns = value_text.columns_of(rows)
     return {"count": state.rows, "offset": 0, "columns": columns, "complete": False, "expires_at": None, "rows": rows}
@@ -226,25 +226,25 @@ def _glimpse(task: Document, limit: int) -> Document:
 def result_file(task_id: str, name: str) -> Response:
     """The result, or what of it is asked for, as a file; one that a worker has to make is waited for."""
     task = access.task_for(access.viewer(), task_id)
-    summary, excerpt = _summary(task), result_request.excerpt_asked()
-    form, inside = FORMATS[name], result_request.inside_asked()
+    summary, excerpt = _summary(task), result_request.requested_selection()
+    form, inside = FORMATS[name], result_request.wants_provenance_embedded()
     if streaming.is_at_once(form, excerpt, inside=inside):
         response = streaming.at_once(summary, form)
         # Of the value as it is in Redis, once somebody has looked at it.
-        table = artifacts.find(summary, artifacts.TABLE) if form.ready is Ready.AS_STORED else None
+        table = artifacts.find_artifact(summary, artifacts.TABLE) if form.ready is Ready.AS_STORED else None
         if table is not None and table.is_done:
             streaming.with_digest(response, table.data["sha256"])
     else:
         _require_table(summary, excerpt)
-        file = file_of(task_id, name, excerpt, inside=inside)
+        file = export_spec(task_id, name, excerpt, inside=inside)
         response = streaming.made(summary, file, _worked_out(summary, file))
-    card = url_for(".provenance", task_id=task_id, **result_request.address_of(excerpt))
+    card = url_for(".provenance", task_id=task_id, **result_request.selection_address(excerpt))
     response.headers["Link"] = f'<{card}>; rel="describedby"'
     excerpted = not excerpt.is_everything
-    return streaming.named(response, streaming.name_of(task_text.sentence(task), summary, form, excerpt=excerpted))
+    return streaming.named(response, streaming.name_of(task_text.describe_task(task), summary, form, excerpt=excerpted))
 
 
-def _require_table(summary: result_store.Summary, excerpt: Excerpt) -> Profile:
+def _require_table(summary: result_store.Summary, excerpt: Selection) -> Profile:
     """The columns of a result, measured, which go with what is asked of it.
 
     Raises:
@@ -271,7 +271,7 @@ def _waiting_seconds() -> Iterator[float]:
         _waiting.release()
 
 
-def _worked_out(summary: result_store.Summary, derivation: Derivation) -> Derived:
+def _worked_out(summary: result_store.Summary, derivation: ArtifactSpec) -> Artifact:
     """What a worker makes of a result, waited for as long as threads are left that answer others.
 
     Raises:
@@ -279,7 +279,7 @@ def _worked_out(summary: result_store.Summary, derivation: Derivation) -> Derive
         Conflict: it can not be made.
     """
     with _waiting_seconds() as seconds:
-        found = artifacts.follow(summary, derivation, seconds)
+        found = artifacts.await_artifact(summary, derivation, seconds)
     if found.is_under_way:
         raise Busy("A worker is still on it. Ask again in a few seconds.")
     if not found.is_done:
@@ -290,17 +290,17 @@ def _worked_out(summary: result_store.Summary, derivation: Derivation) -> Derive
 @blueprint.get("/tasks/<task_id>/profile")
 def profile(task_id: str) -> ResponseReturnValue:
     """Every column of a result, in figures."""
-    return jsonify(_require_table(_summary(access.task_for(access.viewer(), task_id)), Excerpt()).to_document())
+    return jsonify(_require_table(_summary(access.task_for(access.viewer(), task_id)), Selection()).to_document())
 
 
 @blueprint.get("/tasks/<task_id>/provenance")
 def provenance(task_id: str) -> ResponseReturnValue:
     """Where a result, or what of it is asked for, comes from."""
     task = access.task_for(access.viewer(), task_id)
-    summary, excerpt = _summary(task), result_request.excerpt_asked()
+    summary, excerpt = _summary(task), result_request.requested_selection()
     sha256, rows = _require_table(summary, excerpt).sha256, summary.count
     if not excerpt.view.is_everything:
-        rows = _worked_out(summary, reader.order_of(excerpt.view)).data["rows"]
+        rows = _worked_out(summary, reader.row_order_spec(excerpt.view)).data["rows"]
     origin = access.origin_for(access.viewer(), summary)
     return jsonify(export_rules.provenance(task, origin, summary, sha256, excerpt, rows))
 
@@ -332,10 +332,10 @@ def _summary(task: Document) -> result_store.Summary:
     """
     key = result_store.key_of(task)
     if key is None:
-        raise Conflict(f"The task has no result: it is {task_text.state_words(task['status']).name}.")
-    summary = result_store.of_task(task)
+        raise Conflict(f"The task has no result: it is {task_text.describe_state(task['status']).name}.")
+    summary = result_store.find_task_result(task)
     if summary is None:
-        newer = result_store.find(key)
+        newer = result_store.find_result(key)
         raise Gone(
             f"{task_text.FATE_WORDS[retention.fate_of(task, newer)]} Ask for the join again."
             if newer is None

@@ -9,11 +9,11 @@ from wtforms.fields.choices import SelectChoice
 
 from webapp.builder import field_errors
 from webapp.builder.drafts import Draft
-from webapp.presenters.value_text import share
+from webapp.presenters.value_text import format_share
 from worker_tasks.infra.errors import InvalidInput
 from worker_tasks.infra.settings import settings
-from worker_tasks.joins.preflight.sampling import Field, Look, collections_of, look_at
-from worker_tasks.joins.preflight.suggestions import LeftField, Suggestion, suggest
+from worker_tasks.joins.preflight.sampling import CollectionSample, Field, collections_of, sample_collection
+from worker_tasks.joins.preflight.suggestions import LeftField, Suggestion, suggest_keys
 from worker_tasks.joins.spec.bson_types import words_of
 from worker_tasks.joins.spec.value_types import value_type
 
@@ -22,11 +22,11 @@ MAX_TICKED = 60
 
 
 @dataclass(frozen=True)
-class JoinSurroundings:
+class JoinContext:
     """Around one join: what its left keys can be, what the other collection looks like, which pairs are likely."""
 
     left: list[LeftField]
-    look: Look | None
+    look: CollectionSample | None
     suggestions: list[Suggestion]
     default_name: str
 
@@ -35,16 +35,16 @@ class JoinSurroundings:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class BuilderContext:
     """Around the whole draft."""
 
     databases: list[str]
     collections: dict[str, int | None] = field(default_factory=dict)
-    look: Look | None = None
-    joins: list[JoinSurroundings] = field(default_factory=list)
+    look: CollectionSample | None = None
+    joins: list[JoinContext] = field(default_factory=list)
 
 
-def look_around(draft: Draft) -> Surroundings:
+def load_context(draft: Draft) -> BuilderContext:
     """Looks at what the draft names, and fills in what follows from it.
 
     Raises:
@@ -65,7 +65,7 @@ def look_around(draft: Draft) -> Surroundings:
     options = {name: _with_count(name, count) for name, count in collections.items()}
     for part in [draft, *draft.join_forms]:
         part.source.choices = _options("Choose a collection", options, part.source.data)
-    look = look_at(database, draft.source.data) if draft.source.data in collections else None
+    look = sample_collection(database, draft.source.data) if draft.source.data in collections else None
     left = [LeftField(each.path, draft.source.data, each) for each in look.fields] if look else []
     fields = list(left)
     joins = []
@@ -76,16 +76,16 @@ def look_around(draft: Draft) -> Surroundings:
             left += [LeftField(f"{name}.{each.path}", form.source.data, each) for each in other.fields]
     brought = [draft.name_of(number) for number, form in enumerate(draft.join_forms) if form.embeds]
     draft.fields.choices = _ticked(fields, [*filter(None, brought), *(draft.fields.data or [])])
-    return Surroundings(databases, collections, look, joins)
+    return BuilderContext(databases, collections, look, joins)
 
 
-def _without_collections(draft: Draft, first: str) -> Surroundings:
+def _without_collections(draft: Draft, first: str) -> BuilderContext:
     for part in [draft, *draft.join_forms]:
         part.source.choices = _options(first, {}, part.source.data)
-    return nothing_around(draft)
+    return empty_context(draft)
 
 
-def without_servers(draft: Draft) -> Surroundings:
+def without_servers(draft: Draft) -> BuilderContext:
     """Keeps every choice selectable when no server can be asked."""
     databases = {name: name for name in settings().open_databases}
     draft.database.choices = _options("Choose a database", dict(sorted(databases.items())), draft.database.data)
@@ -96,30 +96,30 @@ def without_servers(draft: Draft) -> Surroundings:
         for rows in (part.filters, part.sort):
             if not rows.entries:
                 rows.append_entry()
-    return nothing_around(draft)
+    return empty_context(draft)
 
 
-def nothing_around(draft: Draft) -> Surroundings:
+def empty_context(draft: Draft) -> BuilderContext:
     """What is shown where no collection can be looked at."""
     numbers = range(len(draft.join_forms))
-    joins = [JoinSurroundings([], None, [], draft.default_name(number)) for number in numbers]
-    return Surroundings(sorted(settings().open_databases), joins=joins)
+    joins = [JoinContext([], None, [], draft.default_name(number)) for number in numbers]
+    return BuilderContext(sorted(settings().open_databases), joins=joins)
 
 
 def _around_join(
     draft: Draft, number: int, form: Any, left: list[LeftField], collections: dict[str, int | None]
-) -> JoinSurroundings:
+) -> JoinContext:
     default_name = draft.default_name(number)
     if form.source.data not in collections:
-        return JoinSurroundings(left, None, [], default_name)
+        return JoinContext(left, None, [], default_name)
     database, other = draft.database.data, form.source.data
-    look = look_at(database, other)
+    look = sample_collection(database, other)
     form.fields.choices = _ticked([LeftField(each.path, other, each) for each in look.fields], form.fields.data)
-    suggestions = suggest(database, left, other) if left else []
+    suggestions = suggest_keys(database, left, other) if left else []
     rows = [entry.form for entry in form.on.entries]
     if suggestions and not any(row.local.data or row.foreign.data for row in rows):
         use(form, [(pair.local, pair.foreign, pair.cast) for pair in suggestions[0].pairs])
-    return JoinSurroundings(left, look, suggestions, default_name)
+    return JoinContext(left, look, suggestions, default_name)
 
 
 def _options(first: str, options: dict[str, str], chosen: str | None) -> list[SelectChoice]:
@@ -200,7 +200,7 @@ def field_words(found: Field | None) -> str:
     words = " or ".join(kinds[:2]) or "always empty"
     if found.filled == 1:
         return words
-    return f"{words}, {share(found.filled)} filled"
+    return f"{words}, {format_share(found.filled)} filled"
 
 
 def anchor_of(action: str) -> str:

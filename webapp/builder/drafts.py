@@ -12,7 +12,7 @@ from wtforms.fields.choices import SelectChoice
 from wtforms.widgets import CheckboxInput, ListWidget
 
 from webapp.builder.field_errors import FieldErrors
-from webapp.builder.filter_rows import Reader, rows_of
+from webapp.builder.filter_rows import FilterFormParser, filter_rows
 from webapp.presenters.join_text import DIRECTION_WORDS, KIND_WORDS, SHAPE_WORDS
 from webapp.support.forms import TaskForm
 from worker_tasks.joins.spec import casts, kinds, operators
@@ -43,7 +43,7 @@ DIRECTIONS = [SelectChoice(str(way), words) for way, words in DIRECTION_WORDS.it
 SEE_MARKED = "Something is not right yet: see what is marked."
 
 
-class Unfinished(Exception):
+class DraftIncomplete(Exception):
     """The draft is not a join yet. The message names the next step; ``errors`` has the messages for each field."""
 
     def __init__(self, message: str, errors: FieldErrors | None = None):
@@ -180,8 +180,8 @@ class Draft(TaskForm):
             Unfinished: something is missing, or wrong with a field.
         """
         if step := self.next_step():
-            raise Unfinished(step)
-        reader = Reader(type_of, with_parameters=with_parameters)
+            raise DraftIncomplete(step)
+        reader = FilterFormParser(type_of, with_parameters=with_parameters)
         join = {
             "database": self.database.data,
             "from": self.source.data,
@@ -192,10 +192,10 @@ class Draft(TaskForm):
             "limit": reader.limit(self),
         }
         if reader.errors:
-            raise Unfinished(SEE_MARKED, reader.errors)
+            raise DraftIncomplete(SEE_MARKED, reader.errors)
         return {name: value for name, value in join.items() if value not in (None, [], {})}
 
-    def _asked_join(self, number: int, reader: Reader) -> dict[str, Any]:
+    def _asked_join(self, number: int, reader: FilterFormParser) -> dict[str, Any]:
         form = self.join_forms[number]
         on = [{name: value for name, value in entry.data.items() if value} for entry in form.on.entries]
         join = {
@@ -298,7 +298,7 @@ def _is_blank(form: Any) -> bool:
     return "key" in form and not form.value.data
 
 
-def from_join(spec: JoinSpec) -> MultiDict[str, str]:
+def draft_fields(spec: JoinSpec) -> MultiDict[str, str]:
     """A join as the builder's form would write it."""
     return as_written(spec.canonical())
 
@@ -319,7 +319,7 @@ def as_written(join: dict[str, Any]) -> MultiDict[str, str]:
 
 def _side(side: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     yield f"{prefix}source", side["from"]
-    rows, raw = rows_of(side.get("match", {}))
+    rows, raw = filter_rows(side.get("match", {}))
     for place, row in enumerate(rows):
         yield from ((f"{prefix}filters-{place}-{name}", value) for name, value in row.items())
     if raw:

@@ -12,7 +12,7 @@ from worker_tasks.joins.spec.value_types import BY_WRAPPER, TEXT, TypeOf, value_
 PARAMETER = re.compile(rf"\{{({parameters.NAME})\}}")
 
 
-class Reader:
+class FilterFormParser:
     """Parses one side of a join without changing the form; collects ``errors`` by field name."""
 
     def __init__(self, type_of: TypeOf, *, with_parameters: bool):
@@ -95,7 +95,7 @@ def _open_condition(operator: FilterOperator, name: str, type_: str | None) -> A
     return {"$regex": parameter | {"type": TEXT.name} | prefix}
 
 
-def rows_of(match: dict[str, Any]) -> tuple[list[dict[str, str]], dict[str, Any]]:
+def filter_rows(match: dict[str, Any]) -> tuple[list[dict[str, str]], dict[str, Any]]:
     """A filter as rows, and what rows can not say."""
     rows: list[dict[str, str]] = []
     raw: dict[str, Any] = {}

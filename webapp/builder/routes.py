@@ -5,13 +5,12 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from celery import Task
 from flask import Blueprint, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import MultiDict
 
 from webapp.builder import context, field_errors, saved
-from webapp.builder.drafts import SEE_MARKED, Draft, Unfinished, from_join
+from webapp.builder.drafts import SEE_MARKED, Draft, DraftIncomplete, draft_fields
 from webapp.support import access
 from webapp.support.bodies import json_argument
 from webapp.support.errors import service_unavailable
@@ -49,7 +48,7 @@ def ask() -> ResponseReturnValue:
         return redirect(f"{url_for('.ask')}?{address}")
     try:
         with servers_needed():
-            around = context.look_around(draft)
+            around = context.load_context(draft)
             outcome = _outcome(draft)
             return _builder(draft, around, _checked(draft, outcome) if "check" in request.args else None)
     except ServiceUnavailable as error:
@@ -59,7 +58,7 @@ def ask() -> ResponseReturnValue:
 def _written() -> MultiDict[str, str]:
     """The query parameters as form data, with the join that they say or name, and the others such as the note."""
     if "join" in request.args:
-        written = from_join(submission.read_join(json_argument("join")))
+        written = draft_fields(submission.read_join(json_argument("join")))
     elif "saved" in request.args:
         written = saved.written(request.args["saved"])
     else:
@@ -89,7 +88,7 @@ def _pressed(draft: Draft, action: str) -> ResponseReturnValue:
     if action == "save":
         return _save(draft)
     context.apply(draft, action)
-    around = context.look_around(draft)
+    around = context.load_context(draft)
     _outcome(draft)
     address = draft.address()
     if request.headers.get("HX-Request"):
@@ -109,12 +108,12 @@ def _run(draft: Draft) -> ResponseReturnValue:
     try:
         spec = _read(draft)
         if not draft.validate():
-            raise Unfinished(SEE_MARKED)
+            raise DraftIncomplete(SEE_MARKED)
         # Already there, most often: the page asks for the checks as soon as there is something to check.
-        if checks.kept(spec.fingerprint) is None:
-            checks.check(spec)
+        if checks.kept_checks(spec.fingerprint) is None:
+            checks.check_join(spec)
         task_id = submission.submit_join(spec, metadata=draft.collected_metadata())
-    except Unfinished as unfinished:
+    except DraftIncomplete as unfinished:
         return _refused(draft, unfinished)
     return redirect(url_for("status.task_page", task_id=task_id), 303)
 
@@ -122,22 +121,22 @@ def _run(draft: Draft) -> ResponseReturnValue:
 def _save(draft: Draft) -> ResponseReturnValue:
     try:
         saved_id = saved.save(_read_open(draft).join, request.form)
-    except Unfinished as unfinished:
+    except DraftIncomplete as unfinished:
         return _refused(draft, unfinished)
     return redirect(url_for("saved.saved_join", saved_id=saved_id), 303)
 
 
-def _refused(draft: Draft, unfinished: Unfinished) -> ResponseReturnValue:
+def _refused(draft: Draft, unfinished: DraftIncomplete) -> ResponseReturnValue:
     """The form with its errors."""
     field_errors.show(draft, unfinished.errors)
-    return _builder(draft, context.look_around(draft), trouble=str(unfinished)), 422
+    return _builder(draft, context.load_context(draft), trouble=str(unfinished)), 422
 
 
-def _outcome(draft: Draft) -> OpenJoin | Unfinished:
+def _outcome(draft: Draft) -> OpenJoin | DraftIncomplete:
     """The draft as a join, or the reason it is none; shows the errors."""
     try:
         return _read_open(draft)
-    except Unfinished as unfinished:
+    except DraftIncomplete as unfinished:
         field_errors.show(draft, unfinished.errors)
         return unfinished
 
@@ -169,7 +168,7 @@ def _errors_placed(draft: Draft) -> Iterator[None]:
     try:
         yield
     except InvalidInput as error:
-        raise Unfinished(SEE_MARKED, field_errors.placed(draft, error.errors)) from None
+        raise DraftIncomplete(SEE_MARKED, field_errors.placed(draft, error.errors)) from None
 
 
 @blueprint.post("/checks")
@@ -184,9 +183,9 @@ def check() -> ResponseReturnValue:
     return response
 
 
-def _checked(draft: Draft, outcome: OpenJoin | Unfinished) -> dict[str, Any]:
+def _checked(draft: Draft, outcome: OpenJoin | DraftIncomplete) -> dict[str, Any]:
     """What the checks say of a draft, for the template."""
-    if isinstance(outcome, Unfinished):
+    if isinstance(outcome, DraftIncomplete):
         return {"checks": None, "next_step": str(outcome), "errors": outcome.messages}
     if open_values := parameters.find(outcome.join):
         names = " and ".join(dict.fromkeys(f"{{{each.name}}}" for each in open_values))
@@ -194,7 +193,7 @@ def _checked(draft: Draft, outcome: OpenJoin | Unfinished) -> dict[str, Any]:
         return {"checks": None, "next_step": step, "errors": []}
     spec = outcome.example
     return {
-        "checks": checks.kept(spec.fingerprint) or checks.check(spec).to_document(),
+        "checks": checks.kept_checks(spec.fingerprint) or checks.check_join(spec).to_document(),
         "join": spec.canonical(),
         "metadata": draft.collected_metadata(),
         "result_ttl": retention.time_to_live(),
@@ -202,7 +201,7 @@ def _checked(draft: Draft, outcome: OpenJoin | Unfinished) -> dict[str, Any]:
 
 
 def _builder(
-    draft: Draft, around: context.Surroundings, checked: dict[str, Any] | None = None, trouble: str | None = None
+    draft: Draft, around: context.BuilderContext, checked: dict[str, Any] | None = None, trouble: str | None = None
 ) -> str:
     shown = _surrounded(draft, around)
     return render_template(
@@ -220,11 +219,11 @@ def _as_typed(
     return service_unavailable(error, page)
 
 
-def _surrounded(draft: Draft, around: context.Surroundings) -> dict[str, Any]:
+def _surrounded(draft: Draft, around: context.BuilderContext) -> dict[str, Any]:
     return _shown(draft.with_blank_rows(), around, access.metadata_keys_for(access.viewer()))
 
 
-def _shown(draft: Draft, around: context.Surroundings, metadata_keys: list[str]) -> dict[str, Any]:
+def _shown(draft: Draft, around: context.BuilderContext, metadata_keys: list[str]) -> dict[str, Any]:
     return {
         "draft": draft,
         "around": around,
@@ -257,7 +256,7 @@ def start_practice() -> ResponseReturnValue:
     return _submit("joins/practice.html", form, long_running_task, form.task_input.data)
 
 
-def _submit(template: str, form: TaskForm, task: Task, *args: Any) -> ResponseReturnValue:
+def _submit(template: str, form: TaskForm, task: Any, *args: Any) -> ResponseReturnValue:
     """Submits what the form asks for, or shows the form again with what was typed and what is wrong."""
     if form.adds_row(request.form.get("do", "")):
         return _page(template, form)

@@ -8,7 +8,7 @@ from flask import Blueprint, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import MultiDict
 
-from webapp.builder.drafts import SEE_MARKED, Draft, Unfinished, as_written
+from webapp.builder.drafts import SEE_MARKED, Draft, DraftIncomplete, as_written
 from webapp.builder.samples import READY
 from webapp.presenters.task_text import SAVED_JOIN
 from webapp.support.errors import service_unavailable
@@ -56,11 +56,11 @@ def save(join: Document, given: Mapping[str, str]) -> str:
     """
     name, description = given.get("saved_name", "").strip(), given.get("saved_description", "").strip()
     if not name or len(name) > MAX_NAME_LENGTH:
-        raise Unfinished(f"Give the saved join a name of at most {MAX_NAME_LENGTH} characters.")
+        raise DraftIncomplete(f"Give the saved join a name of at most {MAX_NAME_LENGTH} characters.")
     if len(description) > MAX_DESCRIPTION_LENGTH:
-        raise Unfinished(f"A description has at most {MAX_DESCRIPTION_LENGTH:,} characters.")
+        raise DraftIncomplete(f"A description has at most {MAX_DESCRIPTION_LENGTH:,} characters.")
     if not Draft(as_written(join)).address():
-        raise Unfinished("This join is too long to be saved.")
+        raise DraftIncomplete("This join is too long to be saved.")
     return saved_joins.save(name, description, join)
 
 
@@ -110,9 +110,9 @@ def _run(saved: Document, form: SavedJoinForm, given: dict[str, str]) -> Respons
     try:
         spec = _filled(join, given)
         if not form.validate():
-            raise Unfinished(SEE_MARKED)
+            raise DraftIncomplete(SEE_MARKED)
         task_id = submit_join(admit(spec), metadata=form.collected_metadata() | {SAVED_JOIN: saved["name"]})
-    except (Unfinished, InvalidInput) as error:
+    except (DraftIncomplete, InvalidInput) as error:
         return _page(saved, join, form, given, error), 422
     return redirect(url_for("status.task_page", task_id=task_id), 303)
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from webapp.presenters.join_text import cast_name
-from webapp.presenters.value_text import Document, about, about_size, counted, has_lists, seconds
+from webapp.presenters.value_text import Document, counted, format_about, format_about_size, format_seconds, has_lists
 
 #: What a screen reader says of a finding, where others see its mark.
 LEVEL_WORDS = {"good": "Good:", "note": "Note:", "warning": "Warning:", "stop": "Wrong:"}
@@ -15,7 +15,7 @@ def level_word(level: str) -> str:
 
 def expected_lines(expected: Document) -> list[tuple[str, str]]:
     """The rows, bytes and seconds that are expected, line by line."""
-    lines = (("Rows", "rows", about), ("Size", "bytes", about_size), ("Takes", "seconds", seconds))
+    lines = (("Rows", "rows", format_about), ("Size", "bytes", format_about_size), ("Takes", "seconds", format_seconds))
     return [(label, _about(expected[name], words)) for label, name, words in lines]
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import humanize
 
-from webapp.presenters.value_text import exactly_iso, share
+from webapp.presenters.value_text import format_iso_instant, format_share
 from worker_tasks.analysis.column_types import ColumnKind
 from worker_tasks.analysis.profiles import Column
 
@@ -69,7 +69,7 @@ def is_telling(column: Column) -> bool:
     return bool(column.top) and column.top[0][1] >= LEAST * column.filled
 
 
-def others_words(column: Column) -> str:
+def describe_others(column: Column) -> str:
     """What is left of the values that are not named."""
     if column.distinct is None or column.distinct <= len(column.top):
         return ""
@@ -86,17 +86,21 @@ def fullness(column: Column) -> float:
 def shape_words(column: Column) -> str:
     """What stands under the picture of a column."""
     full = fullness(column)
-    return short_words(column) if full >= 1 else f"{short_words(column)}, {share(full)} filled"
+    return (
+        describe_column_briefly(column)
+        if full >= 1
+        else f"{describe_column_briefly(column)}, {format_share(full)} filled"
+    )
 
 
 def kind_and_values(column: Column) -> str:
     """``whole numbers, 12 values``."""
-    return ", ".join(filter(None, [values_said(column), distinct_words(column)]))
+    return ", ".join(filter(None, [describe_values(column), describe_distinct(column)]))
 
 
 def range_sentence(column: Column) -> str:
     """From where to where the values of a column reach."""
-    least, middle, most = (value_words(column, value) for value in (column.least, column.middle, column.most))
+    least, middle, most = (format_value(column, value) for value in (column.least, column.middle, column.most))
     if column.least == column.most:
         return f"All are {least}."
     return f"From {least} to {most}, half of them up to {middle}."
@@ -107,14 +111,14 @@ def can_be_looked_for(column: Column, value: str) -> bool:
     return not column.type.is_json and len(value) < MAX_LOOKED_FOR
 
 
-def filled_words(column: Column) -> str:
+def describe_filled(column: Column) -> str:
     """``100 %``, or what is not there: ``83 % filled, 12 null, 3 missing``."""
     lacks = [(column.nulls, "null"), (column.missing, "missing"), (column.empty, "empty")]
     lacking = "".join(f", {humanize.intcomma(count)} {word}" for count, word in lacks if count)
-    return f"{share(fullness(column))} filled{lacking}"
+    return f"{format_share(fullness(column))} filled{lacking}"
 
 
-def distinct_words(column: Column) -> str:
+def describe_distinct(column: Column) -> str:
     if column.distinct is None:
         return ""
     if column.is_unique and column.filled > 1:
@@ -132,29 +136,29 @@ def _short(value: str | None) -> str:
         return f"{text[:SHORT]}…"
 
 
-def told(column: Column) -> str:
+def describe_column(column: Column) -> str:
     """What the picture of a column shows, in a sentence."""
     if column.bins:
         most = max(column.bins, key=lambda each: each.count)
         where = _from_to(column, most.low, most.high)
-        part = share(most.count / max(column.filled, 1))
-        half = f" half of them up to {value_words(column, column.middle)};" if column.middle is not None else ""
+        part = format_share(most.count / max(column.filled, 1))
+        half = f" half of them up to {format_value(column, column.middle)};" if column.middle is not None else ""
         return (
-            f"From {value_words(column, column.least)} to {value_words(column, column.most)};{half} "
+            f"From {format_value(column, column.least)} to {format_value(column, column.most)};{half} "
             f"the fullest of {len(column.bins)} equal ranges is {where} with {part}."
         )
     if column.top:
         value, count = column.top[0]
-        return f"Most often {value_words(column, value)}: {share(count / max(column.filled, 1))}."
+        return f"Most often {format_value(column, value)}: {format_share(count / max(column.filled, 1))}."
     return ""
 
 
 def _from_to(column: Column, low: str, high: str) -> str:
-    return value_words(column, low) if low == high else f"{value_words(column, low)} to {value_words(column, high)}"
+    return format_value(column, low) if low == high else f"{format_value(column, low)} to {format_value(column, high)}"
 
 
 def _share_true(column: Column) -> str:
-    return f"{share(dict(column.top).get('true', 0) / column.filled)} true"
+    return f"{format_share(dict(column.top).get('true', 0) / column.filled)} true"
 
 
 def _lengths(column: Column) -> str:
@@ -199,7 +203,7 @@ KINDS = {
     ColumnKind.INTEGER: KindWords("whole numbers", value=_whole_number),
     ColumnKind.NUMBER: KindWords("numbers"),
     ColumnKind.DECIMAL: KindWords("exact decimals"),
-    ColumnKind.DATE: KindWords("instants", short=_days, value=exactly_iso),
+    ColumnKind.DATE: KindWords("instants", short=_days, value=format_iso_instant),
     ColumnKind.ID: KindWords("ids"),
     ColumnKind.TEXT: KindWords("text"),
     ColumnKind.LIST: KindWords("lists", short=_lengths),
@@ -209,19 +213,19 @@ KINDS = {
 }
 
 
-def values_said(column: Column) -> str:
+def describe_values(column: Column) -> str:
     """What the values of a column are."""
     return KINDS[column.kind].label
 
 
-def short_words(column: Column) -> str:
+def describe_column_briefly(column: Column) -> str:
     """A column in a few words: how far it reaches, or how many values it has."""
     if column.filled == 0:
         return "empty"
     words = KINDS[column.kind]
-    return words.short(column) or distinct_words(column) or words.label
+    return words.short(column) or describe_distinct(column) or words.label
 
 
-def value_words(column: Column, value: str | None) -> str:
+def format_value(column: Column, value: str | None) -> str:
     """A value of a column's figures as a person reads it."""
     return "nothing" if value is None else KINDS[column.kind].value(value)

@@ -27,7 +27,7 @@ SHAPE_WORDS = {
 }
 
 
-def join_sentence(join: Document) -> str:
+def describe_join(join: Document) -> str:
     """A JoinSpec in a few words."""
     words, with_them = join["from"], []
     for each in join["joins"]:
@@ -49,7 +49,7 @@ def repeats_rows(join: Document) -> bool:
     return shape is not None and shape.repeats_rows
 
 
-def join_lines(join: Document) -> list[tuple[str, str]]:
+def describe_join_lines(join: Document) -> list[tuple[str, str]]:
     """A JoinSpec in words, line by line."""
     lines = [("From", f"{join['database']}.{join['from']}")]
     lines += _side_lines(join)
@@ -93,7 +93,7 @@ def kind_traits(kind: str) -> JoinKind:
     return KINDS[kind]
 
 
-def kind_words(kind: str, left: str, other: str) -> str:
+def describe_kind(kind: str, left: str, other: str) -> str:
     """A kind of join, said with the names of its collections."""
     words = KIND_WORDS[kind].format(left=left or "the left side", other=other or "the other side")
     return words[0].upper() + words[1:]

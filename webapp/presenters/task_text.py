@@ -6,11 +6,20 @@ from datetime import datetime
 from typing import Any
 
 import humanize
-from celery import states
 
-from webapp.presenters.join_text import join_sentence, repeats_rows
-from webapp.presenters.value_text import Document, about, about_size, duration, exactly, seconds, share, size
+from webapp.presenters.join_text import describe_join, repeats_rows
+from webapp.presenters.value_text import (
+    Document,
+    format_about,
+    format_about_size,
+    format_duration,
+    format_instant,
+    format_seconds,
+    format_share,
+    format_size,
+)
 from worker_tasks.infra.errors import InvalidInput
+from worker_tasks.records import states
 from worker_tasks.records.ledger import FINAL_STATES
 from worker_tasks.records.live import Progress
 from worker_tasks.records.metadata import text_of
@@ -61,7 +70,7 @@ FATE_WORDS = {
 }
 
 
-def state_words(status: str) -> StateWords:
+def describe_state(status: str) -> StateWords:
     return STATE_WORDS.get(status, StateWords(status, status.capitalize(), ""))
 
 
@@ -77,7 +86,7 @@ def stored_state(name: str) -> str:
     raise InvalidInput({"status": f"must be one of {', '.join(words.name for words in STATE_WORDS.values())}."})
 
 
-def sentence(task: Document) -> str:
+def describe_task(task: Document) -> str:
     """What was asked, in a few words."""
     asked = next(iter([*task["args"], *task["kwargs"].values()]), "")
     asked = asked if isinstance(asked, str) else json.dumps(asked, default=str)
@@ -85,7 +94,7 @@ def sentence(task: Document) -> str:
         return f"Orders of user {asked}"
     if task.get("join"):
         saved = task["metadata"].get(SAVED_JOIN)
-        return saved if isinstance(saved, str) and saved else join_sentence(task["join"])
+        return saved if isinstance(saved, str) and saved else describe_join(task["join"])
     if task["name"] == "worker_tasks.tasks.long_running_task":
         return f"Practice task: {asked}"
     return task["name"] or "A task of unknown name"
@@ -131,7 +140,7 @@ def status_line(task: Document) -> str:
         return f"{humanize.intcomma(count)} {'row' if count == 1 else 'rows'} joined."
     if task["status"] == states.FAILURE:
         return returned(task)["message"]
-    return state_words(task["status"]).sentence
+    return describe_state(task["status"]).sentence
 
 
 def poll_seconds(task: Document, now: datetime) -> int:
@@ -144,7 +153,7 @@ def is_final(task: Document) -> bool:
     return task["status"] in FINAL_STATES
 
 
-def waiting_words(before: int, usual_seconds: float | None, slots: int) -> str:
+def describe_waiting(before: int, usual_seconds: float | None, slots: int) -> str:
     """Where a waiting task is in its queue, and about when it will be begun."""
     if slots == 0:
         return "No worker is there just now; it begins as soon as one is."
@@ -153,18 +162,18 @@ def waiting_words(before: int, usual_seconds: float | None, slots: int) -> str:
     place = f"{humanize.intcomma(before)} {'task is' if before == 1 else 'tasks are'} before it"
     if usual_seconds is None:
         return f"{place}."
-    return f"{place}: it should begin in about {seconds(before * usual_seconds / slots)}."
+    return f"{place}: it should begin in about {format_seconds(before * usual_seconds / slots)}."
 
 
-def pace(progress: Progress) -> str:
+def describe_pace(progress: Progress) -> str:
     """``, 12,000 rows a second, 3.2 MB, 4 s left``: what is known of it, behind how far it is."""
     words = []
     if progress.rate:
         words.append(f"{humanize.intcomma(round(progress.rate))} {progress.unit} a second")
     if progress.size:
-        words.append(size(progress.size))
+        words.append(format_size(progress.size))
     if progress.seconds_left:
-        words.append(f"{seconds(progress.seconds_left)} left")
+        words.append(f"{format_seconds(progress.seconds_left)} left")
     return "".join(f", {each}" for each in words)
 
 
@@ -172,16 +181,16 @@ def progress_words(progress: Progress) -> str:
     """``4,000 of 12,000 rows, 33 %`` and its pace; where the end is unknown, how far it has come."""
     done = f"{progress.done:,}"
     if progress.total:
-        return f"{done} of {progress.total:,} {progress.unit}, {percent(progress)} %{pace(progress)}"
-    return f"{done} {progress.unit} so far{pace(progress)}"
+        return f"{done} of {progress.total:,} {progress.unit}, {percent(progress)} %{describe_pace(progress)}"
+    return f"{done} {progress.unit} so far{describe_pace(progress)}"
 
 
 def page_title(task: Document, progress: Progress | None) -> str:
     """What the tab says: the state first, because a tab is narrow."""
-    label = state_words(task["status"]).label
+    label = describe_state(task["status"]).label
     if progress is not None and progress.total and not is_final(task):
         label = f"{percent(progress)} %"
-    return f"{label} · {sentence(task)} · Dovetail"
+    return f"{label} · {describe_task(task)} · Dovetail"
 
 
 #: The icon of the tab, by the state.
@@ -201,8 +210,8 @@ def cancel_receipt(task: Document) -> list[tuple[str, str]]:
     """What became of a cancelled task, line by line."""
     if task["status"] != states.REVOKED or not task.get("cancel_requested_at"):
         return []
-    lines = [("Asked", exactly(task["cancel_requested_at"]))]
-    lines.append(("Stopped", f"after {duration(task['date_done'] - task['cancel_requested_at'])}"))
+    lines = [("Asked", format_instant(task["cancel_requested_at"]))]
+    lines.append(("Stopped", f"after {format_duration(task['date_done'] - task['cancel_requested_at'])}"))
     if task["attempt"] == 0:
         lines.append(("Left running in MongoDB", "nothing: it had not begun"))
     elif task.get("left_in_mongodb") is not None:
@@ -217,18 +226,18 @@ def cancel_receipt(task: Document) -> list[tuple[str, str]]:
     return lines
 
 
-def what_came(task: Document) -> list[Document]:
+def actual_vs_expected(task: Document) -> list[Document]:
     """What a finished join brought: label, what came, what was expected."""
     outcome = join_outcome(task)
     if outcome is None:
         return []
     expected = (task.get("checks") or {}).get("expected") or {}
-    lines = [_came("Rows", outcome[1], expected.get("rows"), humanize.intcomma, about)]
+    lines = [_came("Rows", outcome[1], expected.get("rows"), humanize.intcomma, format_about)]
     if task.get("result_bytes") is not None:
-        lines.append(_came("Size", task["result_bytes"], expected.get("bytes"), size, about_size))
+        lines.append(_came("Size", task["result_bytes"], expected.get("bytes"), format_size, format_about_size))
     if task["started_at"] is not None and task["date_done"] is not None:
         took = (task["date_done"] - task["started_at"]).total_seconds()
-        lines.append(_came("Time", took, expected.get("seconds"), seconds, seconds))
+        lines.append(_came("Time", took, expected.get("seconds"), format_seconds, format_seconds))
     lines += _matched(task, outcome[1], expected.get("rates") or [])
     if task["worker"]:
         lines.append({"label": "Worker", "came": task["worker"], "expected": ""})
@@ -259,8 +268,8 @@ def _matched(task: Document, rows: int, rates: list[float | None]) -> list[Docum
             came = f"{humanize.intcomma(unmatched)} found none"
             lines.append({"label": f"Match in {join['from']}", "came": came, "expected": ""})
             continue
-        came = f"{share(1 - unmatched / rows)}; {humanize.intcomma(unmatched)} rows found none"
-        expected = "" if rate is None else f"about {share(rate)}"
+        came = f"{format_share(1 - unmatched / rows)}; {humanize.intcomma(unmatched)} rows found none"
+        expected = "" if rate is None else f"about {format_share(rate)}"
         lines.append({"label": f"Match in {join['from']}", "came": came, "expected": expected})
     return lines
 
@@ -278,7 +287,7 @@ def took_words(task: Document) -> str:
     """How long a finished task has run; empty for any other."""
     if task["started_at"] is None or task["date_done"] is None:
         return ""
-    return duration(task["date_done"] - task["started_at"])
+    return format_duration(task["date_done"] - task["started_at"])
 
 
 def percent(progress: Progress) -> int:
@@ -297,10 +306,10 @@ def timeline(task: Document) -> list[Document]:
     for event in task["timeline"]:
         entries.append(
             {
-                "label": state_words(event["status"]).label,
+                "label": describe_state(event["status"]).label,
                 "note": event["note"],
                 "at": event["at"],
-                "when": f"after {duration(event['at'] - first)}" if entries else exactly(event["at"]),
+                "when": f"after {format_duration(event['at'] - first)}" if entries else format_instant(event["at"]),
             }
         )
     return entries
@@ -313,12 +322,12 @@ INTERNAL = ("leads", "version", "revision", "labels")
 def as_json(task: Document) -> Document:
     """The task document for programs: instants as ISO 8601, the state as shown, the result decoded."""
     shown = {field: value.isoformat() if isinstance(value, datetime) else value for field, value in task.items()}
-    shown["status"] = state_words(task["status"]).name
+    shown["status"] = describe_state(task["status"]).name
     shown["result"] = returned(task)
     for field in INTERNAL:
         shown.pop(field, None)
     shown["timeline"] = [
-        {**event, "at": event["at"].isoformat(), "status": state_words(event["status"]).name}
+        {**event, "at": event["at"].isoformat(), "status": describe_state(event["status"]).name}
         for event in task["timeline"]
     ]
     return shown

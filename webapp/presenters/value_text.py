@@ -38,7 +38,7 @@ def bson_value(value: Any) -> Any:
     if isinstance(value, dict) and len(value) == 1:
         (kind, inner), *_ = value.items()
         if kind == "$date" and isinstance(inner, str):
-            return exactly_iso(inner)
+            return format_iso_instant(inner)
         if kind in {"$oid", "$numberDecimal", "$numberDouble", "$numberLong"}:
             return inner
     return value
@@ -84,7 +84,7 @@ def at_column(document: Document, column: str) -> tuple[bool, Any]:
     return False, None
 
 
-def ago(instant: datetime) -> str:
+def format_ago(instant: datetime) -> str:
     """``2 minutes ago`` or ``in 4 minutes``."""
     span = datetime.now(UTC) - instant
     words = humanize.naturaldelta(span)
@@ -93,7 +93,7 @@ def ago(instant: datetime) -> str:
     return f"{words} ago" if span > timedelta() else f"in {words}"
 
 
-def exactly_iso(text: str) -> str:
+def format_iso_instant(text: str) -> str:
     """An instant of ISO 8601 in UTC: ``2026-11-20 22:15:03 UTC``."""
     return text.replace("T", " ").replace("Z", " UTC")
 
@@ -105,12 +105,12 @@ def instant_of(value: Any) -> str | None:
     return None
 
 
-def exactly(instant: datetime) -> str:
+def format_instant(instant: datetime) -> str:
     """``2026-11-20 22:15:03 UTC``."""
     return instant.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def duration(span: timedelta) -> str:
+def format_duration(span: timedelta) -> str:
     """``42 ms``, ``3.2 s``, ``1 minute and 5 seconds``."""
     seconds = span.total_seconds()
     if seconds < 1:
@@ -140,26 +140,26 @@ def place(row: int) -> int:
     return row + 1
 
 
-def seconds(number: float) -> str:
-    return duration(timedelta(seconds=number))
+def format_seconds(number: float) -> str:
+    return format_duration(timedelta(seconds=number))
 
 
-def size(number_of_bytes: int) -> str:
+def format_size(number_of_bytes: int) -> str:
     return humanize.naturalsize(number_of_bytes, binary=True)
 
 
-def about_size(number_of_bytes: int) -> str:
+def format_about_size(number_of_bytes: int) -> str:
     """A size that was estimated: ``230 KiB``, ``1.2 GiB``."""
-    number, _, unit = size(number_of_bytes).partition(" ")
+    number, _, unit = format_size(number_of_bytes).partition(" ")
     return f"{float(number):.0f} {unit}" if float(number) >= 10 else f"{number} {unit}"  # noqa: PLR2004 - two figures
 
 
-def share(part: float) -> str:
+def format_share(part: float) -> str:
     """``83 %``; never 0 or 100 for what is only nearly so."""
-    return findings.percent(part)
+    return findings.format_percent(part)
 
 
-def about(number: int) -> str:
+def format_about(number: int) -> str:
     """A number that was estimated, to two figures: ``340,000``."""
     digits = len(str(number))
     return humanize.intcomma(round(number, 2 - digits) if digits > 2 else number)  # noqa: PLR2004 - figures

@@ -8,14 +8,14 @@ from flask import Blueprint, make_response, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
 from webapp.presenters import task_text, value_text
-from webapp.presenters.join_text import join_lines
+from webapp.presenters.join_text import describe_join_lines
 from webapp.results import result_request
 from webapp.support import access
 from webapp.support.paging import number_or_last
 from worker_tasks.analysis import artifacts, reader, result_diff
-from worker_tasks.analysis.export_selection import Excerpt
+from worker_tasks.analysis.export_selection import Selection
 from worker_tasks.analysis.reader import Row
-from worker_tasks.analysis.result_diff import Comparison, comparison_with
+from worker_tasks.analysis.result_diff import ResultDiff, diff_spec
 from worker_tasks.infra.connections import Document
 from worker_tasks.infra.errors import InvalidInput
 from worker_tasks.results import result_store
@@ -58,7 +58,7 @@ class Compared:
     under_way: bool = False
     message: str | None = None
     columns: Sequence[str] = ()
-    found: Comparison | None = None
+    found: ResultDiff | None = None
 
 
 @dataclass(frozen=True)
@@ -109,35 +109,35 @@ def compare(older: Document, newer: Document, key: list[str], seconds: float) ->
         ResultGone: one of them went away meanwhile.
         ServiceUnavailable, redis.exceptions.RedisError: Redis is away.
     """
-    before, after = result_store.of_task(older), result_store.of_task(newer)
+    before, after = result_store.find_task_result(older), result_store.find_task_result(newer)
     if before is None or after is None:
         return Compared(missing=[task for task, summary in ((older, before), (newer, after)) if summary is None])
     if before.run == after.run:
         return Compared(same_run=True)
-    looked = [result_request.look(summary, Excerpt(), seconds) for summary in (before, after)]
+    looked = [result_request.prepare_result(summary, Selection(), seconds) for summary in (before, after)]
     profiles = [each.profile for each in looked if each.profile is not None]
     if len(profiles) < len(looked):
         message = next((each.failure for each in looked if each.failure), None)
         return Compared(under_way=message is None, message=message)
-    state = artifacts.follow(after, comparison_with(before, key), seconds)
+    state = artifacts.await_artifact(after, diff_spec(before, key), seconds)
     return Compared(
         under_way=state.is_under_way,
         message=state.message,
-        columns=result_diff.common(*profiles),
-        found=Comparison.from_document(state.data) if state.is_done else None,
+        columns=result_diff.common_columns(*profiles),
+        found=ResultDiff.from_document(state.data) if state.is_done else None,
     )
 
 
-def _listed(older: Document, newer: Document, key: list[str], shown: str, found: Comparison) -> Listed:
-    before, after = result_store.of_task(older), result_store.of_task(newer)
+def _listed(older: Document, newer: Document, key: list[str], shown: str, found: ResultDiff) -> Listed:
+    before, after = result_store.find_task_result(older), result_store.find_task_result(newer)
     if before is None or after is None:
         raise ResultGone(shown)
     pages = max(1, -(-getattr(found, shown) // PAGE_ROWS))
     number = number_or_last("page", pages)
-    asked, first = comparison_with(before, key), (number - 1) * PAGE_ROWS
+    asked, first = diff_spec(before, key), (number - 1) * PAGE_ROWS
 
     def rows(summary: Summary, what: str) -> list[Row]:
-        return reader.rows_at(summary, result_diff.numbers(after, asked, what, first, PAGE_ROWS))
+        return reader.read_rows_at(summary, result_diff.diff_row_numbers(after, asked, what, first, PAGE_ROWS))
 
     if shown == "changed":
         names = list(dict.fromkeys([*found.key, *found.changes]))
@@ -159,17 +159,17 @@ def facts(older: Document, newer: Document) -> list[tuple[str, str, str]]:
 def _facts(task: Document) -> dict[str, str]:
     outcome = task_text.join_outcome(task)
     found = {
-        "Asked": value_text.exactly(task["queued_at"]),
+        "Asked": value_text.format_instant(task["queued_at"]),
         "By": task.get("requested_by") or "",
         **dict(task_text.metadata_rows(task)),
-        "State": task_text.state_words(task["status"]).label,
+        "State": task_text.describe_state(task["status"]).label,
         "Rows": "" if outcome is None else f"{outcome[1]:,}",
-        "Size": "" if task.get("result_bytes") is None else value_text.size(task["result_bytes"]),
-        "Took": value_text.duration(took) if (took := _took(task)) is not None else "",
+        "Size": "" if task.get("result_bytes") is None else value_text.format_size(task["result_bytes"]),
+        "Took": value_text.format_duration(took) if (took := _took(task)) is not None else "",
     }
     for name, count in (task.get("unmatched") or {}).items():
         found[f"Without {name}"] = f"{count:,}"
-    for label, value in join_lines(task["join"]) if task.get("join") else []:
+    for label, value in describe_join_lines(task["join"]) if task.get("join") else []:
         found[label] = f"{found[label]}; {value}" if label in found else value
     return {label: value for label, value in found.items() if value}
 

@@ -11,8 +11,8 @@ from webapp.presenters.value_text import FORMAT_WORDS, FormatWords
 from webapp.results import result_request, streaming
 from webapp.results.result_pages import read
 from worker_tasks.analysis import artifacts
-from worker_tasks.analysis.artifacts import Derivation, Derived
-from worker_tasks.analysis.export_selection import Excerpt, file_of
+from worker_tasks.analysis.artifacts import Artifact, ArtifactSpec
+from worker_tasks.analysis.export_selection import Selection, export_spec
 from worker_tasks.infra.connections import Document
 from worker_tasks.results.formats import FORMATS, Format
 from worker_tasks.results.result_store import Summary
@@ -25,7 +25,7 @@ class Offer:
     """A format: how far its file is, None where nobody asked for it; its ``size`` in bytes once that is known."""
 
     form: Format
-    state: Derived | None
+    state: Artifact | None
     size: int | None
 
     @property
@@ -33,17 +33,19 @@ class Offer:
         return FORMAT_WORDS[self.form.label]
 
 
-def _offer(task_id: str, summary: Summary, form: Format, excerpt: Excerpt, *, make: bool) -> Offer:
+def _offer(task_id: str, summary: Summary, form: Format, excerpt: Selection, *, make: bool) -> Offer:
     """What there is of a format; one that somebody waits for is asked for, so that it is begun anew if need be."""
-    if streaming.is_at_once(form, excerpt, inside=result_request.inside_asked()):
+    if streaming.is_at_once(form, excerpt, inside=result_request.wants_provenance_embedded()):
         return Offer(form, None, streaming.size_at_once(summary, form))
     file = _file(task_id, form, excerpt)
-    state = artifacts.ask(summary, file) if make else artifacts.find(summary, file)
+    state = artifacts.request_artifact(summary, file) if make else artifacts.find_artifact(summary, file)
     return Offer(form, state, state.data["size"] if state is not None and state.is_done else None)
 
 
-def _parameters(excerpt: Excerpt) -> dict[str, Any]:
-    return result_request.address_of(excerpt) | ({"inside": "yes"} if result_request.inside_asked() else {})
+def _parameters(excerpt: Selection) -> dict[str, Any]:
+    return result_request.selection_address(excerpt) | (
+        {"inside": "yes"} if result_request.wants_provenance_embedded() else {}
+    )
 
 
 @blueprint.get("")
@@ -51,8 +53,8 @@ def files_page(task_id: str) -> ResponseReturnValue:
     """Every format, with its size where it is known, and a button that has it made where it is not there."""
 
     def page(task: Document, summary: Summary) -> ResponseReturnValue:
-        excerpt = result_request.excerpt_asked()
-        looked = result_request.look(
+        excerpt = result_request.requested_selection()
+        looked = result_request.prepare_result(
             summary, excerpt, 0 if "HX-Request" in request.headers else result_request.PATIENCE
         )
         asked_for = request.args.getlist("make")
@@ -70,7 +72,7 @@ def files_page(task_id: str) -> ResponseReturnValue:
                 looked=looked,
                 offers=offers,
                 under_way=under_way,
-                inside=result_request.inside_asked(),
+                inside=result_request.wants_provenance_embedded(),
                 parameters=_parameters(excerpt),
                 asked_for=asked_for,
                 with_place=_names(has_place=True),
@@ -87,8 +89,8 @@ def _names(*, has_place: bool) -> list[str]:
     return [FORMAT_WORDS[form.label].name for form in FORMATS.values() if form.has_place is has_place]
 
 
-def _file(task_id: str, form: Format, excerpt: Excerpt) -> Derivation:
-    return file_of(task_id, form.name, excerpt, inside=result_request.inside_asked())
+def _file(task_id: str, form: Format, excerpt: Selection) -> ArtifactSpec:
+    return export_spec(task_id, form.name, excerpt, inside=result_request.wants_provenance_embedded())
 
 
 @blueprint.post("")
@@ -99,9 +101,9 @@ def make(task_id: str) -> ResponseReturnValue:
         raise NotFound
 
     def begin(task: Document, summary: Summary) -> ResponseReturnValue:
-        excerpt = result_request.excerpt_asked()
-        if artifacts.follow(summary, artifacts.TABLE, result_request.PATIENCE).is_done:
-            artifacts.follow(summary, _file(task_id, form, excerpt), result_request.PATIENCE)
+        excerpt = result_request.requested_selection()
+        if artifacts.await_artifact(summary, artifacts.TABLE, result_request.PATIENCE).is_done:
+            artifacts.await_artifact(summary, _file(task_id, form, excerpt), result_request.PATIENCE)
         making = list(dict.fromkeys([*request.form.getlist("make"), form.name]))
         return redirect(url_for(".files_page", task_id=task_id, make=making, **_parameters(excerpt)), 303)
 

@@ -12,10 +12,10 @@ from webapp.results import result_request
 from webapp.results.result_text import OPERATOR_WORDS
 from webapp.support import access
 from webapp.support.paging import number_or_last
-from worker_tasks.analysis.export_selection import Excerpt
+from worker_tasks.analysis.export_selection import Selection
 from worker_tasks.analysis.profiles import Column
 from worker_tasks.analysis.reader import Row
-from worker_tasks.analysis.row_query import MAX_CONDITIONS, Condition, Operator, View
+from worker_tasks.analysis.row_query import MAX_CONDITIONS, Condition, Operator, RowQuery
 from worker_tasks.infra.connections import Document
 from worker_tasks.results import result_store, retention
 from worker_tasks.results.result_store import ResultGone, Summary
@@ -35,7 +35,7 @@ def read(task_id: str, page: Callable[[Document, Summary], ResponseReturnValue])
     if key is None:
         return redirect(url_for("status.task_page", task_id=task_id), 303)
     for _ in range(TRIES):
-        if (summary := result_store.of_task(task)) is None:
+        if (summary := result_store.find_task_result(task)) is None:
             break
         try:
             return page(task, summary)
@@ -44,8 +44,8 @@ def read(task_id: str, page: Callable[[Document, Summary], ResponseReturnValue])
     if "HX-Request" in request.headers:
         # An error would be swapped nowhere, and the page would ask for ever.
         return _nothing(refresh=True)
-    look = result_request.address_of(result_request.excerpt_asked())
-    newer = result_store.find(key)
+    look = result_request.selection_address(result_request.requested_selection())
+    newer = result_store.find_result(key)
     fate = retention.fate_of(task, newer)
     return render_template("results/gone.html", task=task, newer=newer, fate=fate.name, look=look), 410
 
@@ -64,19 +64,19 @@ def result_page(task_id: str) -> ResponseReturnValue:
 
 
 def _rows_page(task: Document, summary: Summary) -> ResponseReturnValue:
-    excerpt = result_request.excerpt_asked()
+    excerpt = result_request.requested_selection()
     if "row" in request.args and summary.count:
         return redirect(_place_of(task["_id"], number_or_last("row", summary.count), excerpt), 303)
     if "move" in request.args:
         return redirect(_moved(task["_id"], excerpt), 303)
     fragment = "HX-Request" in request.headers
-    looked = result_request.look(summary, excerpt, 0 if fragment else result_request.PATIENCE)
+    looked = result_request.prepare_result(summary, excerpt, 0 if fragment else result_request.PATIENCE)
     if fragment and looked.is_under_way:
         return _nothing()
     pages = max(1, -(-looked.count // result_store.PAGE_ROWS))
     number = number_or_last("page", pages)
     first = (number - 1) * result_store.PAGE_ROWS
-    rows = result_request.rows_of(looked, first, result_store.PAGE_ROWS) if looked.has_rows else []
+    rows = result_request.page_rows(looked, first, result_store.PAGE_ROWS) if looked.has_rows else []
     columns = _columns(looked, rows, task.get("join"))
     page = render_template(
         "results/result.html",
@@ -93,7 +93,7 @@ def _rows_page(task: Document, summary: Summary) -> ResponseReturnValue:
     return page, 422 if looked.errors else 200
 
 
-def _columns(looked: result_request.Reading, rows: list[Row], join: Document | None) -> list[str]:
+def _columns(looked: result_request.ResultPage, rows: list[Row], join: Document | None) -> list[str]:
     """The names of all columns, those that were chosen first, in their order."""
     if looked.profile is not None:
         every = [column.name for column in looked.profile.in_order(join)]
@@ -102,7 +102,7 @@ def _columns(looked: result_request.Reading, rows: list[Row], join: Document | N
     return list(dict.fromkeys([*looked.excerpt.columns, *every]))
 
 
-def _tools(looked: result_request.Reading, columns: list[str]) -> dict[str, Any]:
+def _tools(looked: result_request.ResultPage, columns: list[str]) -> dict[str, Any]:
     """What the page's links and forms are made of."""
     chosen = looked.excerpt.columns
     blank: list[dict[str, str]] = [{}] if len(looked.view.conditions) < MAX_CONDITIONS else []
@@ -110,27 +110,29 @@ def _tools(looked: result_request.Reading, columns: list[str]) -> dict[str, Any]
     return {
         "shown": list(chosen) or columns[:SHOWN_COLUMNS],
         "told": told,
-        "parameters": result_request.address_of(looked.excerpt),
-        "sorted_by": lambda column: result_request.address_of(result_request.sorted_by(looked.excerpt, column)),
+        "parameters": result_request.selection_address(looked.excerpt),
+        "sorted_by": lambda column: result_request.selection_address(
+            result_request.sort_address(looked.excerpt, column)
+        ),
         "operators": _operators(looked.view),
         "conditions": [*looked.view.conditions, *blank],
     }
 
 
-def _operators(view: View) -> dict[Operator, str]:
+def _operators(view: RowQuery) -> dict[Operator, str]:
     """What a column can be compared by, in words; a join without a match, which is no column, where it is asked for."""
     asked = {condition.operator for condition in view.conditions}
     return {each: said for each, said in OPERATOR_WORDS.items() if each is not Operator.UNMATCHED or each in asked}
 
 
-def _moved(task_id: str, excerpt: Excerpt) -> str:
+def _moved(task_id: str, excerpt: Selection) -> str:
     """The same page with a column shown one place further to the left or the right."""
     way, _, column = request.args["move"].partition(" ")
     order = list(excerpt.columns)
     if column in order:
         place = order.index(column)
         order.insert(max(0, place + (-1 if way == "left" else 1)), order.pop(place))
-    parameters = result_request.address_of(Excerpt(excerpt.view, tuple(order)))
+    parameters = result_request.selection_address(Selection(excerpt.view, tuple(order)))
     return url_for(".result_page", task_id=task_id, chosen=request.args["move"], **parameters)
 
 
@@ -142,7 +144,7 @@ def columns_page(task_id: str) -> ResponseReturnValue:
 
 def _columns_page(task: Document, summary: Summary) -> ResponseReturnValue:
     fragment = "HX-Request" in request.headers
-    looked = result_request.look(summary, Excerpt(), 0 if fragment else result_request.PATIENCE)
+    looked = result_request.prepare_result(summary, Selection(), 0 if fragment else result_request.PATIENCE)
     if fragment and looked.is_under_way:
         return _nothing()
     columns = looked.profile.in_order(task.get("join")) if looked.profile else []
@@ -156,8 +158,8 @@ def _columns_page(task: Document, summary: Summary) -> ResponseReturnValue:
         columns=columns[(number - 1) * TOLD_COLUMNS : number * TOLD_COLUMNS],
         number=number,
         pages=pages,
-        only=lambda column, value: result_request.address_of(
-            result_request.with_condition(Excerpt(), column.name, value)
+        only=lambda column, value: result_request.selection_address(
+            result_request.add_condition(Selection(), column.name, value)
         ),
     )
 
@@ -186,13 +188,13 @@ def unmatched_page(task_id: str, name: str) -> ResponseReturnValue:
 
 def _all_unmatched(summary: Summary, name: str) -> dict[str, Any] | None:
     """The parameters that show all rows in which this join found nothing; None where they are not known, or not yet."""
-    profile = result_request.look(summary, Excerpt()).profile
+    profile = result_request.prepare_result(summary, Selection()).profile
     if profile is None or name not in profile.unmatched:
         return None
-    return result_request.address_of(Excerpt(View(conditions=(Condition(name, Operator.UNMATCHED),))))
+    return result_request.selection_address(Selection(RowQuery(conditions=(Condition(name, Operator.UNMATCHED),))))
 
 
-def _place_of(task_id: str, row: int, excerpt: Excerpt) -> str:
+def _place_of(task_id: str, row: int, excerpt: Selection) -> str:
     """Where this row is, counted from 1 among all of them, with the columns that are shown."""
     page = (row - 1) // result_store.PAGE_ROWS + 1
     return url_for(".result_page", task_id=task_id, page=page, columns=list(excerpt.columns), _anchor=f"row-{row}")
@@ -201,11 +203,11 @@ def _place_of(task_id: str, row: int, excerpt: Excerpt) -> str:
 @blueprint.post("/keeping")
 def keep(task_id: str) -> ResponseReturnValue:
     """Keeps the result longer, as long as it may be."""
-    summary = result_store.of_task(access.task_for(access.viewer(), task_id))
+    summary = result_store.find_task_result(access.task_for(access.viewer(), task_id))
     until = None if summary is None else retention.kept_until(summary)
     if summary is not None and until is not None and retention.keep(summary, until):
         flash("The result is kept longer.")
-    parameters = result_request.address_of(result_request.excerpt_asked())
+    parameters = result_request.selection_address(result_request.requested_selection())
     page = request.args.get("page")
     return redirect(url_for(".result_page", task_id=task_id, page=page, **parameters), 303)
 
@@ -213,7 +215,7 @@ def keep(task_id: str) -> ResponseReturnValue:
 @blueprint.post("/discarding")
 def discard(task_id: str) -> ResponseReturnValue:
     """Deletes the result at once, for all who share it."""
-    summary = result_store.of_task(access.task_for(access.viewer(), task_id))
+    summary = result_store.find_task_result(access.task_for(access.viewer(), task_id))
     if summary is not None:
         retention.discard(summary)
     return redirect(url_for("status.task_page", task_id=task_id), 303)

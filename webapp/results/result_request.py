@@ -6,10 +6,10 @@ from typing import Any
 from flask import request
 
 from worker_tasks.analysis import artifacts, reader, row_query
-from worker_tasks.analysis.artifacts import Derivation, Derived, State
-from worker_tasks.analysis.export_selection import Excerpt
+from worker_tasks.analysis.artifacts import Artifact, ArtifactSpec, ArtifactState
+from worker_tasks.analysis.export_selection import Selection
 from worker_tasks.analysis.profiles import Profile
-from worker_tasks.analysis.row_query import View
+from worker_tasks.analysis.row_query import RowQuery
 from worker_tasks.infra.errors import InvalidInput, ServiceRefuses
 from worker_tasks.queue import capacity
 from worker_tasks.results.result_store import ResultGone, Summary
@@ -20,7 +20,7 @@ PATIENCE = 0.6
 MAX_COLUMNS = 300
 
 
-def excerpt_asked() -> Excerpt:
+def requested_selection() -> Selection:
     """The rows and columns that the request asks for.
 
     Raises:
@@ -30,18 +30,18 @@ def excerpt_asked() -> Excerpt:
     columns = tuple(dict.fromkeys(asked.getlist("columns")))
     if len(columns) > MAX_COLUMNS:
         raise InvalidInput({"columns": f"may name at most {MAX_COLUMNS}."})
-    view = row_query.read(
+    view = row_query.parse_row_query(
         asked.getlist("sort"), asked.get("q", ""), asked.getlist("where"), asked.getlist("is"), asked.getlist("value")
     )
-    return Excerpt(view, columns)
+    return Selection(view, columns)
 
 
-def inside_asked() -> bool:
+def wants_provenance_embedded() -> bool:
     """Whether the provenance goes into formats that have no place for it."""
     return request.values.get("inside") == "yes"
 
 
-def address_of(excerpt: Excerpt) -> dict[str, Any]:
+def selection_address(excerpt: Selection) -> dict[str, Any]:
     """An excerpt as the parameters of an address."""
     view = excerpt.view
     parameters: dict[str, Any] = {
@@ -55,35 +55,35 @@ def address_of(excerpt: Excerpt) -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if value}
 
 
-def sorted_by(excerpt: Excerpt, column: str) -> Excerpt:
+def sort_address(excerpt: Selection, column: str) -> Selection:
     """The same with another order: by this column upwards, then downwards, then as the rows were joined."""
     now = dict(excerpt.view.sort).get(column)
     sort: tuple[tuple[str, bool], ...] = {None: ((column, False),), False: ((column, True),), True: ()}[now]
     return replace(excerpt, view=replace(excerpt.view, sort=sort))
 
 
-def with_condition(excerpt: Excerpt, column: str, value: str) -> Excerpt:
+def add_condition(excerpt: Selection, column: str, value: str) -> Selection:
     """The same, of the rows alone that have this value."""
     condition = row_query.Condition(column, row_query.Operator.EQ, value)
     return replace(excerpt, view=replace(excerpt.view, conditions=(*excerpt.view.conditions, condition)))
 
 
 @dataclass(frozen=True)
-class Reading:
+class ResultPage:
     """How far what is asked of a result is: its table, and where not all rows are asked for, their order.
 
     ``profile`` is None as long as there is no table; ``errors`` name what its columns can not be asked.
     """
 
     summary: Summary
-    excerpt: Excerpt
-    table: Derived
+    excerpt: Selection
+    table: Artifact
     profile: Profile | None
-    order: Derived | None
+    order: Artifact | None
     errors: dict[str, str]
 
     @property
-    def view(self) -> View:
+    def view(self) -> RowQuery:
         return self.excerpt.view
 
     @property
@@ -111,7 +111,7 @@ class Reading:
         return self.order.data["rows"] if self.order is not None and self.order.is_done else self.summary.count
 
 
-def look(summary: Summary, excerpt: Excerpt, seconds: float = PATIENCE) -> Reading:
+def prepare_result(summary: Summary, excerpt: Selection, seconds: float = PATIENCE) -> ResultPage:
     """Has worked out what is asked, and waits for it for at most so many seconds.
 
     Raises:
@@ -120,27 +120,27 @@ def look(summary: Summary, excerpt: Excerpt, seconds: float = PATIENCE) -> Readi
     """
     table = _followed(summary, artifacts.TABLE, seconds)
     if not table.is_done:
-        return Reading(summary, excerpt, table, None, None, {})
+        return ResultPage(summary, excerpt, table, None, None, {})
     profile = reader.profile_of(summary)
     try:
         excerpt.check(profile)
     except InvalidInput as error:
-        return Reading(summary, excerpt, table, profile, None, error.errors)
+        return ResultPage(summary, excerpt, table, profile, None, error.errors)
     if excerpt.view.is_everything:
-        return Reading(summary, excerpt, table, profile, None, {})
-    order = _followed(summary, reader.order_of(excerpt.view), seconds)
-    return Reading(summary, excerpt, table, profile, order, {})
+        return ResultPage(summary, excerpt, table, profile, None, {})
+    order = _followed(summary, reader.row_order_spec(excerpt.view), seconds)
+    return ResultPage(summary, excerpt, table, profile, order, {})
 
 
-def _followed(summary: Summary, derivation: Derivation, seconds: float) -> Derived:
+def _followed(summary: Summary, derivation: ArtifactSpec, seconds: float) -> Artifact:
     """How far it is; a Redis that has no room for it, or takes nothing, may still have the rows."""
     try:
-        return artifacts.follow(summary, derivation, seconds)
+        return artifacts.await_artifact(summary, derivation, seconds)
     except ServiceRefuses as error:
-        return Derived(State.FAILED, message=error.message)
+        return Artifact(ArtifactState.FAILED, message=error.message)
 
 
-def rows_of(reading: Reading, first: int, limit: int) -> list[reader.Row]:
+def page_rows(reading: ResultPage, first: int, limit: int) -> list[reader.Row]:
     """Rows of a reading that has them.
 
     Raises:
@@ -148,9 +148,9 @@ def rows_of(reading: Reading, first: int, limit: int) -> list[reader.Row]:
         redis.exceptions.RedisError: Redis does not answer.
     """
     if reading.view.is_everything:
-        found = reader.from_the_first(reading.summary, first, limit)
+        found = reader.read_rows_from_start(reading.summary, first, limit)
     else:
-        found = reader.rows(reading.summary, reading.view, first, limit)
+        found = reader.read_rows(reading.summary, reading.view, first, limit)
     if len(found) < min(limit, reading.count - first):
         raise ResultGone(reading.summary.key)
     return found

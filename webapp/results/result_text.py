@@ -2,12 +2,12 @@
 
 from typing import NamedTuple
 
-from webapp.presenters.task_text import sentence
+from webapp.presenters.task_text import describe_task
 from webapp.presenters.value_text import Document, number
-from webapp.results.result_request import Reading
-from worker_tasks.analysis.artifacts import Derived
-from worker_tasks.analysis.result_diff import Comparison
-from worker_tasks.analysis.row_query import Operator, View
+from webapp.results.result_request import ResultPage
+from worker_tasks.analysis.artifacts import Artifact
+from worker_tasks.analysis.result_diff import ResultDiff
+from worker_tasks.analysis.row_query import Operator, RowQuery
 from worker_tasks.results.result_store import Summary
 
 OPERATOR_WORDS = {
@@ -47,11 +47,11 @@ SORTING = {
 }
 
 
-def sorting_of(looked: Reading, column: str) -> Sorting:
+def sorting_of(looked: ResultPage, column: str) -> Sorting:
     return SORTING[dict(looked.view.sort).get(column)]
 
 
-def rows_sentence(looked: Reading) -> str:
+def rows_sentence(looked: ResultPage) -> str:
     """Which rows are shown, or how far a worker is with them."""
     total = number(looked.summary.count)
     if looked.errors:
@@ -70,46 +70,46 @@ def rows_sentence(looked: Reading) -> str:
     return f"{_share_of_rows(looked)}{f', sorted by {order}' if order else ''}."
 
 
-def _is_searched(view: View) -> bool:
+def _is_searched(view: RowQuery) -> bool:
     return bool(view.text or view.conditions)
 
 
-def _share_of_rows(looked: Reading) -> str:
+def _share_of_rows(looked: ResultPage) -> str:
     return f"{number(looked.count)} of {number(looked.summary.count)} rows"
 
 
-def leads_to_all_rows(looked: Reading) -> bool:
+def leads_to_all_rows(looked: ResultPage) -> bool:
     """Whether a link to all rows stands behind the sentence."""
     if looked.errors:
         return True
     return not looked.view.is_everything and (bool(looked.failure) or not looked.is_under_way)
 
 
-def columns_kept(looked: Reading) -> tuple[str, ...]:
+def columns_kept(looked: ResultPage) -> tuple[str, ...]:
     """The columns that this link keeps: none where they, or the rows, could not be shown as asked."""
     return () if looked.errors or looked.failure else looked.excerpt.columns
 
 
-def pictures_note(looked: Reading) -> str:
+def pictures_note(looked: ResultPage) -> str:
     """What stands behind this link: the pictures are of all rows, also where only some are shown."""
     if looked.errors or looked.failure or not _is_searched(looked.view):
         return ""
     return " (the pictures over the columns are of those)"
 
 
-def columns_words(looked: Reading, shown: list[str], columns: list[str]) -> str:
+def columns_words(looked: ResultPage, shown: list[str], columns: list[str]) -> str:
     """``3 of 14``, or ``all``."""
     are_some = looked.excerpt.columns or len(shown) < len(columns)
     return f"{len(shown)} of {len(columns)}" if are_some else "all"
 
 
-def conditions_words(looked: Reading) -> str:
+def conditions_words(looked: ResultPage) -> str:
     """``: 2 conditions``, or nothing."""
     conditions = looked.view.conditions
     return f": {len(conditions)} {'condition' if len(conditions) == 1 else 'conditions'}" if conditions else ""
 
 
-def measuring_sentence(looked: Reading) -> str:
+def measuring_sentence(looked: ResultPage) -> str:
     """Why the columns are not measured yet."""
     if looked.failure:
         return f"The columns could not be measured: {looked.failure}"
@@ -123,7 +123,7 @@ def partial_sentence(task: Document, summary: Summary) -> str:
     return f"This result is partial: it holds the {number(summary.count)} rows that were joined when the run {end}."
 
 
-def excerpt_sentence(looked: Reading) -> str:
+def excerpt_sentence(looked: ResultPage) -> str:
     """Which rows and columns a file holds."""
     if looked.excerpt.is_everything:
         return "Every row and every column."
@@ -143,7 +143,7 @@ def excerpt_sentence(looked: Reading) -> str:
     return f"{'; '.join(parts)}."
 
 
-def making_sentence(looked: Reading, under_way: bool) -> str:
+def making_sentence(looked: ResultPage, under_way: bool) -> str:
     """How far a worker is with the files; empty where none is asked for."""
     if looked.failure:
         return f"Files can not be made: {looked.failure}"
@@ -152,12 +152,12 @@ def making_sentence(looked: Reading, under_way: bool) -> str:
     return "A worker is on it; this page goes on by itself." if under_way else ""
 
 
-def progress_of(state: Derived | None) -> dict[str, int]:
+def progress_of(state: Artifact | None) -> dict[str, int]:
     """The attributes of a bar that shows how far a file is; none while that is unknown."""
     return {"max": state.total, "value": state.done} if state is not None and state.total else {}
 
 
-def file_progress(state: Derived | None) -> str:
+def file_progress(state: Artifact | None) -> str:
     if state is None or not state.total:
         return "being made"
     return f"{number(state.done)} of {number(state.total)} rows"
@@ -165,12 +165,12 @@ def file_progress(state: Derived | None) -> str:
 
 def two_runs(older: Document, newer: Document) -> str:
     """What was asked by two tasks that are compared."""
-    if sentence(older) == sentence(newer):
-        return f"Two runs: {sentence(newer)}"
-    return f"{sentence(older)}, and {sentence(newer)}"
+    if describe_task(older) == describe_task(newer):
+        return f"Two runs: {describe_task(newer)}"
+    return f"{describe_task(older)}, and {describe_task(newer)}"
 
 
-def changes_sentence(found: Comparison) -> str:
+def changes_sentence(found: ResultDiff) -> str:
     if not found.added + found.gone + found.changed:
         return f"Nothing changed: all {number(found.same)} rows are the same."
     return (
@@ -179,7 +179,7 @@ def changes_sentence(found: Comparison) -> str:
     )
 
 
-def pairing_sentence(found: Comparison) -> str:
+def pairing_sentence(found: ResultDiff) -> str:
     """How rows were paired, and which columns only one of the results has."""
     words = WHOLE_ROWS
     if found.key:

@@ -11,8 +11,8 @@ from flask import Response, request
 
 from webapp.support.errors import Busy
 from worker_tasks.analysis import artifacts
-from worker_tasks.analysis.artifacts import Derivation, Derived
-from worker_tasks.analysis.export_selection import GZIP, Excerpt
+from worker_tasks.analysis.artifacts import Artifact, ArtifactSpec
+from worker_tasks.analysis.export_selection import GZIP, Selection
 from worker_tasks.results import result_store
 from worker_tasks.results.formats import FORMATS, Format, Ready
 from worker_tasks.results.result_store import SEPARATOR, ResultGone, Summary
@@ -40,14 +40,14 @@ class _Slot:
             _slots.release()
 
 
-def is_at_once(form: Format, excerpt: Excerpt, *, inside: bool) -> bool:
+def is_at_once(form: Format, excerpt: Selection, *, inside: bool) -> bool:
     """Whether a file is there without being made."""
     return form.ready is not None and excerpt.is_everything and not inside
 
 
 def at_once(summary: Summary, form: Format) -> Response:
     """All of a result, as it is in Redis."""
-    chunks = _lines(summary) if form.ready is Ready.AS_LINES else result_store.read_all(summary)
+    chunks = _lines(summary) if form.ready is Ready.AS_LINES else result_store.read_chunks(summary)
     return _file(summary, chunks, form, size_at_once(summary, form))
 
 
@@ -60,7 +60,7 @@ def size_at_once(summary: Summary, form: Format) -> int:
 def _lines(summary: Summary) -> Iterator[bytes]:
     """The value without its brackets, each row on a line; no byte of a row is looked at."""
     held, first = b"", True
-    for chunk in result_store.read_all(summary):
+    for chunk in result_store.read_chunks(summary):
         held += chunk[1:] if first else chunk
         first = False
         # What may be cut in the middle of a separator, or is the last bracket, waits for the next chunk.
@@ -72,10 +72,10 @@ def _lines(summary: Summary) -> Iterator[bytes]:
         yield held.removesuffix(b"]").replace(SEPARATOR, b"\n") + b"\n"
 
 
-def made(summary: Summary, file: Derivation, found: Derived) -> Response:
+def made(summary: Summary, file: ArtifactSpec, found: Artifact) -> Response:
     """A file that a worker has made."""
     form, size, stored = FORMATS[file.options["format"]], found.data["size"], found.data["stored"]
-    chunks = artifacts.read_all(summary, file, "file", stored)
+    chunks = artifacts.read_artifact(summary, file, "file", stored)
     if not form.is_text:
         return _file(summary, chunks, form, size)
     if request.accept_encodings.best_match(["gzip", "identity"]) == "gzip":

@@ -32,7 +32,7 @@ def task_for(viewer: Viewer, task_id: str) -> Document:
         TaskNotFound: there is none, or the viewer may not see it.
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
-    return ledger.find(task_id)
+    return ledger.find_task(task_id)
 
 
 def tasks_for(viewer: Viewer, wanted: TaskFilter, limit: int, after: Cursor | None = None) -> list[Document]:
@@ -79,4 +79,4 @@ def origin_for(viewer: Viewer, summary: Summary) -> Document:
         TaskNotFound: it no longer exists.
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
-    return ledger.find(summary.task_id)
+    return ledger.find_task(summary.task_id)

@@ -23,7 +23,7 @@ class MetadataRow(Form):
     value = StringField("Value")
 
     def validate_key(self, field: StringField) -> None:
-        if self.value.data and (complaint := metadata_rules.key_complaint(field.data or "")):
+        if self.value.data and (complaint := metadata_rules.key_error(field.data or "")):
             raise ValidationError(f"Here {complaint}")
 
 
@@ -49,7 +49,7 @@ class TaskForm(FlaskForm):
 
     def validate_note(self, field: StringField) -> None:
         # Only what is wrong with all of it together: what is wrong with one key stands beside that one.
-        if complaint := metadata_rules.errors_in(self.collected_metadata(), "metadata").get("metadata"):
+        if complaint := metadata_rules.metadata_errors(self.collected_metadata(), "metadata").get("metadata"):
             raise ValidationError(f"With the metadata, it {complaint}")
 
     def validate_metadata(self, field: FieldList) -> None:

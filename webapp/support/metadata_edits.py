@@ -64,7 +64,7 @@ def change(viewer: Viewer, task_id: str, edited: Callable[[Document], Document])
     while time.monotonic() < give_up:
         task = access.task_for(viewer, task_id)
         outcome = edited(task["metadata"])
-        if errors := metadata.errors_in(outcome):
+        if errors := metadata.metadata_errors(outcome):
             raise InvalidInput(errors)
         # As text, because 1 and True are equal.
         if metadata.text_of(outcome) == metadata.text_of(task["metadata"]):

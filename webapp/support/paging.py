@@ -24,7 +24,7 @@ FILLERS = frozenset(
 )
 
 
-def number_asked(name: str, default: int, least: int, most: int) -> int:
+def requested_number(name: str, default: int, least: int, most: int) -> int:
     """A number in the query of the request.
 
     Raises:
@@ -44,7 +44,7 @@ def number_or_last(name: str, most: int) -> int:
     """
     asked = request.args.get(name, "1")
     is_beyond = _is_number(asked) and (len(asked) > MAX_DIGITS or int(asked) > most)
-    return most if is_beyond else number_asked(name, 1, 1, most)
+    return most if is_beyond else requested_number(name, 1, 1, most)
 
 
 class Neighbours(NamedTuple):
@@ -62,16 +62,16 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal()
 
 
-def limit_asked() -> int:
+def requested_limit() -> int:
     """How many entries a page is to have.
 
     Raises:
         InvalidInput: it is no number, or too many.
     """
-    return number_asked("limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
+    return requested_number("limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
 
 
-def cursor_asked() -> Cursor | None:
+def requested_cursor() -> Cursor | None:
     """The entry that the page begins behind; None for the first page.
 
     Raises:
@@ -96,7 +96,7 @@ def cursor_after(task: dict[str, Any]) -> str:
 KNOWN = frozenset({"status", "key", "value", "by", "join", "q", "since", "until", "limit", "cursor"})
 
 
-def filter_asked() -> TaskFilter:
+def requested_filter() -> TaskFilter:
     """Which tasks are asked for.
 
     Raises:
@@ -136,7 +136,7 @@ def filter_asked() -> TaskFilter:
 
 
 def _key(name: str, key: str) -> str:
-    if complaint := metadata.key_complaint(key):
+    if complaint := metadata.key_error(key):
         raise InvalidInput({name: complaint})
     return key
 

@@ -12,7 +12,7 @@ from webapp.presenters import task_text
 from webapp.results import comparisons
 from webapp.support import access
 from webapp.support.errors import prefers_json
-from webapp.support.paging import DEFAULT_LIMIT, cursor_after, cursor_asked, filter_asked, limit_asked
+from webapp.support.paging import DEFAULT_LIMIT, cursor_after, requested_cursor, requested_filter, requested_limit
 from worker_tasks import submission
 from worker_tasks.infra.errors import InvalidInput, TaskNotFound
 from worker_tasks.records.task_search import Cursor
@@ -29,9 +29,9 @@ TO_COMPARE = 2
 
 @blueprint.get("/tasks")
 def tasks() -> ResponseReturnValue:
-    limit, cursor = limit_asked(), cursor_asked()
+    limit, cursor = requested_limit(), requested_cursor()
     # One more than asked for tells whether there is a next page.
-    found = access.tasks_for(access.viewer(), filter_asked(), limit + 1, cursor)
+    found = access.tasks_for(access.viewer(), requested_filter(), limit + 1, cursor)
     shown = found[:limit]
     more = _address(limit=str(limit), cursor=cursor_after(shown[-1])) if len(found) > limit else None
     response = _as_json(shown, more) if prefers_json() else _as_page(shown, more, cursor)
@@ -78,7 +78,7 @@ def _as_page(shown: list[dict[str, Any]], more: str | None, cursor: Cursor | Non
 def _choices() -> dict[str, Any]:
     """What the form offers: keys of the metadata, people, joins."""
     found = access.choices_for(access.viewer())
-    joins = [(task["fingerprint"], task_text.sentence(task)) for task in found.joins]
+    joins = [(task["fingerprint"], task_text.describe_task(task)) for task in found.joins]
     alike = Counter(said for _, said in joins)
     return {
         "metadata_keys": found.metadata_keys,

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from celery import states
 from flask import Blueprint, Response, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
@@ -17,7 +16,7 @@ from worker_tasks import submission
 from worker_tasks.infra.errors import InvalidInput, TaskNotFound
 from worker_tasks.joins.run import run_state
 from worker_tasks.queue import capacity
-from worker_tasks.records import live, task_search
+from worker_tasks.records import live, states, task_search
 from worker_tasks.results import result_store, result_writer, retention
 
 blueprint = Blueprint("status", __name__, url_prefix="/tasks/<task_id>")
@@ -59,7 +58,7 @@ def cancel(task_id: str) -> ResponseReturnValue:
 
 @blueprint.post("/runs")
 def run_again(task_id: str) -> ResponseReturnValue:
-    look = result_request.address_of(result_request.excerpt_asked())
+    look = result_request.selection_address(result_request.requested_selection())
     again = submission.submit_again(access.task_for(access.viewer(), task_id)["_id"])
     return redirect(url_for("status.task_page", task_id=again, **look), 303)
 
@@ -86,19 +85,19 @@ def change_metadata(task_id: str) -> ResponseReturnValue:
 
 def _seen(task_id: str) -> dict[str, Any]:
     """The task as it is now, for the templates."""
-    alive = live.read(task_id)
+    alive = live.read_live(task_id)
     task = access.task_for(access.viewer(), task_id)
     if not task_text.is_final(task):
         # Also where it is known, so that the polls that follow need no query for a while.
         live.announce_if_unknown(task_id, revision_of(task), task.get("shares"))
-        alive = alive or live.read(task_id)
-    summary = result_store.of_task(task)
+        alive = alive or live.read_live(task_id)
+    summary = result_store.find_task_result(task)
     return {
         "task": task,
         "summary": summary,
         "fate": None if summary else _fate_of_result(task),
         # What was looked at in a result that is gone is looked at again in the one that comes.
-        "look": result_request.address_of(result_request.excerpt_asked()),
+        "look": result_request.selection_address(result_request.requested_selection()),
         "progress": alive.progress if alive else None,
         "waiting": _waiting(task),
         "first_rows": _first_rows(task) if alive and alive.progress else [],
@@ -112,7 +111,7 @@ def _fate_of_result(task: dict[str, Any]) -> str | None:
     """What became of the result of a task that has none now; None where it never had one."""
     if (key := result_store.key_of(task)) is None:
         return None
-    return retention.fate_of(task, result_store.find(key)).name
+    return retention.fate_of(task, result_store.find_result(key)).name
 
 
 def revision_of(task: dict[str, Any]) -> str:
@@ -126,7 +125,7 @@ def _waiting(task: dict[str, Any]) -> str:
         return ""
     if task.get("shares"):
         return "Another task runs the same join just now; this one gets its result."
-    return task_text.waiting_words(task_search.place_in_queue(task), task_search.usual_seconds(), capacity.slots())
+    return task_text.describe_waiting(task_search.place_in_queue(task), task_search.usual_seconds(), capacity.slots())
 
 
 def _run_before(task: dict[str, Any], summary: result_store.Summary) -> dict[str, Any] | None:
@@ -134,7 +133,7 @@ def _run_before(task: dict[str, Any], summary: result_store.Summary) -> dict[str
     if task["status"] != states.SUCCESS:
         return None
     before = access.run_before_for(access.viewer(), task)
-    result = None if before is None else result_store.of_task(before)
+    result = None if before is None else result_store.find_task_result(before)
     return before if result is not None and result.run != summary.run else None
 
 
@@ -142,7 +141,7 @@ def _first_rows(task: dict[str, Any]) -> list[dict[str, Any]]:
     """A few rows of a join that runs; they are there before it ends."""
     if task_text.is_final(task) or not task.get("join"):
         return []
-    run = run_state.find(task.get("shares") or task["_id"])
+    run = run_state.find_run(task.get("shares") or task["_id"])
     return result_writer.glimpse(run.first_key, FIRST_ROWS) if run else []
 
 
@@ -158,7 +157,7 @@ def _is_current(task_id: str, tag: str) -> bool:
     version, _, until = tag.partition("@")
     if not until.isdecimal() or datetime.now(UTC).timestamp() > int(until):
         return False
-    alive = live.read(task_id)
+    alive = live.read_live(task_id)
     return alive is not None and alive.tag == version
 
 

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from redis.exceptions import RedisError
 
-from worker_tasks.analysis.artifacts import STATE, Derivation, Derived, State, key_of
+from worker_tasks.analysis.artifacts import STATE, Artifact, ArtifactSpec, ArtifactState, key_of
 from worker_tasks.infra import lua_scripts
 from worker_tasks.infra.connections import connections
 from worker_tasks.infra.errors import TookTooLong
@@ -46,13 +46,13 @@ _SAY = lua_scripts.load("artifact_job/if_mine", "artifact_job/say")
 _END = lua_scripts.load("artifact_job/if_mine", "artifact_job/end")
 
 
-class Work:
+class ArtifactJob:
     """Something that is being worked out, by one worker at a time."""
 
-    def __init__(self, summary: Summary, derivation: Derivation):
+    def __init__(self, summary: Summary, derivation: ArtifactSpec):
         self.summary, self.derivation = summary, derivation
         self._mark = uuid4().hex
-        self._progress = Derived(State.BEGUN)
+        self._progress = Artifact(ArtifactState.BEGUN)
         self._written: list[str] = []
         self._over = threading.Event()
         self._until = self._limit()
@@ -84,7 +84,7 @@ class Work:
         size = 0
         left = max(LEAST_MILLISECONDS, int((self.summary.expires_at - ledger.now()).total_seconds() * 1000))
         # Noted with the result, so that it goes with it even if this worker dies.
-        store.eval(_WRITE, 2, key, result_store.derived_key(self.summary.run), left)
+        store.eval(_WRITE, 2, key, result_store.artifacts_key(self.summary.run), left)
         for chunk in chunks:
             require_room(len(chunk))
             store.setrange(key, size, chunk)
@@ -96,7 +96,7 @@ class Work:
 
     def _keys(self) -> list[str]:
         own = [key_of(self.summary, self.derivation, name) for name in ("mark", STATE, "times")]
-        return [*own, result_store.derived_key(self.summary.run)]
+        return [*own, result_store.artifacts_key(self.summary.run)]
 
     def begin(self) -> int:
         """How often it was begun with this time; 0 where another worker is on it, or it is done."""
@@ -125,7 +125,7 @@ class Work:
         """
         self.discard()
         self._written.clear()
-        self._progress = Derived(State.BEGUN)
+        self._progress = Artifact(ArtifactState.BEGUN)
         self._until = self._limit()
         mark, state, *_ = self._keys()
         held = connections().results.eval(_HOLD, 2, mark, state, self._mark, self._progress.to_json(), BEGUN_SECONDS)
@@ -150,7 +150,7 @@ class Work:
             except RedisError as error:
                 logger.warning("no sign of life of %s: %s", self.derivation.name, error)
 
-    def _say(self, derived: Derived, seconds: int) -> None:
+    def _say(self, derived: Artifact, seconds: int) -> None:
         mark, state, *_ = self._keys()
         connections().results.eval(_SAY, 2, mark, state, self._mark, derived.to_json(), seconds)
 
@@ -161,12 +161,12 @@ class Work:
             ResultGone: the result expired or was discarded meanwhile.
             redis.exceptions.RedisError: not known to be done.
         """
-        result = result_store.find_run(self.summary.key, self.summary.task_id, self.summary.run)
+        result = result_store.find_run_result(self.summary.key, self.summary.task_id, self.summary.run)
         if result is None:
             self.discard()
             raise result_store.ResultGone(self.summary.key)
         last = min(until or result.expires_at, result.expires_at)
-        done = Derived(State.DONE, data=data, parts=self._written)
+        done = Artifact(ArtifactState.DONE, data=data, parts=self._written)
         given = {
             "state": done.to_json(),
             "parts": [(self._staged(name), key_of(self.summary, self.derivation, name)) for name in self._written],
@@ -183,7 +183,7 @@ class Work:
             redis.exceptions.RedisError: not known to be said.
         """
         self.discard()
-        self._say(Derived(State.FAILED, message=message), FAILED_SECONDS if seconds is None else seconds)
+        self._say(Artifact(ArtifactState.FAILED, message=message), FAILED_SECONDS if seconds is None else seconds)
 
     def give_back(self) -> None:
         """Lets whoever asks next have it begun anew.

@@ -33,7 +33,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
 _ASK = lua_scripts.load("artifacts/ask")
 
 
-class Kind(StrEnum):
+class ArtifactKind(StrEnum):
     """What can be derived from a result."""
 
     TABLE = "table"
@@ -42,7 +42,7 @@ class Kind(StrEnum):
     COMPARISON = "comparison"
 
 
-class State(StrEnum):
+class ArtifactState(StrEnum):
     ASKED = "asked"
     BEGUN = "begun"
     DONE = "done"
@@ -50,10 +50,10 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
-class Derivation:
+class ArtifactSpec:
     """What is to be worked out: the same ``options`` of the same kind are worked out once for a result."""
 
-    kind: Kind
+    kind: ArtifactKind
     options: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -65,17 +65,17 @@ class Derivation:
 
 
 #: The columns of a result, each in figures; its rows with typed values; and where each row is.
-TABLE = Derivation(Kind.TABLE)
+TABLE = ArtifactSpec(ArtifactKind.TABLE)
 
 
 @dataclass(frozen=True)
-class Derived:
+class Artifact:
     """How far it is: ``done`` of ``total`` rows while it is worked on; ``message`` says why it can not be done.
 
     When it is done ``parts`` are the names of what was written, and ``data`` is what else there is to know of it.
     """
 
-    state: State
+    state: ArtifactState
     done: int = 0
     total: int | None = None
     data: dict[str, Any] = field(default_factory=dict)
@@ -84,11 +84,11 @@ class Derived:
 
     @property
     def is_done(self) -> bool:
-        return self.state is State.DONE
+        return self.state is ArtifactState.DONE
 
     @property
     def is_under_way(self) -> bool:
-        return self.state in {State.ASKED, State.BEGUN}
+        return self.state in {ArtifactState.ASKED, ArtifactState.BEGUN}
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -96,15 +96,15 @@ class Derived:
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
         read = json.loads(text)
-        return cls(**read | {"state": State(read["state"])})
+        return cls(**read | {"state": ArtifactState(read["state"])})
 
 
-def key_of(summary: Summary, derivation: Derivation, name: str = STATE) -> str:
+def key_of(summary: Summary, derivation: ArtifactSpec, name: str = STATE) -> str:
     """Where a part of what is derived is, or how far it is."""
     return f"derived:{summary.run}:{derivation.name}:{name}"
 
 
-def ask(summary: Summary, derivation: Derivation) -> Derived:
+def request_artifact(summary: Summary, derivation: ArtifactSpec) -> Artifact:
     """How far this is; if nothing of it is there, a worker is told to begin.
 
     Raises:
@@ -115,13 +115,13 @@ def ask(summary: Summary, derivation: Derivation) -> Derived:
         return _ask(summary, derivation)
 
 
-def _ask(summary: Summary, derivation: Derivation) -> Derived:
-    asked = Derived(State.ASKED)
+def _ask(summary: Summary, derivation: ArtifactSpec) -> Artifact:
+    asked = Artifact(ArtifactState.ASKED)
     key = key_of(summary, derivation)
     store = connections().results
     there = store.eval(_ASK, 1, key, asked.to_json(), ASKED_SECONDS)
     if there:
-        return Derived.from_json(ensure_bytes(there))
+        return Artifact.from_json(ensure_bytes(there))
     try:
         require_room()
         app.publish_derivation(summary.key, summary.task_id, summary.run, derivation.kind, derivation.options)
@@ -131,17 +131,17 @@ def _ask(summary: Summary, derivation: Derivation) -> Derived:
     return asked
 
 
-def find(summary: Summary, derivation: Derivation) -> Derived | None:
+def find_artifact(summary: Summary, derivation: ArtifactSpec) -> Artifact | None:
     """How far this is; None where nobody asked for it, or it is gone.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
     there = connections().results.get(key_of(summary, derivation))
-    return None if there is None else Derived.from_json(ensure_bytes(there))
+    return None if there is None else Artifact.from_json(ensure_bytes(there))
 
 
-def part(summary: Summary, derivation: Derivation, name: str, start: int = 0, end: int = -1) -> bytes:
+def read_range(summary: Summary, derivation: ArtifactSpec, name: str, start: int = 0, end: int = -1) -> bytes:
     """Some bytes of what was derived, ``end`` included; empty where it is gone.
 
     Raises:
@@ -150,7 +150,7 @@ def part(summary: Summary, derivation: Derivation, name: str, start: int = 0, en
     return ensure_bytes(connections().results.getrange(key_of(summary, derivation, name), start, end))
 
 
-def read_all(summary: Summary, derivation: Derivation, name: str, size: int) -> Iterator[bytes]:
+def read_artifact(summary: Summary, derivation: ArtifactSpec, name: str, size: int) -> Iterator[bytes]:
     """A part of so many bytes, a chunk at a time.
 
     Raises:
@@ -158,13 +158,13 @@ def read_all(summary: Summary, derivation: Derivation, name: str, size: int) -> 
         redis.exceptions.RedisError: Redis does not answer.
     """
     for start in range(0, size, CHUNK_BYTES):
-        chunk = part(summary, derivation, name, start, start + CHUNK_BYTES - 1)
+        chunk = read_range(summary, derivation, name, start, start + CHUNK_BYTES - 1)
         if len(chunk) != min(CHUNK_BYTES, size - start):
             raise result_store.ResultGone(f"{summary.key}: {derivation.name}")
         yield chunk
 
 
-def follow(summary: Summary, derivation: Derivation, seconds: float) -> Derived:
+def await_artifact(summary: Summary, derivation: ArtifactSpec, seconds: float) -> Artifact:
     """Asks, and waits for it to be done for at most so many seconds.
 
     Raises:
@@ -172,7 +172,7 @@ def follow(summary: Summary, derivation: Derivation, seconds: float) -> Derived:
     """
     until = time.monotonic() + seconds
     pause = FIRST_PAUSE
-    while (found := ask(summary, derivation)).is_under_way and (left := until - time.monotonic()) > 0:
+    while (found := request_artifact(summary, derivation)).is_under_way and (left := until - time.monotonic()) > 0:
         time.sleep(min(pause, left))
         pause = min(pause * 2, LONGEST_PAUSE)
     return found

@@ -11,14 +11,16 @@ import duckdb
 
 from worker_tasks.analysis import engine
 from worker_tasks.analysis.profiles import Profile
-from worker_tasks.analysis.result_diff import Comparison, common, usual_key
+from worker_tasks.analysis.result_diff import ResultDiff, common_columns, default_key
 from worker_tasks.infra.errors import InvalidInput
 
 #: What stands for null, and for nothing at all, and before each value.
 NULL, MISSING, VALUE = "'null'", "'missing'", "'='"
 
 
-def compare(database: duckdb.DuckDBPyConnection, older: Profile, newer: Profile, key: Sequence[str]) -> Comparison:
+def compare_results(
+    database: duckdb.DuckDBPyConnection, older: Profile, newer: Profile, key: Sequence[str]
+) -> ResultDiff:
     """Compares the tables that are open as ``older`` and ``newer``; the pairs are then in the table ``pairs``.
 
     Args:
@@ -28,11 +30,11 @@ def compare(database: duckdb.DuckDBPyConnection, older: Profile, newer: Profile,
         InvalidInput: one of these columns is not in both.
         duckdb.Error: it takes too much, or too long.
     """
-    columns = common(older, newer)
+    columns = common_columns(older, newer)
     for name in key:
         if name not in columns:
             raise InvalidInput({"key": f"names “{name}”, which is not a column of both results."})
-    by = list(key) or usual_key(older, newer)
+    by = list(key) or default_key(older, newer)
     for side, profile, other in (("older", older, newer), ("newer", newer, older)):
         values = [_value(profile, other, name) for name in columns]
         keys = [_value(profile, other, name) for name in by]
@@ -54,7 +56,7 @@ def compare(database: duckdb.DuckDBPyConnection, older: Profile, newer: Profile,
         "count(*) FILTER (same) FROM pairs"
     ).fetchone() or (0, 0, 0, 0)
     added, gone, changed, same = counted
-    return Comparison(
+    return ResultDiff(
         key=by,
         added=added,
         gone=gone,
@@ -121,6 +123,6 @@ LISTS = {
 }
 
 
-def numbers_of(database: duckdb.DuckDBPyConnection, what: str) -> Iterator[bytes]:
+def diff_row_numbers(database: duckdb.DuckDBPyConnection, what: str) -> Iterator[bytes]:
     """One of these lists, packed."""
-    return engine.numbers(database.execute(LISTS[what]))
+    return engine.fetch_numbers(database.execute(LISTS[what]))

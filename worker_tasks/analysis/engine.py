@@ -26,7 +26,7 @@ FETCHED = 50_000
 
 
 @contextmanager
-def opened() -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+def open_database() -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
     """A database and the folder that it is in, both gone afterwards.
 
     Raises:
@@ -74,10 +74,10 @@ def _interrupt(database: duckdb.DuckDBPyConnection, over: threading.Event) -> No
         seconds = INTERRUPT_SECONDS
 
 
-def numbers(found: duckdb.DuckDBPyConnection) -> Iterator[bytes]:
+def fetch_numbers(found: duckdb.DuckDBPyConnection) -> Iterator[bytes]:
     """The row numbers that a query finds, packed."""
     while rows := found.fetchmany(FETCHED):
-        yield reader.packed(number for (number,) in rows)
+        yield reader.pack_numbers(number for (number,) in rows)
 
 
 def literal(text: str) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 import xlsxwriter
 
 from worker_tasks.analysis.column_types import Cell, ColumnType
-from worker_tasks.analysis.export_files import Making
-from worker_tasks.analysis.export_selection import lines_of
+from worker_tasks.analysis.export_files import ExportContext
+from worker_tasks.analysis.export_selection import provenance_lines
 from worker_tasks.analysis.profiles import Column
 
 #: https://support.microsoft.com/en-us/office/excel-specifications-and-limits-1672b34d-7043-467e-8e27-269d656771c3
@@ -29,7 +29,7 @@ NOTE = "Instants are in UTC. Numbers with more digits than Excel keeps, and what
 CUT = "cells were cut: Excel keeps {limit:,} characters of each."
 
 
-def excel(making: Making, file: Path) -> None:
+def write_excel(making: ExportContext, file: Path) -> None:
     """Numbers and instants as such, where Excel keeps all their digits; a sheet with the provenance at the end."""
     options = {
         "constant_memory": True,
@@ -56,7 +56,7 @@ def excel(making: Making, file: Path) -> None:
 class _Sheets:
     """The rows, on one sheet after the other."""
 
-    def __init__(self, workbook: xlsxwriter.Workbook, making: Making):
+    def __init__(self, workbook: xlsxwriter.Workbook, making: ExportContext):
         self._workbook, self._making = workbook, making
         self._bold = workbook.add_format({"bold": True})
         self._instant = workbook.add_format({"num_format": "yyyy-mm-dd hh:mm:ss"})
@@ -145,13 +145,13 @@ def exactly(value: int | str, *, is_floating: bool) -> float | None:
     return number if inexact or len(digits) <= DIGITS else None
 
 
-def _provenance(workbook: xlsxwriter.Workbook, making: Making, cut: int) -> None:
+def _provenance(workbook: xlsxwriter.Workbook, making: ExportContext, cut: int) -> None:
     sheet = workbook.add_worksheet("Provenance")
     sheet.set_column(0, 0, WIDTH * 2)
     sheet.set_column(1, 1, WIDTH * 5)
     bold = workbook.add_format({"bold": True, "valign": "top"})
     wrapped = workbook.add_format({"text_wrap": True, "valign": "top"})
-    lines = [*lines_of(making.card), ("note", NOTE)]
+    lines = [*provenance_lines(making.card), ("note", NOTE)]
     if cut:
         lines.append(("cut", f"{cut:,} {CUT.format(limit=CELL_CHARACTERS)}"))
     for row, (name, text) in enumerate(lines):

@@ -13,7 +13,7 @@ import orjson
 
 from worker_tasks.analysis import reader, row_order
 from worker_tasks.analysis.engine import identifier, literal
-from worker_tasks.analysis.export_selection import Excerpt, provenance
+from worker_tasks.analysis.export_selection import Selection, provenance
 from worker_tasks.analysis.profiles import Column, Profile
 from worker_tasks.infra.connections import Document
 from worker_tasks.results import result_store
@@ -30,7 +30,7 @@ PICKED = 500
 
 
 @dataclass(frozen=True)
-class Making:
+class ExportContext:
     """What a file is made of: a result whose table is open as ``shown``, and what of it is wanted.
 
     ``task`` is the one that asked for it, ``run_by`` the one whose run made it.
@@ -41,7 +41,7 @@ class Making:
     summary: Summary
     database: duckdb.DuckDBPyConnection
     profile: Profile
-    excerpt: Excerpt
+    excerpt: Selection
     task: Document
     run_by: Document
     inside: bool
@@ -67,7 +67,7 @@ class Making:
         """How many rows are wanted; where not all are, they are then in the table ``chosen``, in their order."""
         if self.excerpt.view.is_everything:
             return self.summary.count
-        query, parameters = row_order.select(self.profile, self.excerpt.view, "number")
+        query, parameters = row_order.select_rows(self.profile, self.excerpt.view, "number")
         self.database.execute(
             f"CREATE TABLE chosen AS SELECT number, row_number() OVER () AS place FROM ({query})", parameters
         )
@@ -85,7 +85,7 @@ class Making:
         return f"SELECT {', '.join(what)} FROM chosen JOIN shown USING (number) ORDER BY place"
 
 
-def csv(making: Making, file: Path) -> None:
+def write_csv(making: ExportContext, file: Path) -> None:
     """RFC 4180: nested fields under dotted names, lists as JSON, what a spreadsheet would run made text."""
     with file.open("wb") as whole:
         if making.inside:
@@ -126,7 +126,7 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"' if set(name) & set(',"\r\n') else name
 
 
-def parquet(making: Making, file: Path) -> None:
+def write_parquet(making: ExportContext, file: Path) -> None:
     """Typed columns: instants in UTC, exact decimals, lists and documents as JSON; the provenance in its metadata."""
     rows = making.rows
     # DuckDB takes names that differ in their letters' case alone for the same.
@@ -164,7 +164,7 @@ def _exact(database: duckdb.DuckDBPyConnection, name: str) -> str:
     return f"{name}::DECIMAL({max(1, whole + fraction)}, {fraction})"
 
 
-def json_array(making: Making, file: Path) -> None:
+def write_json(making: ExportContext, file: Path) -> None:
     """One JSON array, a document a line; with its provenance inside an object with ``provenance`` and ``rows``."""
     with file.open("wb") as whole:
         if making.inside:
@@ -175,7 +175,7 @@ def json_array(making: Making, file: Path) -> None:
         whole.write(b"]}" if making.inside else b"]")
 
 
-def json_lines(making: Making, file: Path) -> None:
+def write_ndjson(making: ExportContext, file: Path) -> None:
     """One document a line; with its provenance inside on a line before them."""
     with file.open("wb") as whole:
         if making.inside:
@@ -183,15 +183,15 @@ def json_lines(making: Making, file: Path) -> None:
         whole.writelines(line + b"\n" for line in _lines(making))
 
 
-def _lines(making: Making) -> Iterator[bytes]:
+def _lines(making: ExportContext) -> Iterator[bytes]:
     paths = [column.path for column in making.columns] if making.excerpt.columns else None
     for number, line in enumerate(_whole_lines(making)):
         if number % PICKED == 0:
             making.report(number, making.rows)
-        yield line if paths is None else orjson.dumps(picked(orjson.loads(line), paths))
+        yield line if paths is None else orjson.dumps(pick_fields(orjson.loads(line), paths))
 
 
-def _whole_lines(making: Making) -> Iterable[bytes]:
+def _whole_lines(making: ExportContext) -> Iterable[bytes]:
     total = making.rows
     if making.excerpt.view.is_everything:
         yield from result_store.lines_of(making.summary)
@@ -199,11 +199,11 @@ def _whole_lines(making: Making) -> Iterable[bytes]:
     making.database.execute("SELECT number FROM chosen ORDER BY place")
     numbers = [number for (number,) in making.database.fetchall()]
     for first in range(0, total, PICKED):
-        for row in reader.rows_at(making.summary, numbers[first : first + PICKED]):
+        for row in reader.read_rows_at(making.summary, numbers[first : first + PICKED]):
             yield orjson.dumps(row.document)
 
 
-def picked(document: Document, paths: list[list[str]]) -> Document:
+def pick_fields(document: Document, paths: list[list[str]]) -> Document:
     """Some fields of a document, each where it was."""
     found: Document = {}
     for path in paths:

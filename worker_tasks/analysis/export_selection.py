@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self
 
-from worker_tasks.analysis.artifacts import Derivation, Kind
+from worker_tasks.analysis.artifacts import ArtifactKind, ArtifactSpec
 from worker_tasks.analysis.profiles import Profile
-from worker_tasks.analysis.row_query import View
+from worker_tasks.analysis.row_query import RowQuery
 from worker_tasks.infra.connections import Document
 from worker_tasks.infra.errors import InvalidInput
 from worker_tasks.results.formats import FORMATS
@@ -18,10 +18,10 @@ GZIP = 31
 
 
 @dataclass(frozen=True)
-class Excerpt:
+class Selection:
     """What of a result goes into a file: the rows of a view, and these columns in this order; all of them if empty."""
 
-    view: View = field(default_factory=View)
+    view: RowQuery = field(default_factory=RowQuery)
     columns: tuple[str, ...] = ()
 
     @property
@@ -45,10 +45,10 @@ class Excerpt:
 
     @classmethod
     def from_document(cls, document: Document) -> Self:
-        return cls(View.from_document(document["view"]), tuple(document["columns"]))
+        return cls(RowQuery.from_document(document["view"]), tuple(document["columns"]))
 
 
-def file_of(task_id: str, form: str, excerpt: Excerpt, *, inside: bool) -> Derivation:
+def export_spec(task_id: str, form: str, excerpt: Selection, *, inside: bool) -> ArtifactSpec:
     """A file of a result, for the one who asked for the task.
 
     Args:
@@ -57,11 +57,11 @@ def file_of(task_id: str, form: str, excerpt: Excerpt, *, inside: bool) -> Deriv
     """
     inside = inside and not FORMATS[form].has_place
     options = {"task_id": task_id, "format": form, "excerpt": excerpt.to_document(), "inside": inside}
-    return Derivation(Kind.FILE, options)
+    return ArtifactSpec(ArtifactKind.FILE, options)
 
 
 def provenance(  # noqa: PLR0913, PLR0917 - all that is known of it
-    task: Document, run_by: Document, summary: Summary, sha256: str, excerpt: Excerpt, rows: int
+    task: Document, run_by: Document, summary: Summary, sha256: str, excerpt: Selection, rows: int
 ) -> Document:
     """The card that goes with each export; ``rows`` are in it.
 
@@ -113,7 +113,7 @@ def provenance(  # noqa: PLR0913, PLR0917 - all that is known of it
 AS_JSON = frozenset({"join", "how", "arguments", "columns"})
 
 
-def lines_of(card: Document, within: str = "") -> list[tuple[str, str]]:
+def provenance_lines(card: Document, within: str = "") -> list[tuple[str, str]]:
     """A card as names and values, for where there is a table alone."""
     lines: list[tuple[str, str]] = []
     for name, value in card.items():
@@ -121,7 +121,7 @@ def lines_of(card: Document, within: str = "") -> list[tuple[str, str]]:
         if name == "view":
             lines.append((label, "all rows, as they were joined" if value is None else _said(value)))
         elif isinstance(value, dict) and name not in AS_JSON:
-            lines += lines_of(value, f"{label}: ") or [(label, "nothing")]
+            lines += provenance_lines(value, f"{label}: ") or [(label, "nothing")]
         elif isinstance(value, str):
             lines.append((label, value))
         else:

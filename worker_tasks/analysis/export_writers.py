@@ -3,16 +3,18 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from worker_tasks.analysis.export_excel import excel
-from worker_tasks.analysis.export_files import Making, csv, json_array, json_lines, parquet
+from worker_tasks.analysis.export_excel import write_excel
+from worker_tasks.analysis.export_files import ExportContext, write_csv, write_json, write_ndjson, write_parquet
 from worker_tasks.results.formats import Format
 
-Writer = Callable[[Making, Path], None]
+Writer = Callable[[ExportContext, Path], None]
 
-WRITERS: dict[str, Writer] = {writer.__name__: writer for writer in (csv, excel, parquet, json_array, json_lines)}
+WRITERS: dict[str, Writer] = {
+    writer.__name__: writer for writer in (write_csv, write_excel, write_parquet, write_json, write_ndjson)
+}
 
 
-def write(form: Format, making: Making, folder: Path) -> Path:
+def write(form: Format, making: ExportContext, folder: Path) -> Path:
     """Writes a file in this format; returns where it is."""
     file = folder / f"result{form.suffix}"
     WRITERS[form.writer](making, file)

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from worker_tasks.analysis import artifacts
-from worker_tasks.analysis.artifacts import Derivation, Kind
+from worker_tasks.analysis.artifacts import ArtifactKind, ArtifactSpec
 from worker_tasks.analysis.profiles import Profile
-from worker_tasks.analysis.row_query import View
+from worker_tasks.analysis.row_query import RowQuery
 from worker_tasks.infra.connections import Document, connections
 from worker_tasks.results import result_store
 from worker_tasks.results.result_store import PAGE_ROWS, SEPARATOR, ResultGone, Summary
@@ -25,9 +25,9 @@ class Row:
     document: Document
 
 
-def order_of(view: View) -> Derivation:
+def row_order_spec(view: RowQuery) -> ArtifactSpec:
     """The numbers of the rows of a view, in its order."""
-    return Derivation(Kind.ORDER, view.to_document())
+    return ArtifactSpec(ArtifactKind.ORDER, view.to_document())
 
 
 def profile_of(summary: Summary) -> Profile:
@@ -37,13 +37,13 @@ def profile_of(summary: Summary) -> Profile:
         ResultGone: it is not there, or not any more.
         redis.exceptions.RedisError: Redis does not answer.
     """
-    text = artifacts.part(summary, artifacts.TABLE, "profile")
+    text = artifacts.read_range(summary, artifacts.TABLE, "profile")
     if not text:
         raise ResultGone(f"{summary.key}: no profile")
     return Profile.from_document(json.loads(text))
 
 
-def rows(summary: Summary, view: View, first: int, limit: int = PAGE_ROWS) -> list[Row]:
+def read_rows(summary: Summary, view: RowQuery, first: int, limit: int = PAGE_ROWS) -> list[Row]:
     """At most ``limit`` rows of a view that was ordered, from the ``first`` on, counted from 0.
 
     Raises:
@@ -51,32 +51,35 @@ def rows(summary: Summary, view: View, first: int, limit: int = PAGE_ROWS) -> li
         redis.exceptions.RedisError: Redis does not answer.
     """
     end = (first + limit) * NUMBER.size - 1
-    return rows_at(summary, numbers_in(artifacts.part(summary, order_of(view), "numbers", first * NUMBER.size, end)))
+    return read_rows_at(
+        summary,
+        unpack_numbers(artifacts.read_range(summary, row_order_spec(view), "numbers", first * NUMBER.size, end)),
+    )
 
 
-def from_the_first(summary: Summary, first: int, limit: int) -> list[Row]:
+def read_rows_from_start(summary: Summary, first: int, limit: int) -> list[Row]:
     """The same of all rows as they were joined, which needs no order to be made.
 
     Raises:
         ResultGone: the result is not there any more.
         redis.exceptions.RedisError: Redis does not answer.
     """
-    documents = result_store.rows(summary, first, limit)
+    documents = result_store.read_rows(summary, first, limit)
     if documents is None:
         raise ResultGone(summary.key)
     return [Row(number, document) for number, document in enumerate(documents, start=first)]
 
 
-def packed(numbers: Iterable[int]) -> bytes:
+def pack_numbers(numbers: Iterable[int]) -> bytes:
     """Row numbers or offsets as they are kept."""
     return b"".join(map(NUMBER.pack, numbers))
 
 
-def numbers_in(data: bytes) -> list[int]:
+def unpack_numbers(data: bytes) -> list[int]:
     return [number for (number,) in NUMBER.iter_unpack(data)]
 
 
-def rows_at(summary: Summary, numbers: list[int]) -> list[Row]:
+def read_rows_at(summary: Summary, numbers: list[int]) -> list[Row]:
     """The rows of these numbers, each as one byte range.
 
     Raises:
@@ -90,7 +93,7 @@ def rows_at(summary: Summary, numbers: list[int]) -> list[Row]:
     with store.pipeline(transaction=False) as pipe:
         for number in numbers:
             pipe.getrange(offsets, number * NUMBER.size, (number + 2) * NUMBER.size - 1)
-        bounds = [numbers_in(pair) for pair in pipe.execute()]
+        bounds = [unpack_numbers(pair) for pair in pipe.execute()]
     if any(len(pair) != 2 for pair in bounds):  # noqa: PLR2004 - where a row begins, and the next one
         raise ResultGone(f"{summary.key}: no offsets")
     # As in results.read_all.

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Self
 
 from worker_tasks.analysis import artifacts, reader
-from worker_tasks.analysis.artifacts import Derivation, Kind
+from worker_tasks.analysis.artifacts import ArtifactKind, ArtifactSpec
 from worker_tasks.analysis.profiles import Column, Profile
 from worker_tasks.analysis.reader import NUMBER
 from worker_tasks.infra.connections import Document
@@ -12,7 +12,7 @@ from worker_tasks.results.result_store import Summary
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ResultDiff:
     """How many rows were ``added``, are ``gone``, ``changed``, or are the ``same``, paired by the columns ``key``.
 
     ``changes`` counts the changed values by column; ``only_older`` and ``only_newer`` are columns that the other has
@@ -37,20 +37,20 @@ class Comparison:
         return cls(**document)
 
 
-def comparison_with(older: Summary, key: list[str]) -> Derivation:
+def diff_spec(older: Summary, key: list[str]) -> ArtifactSpec:
     """The comparison of a result with an older one, by the columns that tell a row from all others."""
-    return Derivation(Kind.COMPARISON, {"task_id": older.task_id, "run": older.run, "key": key})
+    return ArtifactSpec(ArtifactKind.COMPARISON, {"task_id": older.task_id, "run": older.run, "key": key})
 
 
-def common(older: Profile, newer: Profile) -> list[str]:
+def common_columns(older: Profile, newer: Profile) -> list[str]:
     """The names of the columns that both have."""
     there = {column.name for column in newer.columns}
     return [column.name for column in older.columns if column.name in there]
 
 
-def usual_key(older: Profile, newer: Profile) -> list[str]:
+def default_key(older: Profile, newer: Profile) -> list[str]:
     """The columns by which rows are told apart, as far as figures tell; none where only a whole row does."""
-    columns = [(_named(older, name), _named(newer, name)) for name in common(older, newer)]
+    columns = [(_named(older, name), _named(newer, name)) for name in common_columns(older, newer)]
     unique = [first.name for first, second in columns if _tells_apart(first) and _tells_apart(second)]
     if "_id" in unique:
         return ["_id"]
@@ -70,11 +70,11 @@ def _tells_apart(column: Column) -> bool:
     return column.type.names_rows and column.is_unique and column.filled == column.rows
 
 
-def numbers(summary: Summary, comparison: Derivation, what: str, first: int, limit: int) -> list[int]:
+def diff_row_numbers(summary: Summary, comparison: ArtifactSpec, what: str, first: int, limit: int) -> list[int]:
     """Some row numbers of a comparison, from the ``first`` on: ``added``, ``gone``, ``changed_from``, ``changed_to``.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
     end = (first + limit) * NUMBER.size - 1
-    return reader.numbers_in(artifacts.part(summary, comparison, what, first * NUMBER.size, end))
+    return reader.unpack_numbers(artifacts.read_range(summary, comparison, what, first * NUMBER.size, end))

@@ -19,7 +19,7 @@ from worker_tasks.analysis import artifacts, reader
 from worker_tasks.analysis.column_types import BY_JSON_TYPE, BY_WRAPPER, COLUMN_TYPES, ColumnKind, ColumnType, common
 from worker_tasks.analysis.engine import MAX_ROW_BYTES, literal
 from worker_tasks.analysis.profiles import Profile
-from worker_tasks.analysis.statistics import Described, figures_of
+from worker_tasks.analysis.statistics import TableColumn, column_statistics
 from worker_tasks.results import result_store
 from worker_tasks.results.result_store import SEPARATOR, Summary, Unmatched
 
@@ -31,7 +31,7 @@ MAX_DEPTH = 8
 
 
 @dataclass(frozen=True)
-class Table:
+class ResultTable:
     """The Parquet file, its profile, and the offset of each row in the value, with one more for the end."""
 
     file: Path
@@ -58,7 +58,7 @@ class _Source:
         return COLUMN_TYPES[self.kind]
 
 
-def build(summary: Summary, database: duckdb.DuckDBPyConnection, folder: Path) -> Table:
+def build_table(summary: Summary, database: duckdb.DuckDBPyConnection, folder: Path) -> ResultTable:
     """Reads a whole result.
 
     Raises:
@@ -77,8 +77,8 @@ def build(summary: Summary, database: duckdb.DuckDBPyConnection, folder: Path) -
     unmatched = _unmatched(database, summary)
     file = folder / "table.parquet"
     _write(database, sources, unmatched, file)
-    columns = figures_of(database, _described(sources), "typed")
-    return Table(file, Profile(columns, summary.count, digest, unmatched), offsets)
+    columns = column_statistics(database, _described(sources), "typed")
+    return ResultTable(file, Profile(columns, summary.count, digest, unmatched), offsets)
 
 
 def _fetch(summary: Summary, file: Path) -> tuple[str, bytes]:
@@ -87,7 +87,7 @@ def _fetch(summary: Summary, file: Path) -> tuple[str, bytes]:
     lengths = array("L")
 
     def value() -> Iterator[bytes]:
-        for chunk in result_store.read_all(summary):
+        for chunk in result_store.read_chunks(summary):
             digest.update(chunk)
             yield chunk
 
@@ -96,7 +96,7 @@ def _fetch(summary: Summary, file: Path) -> tuple[str, bytes]:
             lengths.append(len(line))
             lines.write(line + b"\n")
     starts = accumulate((length + len(SEPARATOR) for length in lengths), initial=1)
-    return digest.hexdigest(), reader.packed(starts)
+    return digest.hexdigest(), reader.pack_numbers(starts)
 
 
 def _spread(database: duckdb.DuckDBPyConnection, names: list[str]) -> list[_Source]:
@@ -235,9 +235,9 @@ def _write(database: duckdb.DuckDBPyConnection, sources: list[_Source], unmatche
     database.execute(f"COPY typed TO {literal(str(file))} (FORMAT parquet, COMPRESSION zstd)")
 
 
-def _described(sources: list[_Source]) -> list[Described]:
+def _described(sources: list[_Source]) -> list[TableColumn]:
     return [
-        Described(source.path, source.kind, *(source.counts.get(name, 0) for name in ("filled", "nulls", "missing")))
+        TableColumn(source.path, source.kind, *(source.counts.get(name, 0) for name in ("filled", "nulls", "missing")))
         for source in sources
     ]
 
@@ -249,12 +249,12 @@ def open_table(summary: Summary, database: duckdb.DuckDBPyConnection, folder: Pa
         ResultGone: it is not there any more.
         redis.exceptions.RedisError: Redis does not answer.
     """
-    state = artifacts.find(summary, artifacts.TABLE)
+    state = artifacts.find_artifact(summary, artifacts.TABLE)
     if state is None or not state.is_done:
         raise result_store.ResultGone(f"{summary.key}: no table")
     file = folder / f"{name}.parquet"
     with file.open("wb") as copy:
-        for chunk in artifacts.read_all(summary, artifacts.TABLE, "table", state.data["size"]):
+        for chunk in artifacts.read_artifact(summary, artifacts.TABLE, "table", state.data["size"]):
             copy.write(chunk)
     database.execute(
         f"CREATE VIEW {name} AS SELECT *, file_row_number AS number "

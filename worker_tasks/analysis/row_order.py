@@ -9,7 +9,7 @@ import duckdb
 from worker_tasks.analysis import engine
 from worker_tasks.analysis.column_types import ColumnType
 from worker_tasks.analysis.profiles import Column, Profile
-from worker_tasks.analysis.row_query import Condition, Operator, View, operand
+from worker_tasks.analysis.row_query import Condition, Operator, RowQuery, parse_operand
 
 #: What exact numbers are compared as: DuckDB's widest, half of it behind the point.
 EXACT = "DECIMAL(38, 12)"
@@ -27,7 +27,7 @@ SIGNS = {
 }
 
 
-def numbers_of(database: duckdb.DuckDBPyConnection, profile: Profile, view: View) -> Iterator[bytes]:
+def row_numbers(database: duckdb.DuckDBPyConnection, profile: Profile, view: RowQuery) -> Iterator[bytes]:
     """The numbers of a view's rows, packed, from the table that is open as ``shown``.
 
     Raises:
@@ -35,11 +35,11 @@ def numbers_of(database: duckdb.DuckDBPyConnection, profile: Profile, view: View
         duckdb.Error: it takes too much, or too long.
     """
     view.check(profile)
-    query, parameters = select(profile, view, "number")
-    yield from engine.numbers(database.execute(query, parameters))
+    query, parameters = select_rows(profile, view, "number")
+    yield from engine.fetch_numbers(database.execute(query, parameters))
 
 
-def select(profile: Profile, view: View, what: str) -> tuple[str, list[Any]]:
+def select_rows(profile: Profile, view: RowQuery, what: str) -> tuple[str, list[Any]]:
     """A query for something of each of a view's rows, and its parameters."""
     conditions, sought, parameters = [], [], []
     for condition in view.conditions:
@@ -72,7 +72,7 @@ def _sought(column: str, kind: ColumnType) -> str:
     return kind.text(column)
 
 
-def _sorted_by(profile: Profile, view: View) -> Iterator[str]:
+def _sorted_by(profile: Profile, view: RowQuery) -> Iterator[str]:
     for name, descending in view.sort:
         number = profile.number_of(name)
         kind = profile.columns[number].type
@@ -95,7 +95,7 @@ def _compared(number: int, of: Column, condition: Condition) -> tuple[str, list[
         return f"({column} IS NULL AND NOT {is_null})", []
     if operator is Operator.EMPTY:
         return f"coalesce({column}::VARCHAR IN ('', '[]', '{{}}'), true)", []
-    value, after = operand(condition, of.kind)
+    value, after = parse_operand(condition, of.kind)
     if operator is Operator.CONTAINS:
         return f"contains(lower({kind.text(column)}), lower(?))", [value]
     if operator is Operator.STARTS:

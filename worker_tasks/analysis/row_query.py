@@ -53,7 +53,7 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class View:
+class RowQuery:
     """Rows that meet all conditions and in which a text occurs, sorted by columns, each with whether it descends."""
 
     sort: tuple[tuple[str, bool], ...] = ()
@@ -99,14 +99,14 @@ class View:
             if condition.column not in kinds:
                 raise InvalidInput({"where": f"names “{condition.column}”, which is no column of this result."})
             try:
-                operand(condition, kinds[condition.column])
+                parse_operand(condition, kinds[condition.column])
             except ValueError as error:
                 raise InvalidInput({"value": f"of {condition.column}: {error}"}) from None
 
 
-def read(
+def parse_row_query(
     sort: Sequence[str], text: str, columns: Sequence[str], operators: Sequence[str], values: Sequence[str]
-) -> View:
+) -> RowQuery:
     """A view as an address says it: ``-`` before a column that descends; conditions side by side.
 
     Raises:
@@ -130,10 +130,10 @@ def read(
     if len(conditions) > MAX_CONDITIONS:
         raise InvalidInput({"where": f"may name at most {MAX_CONDITIONS} columns."})
     ordered = {each.removeprefix("-"): each.startswith("-") for each in sort if each}
-    return View(tuple(ordered.items()), text.strip(), tuple(conditions))
+    return RowQuery(tuple(ordered.items()), text.strip(), tuple(conditions))
 
 
-def operand(condition: Condition, kind: ColumnKind) -> Operand:
+def parse_operand(condition: Condition, kind: ColumnKind) -> Operand:
     """The value of a condition, as one of this kind.
 
     Raises:

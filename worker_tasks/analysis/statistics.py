@@ -19,7 +19,7 @@ SHOWN = 80
 
 
 @dataclass(frozen=True)
-class Described:
+class TableColumn:
     """A column as it was found: where, what, and how many values, nulls and rows without it."""
 
     path: list[str]
@@ -29,12 +29,12 @@ class Described:
     missing: int
 
 
-def figures_of(database: duckdb.DuckDBPyConnection, columns: Sequence[Described], table: str) -> list[Column]:
+def column_statistics(database: duckdb.DuckDBPyConnection, columns: Sequence[TableColumn], table: str) -> list[Column]:
     """Measures the columns of a table, in which ``c<n>`` is the n-th."""
     return [_figures(database, table, f"c{number}", column) for number, column in enumerate(columns)]
 
 
-def _figures(database: duckdb.DuckDBPyConnection, table: str, name: str, column: Described) -> Column:
+def _figures(database: duckdb.DuckDBPyConnection, table: str, name: str, column: TableColumn) -> Column:
     kind, found = COLUMN_TYPES[column.kind], f"FROM {table} WHERE {name} IS NOT NULL"
     bare = Column(".".join(column.path), column.path, column.kind, column.filled, column.nulls, column.missing)
     statistics = kind.statistics

@@ -14,11 +14,11 @@ from celery.utils.log import get_task_logger
 from redis.exceptions import RedisError
 
 from worker_tasks.analysis import diff_job, engine, export_writers, reader, result_table, row_order
-from worker_tasks.analysis.artifact_job import GIVEN_UP, MAX_TIMES, NO_ROOM_SECONDS, Work
-from worker_tasks.analysis.artifacts import Derivation, Kind
-from worker_tasks.analysis.export_files import Making
-from worker_tasks.analysis.export_selection import GZIP, Excerpt
-from worker_tasks.analysis.row_query import View
+from worker_tasks.analysis.artifact_job import GIVEN_UP, MAX_TIMES, NO_ROOM_SECONDS, ArtifactJob
+from worker_tasks.analysis.artifacts import ArtifactKind, ArtifactSpec
+from worker_tasks.analysis.export_files import ExportContext
+from worker_tasks.analysis.export_selection import GZIP, Selection
+from worker_tasks.analysis.row_query import RowQuery
 from worker_tasks.infra.connections import Document
 from worker_tasks.infra.errors import (
     DovetailError,
@@ -30,8 +30,8 @@ from worker_tasks.infra.errors import (
     servers_needed,
 )
 from worker_tasks.infra.settings import settings
-from worker_tasks.joins.run.retrying import persevere
-from worker_tasks.queue.celery_app import app
+from worker_tasks.queue.celery_app import DERIVE_TASK, app
+from worker_tasks.queue.retrying import retry_while_away
 from worker_tasks.records import ledger
 from worker_tasks.results import result_store
 from worker_tasks.results.formats import FORMATS
@@ -51,7 +51,7 @@ logger = get_task_logger(__name__)
 Made = tuple[Document, datetime | None]
 
 
-@app.task(bind=True, base=Task, ignore_result=True)
+@app.task(bind=True, base=Task, ignore_result=True, name=DERIVE_TASK)
 def derive(  # noqa: PLR0913, PLR0917 - which result, and what of it
     self: Task, key: str, task_id: str, run: str, kind: str, options: dict[str, Any]
 ) -> None:
@@ -59,28 +59,28 @@ def derive(  # noqa: PLR0913, PLR0917 - which result, and what of it
 
     A server that is away is no outcome: it is tried again in place, and after that by whoever still asks for it.
     """
-    derivation = Derivation(Kind(kind), options)
+    derivation = ArtifactSpec(ArtifactKind(kind), options)
     try:
-        work = persevere(self, lambda: _begun(key, task_id, run, derivation))
+        work = retry_while_away(self, lambda: _begun(key, task_id, run, derivation))
         if work is not None:
             _persevere(self, work)
     except Reject as away:
         logger.warning("%s of %s is left to whoever asks next: %s", derivation.name, run, away.reason)
 
 
-def _begun(key: str, task_id: str, run: str, derivation: Derivation) -> Work | None:
+def _begun(key: str, task_id: str, run: str, derivation: ArtifactSpec) -> ArtifactJob | None:
     """The work, begun; None where there is nothing to do."""
-    summary = result_store.find_run(key, task_id, run)
+    summary = result_store.find_run_result(key, task_id, run)
     if summary is None:
         return None
-    work = Work(summary, derivation)
+    work = ArtifactJob(summary, derivation)
     times = work.begin()
     if times > MAX_TIMES:
         work.fail(GIVEN_UP)
     return work if 0 < times <= MAX_TIMES else None
 
 
-def _persevere(task: Task, work: Work) -> None:
+def _persevere(task: Task, work: ArtifactJob) -> None:
     """Works it out, in as many tries as it takes.
 
     Raises:
@@ -88,7 +88,7 @@ def _persevere(task: Task, work: Work) -> None:
     """
     with work.alive():
         try:
-            persevere(task, lambda: _work_out(work))
+            retry_while_away(task, lambda: _work_out(work))
         except Reject:
             try:
                 work.leave()
@@ -98,7 +98,7 @@ def _persevere(task: Task, work: Work) -> None:
             raise
 
 
-def _work_out(work: Work) -> None:
+def _work_out(work: ArtifactJob) -> None:
     """One try.
 
     Raises:
@@ -136,7 +136,7 @@ def _reason(error: Exception) -> str | None:
     return error.message if isinstance(error, DovetailError) else None
 
 
-def _fail_for_now(work: Work, message: str, error: Exception) -> None:
+def _fail_for_now(work: ArtifactJob, message: str, error: Exception) -> None:
     logger.warning("%s: no room for it: %s", work.derivation.name, error)
     try:
         work.fail(message, NO_ROOM_SECONDS)
@@ -147,37 +147,37 @@ def _fail_for_now(work: Work, message: str, error: Exception) -> None:
         logger.warning("%s: and no room for that: %s", work.derivation.name, refused)
 
 
-def _table(work: Work) -> Made:
-    with engine.opened() as (database, folder):
-        table = result_table.build(work.summary, database, folder)
+def _table(work: ArtifactJob) -> Made:
+    with engine.open_database() as (database, folder):
+        table = result_table.build_table(work.summary, database, folder)
         size = work.write("table", _read(table.file))
         work.write("offsets", [table.offsets])
         work.write("profile", [json.dumps(table.profile.to_document()).encode()])
         return {"size": size, "sha256": table.profile.sha256}, None
 
 
-def _order(work: Work) -> Made:
-    with engine.opened() as (database, folder):
+def _order(work: ArtifactJob) -> Made:
+    with engine.open_database() as (database, folder):
         profile = result_table.open_table(work.summary, database, folder)
-        view = View.from_document(work.derivation.options)
-        size = work.write("numbers", row_order.numbers_of(database, profile, view))
+        view = RowQuery.from_document(work.derivation.options)
+        size = work.write("numbers", row_order.row_numbers(database, profile, view))
         return {"rows": size // reader.NUMBER.size}, ledger.now() + timedelta(seconds=ORDER_SECONDS)
 
 
-def _file(work: Work) -> Made:
+def _file(work: ArtifactJob) -> Made:
     options = work.derivation.options
     summary, form = work.summary, FORMATS[options["format"]]
-    excerpt = Excerpt.from_document(options["excerpt"])
-    with engine.opened() as (database, folder):
+    excerpt = Selection.from_document(options["excerpt"])
+    with engine.open_database() as (database, folder):
         profile = result_table.open_table(summary, database, folder)
         excerpt.check(profile)
-        making = Making(
+        making = ExportContext(
             summary=summary,
             database=database,
             profile=profile,
             excerpt=excerpt,
-            task=ledger.find(options["task_id"]),
-            run_by=ledger.find(summary.task_id),
+            task=ledger.find_task(options["task_id"]),
+            run_by=ledger.find_task(summary.task_id),
             inside=options["inside"],
             report=work.report,
         )
@@ -201,23 +201,23 @@ def _packed(file: Path) -> Iterator[bytes]:
     yield packer.flush()
 
 
-def _comparison(work: Work) -> Made:
+def _comparison(work: ArtifactJob) -> Made:
     options = work.derivation.options
-    older = result_store.of_task(ledger.find(options["task_id"]))
+    older = result_store.find_task_result(ledger.find_task(options["task_id"]))
     if older is None or older.run != options["run"]:
         raise ResultGone(options["run"])
-    with engine.opened() as (database, folder):
+    with engine.open_database() as (database, folder):
         before = result_table.open_table(older, database, folder, "older")
         after = result_table.open_table(work.summary, database, folder, "newer")
-        found = diff_job.compare(database, before, after, options["key"])
+        found = diff_job.compare_results(database, before, after, options["key"])
         for what in diff_job.LISTS:
-            work.write(what, diff_job.numbers_of(database, what))
+            work.write(what, diff_job.diff_row_numbers(database, what))
         return found.to_document(), older.expires_at
 
 
-MAKERS: dict[Kind, Callable[[Work], Made]] = {
-    Kind.TABLE: _table,
-    Kind.ORDER: _order,
-    Kind.FILE: _file,
-    Kind.COMPARISON: _comparison,
+MAKERS: dict[ArtifactKind, Callable[[ArtifactJob], Made]] = {
+    ArtifactKind.TABLE: _table,
+    ArtifactKind.ORDER: _order,
+    ArtifactKind.FILE: _file,
+    ArtifactKind.COMPARISON: _comparison,
 }

@@ -151,7 +151,7 @@ class MetadataBackend(MongoBackend):
 
     def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
         try:
-            task = ledger.find(task_id)
+            task = ledger.find_task(task_id)
         except TaskNotFound:
             found = self.collection.database[CELERY_RESULTS].find_one({"_id": task_id})
             if found is None:

@@ -29,6 +29,8 @@ WORKER_SOCKET_TIMEOUT = 3.0
 #: The queue of what is worked out from results. A worker takes from it and from the default one in turn, so that who
 #: sorts a result does not wait behind a hundred joins, nor a join behind those who read.
 DEFAULT_QUEUE, READING_QUEUE = "celery", "reading"
+#: The task that computes artifacts. Its name is older than its module, and messages carry it.
+DERIVE_TASK = "worker_tasks.reading.tasks.derive"
 
 logger = get_task_logger(__name__)
 
@@ -139,7 +141,7 @@ class RecordingCelery(Celery):
             kombu.exceptions.OperationalError: Redis is away; not published.
         """
         what = [key, task_id, run, kind, options]
-        super().send_task("worker_tasks.analysis.tasks.derive", what, task_id=uuid(), queue=READING_QUEUE)
+        super().send_task(DERIVE_TASK, what, task_id=uuid(), queue=READING_QUEUE)
 
     def record_unpublished(self, task: Document, cause: Exception, *, sent: bool = True) -> None:
         """Undoes the record of a task whose message was not sent; an error of MongoDB is logged, never raised.

@@ -250,7 +250,7 @@ def claim(
     if begun is not None:
         live.announce(task_id, revision)
         return Claimed(begun["attempt"], begun["crashes"])
-    task = find(task_id)
+    task = find_task(task_id)
     if task["status"] in FINAL_STATES:
         return Refused(task["status"])
     cancelled = {"date_done": now(), "result": CANCELLED}
@@ -275,7 +275,7 @@ def amend(task_id: str, fields: Document, note: str | None = None) -> bool:
         pymongo.errors.PyMongoError: not known to be written.
     """
     unfinished = {"_id": task_id, "status": {"$in": sorted(UNFINISHED_STATES)}}
-    return write(unfinished, {"$set": fields}, event_of(find(task_id)["status"], note))
+    return write(unfinished, {"$set": fields}, event_of(find_task(task_id)["status"], note))
 
 
 def request_cancellation(task_id: str) -> bool:
@@ -294,7 +294,7 @@ def request_cancellation(task_id: str) -> bool:
     if write(waiting, {"$set": revoked}, event_of(states.REVOKED, "cancelled while it waited")):
         return True
     begun = {"_id": task_id, "status": {"$nin": sorted(FINAL_STATES)}}
-    task = find(task_id)
+    task = find_task(task_id)
     return write(begun, {"$set": asked}, event_of(task["status"], "cancel requested"))
 
 
@@ -359,7 +359,7 @@ def event_of(status: str, note: str | None = None, at: datetime | None = None) -
     return {"at": at or now(), "status": status, "note": note}
 
 
-def find(task_id: str) -> Document:
+def find_task(task_id: str) -> Document:
     """The task document of this id.
 
     Raises:
@@ -379,7 +379,7 @@ def set_metadata(task_id: str, metadata: Document, version: int) -> bool:
         pymongo.errors.PyMongoError: not known to be written.
     """
     unchanged = {"_id": task_id, "version": version}
-    event = event_of(find(task_id)["status"], "metadata changed")
+    event = event_of(find_task(task_id)["status"], "metadata changed")
     return write(unchanged, {"$set": {"metadata": metadata, "labels": labels_of(metadata)}}, event)
 
 

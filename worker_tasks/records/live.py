@@ -91,7 +91,7 @@ def remember(key: str, text: str, seconds: int) -> None:
         logger.warning("%s not remembered: %s", key.partition(":")[0], error)
 
 
-def read(task_id: str) -> Live | None:
+def read_live(task_id: str) -> Live | None:
     """What is known of the task without asking MongoDB; None where nothing is trusted any more.
 
     Raises:

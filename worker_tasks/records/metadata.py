@@ -57,7 +57,7 @@ def merge(base: Mapping[str, Any], mine: Mapping[str, Any], stored: Mapping[str,
     return Merge(merged, conflicts)
 
 
-def errors_in(metadata: Any, field: str = "metadata") -> dict[str, str]:
+def metadata_errors(metadata: Any, field: str = "metadata") -> dict[str, str]:
     """What keeps this metadata from being recorded.
 
     Args:
@@ -72,7 +72,7 @@ def errors_in(metadata: Any, field: str = "metadata") -> dict[str, str]:
         return {field: f"has {len(metadata)} keys; at most {MAX_KEYS} are kept."}
     try:
         for path, key in _keys(metadata, field, MAX_DEPTH):
-            if complaint := key_complaint(key):
+            if complaint := key_error(key):
                 return {path: complaint}
     except RecursionError as error:
         return {field: str(error)}
@@ -100,7 +100,7 @@ def labels_of(metadata: Mapping[str, Any]) -> list[str]:
     return [label_of(key, text_of(value)) for key, value in metadata.items()]
 
 
-def key_complaint(key: str) -> str | None:
+def key_error(key: str) -> str | None:
     """What is wrong with this key of metadata, if anything."""
     if not key.strip():
         return "a key must not be empty."

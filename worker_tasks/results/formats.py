@@ -40,13 +40,13 @@ class Format:
 FORMATS: Mapping[str, Format] = {
     each.name: each
     for each in (
-        Format("csv", ".csv", "text/csv; charset=utf-8", label="csv", writer="csv", is_text=True),
+        Format("csv", ".csv", "text/csv; charset=utf-8", label="csv", writer="write_csv", is_text=True),
         Format(
             "xlsx",
             ".xlsx",
             "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
             label="excel",
-            writer="excel",
+            writer="write_excel",
             has_place=True,
         ),
         Format(
@@ -54,7 +54,7 @@ FORMATS: Mapping[str, Format] = {
             ".parquet",
             "application/vnd.apache.parquet",
             label="parquet",
-            writer="parquet",
+            writer="write_parquet",
             has_place=True,
         ),
         Format(
@@ -62,7 +62,7 @@ FORMATS: Mapping[str, Format] = {
             ".json",
             "application/json",
             label="json",
-            writer="json_array",
+            writer="write_json",
             ready=Ready.AS_STORED,
             is_text=True,
         ),
@@ -71,7 +71,7 @@ FORMATS: Mapping[str, Format] = {
             ".ndjson",
             "application/x-ndjson",
             label="json_lines",
-            writer="json_lines",
+            writer="write_ndjson",
             ready=Ready.AS_LINES,
             is_text=True,
         ),

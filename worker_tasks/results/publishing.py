@@ -22,7 +22,7 @@ _PUBLISH = lua_scripts.load("publishing/publish")
 _PREFIXES = {
     "index": result_store.index_key(""),
     "summary": result_store.summary_key(""),
-    "derived": result_store.derived_key(""),
+    "derived": result_store.artifacts_key(""),
     "older": result_store.older_key(""),
 }
 
@@ -54,7 +54,7 @@ def publish(  # noqa: PLR0913 - what is where, and what becomes of it
         return _published(run, parts, key, task_id, ttl_seconds, complete=complete, writer=writer or new_writer())
     except StagingLost:
         # It may be under the public key by now: the answer was lost, or its publisher died before the rest.
-        there = result_store.find(key)
+        there = result_store.find_result(key)
         if there is not None and there.run == run:
             return there
         raise

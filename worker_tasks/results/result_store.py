@@ -133,12 +133,12 @@ def older_key(task_id: str) -> str:
     return f"older_result:{task_id}"
 
 
-def derived_key(run: str) -> str:
+def artifacts_key(run: str) -> str:
     """The names of all keys that hold what was derived from the result of a run."""
     return f"derived_of:{run}"
 
 
-def find(key: str) -> Summary | None:
+def find_result(key: str) -> Summary | None:
     """What is under this key now; None where nothing is, or no longer.
 
     Raises:
@@ -148,7 +148,7 @@ def find(key: str) -> Summary | None:
     return None if text is None else summary_from_json(ensure_bytes(text))
 
 
-def of_task(task: Mapping[str, Any]) -> Summary | None:
+def find_task_result(task: Mapping[str, Any]) -> Summary | None:
     """The result, whole or partial, that belongs to this task; None where it has none, or it expired or was replaced.
 
     Raises:
@@ -158,17 +158,17 @@ def of_task(task: Mapping[str, Any]) -> Summary | None:
     if key is None:
         return None
     made_by = task.get("shares") or task["_id"]
-    summary = find(key)
-    return summary if summary is not None and summary.task_id == made_by else find(older_key(made_by))
+    summary = find_result(key)
+    return summary if summary is not None and summary.task_id == made_by else find_result(older_key(made_by))
 
 
-def find_run(key: str, task_id: str, run: str) -> Summary | None:
+def find_run_result(key: str, task_id: str, run: str) -> Summary | None:
     """The result of a run that was under this key, wherever it is now; None where it is gone.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    places = map(find, (key, older_key(task_id)))
+    places = map(find_result, (key, older_key(task_id)))
     return next((found for found in places if found is not None and found.run == run), None)
 
 
@@ -186,10 +186,10 @@ def page(summary: Summary, number: int) -> list[dict[str, Any]] | None:
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    return rows(summary, (number - 1) * PAGE_ROWS, PAGE_ROWS)
+    return read_rows(summary, (number - 1) * PAGE_ROWS, PAGE_ROWS)
 
 
-def rows(summary: Summary, first: int, limit: int) -> list[dict[str, Any]] | None:
+def read_rows(summary: Summary, first: int, limit: int) -> list[dict[str, Any]] | None:
     """At most ``limit`` rows from the ``first`` on, counted from 0; None where the result is gone or replaced.
 
     Raises:
@@ -200,7 +200,7 @@ def rows(summary: Summary, first: int, limit: int) -> list[dict[str, Any]] | Non
     if wanted:
         found = _lines(summary, wanted)
     # Asked last, so that what was read above belongs to this run and not to one that came in between.
-    still = find(summary.key)
+    still = find_result(summary.key)
     if found is None or still is None or still.run != summary.run:
         return None
     return [json.loads(line) for line in found]
@@ -216,7 +216,7 @@ def unmatched_rows(summary: Summary, name: str) -> list[tuple[int, dict[str, Any
     """
     found = []
     for number in summary.unmatched[name].rows:
-        row = rows(summary, number, 1)
+        row = read_rows(summary, number, 1)
         if row is None:
             return None
         found.append((number, row[0]))
@@ -256,7 +256,7 @@ def _entry_behind(summary: Summary, row: int) -> int:
     return _entry(summary, row)[0] + 1
 
 
-def read_all(summary: Summary) -> Iterator[bytes]:
+def read_chunks(summary: Summary) -> Iterator[bytes]:
     """The whole value, a chunk at a time.
 
     Raises:
@@ -283,7 +283,7 @@ def lines_of(summary: Summary) -> Iterator[bytes]:
         ResultGone: the result expired or was replaced meanwhile.
         redis.exceptions.RedisError: Redis does not answer.
     """
-    yield from lines_in(read_all(summary))
+    yield from lines_in(read_chunks(summary))
 
 
 def lines_in(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -319,7 +319,7 @@ def discard(summary: Summary) -> bool:
 
 def _of_run(script: str, summary: Summary, *arguments: Any) -> Any:
     key = summary.key
-    keys = [key, index_key(key), summary_key(key), outcome_key(summary.task_id), derived_key(summary.run)]
+    keys = [key, index_key(key), summary_key(key), outcome_key(summary.task_id), artifacts_key(summary.run)]
     return connections().results.eval(script, len(keys), *keys, summary.mark_of_run, *arguments)
 
 
@@ -349,5 +349,5 @@ def published_by(task_id: str) -> Published | None:
     outcome = outcome_of(task_id)
     if outcome is None:
         return None
-    summary = find(outcome["redis_key"])
+    summary = find_result(outcome["redis_key"])
     return Published(outcome, summary.fields if summary is not None and summary.task_id == task_id else {})

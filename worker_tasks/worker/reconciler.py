@@ -79,7 +79,7 @@ def _repair(app: Any, task: Document) -> bool:
 def _repair_follower(app: Any, task: Document) -> bool:
     """Whoever it follows ended and told it nothing; as long as that one is unfinished, it is repaired instead."""
     try:
-        if ledger.find(task["shares"])["status"] in ledger.UNFINISHED_STATES:
+        if ledger.find_task(task["shares"])["status"] in ledger.UNFINISHED_STATES:
             return False
         logger.warning("task %s: what it followed ended without answering it", task["_id"])
         sharing.release(app, task["shares"])
@@ -183,7 +183,7 @@ class Reconciler(bootsteps.StartStopStep):
             return
         try:
             reconcile(app, quiet_for)
-            lifecycle.clear_what_ended()
+            lifecycle.clear_ended_runs()
         finally:
             try:
                 lock.release()

@@ -110,7 +110,7 @@ def test_a_join_is_submitted_with_202_and_the_place_to_follow_it(client: FlaskCl
     assert answer.status_code == 202
     task_id = answer.get_json()["task_id"]
     assert answer.headers["Location"] == f"/task/{task_id}"
-    assert ledger.find(task_id)["metadata"] == {"reason": "audit"}
+    assert ledger.find_task(task_id)["metadata"] == {"reason": "audit"}
 
 
 @pytest.mark.parametrize(

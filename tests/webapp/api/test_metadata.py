@@ -26,7 +26,7 @@ def patch(client: FlaskClient) -> Patch:
 def test_a_patch_leaves_a_null_that_it_does_not_name(patch: Patch, servers: None) -> None:
     task_id = task_in(states.SUCCESS, metadata={"reviewed": None})
     assert patch(task_id, {"seen": True}).status_code == 200
-    assert ledger.find(task_id)["metadata"] == {"reviewed": None, "seen": True}
+    assert ledger.find_task(task_id)["metadata"] == {"reviewed": None, "seen": True}
 
 
 @pytest.mark.parametrize(
@@ -62,11 +62,11 @@ def test_a_patch_that_expects_something_else_is_told_both_values(
     patch: Patch, servers: None, expected: Metadata, changes: Metadata, conflicts: Metadata
 ) -> None:
     task_id = task_in(states.SUCCESS, metadata={"team": "blue", "cost": 7})
-    before = ledger.find(task_id)
+    before = ledger.find_task(task_id)
     answer = patch(task_id, changes, expected=expected)
     assert (answer.status_code, answer.content_type) == (409, "application/problem+json")
     assert answer.get_json()["conflicts"] == conflicts
-    assert ledger.find(task_id) == before
+    assert ledger.find_task(task_id) == before
 
 
 @pytest.mark.parametrize(

@@ -132,19 +132,19 @@ def test_metadata_is_set_and_deleted_in_every_state(client: FlaskClient, servers
         task_id = task_in(status)
         answer = client.patch(f"/api/v1/tasks/{task_id}", json={"metadata": {"reason": None, "seen": True}})
         assert answer.get_json()["metadata"] == {"ticket": 4711, "seen": True}
-        assert ledger.find(task_id)["status"] == status
+        assert ledger.find_task(task_id)["status"] == status
 
 
 def test_changes_of_metadata_and_of_state_do_not_undo_each_other(client: FlaskClient, worker: Process) -> None:
     task_id = long_running_task.apply_async(["x"], metadata={"first": 0}).id
     number = 0
-    while ledger.find(task_id)["status"] not in ledger.FINAL_STATES:
+    while ledger.find_task(task_id)["status"] not in ledger.FINAL_STATES:
         number += 1
         assert (
             client.patch(f"/api/v1/tasks/{task_id}", json={"metadata": {f"key{number % 40}": number}}).status_code
             == 200
         )
-    task = ledger.find(task_id)
+    task = ledger.find_task(task_id)
     assert task["status"] == states.SUCCESS
     assert task["metadata"]["first"] == 0
     assert len(task["metadata"]) == min(number, 40) + 1
@@ -152,12 +152,12 @@ def test_changes_of_metadata_and_of_state_do_not_undo_each_other(client: FlaskCl
 
 def test_metadata_that_can_not_be_kept_changes_nothing(client: FlaskClient, servers: None) -> None:
     task_id = task_in(states.SUCCESS)
-    before = ledger.find(task_id)
+    before = ledger.find_task(task_id)
     many = {f"key{number}": 1 for number in range(49)}
     assert_problem(client.patch(f"/api/v1/tasks/{task_id}", json={"metadata": many}), 422)
     assert_problem(client.patch(f"/api/v1/tasks/{task_id}", json={"metadata": {"a.b": 1}}), 422)
     assert_problem(client.patch(f"/api/v1/tasks/{task_id}", json={"other": {}}), 422)
-    assert ledger.find(task_id) == before
+    assert ledger.find_task(task_id) == before
 
 
 @pytest.fixture
@@ -258,7 +258,7 @@ def test_rows_that_can_not_be_asked_for_are_refused(client: FlaskClient, servers
 def test_the_rows_of_a_shared_run_are_read_by_each(client: FlaskClient, servers: None) -> None:
     runner = finished_with([{"_id": 1}])
     sharer = new_id()
-    task = ledger.find(runner)
+    task = ledger.find_task(runner)
     connections().tasks.insert_one(task | {"_id": sharer, "shares": runner})
     assert client.get(f"/api/v1/tasks/{sharer}/result").get_json()["rows"] == [{"_id": 1}]
     assert client.get(f"/tasks/{sharer}/result").status_code == 200
@@ -278,7 +278,7 @@ def test_an_expired_and_a_replaced_result_are_gone(client: FlaskClient, servers:
     for address in ("result", "result.json", "result.csv", "result.ndjson"):
         problem = assert_problem(client.get(f"/api/v1/tasks/{task_id}/{address}"), 410)
         assert newer in problem["detail"]
-    summary = result_store.find(f"join_result:{task_id}")
+    summary = result_store.find_result(f"join_result:{task_id}")
     assert summary is not None
     connections().results.delete(summary.key, result_store.summary_key(summary.key))
     ledger.set_expiry(task_id, ledger.now() + timedelta(seconds=2))

@@ -11,7 +11,7 @@ from flask import Flask
 from werkzeug.datastructures import MultiDict
 
 from webapp.builder import field_errors
-from webapp.builder.drafts import Draft, Unfinished, as_written, from_join
+from webapp.builder.drafts import Draft, DraftIncomplete, as_written, draft_fields
 from worker_tasks.joins.spec.spec import JoinSpec
 from worker_tasks.joins.spec.value_types import VALUE_TYPES
 
@@ -112,7 +112,7 @@ def test_a_raw_filter_stands_beside_the_conditions() -> None:
 )
 def test_what_can_not_be_read_is_said_at_its_field(more: dict[str, str], field: str, words: str) -> None:
     form = draft(**more)
-    with pytest.raises(Unfinished, match="what is marked") as unfinished:
+    with pytest.raises(DraftIncomplete, match="what is marked") as unfinished:
         form.asked(type_of)
     field_errors.show(form, unfinished.value.errors)
     assert words in errors_at(form, field)
@@ -128,7 +128,7 @@ def test_a_form_can_be_read_again_and_again_and_stays_as_it_is(seed: int) -> Non
     before = (form.data, list(errors_of(form)))
     found = []
     for _ in range(3):
-        with pytest.raises(Unfinished) as unfinished:
+        with pytest.raises(DraftIncomplete) as unfinished:
             form.asked(type_of)
         found.append(unfinished.value.errors)
     assert found[0] == found[1] == found[2]
@@ -216,7 +216,7 @@ def test_an_error_of_a_field_is_not_said_at_one_whose_name_begins_alike() -> Non
 def test_what_comes_next_is_said(missing: str, step: str) -> None:
     form = Draft(MultiDict({name: value for name, value in WHOLE.items() if name != missing}))
     assert form.next_step() == step
-    with pytest.raises(Unfinished):
+    with pytest.raises(DraftIncomplete):
         form.asked(type_of)
 
 
@@ -250,7 +250,7 @@ def test_a_join_comes_back_from_the_form_as_it_went_in(more: dict[str, Any]) -> 
     second = {"from": "cities", "kind": "semi", "on": [{"local": "orders.city", "foreign": "_id"}], "match": {"n": 1}}
     whole = {"database": "shop", "from": "users", "joins": [first, second], **more}
     spec = JoinSpec.model_validate_json(json.dumps(whole))
-    again = JoinSpec.model_validate_json(json.dumps(Draft(from_join(spec)).asked(type_of)))
+    again = JoinSpec.model_validate_json(json.dumps(Draft(draft_fields(spec)).asked(type_of)))
     assert again.canonical() == spec.canonical()
 
 
@@ -284,7 +284,7 @@ def test_what_is_too_long_for_an_address_has_none() -> None:
 def test_a_value_in_braces_is_asked_for_when_the_join_is_run() -> None:
     form = draft(filters__0__field="stars", filters__0__value="{least}")
     assert form.asked(type_of, with_parameters=True)["match"] == {"stars": {"$parameter": "least", "type": "auto"}}
-    with pytest.raises(Unfinished) as unfinished:
+    with pytest.raises(DraftIncomplete) as unfinished:
         form.asked(type_of)
     (said,) = unfinished.value.errors["filters-0-value"]
     assert "asked for when the saved join is run" in said

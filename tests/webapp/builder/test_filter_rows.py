@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from webapp.builder.filter_rows import rows_of
+from webapp.builder.filter_rows import filter_rows
 from worker_tasks.joins.spec import filters
 from worker_tasks.joins.spec.bson_types import BSON_TYPES
 from worker_tasks.joins.spec.operators import OPERATORS, FilterOperator, Operand, operator_of
@@ -14,20 +14,20 @@ from worker_tasks.joins.spec.value_types import TEXT, VALUE_TYPES, ValueType, va
 @pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
 def test_a_condition_is_allowed_and_read_back_as_its_operator(operator: FilterOperator) -> None:
     given = {Operand.NOTHING: None, Operand.VALUE: 4, Operand.VALUES: [4, 5], Operand.TEXT: "Al"}[operator.operand]
-    match = filters.check({"stars": operator.condition(given)})
-    (row,), raw = rows_of(match)
+    match = filters.check_filter({"stars": operator.condition(given)})
+    (row,), raw = filter_rows(match)
     assert (row["operator"], raw) == (operator.name, {})
 
 
 def test_an_unknown_operator_is_refused_by_its_name() -> None:
     with pytest.raises(filters.FilterError, match=r"\$where is not allowed"):
-        filters.check({"stars": operator_of("where").condition("1")})
+        filters.check_filter({"stars": operator_of("where").condition("1")})
 
 
 @pytest.mark.parametrize("written", VALUE_TYPES.values(), ids=VALUE_TYPES)
 def test_the_example_of_a_type_is_read_and_written_again(written: ValueType) -> None:
-    match = filters.check({"field": written.read(written.example)})
-    (row,), _ = rows_of(match)
+    match = filters.check_filter({"field": written.read(written.example)})
+    (row,), _ = filter_rows(match)
     assert VALUE_TYPES[row["type"]].read(row["value"]) == match["field"]
     assert row["type"] == written.name
 

@@ -19,7 +19,7 @@ def asked(location: str) -> Document:
     """The task that a form's answer leads to."""
     page = re.fullmatch(r"/tasks/([0-9a-f-]{36})", location)
     assert page, location
-    return ledger.find(page[1])
+    return ledger.find_task(page[1])
 
 
 def test_what_is_asked_is_recorded_with_its_note_and_metadata(client: FlaskClient, servers: None) -> None:

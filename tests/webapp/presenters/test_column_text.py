@@ -21,7 +21,7 @@ def column(kind: ColumnKind, **figures: object) -> Column:
     ],
 )
 def test_how_full_a_column_is(figures: dict[str, int], words: str) -> None:
-    assert column_text.filled_words(column(ColumnKind.TEXT, **figures)) == words
+    assert column_text.describe_filled(column(ColumnKind.TEXT, **figures)) == words
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_how_full_a_column_is(figures: dict[str, int], words: str) -> None:
     ],
 )
 def test_a_column_in_a_few_words(kind: ColumnKind, figures: dict[str, object], words: str) -> None:
-    assert column_text.short_words(column(kind, **figures)) == words
+    assert column_text.describe_column_briefly(column(kind, **figures)) == words
 
 
 def test_bars_stand_on_the_ground_and_fill_the_picture() -> None:
@@ -69,14 +69,14 @@ def test_a_value_that_is_rare_is_seen_and_one_that_is_not_there_is_none() -> Non
 
 def test_what_is_not_named_is_counted() -> None:
     of_five = column(ColumnKind.TEXT, distinct=5, top=[("a", 4), ("b", 2)])
-    assert column_text.others_words(of_five) == "3 other values: 4 rows"
-    assert column_text.others_words(column(ColumnKind.TEXT, distinct=2, top=[("a", 6), ("b", 4)])) == ""
+    assert column_text.describe_others(of_five) == "3 other values: 4 rows"
+    assert column_text.describe_others(column(ColumnKind.TEXT, distinct=2, top=[("a", 6), ("b", 4)])) == ""
 
 
 def test_years_have_no_separators_and_large_numbers_have() -> None:
     whole = column(ColumnKind.INTEGER)
-    assert [column_text.value_words(whole, each) for each in ("2013", "-2013", "20130")] == ["2013", "-2013", "20,130"]
-    assert column_text.value_words(column(ColumnKind.TEXT), "") == "(empty text)"
+    assert [column_text.format_value(whole, each) for each in ("2013", "-2013", "20130")] == ["2013", "-2013", "20,130"]
+    assert column_text.format_value(column(ColumnKind.TEXT), "") == "(empty text)"
 
 
 def test_every_kind_of_columns_has_words() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from webapp.presenters.join_text import KIND_WORDS, SHAPE_WORDS, join_lines, join_sentence, kind_words
+from webapp.presenters.join_text import KIND_WORDS, SHAPE_WORDS, describe_join, describe_join_lines, describe_kind
 from worker_tasks.joins.spec.kinds import KINDS, SHAPES
 
 
@@ -13,8 +13,8 @@ def test_every_kind_and_every_shape_has_its_words() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kind_is_said_with_both_collections(kind: str) -> None:
-    assert {"users", "orders"} <= set(kind_words(kind, "users", "orders").lower().replace(",", "").split())
+    assert {"users", "orders"} <= set(describe_kind(kind, "users", "orders").lower().replace(",", "").split())
     orders = {"from": "orders", "kind": kind, "on": [{"local": "_id", "foreign": "userId"}]}
     join = {"database": "shop", "from": "users", "joins": [orders]}
-    assert "orders" in join_sentence(join)
-    assert join_lines(join)[1][1].endswith("where _id = userId")
+    assert "orders" in describe_join(join)
+    assert describe_join_lines(join)[1][1].endswith("where _id = userId")

@@ -28,7 +28,7 @@ def test_every_state_has_words(status: str) -> None:
 
 
 def test_a_state_nobody_knows_is_shown_as_it_is() -> None:
-    assert task_text.state_words("ODD") == task_text.StateWords("ODD", "Odd", "")
+    assert task_text.describe_state("ODD") == task_text.StateWords("ODD", "Odd", "")
 
 
 @pytest.mark.parametrize(
@@ -59,12 +59,12 @@ def test_a_state_is_said_in_one_line(status: str, result: str, line: str) -> Non
     ],
 )
 def test_what_was_asked_is_said_in_a_few_words(name: str | None, args: list[Any], words: str) -> None:
-    assert task_text.sentence(ledger.new_document("some-id", name, args)) == words
+    assert task_text.describe_task(ledger.new_document("some-id", name, args)) == words
 
 
 def test_arguments_given_by_name_are_said_too() -> None:
     by_name = ledger.new_document("some-id", "worker_tasks.tasks.join_users_orders", kwargs={"user_id": "u9"})
-    assert task_text.sentence(by_name) == "Orders of user u9"
+    assert task_text.describe_task(by_name) == "Orders of user u9"
 
 
 @pytest.mark.parametrize(("quiet", "wait"), [(0, 1), (29, 1), (30, 2), (119, 2), (120, 5), (600, 15), (86_400, 15)])
@@ -90,7 +90,7 @@ def test_progress_is_a_percentage(progress: tuple[int, int], shown: int) -> None
     ],
 )
 def test_a_span_of_time_has_its_unit(span: timedelta, words: str) -> None:
-    assert plain.duration(span) == words
+    assert plain.format_duration(span) == words
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_span_of_time_has_its_unit(span: timedelta, words: str) -> None:
     ],
 )
 def test_an_instant_is_said_from_here(span: timedelta, words: str) -> None:
-    assert plain.ago(datetime.now(UTC) + span) == words
+    assert plain.format_ago(datetime.now(UTC) + span) == words
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_the_timeline_says_how_long_each_step_took() -> None:
         {"at": NOW + timedelta(seconds=2), "status": states.STARTED, "note": "celery@host"},
     ]
     first, second = task_text.timeline(task(states.STARTED) | {"timeline": events})
-    assert (first["label"], first["when"]) == ("Queued", plain.exactly(NOW))
+    assert (first["label"], first["when"]) == ("Queued", plain.format_instant(NOW))
     assert (second["label"], second["when"], second["note"]) == ("Running", "after 2.0 s", "celery@host")
 
 
@@ -141,13 +141,13 @@ def test_the_timeline_says_how_long_each_step_took() -> None:
     ],
 )
 def test_a_waiting_task_says_where_it_is(before: int, usual: float | None, slots: int, words: str) -> None:
-    assert task_text.waiting_words(before, usual, slots) == words
+    assert task_text.describe_waiting(before, usual, slots) == words
 
 
 def test_the_pace_says_what_is_known_of_it() -> None:
-    assert task_text.pace(Progress(1, None, "steps")) == ""
+    assert task_text.describe_pace(Progress(1, None, "steps")) == ""
     known = Progress(1_000, 5_000, "rows", size=2**20, rate=500.4)
-    assert task_text.pace(known) == ", 500 rows a second, 1.0 MiB, 8.0 s left"
+    assert task_text.describe_pace(known) == ", 500 rows a second, 1.0 MiB, 8.0 s left"
 
 
 JOIN = {
@@ -163,7 +163,7 @@ JOIN = {
 
 
 def test_a_join_is_said_line_by_line() -> None:
-    assert join_text.join_lines(JOIN) == [
+    assert join_text.describe_join_lines(JOIN) == [
         ("From", "shop.users"),
         ("Only where", '{"city": "Lima"}'),
         ("Order", "name, highest first"),
@@ -185,7 +185,7 @@ def test_a_join_is_said_line_by_line() -> None:
 )
 def test_a_join_is_said_in_a_sentence(kinds: list[str], words: str) -> None:
     joins = [{"from": name, "kind": kind} for name, kind in zip("abc", kinds, strict=False)]
-    assert join_text.join_sentence({"from": "users", "joins": joins}) == words
+    assert join_text.describe_join({"from": "users", "joins": joins}) == words
 
 
 def done(**more: Any) -> Document:
@@ -196,7 +196,7 @@ def done(**more: Any) -> Document:
 def test_what_came_stands_beside_what_was_expected() -> None:
     checks = {"expected": {"rows": 190, "bytes": 2048, "seconds": 1.5, "rates": [0.9, 0.5]}}
     found = done(checks=checks, result_bytes=4096, unmatched={"orders": 20})
-    lines = [(line["label"], line["came"], line["expected"]) for line in task_text.what_came(found)]
+    lines = [(line["label"], line["came"], line["expected"]) for line in task_text.actual_vs_expected(found)]
     assert lines == [
         ("Rows", "200", "about 190"),
         ("Size", "4.0 KiB", "about 2.0 KiB"),
@@ -215,7 +215,7 @@ def test_what_came_stands_beside_what_was_expected() -> None:
     ],
 )
 def test_who_computed_it_is_said(more: Document, words: str) -> None:
-    lines = {line["label"]: line["came"] for line in task_text.what_came(done(**more))}
+    lines = {line["label"]: line["came"] for line in task_text.actual_vs_expected(done(**more))}
     assert lines["Computed"] == words
 
 
@@ -223,7 +223,7 @@ def test_a_cancelled_task_gives_a_receipt() -> None:
     asked = {"cancel_requested_at": NOW, "date_done": NOW + timedelta(milliseconds=120), "join": JOIN}
     cancelled = task(states.REVOKED) | asked | {"attempt": 1, "left_in_mongodb": 0, "partial": {"count": 1200}}
     assert task_text.cancel_receipt(cancelled) == [
-        ("Asked", plain.exactly(NOW)),
+        ("Asked", plain.format_instant(NOW)),
         ("Stopped", "after 120 ms"),
         ("Left running in MongoDB", "nothing, as MongoDB says"),
         ("Kept", "the 1,200 rows that were joined, as a partial result"),
@@ -242,14 +242,14 @@ def test_the_tab_says_the_state_first() -> None:
 
 @pytest.mark.parametrize(("number", "words"), [(7, "7"), (99, "99"), (336_776, "340,000"), (1_250, "1,200")])
 def test_an_estimate_has_two_figures(number: int, words: str) -> None:
-    assert plain.about(number) == words
+    assert plain.format_about(number) == words
 
 
 @pytest.mark.parametrize(
     ("number", "words"), [(0, "0 Bytes"), (999, "999 Bytes"), (240_128, "234 KiB"), (1_300_000, "1.2 MiB")]
 )
 def test_an_estimated_size_has_no_false_figures(number: int, words: str) -> None:
-    assert plain.about_size(number) == words
+    assert plain.format_about_size(number) == words
 
 
 def test_every_format_of_files_has_words_of_its_own() -> None:

@@ -101,10 +101,10 @@ def test_a_program_reads_the_same(client: FlaskClient, two: tuple[str, str]) -> 
 def test_the_same_result_and_one_that_is_gone_are_said_to_be_so(client: FlaskClient, two: tuple[str, str]) -> None:
     older, newer = two
     follower = new_id()
-    task = ledger.find(newer)
+    task = ledger.find_task(newer)
     connections().tasks.insert_one(task | {"_id": follower, "shares": newer})
     assert "Both have the same result: one run answered both." in compared(client, (newer, follower))
-    summary = result_store.of_task(ledger.find(older))
+    summary = result_store.find_task_result(ledger.find_task(older))
     assert summary
     assert result_store.discard(summary)
     assert f"the result of task <code>{older[:8]}</code> is gone" in compared(client, two)

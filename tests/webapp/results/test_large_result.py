@@ -92,7 +92,7 @@ def _resident(process: int) -> int:
 @pytest.fixture(scope="module")
 def reader(worker: Process, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     task_id = finished_with([row(number) for number in range(ROWS)], parts=3)
-    summary = result_store.find(f"join_result:{task_id}")
+    summary = result_store.find_result(f"join_result:{task_id}")
     assert summary
     assert result_store.keep(summary, summary.expires_at.replace(year=summary.expires_at.year + 1))
     port = free_port()
@@ -104,7 +104,7 @@ def reader(worker: Process, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     idle = reader.memory()
     yield reader
     web.stop()
-    result_store.discard(result_store.find(summary.key) or summary)
+    result_store.discard(result_store.find_result(summary.key) or summary)
     assert reader.most - idle <= MAX_GROWTH
 
 

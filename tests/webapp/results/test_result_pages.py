@@ -32,7 +32,7 @@ def long_result(servers: None) -> str:
     """The id of a finished task whose result has three pages."""
     task_id = "long-result"
     key = result_key(task_id)
-    if (before := result_store.find(key)) is not None:
+    if (before := result_store.find_result(key)) is not None:
         result_store.discard(before)
     summary = publish([{"_id": f"row-{row}", "orders": []} for row in range(ROWS)], key, task_id, 60)
     connections().tasks.delete_one({"_id": task_id})
@@ -222,18 +222,18 @@ def test_a_result_is_kept_longer_but_not_for_ever(
 ) -> None:
     key = result_key(long_result)
     press(client, long_result, "keeping")
-    kept = result_store.find(key)
+    kept = result_store.find_result(key)
     assert kept is not None
     left = [
         connections().results.ttl(name) for name in (key, result_store.index_key(key), result_store.summary_key(key))
     ]
     assert all(3_590 < seconds <= 3_660 for seconds in left), left
-    assert ledger.find(long_result)["result_expires_at"] == kept.expires_at
+    assert ledger.find_task(long_result)["result_expires_at"] == kept.expires_at
     limited = settings().model_copy(update={"result_keep_seconds": 3_000})
     monkeypatch.setattr("worker_tasks.results.retention.settings", lambda: limited)
     assert "Keep it until" not in client.get(f"/tasks/{long_result}/result").text
     press(client, long_result, "keeping")
-    assert result_store.find(key) == kept
+    assert result_store.find_result(key) == kept
 
 
 def test_a_result_is_discarded_at_once(client: FlaskClient, long_result: str) -> None:
@@ -245,22 +245,22 @@ def test_a_result_is_discarded_at_once(client: FlaskClient, long_result: str) ->
 
 
 def test_a_result_that_is_read_while_it_is_kept_longer_is_read_to_its_end(long_result: str) -> None:
-    summary = result_store.find(result_key(long_result))
+    summary = result_store.find_result(result_key(long_result))
     assert summary is not None
-    chunks = result_store.read_all(summary)
+    chunks = result_store.read_chunks(summary)
     assert result_store.keep(summary, summary.expires_at + timedelta(hours=1)) is not None
     assert len(b"".join(chunks)) == summary.bytes
-    assert result_store.rows(summary, 0, 5) is not None
+    assert result_store.read_rows(summary, 0, 5) is not None
 
 
 def test_what_took_the_place_of_a_result_is_neither_kept_nor_discarded_for_it(long_result: str) -> None:
     key = result_key(long_result)
-    before = result_store.find(key)
+    before = result_store.find_result(key)
     assert before is not None
     newer = publish([{"_id": 1}], key, "another-task", 60)
     assert result_store.keep(before, before.expires_at + timedelta(hours=1)) is None
     assert not result_store.discard(before)
-    assert result_store.find(key) == newer
+    assert result_store.find_result(key) == newer
 
 
 def test_rows_without_a_match_are_a_page_of_their_own(client: FlaskClient, worker: Process) -> None:

@@ -135,7 +135,7 @@ def test_a_result_without_a_worker_is_read_all_the_same(
     assert '<meta http-equiv="refresh"' in page
     poll = client.get(f"/tasks/{task_id}/result", headers={"HX-Request": "true"})
     assert (poll.status_code, poll.data) == (204, b"")
-    summary = result_store.find(f"join_result:{task_id}")
+    summary = result_store.find_result(f"join_result:{task_id}")
     assert summary
     assert result_store.discard(summary)
     assert client.get(f"/tasks/{task_id}/result", headers={"HX-Request": "true"}).headers["HX-Refresh"] == "true"
@@ -143,7 +143,7 @@ def test_a_result_without_a_worker_is_read_all_the_same(
 
 def test_what_was_worked_out_goes_with_its_result(client: FlaskClient, people: str) -> None:
     shown(client, people, sort="age")
-    summary = result_store.find(f"join_result:{people}")
+    summary = result_store.find_result(f"join_result:{people}")
     assert summary
     made = set(connections().results.scan_iter(f"derived:{summary.run}:*"))
     assert len(made) >= 5
@@ -158,7 +158,7 @@ def test_what_was_worked_out_goes_with_its_result(client: FlaskClient, people: s
 def test_what_a_full_redis_deleted_is_worked_out_again(client: FlaskClient, people: str, lost: str) -> None:
     asked = {"sort": "-name", "page": 1}
     _, before = shown(client, people, **asked)
-    summary = result_store.find(f"join_result:{people}")
+    summary = result_store.find_result(f"join_result:{people}")
     assert summary
     (key,) = connections().results.scan_iter(f"derived:{summary.run}:{lost}")
     connections().results.delete(key)
@@ -192,15 +192,15 @@ def test_all_of_a_result_is_there_at_once_as_json(client: FlaskClient, people: s
 
 def test_who_reads_does_not_wait_behind_those_who_join(worker: Process) -> None:
     task_id = finished_with([{"_id": 1}])
-    summary = result_store.find(f"join_result:{task_id}")
+    summary = result_store.find_result(f"join_result:{task_id}")
     assert summary
     worker.signal_group(signal.SIGSTOP)
     try:
         before = [long_running_task.delay("x").id for _ in range(40)]
-        artifacts.ask(summary, artifacts.TABLE)
+        artifacts.request_artifact(summary, artifacts.TABLE)
     finally:
         worker.signal_group(signal.SIGCONT)
-    assert artifacts.follow(summary, artifacts.TABLE, 20).is_done
+    assert artifacts.await_artifact(summary, artifacts.TABLE, 20).is_done
     waiting = connections().tasks.count_documents({"_id": {"$in": before}, "status": states.PENDING})
     for number in before:
         submission.cancel(number)

@@ -18,10 +18,10 @@ def test_a_result_is_kept_longer_until_it_cannot_be(
     client: FlaskClient, servers: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task_id = finished_with([{"_id": 1}])
-    before = result_store.find(f"join_result:{task_id}")
+    before = result_store.find_result(f"join_result:{task_id}")
     answer = client.post(f"/api/v1/tasks/{task_id}/result/keeping")
     assert answer.status_code == 200
-    kept = result_store.find(f"join_result:{task_id}")
+    kept = result_store.find_result(f"join_result:{task_id}")
     assert before is not None
     assert kept is not None
     assert kept.expires_at - before.expires_at > timedelta(minutes=59)
@@ -30,12 +30,12 @@ def test_a_result_is_kept_longer_until_it_cannot_be(
     monkeypatch.setattr("worker_tasks.results.retention.settings", lambda: limited)
     problem = assert_problem(client.post(f"/api/v1/tasks/{task_id}/result/keeping"), 409)
     assert problem["detail"] == f"The result cannot be kept longer: it stays until {kept.expires_at.isoformat()}."
-    assert result_store.find(f"join_result:{task_id}") == kept
+    assert result_store.find_result(f"join_result:{task_id}") == kept
 
 
 def test_a_result_is_discarded_for_all_who_share_it(client: FlaskClient, servers: None) -> None:
     task_id = finished_with([{"_id": 1}])
-    sharer = ledger.find(task_id) | {"_id": new_id(), "shares": task_id}
+    sharer = ledger.find_task(task_id) | {"_id": new_id(), "shares": task_id}
     connections().tasks.insert_one(sharer)
     answer = client.delete(f"/api/v1/tasks/{sharer['_id']}/result")
     assert (answer.status_code, answer.get_json()["task_id"]) == (200, sharer["_id"])

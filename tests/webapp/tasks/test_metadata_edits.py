@@ -104,7 +104,7 @@ def task_with(metadata: Metadata) -> str:
 
 
 def stored(task_id: str) -> Metadata:
-    metadata: Metadata = ledger.find(task_id)["metadata"]
+    metadata: Metadata = ledger.find_task(task_id)["metadata"]
     return metadata
 
 
@@ -124,9 +124,9 @@ def test_what_a_field_can_not_show_is_kept_as_it_is(open_page: Open, servers: No
 
 def test_a_form_in_which_nothing_was_typed_changes_nothing(open_page: Open, servers: None) -> None:
     task_id = task_with({"team": "blue", "cost": 7})
-    version = ledger.find(task_id)["version"]
+    version = ledger.find_task(task_id)["version"]
     assert open_page(task_id).saves() == 303
-    assert ledger.find(task_id)["version"] == version
+    assert ledger.find_task(task_id)["version"] == version
 
 
 @pytest.mark.parametrize("status", [states.PENDING, states.STARTED, states.SUCCESS])
@@ -136,7 +136,7 @@ def test_two_people_who_change_different_keys_keep_both(open_page: Open, servers
     assert ben.types({"ben": "approved", "old": ""}).saves() == 303
     assert anna.types({"anna": "seen", "team": "green"}).saves() == 303
     assert stored(task_id) == {"team": "green", "cost": 7, "ben": "approved", "anna": "seen"}
-    assert ledger.find(task_id)["status"] == status
+    assert ledger.find_task(task_id)["status"] == status
 
 
 def test_what_the_api_changed_while_the_form_was_open_stays(open_page: Open, patch: Patch, servers: None) -> None:
@@ -171,9 +171,9 @@ def test_the_same_key_changed_by_two_is_a_conflict_that_says_both(
     task_id = task_with({"team": "blue", "other": "o"})
     anna = open_page(task_id).types(by_anna)
     patch(task_id, by_ben)
-    before = ledger.find(task_id)
+    before = ledger.find_task(task_id)
     assert anna.saves() == 409
-    assert ledger.find(task_id) == before
+    assert ledger.find_task(task_id) == before
     (key,) = by_anna
     assert f"Somebody else changed “{key}”" in anna.page
     assert f"<dt>Yours</dt><dd>{said[0]}</dd></div>" in anna.page
@@ -273,11 +273,11 @@ def test_the_limits_hold_for_what_two_people_add_together(open_page: Open, patch
     task_id = task_with({f"key{number}": number for number in range(MAX_KEYS - 1)})
     anna = open_page(task_id).types({"anna": "seen"})
     patch(task_id, {"ben": "approved"})
-    before = ledger.find(task_id)
+    before = ledger.find_task(task_id)
     assert anna.saves() == 422
     assert "has 51 keys; at most 50 are kept" in anna.page
     assert anna.rows["anna"] == "seen"
-    assert ledger.find(task_id) == before
+    assert ledger.find_task(task_id) == before
     patch(task_id, {"key0": None})
     assert anna.saves() == 303
 

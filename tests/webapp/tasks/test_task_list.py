@@ -240,7 +240,7 @@ def test_several_are_cancelled_at_once(no_tasks: None, select: Callable[..., str
     ids = [long_running_task.apply_async(["x"], queue=UNATTENDED).id for _ in range(3)]
     ledger.transition(ids[2], "SUCCESS")
     assert "2 tasks were cancelled; 1 had ended before." in select("cancel", *ids)
-    assert [ledger.find(task_id)["status"] for task_id in ids] == ["REVOKED", "REVOKED", "SUCCESS"]
+    assert [ledger.find_task(task_id)["status"] for task_id in ids] == ["REVOKED", "REVOKED", "SUCCESS"]
 
 
 def test_several_are_run_again_at_once(no_tasks: None, select: Callable[..., str]) -> None:

@@ -121,7 +121,7 @@ def test_a_waiting_task_is_cancelled(client: FlaskClient, waiting_task: str) -> 
     token = csrf_token(client, waiting_task)
     answer = client.post(f"/tasks/{waiting_task}/cancellation", data={"csrf_token": token})
     assert (answer.status_code, answer.headers["Location"]) == (303, f"/tasks/{waiting_task}")
-    assert ledger.find(waiting_task)["status"] == states.REVOKED
+    assert ledger.find_task(waiting_task)["status"] == states.REVOKED
     assert "Cancelled" in client.get(f"/tasks/{waiting_task}").text
 
 
@@ -130,7 +130,7 @@ def test_a_task_is_run_again_with_its_metadata(client: FlaskClient, waiting_task
     answer = client.post(f"/tasks/{waiting_task}/runs", data={"csrf_token": token})
     again = answer.headers["Location"].rpartition("/")[2]
     assert again != waiting_task
-    first, second = ledger.find(waiting_task), ledger.find(again)
+    first, second = ledger.find_task(waiting_task), ledger.find_task(again)
     assert [second[field] for field in ("name", "args", "metadata", "queue")] == [
         first[field] for field in ("name", "args", "metadata", "queue")
     ]
@@ -138,9 +138,9 @@ def test_a_task_is_run_again_with_its_metadata(client: FlaskClient, waiting_task
 
 @pytest.mark.parametrize("action", ["cancellation", "runs"])
 def test_a_task_is_not_touched_without_the_token_of_a_form(client: FlaskClient, waiting_task: str, action: str) -> None:
-    version = ledger.find(waiting_task)["version"]
+    version = ledger.find_task(waiting_task)["version"]
     assert client.post(f"/tasks/{waiting_task}/{action}").status_code == 400
-    assert ledger.find(waiting_task)["version"] == version
+    assert ledger.find_task(waiting_task)["version"] == version
 
 
 def csrf_token(client: FlaskClient, task_id: str) -> str:

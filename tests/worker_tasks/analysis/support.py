@@ -17,10 +17,10 @@ from celery import states
 from tests.support import publish
 from tests.worker_tasks.support import UNATTENDED, new_id
 from worker_tasks.analysis import artifacts, engine, export_selection, reader, result_table, row_order
-from worker_tasks.analysis.artifacts import Derivation, Derived, Kind
+from worker_tasks.analysis.artifacts import Artifact, ArtifactKind, ArtifactSpec
 from worker_tasks.analysis.profiles import Column, Profile
-from worker_tasks.analysis.result_table import Table
-from worker_tasks.analysis.row_query import View
+from worker_tasks.analysis.result_table import ResultTable
+from worker_tasks.analysis.row_query import RowQuery
 from worker_tasks.analysis.tasks import derive
 from worker_tasks.infra.connections import Document, connections
 from worker_tasks.records import ledger
@@ -28,7 +28,7 @@ from worker_tasks.results import result_store
 from worker_tasks.results.formats import FORMATS
 from worker_tasks.results.result_store import Summary
 
-EVERYTHING = View()
+EVERYTHING = RowQuery()
 #: Text that means something to a reader of JSON, CSV, SQL, XML or to a spreadsheet.
 TEXTS = [
     "",
@@ -127,7 +127,7 @@ def keys(pattern: str) -> set[str]:
 class Built:
     """A table that was built, open as ``shown``."""
 
-    table: Table
+    table: ResultTable
     database: duckdb.DuckDBPyConnection
 
     @property
@@ -145,9 +145,9 @@ class Built:
         """All values of a column, in the order of their rows."""
         return self.select(f"c{self.profile.number_of(name)}")
 
-    def numbers(self, view: View) -> list[int]:
+    def numbers(self, view: RowQuery) -> list[int]:
         """The numbers of a view's rows."""
-        return reader.numbers_in(b"".join(row_order.numbers_of(self.database, self.profile, view)))
+        return reader.unpack_numbers(b"".join(row_order.row_numbers(self.database, self.profile, view)))
 
     def select(self, expression: str) -> list[Any]:
         query = f"SELECT {expression} FROM shown ORDER BY number"  # noqa: S608 - a test's own
@@ -157,17 +157,17 @@ class Built:
 @contextmanager
 def built(documents: Sequence[Document], parts: int = 1) -> Iterator[Built]:
     """The table of these documents."""
-    with engine.opened() as (database, folder):
-        table = result_table.build(result(documents, parts), database, folder)
+    with engine.open_database() as (database, folder):
+        table = result_table.build_table(result(documents, parts), database, folder)
         rows = f"read_parquet('{table.file}', file_row_number=true)"
         database.execute(f"CREATE VIEW shown AS SELECT *, file_row_number AS number FROM {rows}")  # noqa: S608 - as above
         yield Built(table, database)
 
 
-def worked_out(summary: Summary, derivation: Derivation) -> Derived:
+def worked_out(summary: Summary, derivation: ArtifactSpec) -> Artifact:
     """What a worker makes of this, when it has."""
     derive(summary.key, summary.task_id, summary.run, str(derivation.kind), derivation.options)
-    found = artifacts.find(summary, derivation)
+    found = artifacts.find_artifact(summary, derivation)
     assert found is not None
     return found
 
@@ -189,11 +189,11 @@ def record(summary: Summary, **fields: Any) -> None:
     )
 
 
-def numbers(summary: Summary, view: View) -> list[int]:
+def numbers(summary: Summary, view: RowQuery) -> list[int]:
     """The numbers of a view's rows, each of which is read as well."""
-    found = worked_out(summary, reader.order_of(view))
+    found = worked_out(summary, reader.row_order_spec(view))
     assert found.is_done, found
-    rows = [row for first in range(0, found.data["rows"], 100) for row in reader.rows(summary, view, first, 100)]
+    rows = [row for first in range(0, found.data["rows"], 100) for row in reader.read_rows(summary, view, first, 100)]
     assert len(rows) == found.data["rows"]
     written = json.loads(value(summary))
     assert all(row.document == written[row.number] for row in rows)
@@ -201,16 +201,16 @@ def numbers(summary: Summary, view: View) -> list[int]:
 
 
 def file(
-    summary: Summary, form: str, view: View = EVERYTHING, columns: Sequence[str] = (), *, inside: bool = False
+    summary: Summary, form: str, view: RowQuery = EVERYTHING, columns: Sequence[str] = (), *, inside: bool = False
 ) -> bytes:
     """A file of a result, unpacked."""
-    wanted = export_selection.file_of(
-        summary.task_id, form, export_selection.Excerpt(view, tuple(columns)), inside=inside
+    wanted = export_selection.export_spec(
+        summary.task_id, form, export_selection.Selection(view, tuple(columns)), inside=inside
     )
-    assert wanted.kind is Kind.FILE
+    assert wanted.kind is ArtifactKind.FILE
     found = worked_out(summary, wanted)
     assert found.is_done, found
-    stored = b"".join(artifacts.read_all(summary, wanted, "file", found.data["stored"]))
+    stored = b"".join(artifacts.read_artifact(summary, wanted, "file", found.data["stored"]))
     whole = gzip.decompress(stored) if FORMATS[form].is_text else stored
     assert len(whole) == found.data["size"]
     return whole
@@ -281,5 +281,5 @@ def random_documents(seed: int, count: int) -> list[Document]:
 def older_and_newer(older: Sequence[Document], newer: Sequence[Document]) -> tuple[Summary, Summary]:
     """Two results of recorded tasks, each with its table."""
     first, second = with_table(older), with_table(newer)
-    assert result_store.find(first.key) == first
+    assert result_store.find_result(first.key) == first
     return first, second

@@ -20,8 +20,8 @@ from tests.worker_tasks.analysis.support import (
     worked_out,
 )
 from worker_tasks.analysis import artifacts, reader, result_diff
-from worker_tasks.analysis.artifacts import Derivation, Kind, State
-from worker_tasks.analysis.result_diff import Comparison, comparison_with
+from worker_tasks.analysis.artifacts import ArtifactKind, ArtifactSpec, ArtifactState
+from worker_tasks.analysis.result_diff import ResultDiff, diff_spec
 from worker_tasks.analysis.tasks import derive
 from worker_tasks.infra.connections import Document
 
@@ -32,19 +32,19 @@ LISTS = ("added", "gone", "changed_from", "changed_to")
 
 def compared(
     older: Sequence[Document], newer: Sequence[Document], key: Sequence[str] = ()
-) -> tuple[Comparison, dict[str, list[int]]]:
+) -> tuple[ResultDiff, dict[str, list[int]]]:
     """What a worker makes of both, and the row numbers that go with it."""
     first, second = older_and_newer(older, newer)
-    wanted = comparison_with(first, list(key))
+    wanted = diff_spec(first, list(key))
     found = worked_out(second, wanted)
     assert found.is_done, found
-    figures = Comparison.from_document(found.data)
-    lists = {name: reader.numbers_in(artifacts.part(second, wanted, name)) for name in LISTS}
+    figures = ResultDiff.from_document(found.data)
+    lists = {name: reader.unpack_numbers(artifacts.read_range(second, wanted, name)) for name in LISTS}
     assert (len(lists["added"]), len(lists["gone"])) == (figures.added, figures.gone)
     assert len(lists["changed_from"]) == len(lists["changed_to"]) == figures.changed
     assert figures.same + figures.changed + figures.gone == len(older)
     assert figures.same + figures.changed + figures.added == len(newer)
-    assert result_diff.numbers(second, wanted, "added", 1, 2) == lists["added"][1:3]
+    assert result_diff.diff_row_numbers(second, wanted, "added", 1, 2) == lists["added"][1:3]
     return figures, lists
 
 
@@ -230,15 +230,15 @@ def test_results_of_hardly_anything_are_compared(older: list[Document], newer: l
 
 def test_a_key_that_is_not_in_both_fails_and_says_so() -> None:
     first, second = older_and_newer([{"a": 1}], [{"a": 1, "b": 2}])
-    found = worked_out(second, comparison_with(first, ["b"]))
-    assert found.state is State.FAILED
+    found = worked_out(second, diff_spec(first, ["b"]))
+    assert found.state is ArtifactState.FAILED
     assert "“b”" in (found.message or "")
 
 
 def test_results_that_have_no_table_or_are_gone_are_not_compared_and_may_be_asked_for_again() -> None:
     newer, older, bare = with_table([{"a": 1}]), with_table([{"a": 1}]), result([{"a": 1}])
     record(bare)
-    other_run = Derivation(Kind.COMPARISON, comparison_with(older, []).options | {"run": "another"})
-    for wanted in (comparison_with(bare, []), other_run):
+    other_run = ArtifactSpec(ArtifactKind.COMPARISON, diff_spec(older, []).options | {"run": "another"})
+    for wanted in (diff_spec(bare, []), other_run):
         derive(newer.key, newer.task_id, newer.run, str(wanted.kind), wanted.options)
-        assert artifacts.find(newer, wanted) is None
+        assert artifacts.find_artifact(newer, wanted) is None

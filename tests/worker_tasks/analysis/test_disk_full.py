@@ -11,9 +11,9 @@ import pytest
 from tests.worker_tasks.analysis.support import keys, record, result
 from worker_tasks.analysis import artifacts, engine, reader
 from worker_tasks.analysis.artifact_job import NO_ROOM_SECONDS
-from worker_tasks.analysis.artifacts import TABLE, Derivation, State
-from worker_tasks.analysis.export_selection import Excerpt, file_of
-from worker_tasks.analysis.row_query import View
+from worker_tasks.analysis.artifacts import TABLE, ArtifactSpec, ArtifactState
+from worker_tasks.analysis.export_selection import Selection, export_spec
+from worker_tasks.analysis.row_query import RowQuery
 from worker_tasks.analysis.tasks import DISK_FULL, derive
 from worker_tasks.infra import redis_memory
 from worker_tasks.infra.connections import connections
@@ -22,12 +22,12 @@ from worker_tasks.results.result_store import Summary
 
 pytestmark = pytest.mark.usefixtures("servers")
 
-VIEW = View(sort=(("text", True),))
+VIEW = RowQuery(sort=(("text", True),))
 #: More than fits into the memory that the test allows.
 BIG = "CREATE TABLE big AS SELECT repeat(hash(range)::VARCHAR, 9) AS text FROM range(2000000) ORDER BY text"
 
 
-def run(summary: Summary, derivation: Derivation) -> None:
+def run(summary: Summary, derivation: ArtifactSpec) -> None:
     derive(summary.key, summary.task_id, summary.run, str(derivation.kind), derivation.options)
 
 
@@ -51,13 +51,15 @@ def test_a_full_disk_is_said_in_words_for_a_moment_and_then_it_works(kind: str, 
     if kind != "table":
         run(summary, TABLE)
         derivation = (
-            reader.order_of(VIEW) if kind == "order" else file_of(summary.task_id, kind, Excerpt(VIEW), inside=False)
+            reader.row_order_spec(VIEW)
+            if kind == "order"
+            else export_spec(summary.task_id, kind, Selection(VIEW), inside=False)
         )
     with files_up_to(size):
         run(summary, derivation)
-    found = artifacts.find(summary, derivation)
+    found = artifacts.find_artifact(summary, derivation)
     assert found is not None
-    assert (found.state, found.message) == (State.FAILED, DISK_FULL)
+    assert (found.state, found.message) == (ArtifactState.FAILED, DISK_FULL)
     said = artifacts.key_of(summary, derivation)
     assert connections().results.ttl(said) <= NO_ROOM_SECONDS
     # Nothing of what was written is left.
@@ -65,13 +67,13 @@ def test_a_full_disk_is_said_in_words_for_a_moment_and_then_it_works(kind: str, 
     assert {key.rpartition(":")[2] for key in left} <= {"state", "mark", "times"}
     connections().results.delete(said)
     run(summary, derivation)
-    found = artifacts.find(summary, derivation)
+    found = artifacts.find_artifact(summary, derivation)
     assert found is not None
     assert found.is_done
 
 
 def test_what_is_spilled_to_a_full_disk_is_said_to_be_so() -> None:
-    with engine.opened() as (database, _):
+    with engine.open_database() as (database, _):
         database.execute("SET max_temp_directory_size = '1MiB'; SET memory_limit = '20MiB'")
         with pytest.raises(duckdb.OutOfMemoryException) as full:
             database.execute(BIG)
@@ -79,7 +81,7 @@ def test_what_is_spilled_to_a_full_disk_is_said_to_be_so() -> None:
 
 
 def test_a_value_that_reads_like_a_full_disk_is_none() -> None:
-    with engine.opened() as (database, _), pytest.raises(duckdb.ConversionException) as wrong:
+    with engine.open_database() as (database, _), pytest.raises(duckdb.ConversionException) as wrong:
         database.execute("SELECT 'No space left on device'::INTEGER")
     assert not engine.is_disk_full(wrong.value)
 
@@ -91,8 +93,8 @@ def test_what_is_worked_out_leaves_the_queue_its_room() -> None:
         connections().results.config_set("maxmemory", used + redis_memory.QUEUE_ROOM * 2)
         redis_memory.room_left(fresh=True)
         run(summary, TABLE)
-        found = artifacts.find(summary, TABLE)
+        found = artifacts.find_artifact(summary, TABLE)
     finally:
         connections().results.config_set("maxmemory", 0)
     assert found is not None
-    assert (found.state, found.message) == (State.FAILED, REDIS_FULL)
+    assert (found.state, found.message) == (ArtifactState.FAILED, REDIS_FULL)

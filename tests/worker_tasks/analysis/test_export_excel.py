@@ -27,7 +27,7 @@ from tests.worker_tasks.analysis.support import (
 )
 from worker_tasks.analysis import export_excel
 from worker_tasks.analysis.export_excel import CELL_CHARACTERS
-from worker_tasks.analysis.row_query import Condition, Operator, View
+from worker_tasks.analysis.row_query import Condition, Operator, RowQuery
 
 pytestmark = pytest.mark.usefixtures("servers")
 
@@ -181,7 +181,7 @@ def test_names_of_any_kind_are_headers() -> None:
 def test_a_sheet_has_the_rows_of_a_view_in_its_order_and_the_chosen_columns_in_theirs() -> None:
     documents = random_documents(31, 300)
     summary = with_table(documents)
-    view = View((("whole", True),), "e", (Condition("flag", Operator.EQ, "true"),))
+    view = RowQuery((("whole", True),), "e", (Condition("flag", Operator.EQ, "true"),))
     columns = ("doc.n", "_id", "flag")
     header, *rows = sheets(file(summary, "xlsx", view, columns))["Result"]
     assert header == list(columns)
@@ -213,7 +213,7 @@ def test_a_cell_that_is_too_long_is_cut_and_the_workbook_says_so() -> None:
 
 def test_the_last_sheet_says_where_it_comes_from() -> None:
     summary = with_table(random_documents(32, 20), requested_by="ann", metadata={"reason": "=1+1"})
-    view = View((("text", True),), "e", (Condition("text", Operator.NE, "x"),))
+    view = RowQuery((("text", True),), "e", (Condition("text", Operator.NE, "x"),))
     said = dict(sheets(file(summary, "xlsx", view, ("text",)))["Provenance"])
     assert said["result: sha256"] == hashlib.sha256(value(summary)).hexdigest()
     assert said["asked: by"] == "ann"

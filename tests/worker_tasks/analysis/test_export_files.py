@@ -31,9 +31,9 @@ from tests.worker_tasks.analysis.support import (
     worked_out,
 )
 from worker_tasks.analysis import export_selection
-from worker_tasks.analysis.artifacts import TABLE, State
-from worker_tasks.analysis.export_selection import Excerpt
-from worker_tasks.analysis.row_query import Condition, Operator, View
+from worker_tasks.analysis.artifacts import TABLE, ArtifactState
+from worker_tasks.analysis.export_selection import Selection
+from worker_tasks.analysis.row_query import Condition, Operator, RowQuery
 from worker_tasks.infra.connections import Document
 from worker_tasks.results.formats import FORMATS
 from worker_tasks.results.result_store import Summary
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("servers")
 
 csv.field_size_limit(2**24)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-VIEW = View(
+VIEW = RowQuery(
     (("whole", True), ("text", False)),
     "e",
     (Condition("flag", Operator.EQ, "true"), Condition("_id", Operator.GT, "9")),
@@ -110,7 +110,7 @@ def test_the_json_file_is_the_value_in_redis_byte_by_byte(summary: Summary) -> N
 @pytest.mark.parametrize("form", ["json", "ndjson"])
 @pytest.mark.parametrize(("view", "columns"), [(VIEW, ()), (EVERYTHING, COLUMNS), (VIEW, COLUMNS)], ids=str)
 def test_an_excerpt_as_json_has_its_rows_and_fields_and_no_others(
-    summary: Summary, form: str, view: View, columns: Sequence[str]
+    summary: Summary, form: str, view: RowQuery, columns: Sequence[str]
 ) -> None:
     whole = rows_of(summary)
     order = numbers(summary, view)
@@ -122,7 +122,7 @@ def test_an_excerpt_as_json_has_its_rows_and_fields_and_no_others(
 
 @pytest.mark.parametrize(("view", "columns"), [(EVERYTHING, ()), (VIEW, ()), (EVERYTHING, COLUMNS), (VIEW, COLUMNS)])
 def test_each_format_has_the_same_rows_in_the_same_order(
-    summary: Summary, view: View, columns: Sequence[str], tmp_path: Path
+    summary: Summary, view: RowQuery, columns: Sequence[str], tmp_path: Path
 ) -> None:
     order = numbers(summary, view)
     header, *lines = cells(file(summary, "csv", view, columns))
@@ -139,7 +139,7 @@ def test_each_format_has_the_same_rows_in_the_same_order(
 def test_what_is_hidden_is_in_no_file(form: str, tmp_path: Path) -> None:
     documents = [{"a": number, "secret": "hidden", "in": {"secret": "hidden", "seen": number}} for number in range(60)]
     summary = with_table(documents)
-    for view in (EVERYTHING, View(sort=(("a", True),))):
+    for view in (EVERYTHING, RowQuery(sort=(("a", True),))):
         data = file(summary, form, view, ("in.seen", "a"), inside=True)
         if form == "parquet":
             names, rows = parquet(data, tmp_path)
@@ -262,8 +262,10 @@ def test_parquet_has_a_column_for_each_name_also_where_names_differ_in_capitals_
 
 @pytest.mark.parametrize("form", ["csv", "json", "ndjson", "parquet"])
 @pytest.mark.parametrize("documents", [[], [{}, {}]], ids=str)
-@pytest.mark.parametrize("view", [EVERYTHING, View(text="nowhere")], ids=["all", "none"])
-def test_files_of_hardly_anything_are_whole(documents: list[Document], form: str, view: View, tmp_path: Path) -> None:
+@pytest.mark.parametrize("view", [EVERYTHING, RowQuery(text="nowhere")], ids=["all", "none"])
+def test_files_of_hardly_anything_are_whole(
+    documents: list[Document], form: str, view: RowQuery, tmp_path: Path
+) -> None:
     data = file(with_table(documents), form, view)
     count = 0 if view.text else len(documents)
     if form in {"json", "ndjson"}:
@@ -276,7 +278,7 @@ def test_files_of_hardly_anything_are_whole(documents: list[Document], form: str
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_view_that_no_row_meets_is_a_file_without_rows(form: str, summary: Summary, tmp_path: Path) -> None:
-    data = file(summary, form, View(text="no row has this"), COLUMNS)
+    data = file(summary, form, RowQuery(text="no row has this"), COLUMNS)
     if form == "csv":
         assert cells(data) == [list(COLUMNS)]
     elif form == "parquet":
@@ -286,7 +288,7 @@ def test_a_view_that_no_row_meets_is_a_file_without_rows(form: str, summary: Sum
         assert documents_in(form, data) == []
 
 
-def provenance_of(summary: Summary, form: str, view: View, columns: Sequence[str], folder: Path) -> Document:
+def provenance_of(summary: Summary, form: str, view: RowQuery, columns: Sequence[str], folder: Path) -> Document:
     data = file(summary, form, view, columns, inside=True)
     if form == "parquet":
         return card_in(data, folder)
@@ -307,7 +309,7 @@ def test_each_file_says_where_it_comes_from(form: str, tmp_path: Path) -> None:
     summary = result([{"a": number, "b": "e\n"} for number in range(5)])
     record(summary, requested_by="ann", metadata={"reason": 'it\'s "why"\n', "emoji": "👩‍🚀"}, worker="w1", attempt=2)
     assert worked_out(summary, TABLE).is_done
-    view = View((("a", True),), "e", (Condition("a", Operator.GT, "1"),))
+    view = RowQuery((("a", True),), "e", (Condition("a", Operator.GT, "1"),))
     card = provenance_of(summary, form, view, ("b", "a"), tmp_path)
     assert card["task_id"] == card["run"]["task_id"] == summary.task_id
     assert card["asked"]["by"] == "ann"
@@ -329,35 +331,39 @@ def test_behind_its_provenance_a_csv_file_is_the_same(summary: Summary) -> None:
 
 
 def test_a_column_that_is_not_there_fails_and_says_so(summary: Summary) -> None:
-    wanted = export_selection.file_of(summary.task_id, "csv", Excerpt(EVERYTHING, ("_id", "no")), inside=False)
+    wanted = export_selection.export_spec(summary.task_id, "csv", Selection(EVERYTHING, ("_id", "no")), inside=False)
     found = worked_out(summary, wanted)
-    assert found.state is State.FAILED
+    assert found.state is ArtifactState.FAILED
     assert "“no”" in (found.message or "")
 
 
 def test_files_that_differ_are_different_ones_and_the_others_are_made_once() -> None:
-    first = export_selection.file_of("t", "csv", Excerpt(VIEW, COLUMNS), inside=False)
+    first = export_selection.export_spec("t", "csv", Selection(VIEW, COLUMNS), inside=False)
     assert (
-        export_selection.file_of("t", "csv", Excerpt.from_document(Excerpt(VIEW, COLUMNS).to_document()), inside=False)
+        export_selection.export_spec(
+            "t", "csv", Selection.from_document(Selection(VIEW, COLUMNS).to_document()), inside=False
+        )
         == first
     )
     others = [
-        export_selection.file_of("u", "csv", Excerpt(VIEW, COLUMNS), inside=False),
-        export_selection.file_of("t", "json", Excerpt(VIEW, COLUMNS), inside=False),
-        export_selection.file_of("t", "csv", Excerpt(EVERYTHING, COLUMNS), inside=False),
-        export_selection.file_of("t", "csv", Excerpt(VIEW, COLUMNS[::-1]), inside=False),
-        export_selection.file_of("t", "csv", Excerpt(VIEW), inside=False),
-        export_selection.file_of("t", "csv", Excerpt(VIEW, COLUMNS), inside=True),
+        export_selection.export_spec("u", "csv", Selection(VIEW, COLUMNS), inside=False),
+        export_selection.export_spec("t", "json", Selection(VIEW, COLUMNS), inside=False),
+        export_selection.export_spec("t", "csv", Selection(EVERYTHING, COLUMNS), inside=False),
+        export_selection.export_spec("t", "csv", Selection(VIEW, COLUMNS[::-1]), inside=False),
+        export_selection.export_spec("t", "csv", Selection(VIEW), inside=False),
+        export_selection.export_spec("t", "csv", Selection(VIEW, COLUMNS), inside=True),
     ]
     assert len({each.name for each in [first, *others]}) == len(others) + 1
-    parquet_files = [export_selection.file_of("t", "parquet", Excerpt(), inside=inside) for inside in (False, True)]
+    parquet_files = [
+        export_selection.export_spec("t", "parquet", Selection(), inside=inside) for inside in (False, True)
+    ]
     assert parquet_files[0].name == parquet_files[1].name
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "ndjson", "parquet"])
 def test_large_files_arrive_whole(form: str, tmp_path: Path) -> None:
     documents = [{"_id": number, "text": f"{number} ü,\n" * 60_000} for number in range(4)]
-    data = file(with_table(documents), form, View(sort=(("_id", True),)))
+    data = file(with_table(documents), form, RowQuery(sort=(("_id", True),)))
     expected = [(each["_id"], each["text"]) for each in reversed(documents)]
     if form == "csv":
         assert [(int(line[0]), line[1]) for line in cells(data)[1:]] == expected

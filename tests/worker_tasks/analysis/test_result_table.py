@@ -210,8 +210,8 @@ def test_results_of_hardly_anything_have_a_table(documents: list[Document]) -> N
 def test_the_checksum_is_of_the_value_and_the_offsets_lead_to_each_row(count: int, parts: int) -> None:
     documents = random_documents(count, count)
     summary = result(documents, parts)
-    with engine.opened() as (database, folder):
-        table = result_table.build(summary, database, folder)
+    with engine.open_database() as (database, folder):
+        table = result_table.build_table(summary, database, folder)
     whole = value(summary)
     assert table.profile.sha256 == hashlib.sha256(whole).hexdigest()
     offsets = [offset for (offset,) in struct.iter_unpack("<I", table.offsets)]
@@ -262,5 +262,5 @@ def test_a_long_text_is_kept_whole() -> None:
 def test_of_a_result_that_is_gone_there_is_no_table() -> None:
     summary = result([{"_id": 1}])
     assert result_store.discard(summary)
-    with engine.opened() as (database, folder), pytest.raises(ResultGone):
-        result_table.build(summary, database, folder)
+    with engine.open_database() as (database, folder), pytest.raises(ResultGone):
+        result_table.build_table(summary, database, folder)

@@ -22,8 +22,8 @@ from tests.worker_tasks.analysis.support import (
     worked_out,
 )
 from worker_tasks.analysis import artifacts, reader
-from worker_tasks.analysis.artifacts import State
-from worker_tasks.analysis.row_query import Condition, Operator, View
+from worker_tasks.analysis.artifacts import ArtifactState
+from worker_tasks.analysis.row_query import Condition, Operator, RowQuery
 from worker_tasks.infra.connections import Document
 from worker_tasks.results.result_store import Summary
 
@@ -96,18 +96,18 @@ def of_values(*values: Any) -> Summary:
 
 
 def found(table: Built | Summary, operator: Operator, text: str = "", column: str = "x") -> list[int]:
-    view = View(conditions=(Condition(column, operator, text),))
+    view = RowQuery(conditions=(Condition(column, operator, text),))
     return table.numbers(view) if isinstance(table, Built) else numbers(table, view)
 
 
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize("name", KEYS)
 def test_rows_are_sorted_by_values_of_each_kind(table: Built, name: str, descending: bool) -> None:
-    assert table.numbers(View(sort=((name, descending),))) == ordered(rows(), name, descending=descending)
+    assert table.numbers(RowQuery(sort=((name, descending),))) == ordered(rows(), name, descending=descending)
 
 
 def test_rows_that_are_the_same_in_one_column_are_sorted_by_the_next(table: Built) -> None:
-    view = View(sort=(("flag", True), ("text", False), ("whole", True)))
+    view = RowQuery(sort=(("flag", True), ("text", False), ("whole", True)))
     expected = list(range(COUNT))
     for name, descending in reversed(view.sort):
         places = {number: place for place, number in enumerate(ordered(rows(), name, descending=descending))}
@@ -123,16 +123,16 @@ def test_numbers_that_are_the_same_as_floating_point_ones_are_sorted_exactly() -
     least = 2**62
     whole = [Int64(least + each) for each in (3, 1, 2, 0, 5, 4)]
     for more in ([], [0.5], [Decimal128("0.5")]):
-        sorted_up = numbers(of_values(*whole, *more), View(sort=(("x", False),)))
+        sorted_up = numbers(of_values(*whole, *more), RowQuery(sort=(("x", False),)))
         assert sorted_up == ([6] if more else []) + [3, 1, 2, 0, 5, 4]
     close = [Decimal128(f"1234567890123456789.{each}") for each in (3, 1, 2)]
-    assert numbers(of_values(*close), View(sort=(("x", True),))) == [0, 2, 1]
+    assert numbers(of_values(*close), RowQuery(sort=(("x", True),))) == [0, 2, 1]
 
 
 def test_numbers_beyond_floating_point_ones_stand_where_they_belong() -> None:
     values = ["1E+6000", "-1E+6000", "0", "1", "-1", "1E-6000"]
     summary = of_values(*map(Decimal128, values), None)
-    assert numbers(summary, View(sort=(("x", False),))) == [1, 4, 2, 5, 3, 0, 6]
+    assert numbers(summary, RowQuery(sort=(("x", False),))) == [1, 4, 2, 5, 3, 0, 6]
     assert found(summary, Operator.GT, "1e300") == [0]
     assert found(summary, Operator.LT, "-1e300") == [1]
 
@@ -225,7 +225,7 @@ def test_a_day_stands_for_all_its_instants(table: Built, operator: Operator, tex
 
 
 def test_conditions_are_all_met_and_then_sorted(table: Built) -> None:
-    view = View(
+    view = RowQuery(
         sort=(("whole", True),),
         conditions=(
             Condition("flag", Operator.EQ, "TRUE"),
@@ -279,25 +279,25 @@ def test_a_text_is_looked_for_in_values_of_every_kind_and_in_no_names_of_fields(
         "n": [0, 7],
     }
     with built([{f"weather{number}": each} for number, each in enumerate(values)]) as table:
-        assert {text: table.numbers(View(text=text)) for text in sought} == sought
+        assert {text: table.numbers(RowQuery(text=text)) for text in sought} == sought
 
 
 def test_a_text_is_not_found_across_two_columns() -> None:
     summary = with_table([{"a": "one", "b": "two"}, {"a": "onetwo"}])
-    assert numbers(summary, View(text="onetwo")) == [1]
+    assert numbers(summary, RowQuery(text="onetwo")) == [1]
 
 
 @pytest.mark.parametrize("text", ['say "hi": he', ":colon", 'quote":', "a\\b", "line\nbreak", "é:"])
 def test_text_within_lists_and_documents_is_found_with_all_its_signs(text: str) -> None:
     summary = with_table([{"x": ["first", text]}, {"x": ["other"]}, {"y": [{"k": text, "m": ""}]}, {"z": 1}])
-    assert numbers(summary, View(text=text)) == [0, 2]
+    assert numbers(summary, RowQuery(text=text)) == [0, 2]
 
 
 def test_columns_of_any_name_are_sorted_and_compared() -> None:
     with built([{name: (row + place) % 3 for place, name in enumerate(NAMES)} for row in range(3)]) as table:
         for place, name in enumerate(NAMES):
             expected = sorted(range(3), key=lambda row, place=place: (row + place) % 3)  # type: ignore[misc]
-            assert table.numbers(View(sort=((name, False),))) == expected
+            assert table.numbers(RowQuery(sort=((name, False),))) == expected
             assert found(table, Operator.GTE, "2", name) == expected[2:]
 
 
@@ -305,45 +305,45 @@ def test_values_are_no_code() -> None:
     with built([{"x": each} for each in TEXTS]) as table:
         for number, text in enumerate(TEXTS):
             assert found(table, Operator.EQ, text) == [number]
-            assert number in table.numbers(View(text=text))
+            assert number in table.numbers(RowQuery(text=text))
 
 
 @pytest.mark.parametrize(
     ("view", "complaint"),
     [
-        (View(sort=(("no", False),)), "sort: names “no”"),
-        (View(conditions=(Condition("no", Operator.EQ, "1"),)), "where: names “no”"),
-        (View(conditions=(Condition("x", Operator.EQ, "one"),)), "“one” is no number"),
+        (RowQuery(sort=(("no", False),)), "sort: names “no”"),
+        (RowQuery(conditions=(Condition("no", Operator.EQ, "1"),)), "where: names “no”"),
+        (RowQuery(conditions=(Condition("x", Operator.EQ, "one"),)), "“one” is no number"),
     ],
 )
-def test_what_these_columns_can_not_be_asked_is_said(view: View, complaint: str) -> None:
+def test_what_these_columns_can_not_be_asked_is_said(view: RowQuery, complaint: str) -> None:
     summary = of_values(1, 2)
-    state = worked_out(summary, reader.order_of(view))
-    assert state.state is State.FAILED
+    state = worked_out(summary, reader.row_order_spec(view))
+    assert state.state is ArtifactState.FAILED
     assert complaint in (state.message or "")
 
 
 @pytest.mark.parametrize("documents", [[], [{}], [{}, {}]], ids=str)
 def test_results_of_hardly_anything_have_views(documents: list[Document]) -> None:
     summary = with_table(documents)
-    assert numbers(summary, View()) == list(range(len(documents)))
-    assert numbers(summary, View(text="x")) == []
+    assert numbers(summary, RowQuery()) == list(range(len(documents)))
+    assert numbers(summary, RowQuery(text="x")) == []
 
 
 def test_pages_of_a_view_end_where_its_rows_end() -> None:
     summary = with_table(rows(), parts=3)
-    view = View(sort=(("text", True),), text="e")
+    view = RowQuery(sort=(("text", True),), text="e")
     whole = numbers(summary, view)
     assert len(whole) > 100
-    assert [row.number for row in reader.rows(summary, view, 40, 60)] == whole[40:100]
-    assert [row.number for row in reader.rows(summary, view, len(whole) - 3, 50)] == whole[-3:]
-    assert reader.rows(summary, view, len(whole), 50) == []
+    assert [row.number for row in reader.read_rows(summary, view, 40, 60)] == whole[40:100]
+    assert [row.number for row in reader.read_rows(summary, view, len(whole) - 3, 50)] == whole[-3:]
+    assert reader.read_rows(summary, view, len(whole), 50) == []
 
 
 def test_a_view_of_many_rows_keeps_all_of_them() -> None:
     count = 60_000
     summary = with_table([{"n": number * 7919 % count} for number in range(count)])
-    view = View(sort=(("n", True),))
-    assert worked_out(summary, reader.order_of(view)).data == {"rows": count}
-    packed = artifacts.part(summary, reader.order_of(view), "numbers")
-    assert [number * 7919 % count for number in reader.numbers_in(packed)] == list(range(count - 1, -1, -1))
+    view = RowQuery(sort=(("n", True),))
+    assert worked_out(summary, reader.row_order_spec(view)).data == {"rows": count}
+    packed = artifacts.read_range(summary, reader.row_order_spec(view), "numbers")
+    assert [number * 7919 % count for number in reader.unpack_numbers(packed)] == list(range(count - 1, -1, -1))

@@ -11,17 +11,17 @@ import pytest
 from worker_tasks.analysis import reader, row_query
 from worker_tasks.analysis.column_types import ColumnKind
 from worker_tasks.analysis.profiles import Column, Profile
-from worker_tasks.analysis.row_query import BARE, MAX_CONDITIONS, MAX_SORTED, MAX_TEXT, Condition, Operator, View
+from worker_tasks.analysis.row_query import BARE, MAX_CONDITIONS, MAX_SORTED, MAX_TEXT, Condition, Operator, RowQuery
 from worker_tasks.infra.errors import InvalidInput
 
 PROFILE = Profile([Column(str(kind), [str(kind)], kind, 1, 0, 0) for kind in ColumnKind], 1, "0" * 64)
-VIEW = View((("number", True), ("-text", False)), "fine", (Condition("number", Operator.GTE, "1,000.5"),))
+VIEW = RowQuery((("number", True), ("-text", False)), "fine", (Condition("number", Operator.GTE, "1,000.5"),))
 
 
 def read(
     sort: Any = (), text: str = "", columns: Any = ("number",), operators: Any = ("eq",), values: Any = ("1",)
-) -> View:
-    return row_query.read(sort, text, columns, operators, values)
+) -> RowQuery:
+    return row_query.parse_row_query(sort, text, columns, operators, values)
 
 
 def complaints(refused: pytest.ExceptionInfo[InvalidInput]) -> set[str]:
@@ -30,7 +30,7 @@ def complaints(refused: pytest.ExceptionInfo[InvalidInput]) -> set[str]:
 
 def test_a_view_is_read_as_it_is_said() -> None:
     read_view = read(["-number", "--text", ""], " fine ", ["number", ""], ["gte", "eq"], ["1,000.5", "x"])
-    assert read_view == View((("number", True), ("-text", True)), VIEW.text, VIEW.conditions)
+    assert read_view == RowQuery((("number", True), ("-text", True)), VIEW.text, VIEW.conditions)
 
 
 def test_nothing_said_is_everything() -> None:
@@ -38,7 +38,11 @@ def test_nothing_said_is_everything() -> None:
     assert read(["", ""], "   ", [""], [""], [""]).is_everything
     assert not any(
         view.is_everything
-        for view in (View((("a", False),)), View(text="a"), View(conditions=(Condition("a", Operator.THERE),)))
+        for view in (
+            RowQuery((("a", False),)),
+            RowQuery(text="a"),
+            RowQuery(conditions=(Condition("a", Operator.THERE),)),
+        )
     )
 
 
@@ -76,26 +80,26 @@ def test_as_much_as_may_be_said_is_understood() -> None:
     assert (len(view.sort), len(view.text), len(view.conditions)) == (MAX_SORTED, MAX_TEXT, most)
 
 
-@pytest.mark.parametrize("view", [VIEW, View()])
-def test_a_view_is_the_same_after_it_went_to_a_worker(view: View) -> None:
-    assert View.from_document(json.loads(json.dumps(view.to_document()))) == view
+@pytest.mark.parametrize("view", [VIEW, RowQuery()])
+def test_a_view_is_the_same_after_it_went_to_a_worker(view: RowQuery) -> None:
+    assert RowQuery.from_document(json.loads(json.dumps(view.to_document()))) == view
 
 
 def test_views_that_differ_have_different_orders() -> None:
     different = [
-        View(),
+        RowQuery(),
         VIEW,
-        View(text="fine"),
-        View(text="Fine"),
-        View((("a", True),)),
-        View((("a", False),)),
-        View((("a", False), ("b", False))),
-        View((("b", False), ("a", False))),
-        View(conditions=(Condition("a", Operator.EQ, "b"),)),
-        View(conditions=(Condition("a", Operator.NE, "b"),)),
+        RowQuery(text="fine"),
+        RowQuery(text="Fine"),
+        RowQuery((("a", True),)),
+        RowQuery((("a", False),)),
+        RowQuery((("a", False), ("b", False))),
+        RowQuery((("b", False), ("a", False))),
+        RowQuery(conditions=(Condition("a", Operator.EQ, "b"),)),
+        RowQuery(conditions=(Condition("a", Operator.NE, "b"),)),
     ]
-    assert len({reader.order_of(view).name for view in different}) == len(different)
-    assert reader.order_of(View.from_document(VIEW.to_document())).name == reader.order_of(VIEW).name
+    assert len({reader.row_order_spec(view).name for view in different}) == len(different)
+    assert reader.row_order_spec(RowQuery.from_document(VIEW.to_document())).name == reader.row_order_spec(VIEW).name
 
 
 @pytest.mark.parametrize(
@@ -114,7 +118,7 @@ def test_views_that_differ_have_different_orders() -> None:
     ],
 )
 def test_a_value_is_read_as_one_of_its_column(kind: ColumnKind, text: str, expected: Any) -> None:
-    assert row_query.operand(Condition("x", Operator.EQ, text), kind) == (expected, None)
+    assert row_query.parse_operand(Condition("x", Operator.EQ, text), kind) == (expected, None)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +136,7 @@ def test_a_value_is_read_as_one_of_its_column(kind: ColumnKind, text: str, expec
 )
 def test_a_value_that_is_none_of_its_column_is_refused(kind: str, text: str) -> None:
     with pytest.raises(InvalidInput) as refused:
-        View(conditions=(Condition(kind, Operator.LTE, text),)).check(PROFILE)
+        RowQuery(conditions=(Condition(kind, Operator.LTE, text),)).check(PROFILE)
     assert complaints(refused) == {"value"}
     assert kind in str(refused.value)
 
@@ -157,17 +161,20 @@ def test_a_join_without_a_match_takes_no_value_and_need_be_no_column() -> None:
 @pytest.mark.parametrize("kind", ColumnKind)
 def test_a_text_to_look_for_must_be_given(kind: ColumnKind) -> None:
     for operator in (Operator.CONTAINS, Operator.STARTS):
-        View(conditions=(Condition(str(kind), operator, "x"),)).check(PROFILE)
+        RowQuery(conditions=(Condition(str(kind), operator, "x"),)).check(PROFILE)
         with pytest.raises(InvalidInput):
-            View(conditions=(Condition(str(kind), operator),)).check(PROFILE)
+            RowQuery(conditions=(Condition(str(kind), operator),)).check(PROFILE)
 
 
 def test_columns_that_are_not_there_are_refused_by_name() -> None:
-    for view, field in ((View((("no", True),)), "sort"), (View(conditions=(Condition("no", Operator.NULL),)), "where")):
+    for view, field in (
+        (RowQuery((("no", True),)), "sort"),
+        (RowQuery(conditions=(Condition("no", Operator.NULL),)), "where"),
+    ):
         with pytest.raises(InvalidInput, match="“no”") as refused:
             view.check(PROFILE)
         assert complaints(refused) == {field}
 
 
 def test_the_last_day_that_there_is_can_be_asked_for() -> None:
-    View(conditions=(Condition("date", Operator.LTE, "9999-12-31"),)).check(PROFILE)
+    RowQuery(conditions=(Condition("date", Operator.LTE, "9999-12-31"),)).check(PROFILE)

@@ -60,7 +60,7 @@ def test_a_state_with_a_value_is_read_as_it_was_stored(reader: Celery, state: st
     store(task_id, state, value)
     read = AsyncResult(task_id, app=reader)
     assert (read.status, read.result, read.traceback) == (state, value, None)
-    assert ledger.find(task_id)["metadata"] == METADATA
+    assert ledger.find_task(task_id)["metadata"] == METADATA
 
 
 @pytest.mark.parametrize("state", ["RETRY", "FAILURE"])
@@ -70,7 +70,7 @@ def test_a_state_with_an_error_is_read_with_its_type_message_and_traceback(reade
     read = AsyncResult(task_id, app=reader)
     assert (read.status, read.traceback) == (state, "Traceback: line 1")
     assert (type(read.result), str(read.result)) == (ZeroDivisionError, "division by zero")
-    assert ledger.find(task_id)["metadata"] == METADATA
+    assert ledger.find_task(task_id)["metadata"] == METADATA
 
 
 def test_an_error_of_ours_is_read_with_what_it_says(reader: Celery) -> None:
@@ -87,7 +87,7 @@ def test_a_task_that_celery_revoked_is_read_as_such(reader: Celery) -> None:
     assert (read.status, str(read.result)) == ("REVOKED", "no longer wanted")
     with pytest.raises(TaskRevokedError):
         read.get(timeout=5)
-    assert ledger.find(task_id)["metadata"] == METADATA
+    assert ledger.find_task(task_id)["metadata"] == METADATA
 
 
 def test_a_task_that_was_cancelled_is_read_as_revoked(reader: Celery) -> None:
@@ -139,9 +139,9 @@ def test_a_task_that_failed_in_a_worker_is_read_with_its_error(worker: Process) 
 def test_success_stays_whatever_comes_late(state: str, value: Any) -> None:
     task_id = task_in("STARTED")
     store(task_id, "SUCCESS", "the result")
-    was = ledger.find(task_id)
+    was = ledger.find_task(task_id)
     store(task_id, state, value, traceback="late")
-    assert ledger.find(task_id) == was
+    assert ledger.find_task(task_id) == was
     assert (was["status"], was["result"], was["metadata"]) == ("SUCCESS", '"the result"', METADATA)
 
 
@@ -149,7 +149,7 @@ def test_a_failure_is_mended_by_success() -> None:
     task_id = task_in("STARTED")
     store(task_id, "FAILURE", ValueError("lost"), traceback="Traceback: line 1")
     store(task_id, "SUCCESS", "found")
-    task = ledger.find(task_id)
+    task = ledger.find_task(task_id)
     assert (task["status"], task["result"], task["traceback"]) == ("SUCCESS", '"found"', None)
     assert task["metadata"] == METADATA
 
@@ -165,7 +165,7 @@ def test_the_instant_of_the_end_knows_its_time_zone() -> None:
 def test_a_state_of_an_unknown_task_makes_its_document() -> None:
     task_id = new_id()
     store(task_id, "SUCCESS", 1)
-    assert ledger.find(task_id).keys() == ledger.new_document(task_id).keys()
+    assert ledger.find_task(task_id).keys() == ledger.new_document(task_id).keys()
 
 
 NO_OUTCOMES = [BackendStoreError("failed to store result"), Reject(OperationalError("Redis is away"), requeue=False)]
@@ -174,21 +174,21 @@ NO_OUTCOMES = [BackendStoreError("failed to store result"), Reject(OperationalEr
 @pytest.mark.parametrize("error", NO_OUTCOMES, ids=lambda error: type(error).__name__)
 def test_what_could_not_be_stored_or_published_is_no_outcome(error: Exception) -> None:
     task_id = task_in("STARTED")
-    was = ledger.find(task_id)
+    was = ledger.find_task(task_id)
     app.backend.mark_as_failure(task_id, error)
-    assert ledger.find(task_id) == was
+    assert ledger.find_task(task_id) == was
 
 
 def test_a_task_that_rejects_its_message_for_a_reason_has_failed() -> None:
     task_id = task_in("STARTED")
     app.backend.mark_as_failure(task_id, Reject("not for me", requeue=False))
-    assert ledger.find(task_id)["status"] == "FAILURE"
+    assert ledger.find_task(task_id)["status"] == "FAILURE"
 
 
 def test_a_retry_that_celery_stores_is_no_crash() -> None:
     task_id = task_in("STARTED", crashes=3)
     app.backend.mark_as_retry(task_id, Retry("later"))
-    assert (ledger.find(task_id)["status"], ledger.find(task_id)["crashes"]) == ("RETRY", 0)
+    assert (ledger.find_task(task_id)["status"], ledger.find_task(task_id)["crashes"]) == ("RETRY", 0)
 
 
 def test_cleanup_ends_old_groups_and_no_task_however_old() -> None:
@@ -200,7 +200,7 @@ def test_cleanup_ends_old_groups_and_no_task_however_old() -> None:
     app.backend.cleanup()
     assert app.backend.restore_group(old_group) is None
     assert [task.id for task in app.backend.restore_group(new_group)] == [task_id]
-    assert ledger.find(task_id)["status"] == "SUCCESS"
+    assert ledger.find_task(task_id)["status"] == "SUCCESS"
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ PUBLISH: list[Callable[[], AsyncResult]] = [
 def test_every_way_of_publishing_records_the_task(publish: Callable[[], AsyncResult]) -> None:
     task_id = publish().id
     assert messages().count(task_id) == 1
-    task = ledger.find(task_id)
+    task = ledger.find_task(task_id)
     assert (task["status"], task["name"], task["args"]) == ("PENDING", "tests.waiting", ["u1"])
 
 
@@ -116,7 +116,7 @@ def test_a_task_that_can_not_be_put_into_a_message_is_recorded_as_one_that_will_
     with pytest.raises(EncodeError):
         waiting.apply_async([ObjectId()], task_id=task_id, metadata=METADATA)
     assert messages() == queued
-    task = ledger.find(task_id)
+    task = ledger.find_task(task_id)
     assert (task["status"], task["metadata"]) == ("FAILURE", METADATA)
     assert "EncodeError" in task["result"]
 
@@ -129,15 +129,15 @@ def test_celery_s_own_tasks_have_no_document() -> None:
 
 def test_a_retry_leaves_the_record_as_it_is() -> None:
     task_id = task_in("STARTED", attempt=1)
-    was = ledger.find(task_id)
+    was = ledger.find_task(task_id)
     app.send_task("tests.waiting", ["u1"], task_id=task_id, retries=1, queue=UNATTENDED)
     assert messages().count(task_id) == 1
-    assert ledger.find(task_id) == was
+    assert ledger.find_task(task_id) == was
 
 
 def test_a_finished_task_published_again_under_its_id_waits_again_with_its_metadata() -> None:
     task_id = task_in("SUCCESS", result='"old"')
     app.send_task("tests.waiting", ["u1"], task_id=task_id, queue=UNATTENDED, metadata={"other": 1})
     assert messages().count(task_id) == 1
-    task = ledger.find(task_id)
+    task = ledger.find_task(task_id)
     assert (task["status"], task["result"], task["metadata"]) == ("PENDING", "null", METADATA)

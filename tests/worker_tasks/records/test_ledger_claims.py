@@ -22,7 +22,7 @@ def claim(task_id: str, worker: str = "first@test") -> Claimed | Refused:
 def test_each_beginning_of_an_unfinished_task_is_counted(status: str) -> None:
     task_id = task_in(status, attempt=3, crashes=2)
     assert claim(task_id) == Claimed(4, crashes=3)
-    task = ledger.find(task_id)
+    task = ledger.find_task(task_id)
     assert (task["status"], task["attempt"], task["worker"], task["version"]) == ("STARTED", 4, "first@test", 2)
     assert task["started_at"] is not None
     assert task["metadata"] == METADATA
@@ -31,16 +31,16 @@ def test_each_beginning_of_an_unfinished_task_is_counted(status: str) -> None:
 def test_a_beginning_whose_message_went_back_in_order_is_no_crash() -> None:
     task_id = task_in("STARTED", attempt=3, crashes=3)
     assert ledger.give_back(task_id, "back in the queue")
-    task = ledger.find(task_id)
+    task = ledger.find_task(task_id)
     assert (task["status"], task["crashes"], task["timeline"][-1]["note"]) == ("PENDING", 0, "back in the queue")
     assert claim(task_id) == Claimed(4, crashes=1)
 
 
 def test_an_older_beginning_gives_nothing_back() -> None:
     task_id = task_in("STARTED", attempt=3, crashes=3)
-    was = ledger.find(task_id)
+    was = ledger.find_task(task_id)
     assert not ledger.give_back(task_id, "back in the queue", attempt=2)
-    assert ledger.find(task_id) == was
+    assert ledger.find_task(task_id) == was
 
 
 def test_each_of_celery_s_own_retries_counts_its_crashes_anew() -> None:
@@ -58,16 +58,16 @@ def test_the_beginnings_of_a_document_that_knows_no_crashes_are_counted() -> Non
 @pytest.mark.parametrize("status", ["SUCCESS", "FAILURE", "REVOKED"])
 def test_a_finished_task_does_not_begin(status: str) -> None:
     task_id = task_in(status, result='"kept"')
-    was = ledger.find(task_id)
+    was = ledger.find_task(task_id)
     assert claim(task_id) == Refused(status)
-    assert ledger.find(task_id) == was
+    assert ledger.find_task(task_id) == was
 
 
 @pytest.mark.parametrize("status", ["PENDING", "STARTED", "RETRY"])
 def test_a_task_that_is_no_longer_wanted_does_not_begin_but_is_revoked(status: str) -> None:
     task_id = task_in(status, cancel_requested=True, attempt=1)
     assert claim(task_id) == Refused("REVOKED")
-    task = ledger.find(task_id)
+    task = ledger.find_task(task_id)
     assert (task["status"], task["attempt"]) == ("REVOKED", 1)
     assert task["date_done"] is not None
     assert task["timeline"][-1]["note"] == "cancelled before it began"
@@ -76,7 +76,7 @@ def test_a_task_that_is_no_longer_wanted_does_not_begin_but_is_revoked(status: s
 def test_a_task_that_nobody_recorded_gets_its_document() -> None:
     task_id = new_id()
     assert claim(task_id) == Claimed(1, crashes=1)
-    task = ledger.find(task_id)
+    task = ledger.find_task(task_id)
     assert task.keys() == ledger.new_document(task_id).keys()
     assert (task["name"], task["args"], task["kwargs"], task["metadata"]) == ("a.task", ["u1"], {"option": 1}, {})
     assert [event["status"] for event in task["timeline"]] == ["STARTED"]
@@ -109,7 +109,7 @@ def test_a_claim_and_a_cancellation_at_once_agree() -> None:
         for _ in range(20):
             task_id = task_in("PENDING")
             begun, cancelled = threads.map(at_once, ["claim", "cancel"], [task_id] * 2)
-            task = ledger.find(task_id)
+            task = ledger.find_task(task_id)
             assert cancelled
             assert task["cancel_requested"]
             assert task["status"] == ("STARTED" if begun else "REVOKED")
@@ -118,7 +118,7 @@ def test_a_claim_and_a_cancellation_at_once_agree() -> None:
 def test_a_task_that_waits_is_revoked_at_once() -> None:
     task_id = task_in("PENDING")
     assert ledger.request_cancellation(task_id) is True
-    task = ledger.find(task_id)
+    task = ledger.find_task(task_id)
     assert (task["status"], task["cancel_requested"], task["version"]) == ("REVOKED", True, 2)
     assert task["date_done"] is not None
     assert task["metadata"] == METADATA
@@ -128,7 +128,7 @@ def test_a_task_that_waits_is_revoked_at_once() -> None:
 def test_of_a_task_that_was_begun_it_is_noted_that_it_is_no_longer_wanted(status: str) -> None:
     task_id = task_in(status)
     assert ledger.request_cancellation(task_id) is True
-    task = ledger.find(task_id)
+    task = ledger.find_task(task_id)
     assert (task["status"], task["cancel_requested"], task["version"]) == (status, True, 2)
     assert task["date_done"] is None
     assert task["timeline"][-1]["note"] == "cancel requested"
@@ -137,9 +137,9 @@ def test_of_a_task_that_was_begun_it_is_noted_that_it_is_no_longer_wanted(status
 @pytest.mark.parametrize("status", ["SUCCESS", "FAILURE", "REVOKED"])
 def test_a_finished_task_is_not_cancelled(status: str) -> None:
     task_id = task_in(status)
-    was = ledger.find(task_id)
+    was = ledger.find_task(task_id)
     assert ledger.request_cancellation(task_id) is False
-    assert ledger.find(task_id) == was
+    assert ledger.find_task(task_id) == was
 
 
 def test_an_unknown_task_can_not_be_cancelled() -> None:

@@ -36,12 +36,12 @@ def test_a_document_comes_back_as_it_was_recorded() -> None:
         new_id(), "a.task", ("u1", 2**63 - 1), {"ünïcödé": [None]}, queue="other", metadata=METADATA, requested_by="ann"
     )
     assert ledger.record(document) is True
-    assert ledger.find(document["_id"]) == document
+    assert ledger.find_task(document["_id"]) == document
 
 
 def test_an_unknown_id_is_said_to_be_unknown() -> None:
     with pytest.raises(TaskNotFound, match="no task with this id"):
-        ledger.find(new_id())
+        ledger.find_task(new_id())
 
 
 @pytest.mark.parametrize("unstorable", [2**70, "\ud800", object(), datetime], ids=["70 bits", "half", "object", "type"])
@@ -55,9 +55,9 @@ def test_arguments_that_mongodb_can_not_store_record_nothing(unstorable: Any) ->
 @pytest.mark.parametrize("status", ["PENDING", "STARTED", "RETRY"])
 def test_a_task_that_has_not_ended_is_not_recorded_twice(status: str) -> None:
     task_id = task_in(status)
-    was = ledger.find(task_id)
+    was = ledger.find_task(task_id)
     assert ledger.record(ledger.new_document(task_id, "b.task", metadata={"other": 1})) is False
-    assert ledger.find(task_id) == was
+    assert ledger.find_task(task_id) == was
 
 
 @pytest.mark.parametrize("status", ["SUCCESS", "FAILURE", "REVOKED"])
@@ -75,7 +75,7 @@ def test_a_finished_task_submitted_again_waits_again_and_keeps_its_metadata(stat
     )
     again = ledger.new_document(task_id, metadata={"other": 1})
     assert ledger.record(again) is True
-    task = ledger.find(task_id)
+    task = ledger.find_task(task_id)
     for field in ("status", "result", "traceback", "date_done", "expires_at", "queued_at", "cancel_requested"):
         assert task[field] == again[field], field
     assert (task["metadata"], task["version"]) == (METADATA, 2)

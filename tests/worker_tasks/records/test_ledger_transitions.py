@@ -27,9 +27,9 @@ def may_follow(before: str, after: str) -> bool:
 @pytest.mark.parametrize(("before", "after"), list(product(STATES, STATES)))
 def test_a_state_follows_only_what_it_may_follow(before: str, after: str) -> None:
     task_id = task_in(before, result='"kept"', traceback="kept", attempt=1)
-    was = ledger.find(task_id)
+    was = ledger.find_task(task_id)
     assert ledger.transition(task_id, after, attempt=1, fields={"result": '"new"'}) is may_follow(before, after)
-    task = ledger.find(task_id)
+    task = ledger.find_task(task_id)
     if not may_follow(before, after):
         assert task == was
         return
@@ -44,9 +44,9 @@ def test_a_state_follows_only_what_it_may_follow(before: str, after: str) -> Non
 @pytest.mark.parametrize("status", ["PENDING", "STARTED", "RETRY"])
 def test_a_late_report_of_an_older_attempt_is_not_heard(status: str) -> None:
     task_id = task_in("STARTED", attempt=2)
-    was = ledger.find(task_id)
+    was = ledger.find_task(task_id)
     assert ledger.transition(task_id, status, attempt=1) is False
-    assert ledger.find(task_id) == was
+    assert ledger.find_task(task_id) == was
     assert ledger.transition(task_id, status, attempt=2) is True
 
 
@@ -59,7 +59,7 @@ def test_success_is_heard_from_any_attempt() -> None:
 def test_a_change_of_an_unknown_task_makes_a_whole_document(status: str) -> None:
     task_id = new_id()
     assert ledger.transition(task_id, status, attempt=1, fields={"result": '"new"'}, note="a note") is True
-    task = ledger.find(task_id)
+    task = ledger.find_task(task_id)
     assert task.keys() == ledger.new_document(task_id).keys()
     assert (task["status"], task["result"], task["metadata"], task["version"]) == (status, '"new"', {}, 1)
     assert [(event["status"], event["note"]) for event in task["timeline"]] == [(status, "a note")]
@@ -79,7 +79,7 @@ def test_changes_at_once_of_an_unknown_task_make_one_document(status: str) -> No
             heard = sum(threads.map(change, [task_id] * 4))
             assert heard == (4 if status == "STARTED" else 1)
             assert connections().tasks.count_documents({"_id": task_id}) == 1
-            assert ledger.find(task_id)["version"] == heard
+            assert ledger.find_task(task_id)["version"] == heard
 
 
 def test_of_several_ends_at_once_one_is_kept() -> None:
@@ -94,25 +94,25 @@ def test_of_several_ends_at_once_one_is_kept() -> None:
             task_id = task_in("STARTED")
             heard = list(threads.map(end, [(task_id, result) for result in "1234"]))
             assert sorted(heard) == [False, False, False, True]
-            assert ledger.find(task_id)["result"] == "1234"[heard.index(True)]
+            assert ledger.find_task(task_id)["result"] == "1234"[heard.index(True)]
 
 
 def test_the_timeline_keeps_the_newest_50_events() -> None:
     task_id = task_in("STARTED")
     for number in range(60):
         ledger.transition(task_id, states.RETRY, note=f"note {number}")
-    task = ledger.find(task_id)
+    task = ledger.find_task(task_id)
     assert [event["note"] for event in task["timeline"]] == [f"note {number}" for number in range(10, 60)]
     assert task["version"] == 61
 
 
 def test_what_mongodb_can_not_store_changes_nothing() -> None:
     task_id = task_in("STARTED")
-    was = ledger.find(task_id)
+    was = ledger.find_task(task_id)
     for result in (2**70, "\ud800", object()):
         with pytest.raises(EncodeError):
             ledger.transition(task_id, "SUCCESS", fields={"result": result})
-    assert ledger.find(task_id) == was
+    assert ledger.find_task(task_id) == was
     assert was["metadata"] == METADATA
 
 
@@ -122,6 +122,6 @@ def test_what_a_cancelled_task_still_brings_does_not_undo_its_cancellation(statu
     ledger.claim(task_id, "name", [], {}, "worker")
     assert ledger.request_cancellation(task_id)
     assert not ledger.transition(task_id, status, fields={"result": '"late"'})
-    task = ledger.find(task_id)
+    task = ledger.find_task(task_id)
     assert (task["status"], task["result"]) == (states.REVOKED, ledger.CANCELLED)
     assert not ledger.transition(task_id, status)

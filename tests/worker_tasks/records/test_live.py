@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("servers")
 
 
 def tag(task_id: str) -> str:
-    seen = live.read(task_id)
+    seen = live.read_live(task_id)
     assert seen is not None
     return seen.tag
 
@@ -28,13 +28,13 @@ def seconds(task_id: str) -> int:
 
 
 def test_of_a_task_that_was_never_announced_nothing_is_known() -> None:
-    assert live.read(new_id()) is None
+    assert live.read_live(new_id()) is None
 
 
 def test_an_announced_version_is_read() -> None:
     task_id = new_id()
     live.announce(task_id, "3")
-    assert live.read(task_id) == Live("3.0", None)
+    assert live.read_live(task_id) == Live("3.0", None)
     assert 0 < seconds(task_id) <= LIVE_SECONDS
 
 
@@ -58,14 +58,14 @@ def test_progress_is_read_as_it_was_reported() -> None:
     task_id = new_id()
     live.announce(task_id, "2")
     live.report(task_id, Progress(3, 20, "ünïts"))
-    assert live.read(task_id) == Live("2.1", Progress(3, 20, "ünïts"))
+    assert live.read_live(task_id) == Live("2.1", Progress(3, 20, "ünïts"))
     assert 0 < seconds(task_id) <= LIVE_SECONDS
 
 
 def test_progress_without_a_version_is_not_trusted() -> None:
     task_id = new_id()
     live.report(task_id, Progress(3, 20, "steps"))
-    assert live.read(task_id) is None
+    assert live.read_live(task_id) is None
 
 
 def test_a_version_that_ran_out_is_put_back_and_a_newer_one_stays() -> None:
@@ -89,7 +89,7 @@ def test_each_change_of_a_task_is_announced() -> None:
     ]
     for change in changes:
         change()
-        assert tag(task_id) == f"{ledger.find(task_id)['revision']}.0"
+        assert tag(task_id) == f"{ledger.find_task(task_id)['revision']}.0"
 
 
 @pytest.mark.parametrize(
@@ -110,23 +110,23 @@ def test_a_redis_that_is_away_is_noted_and_holds_nobody_up(
 
 def test_asking_a_redis_that_is_away_is_an_error_in_time(redis_server: Server) -> None:
     with paused(redis_server), answered_in_time(), pytest.raises(RedisError):
-        live.read(new_id())
+        live.read_live(new_id())
 
 
 def test_a_change_of_a_task_is_written_also_without_redis(redis_server: Server) -> None:
     task_id = new_id()
     with paused(redis_server), answered_in_time():
         ledger.transition(task_id, "STARTED")
-    assert ledger.find(task_id)["status"] == "STARTED"
+    assert ledger.find_task(task_id)["status"] == "STARTED"
 
 
 def test_whoever_shares_a_run_sees_how_far_that_is() -> None:
     leader, follower = new_id(), new_id()
     live.announce_if_unknown(leader, "1")
     live.announce_if_unknown(follower, "7", follows=leader)
-    before = live.read(follower)
+    before = live.read_live(follower)
     live.report(leader, Progress(40, None, "rows"))
-    after = live.read(follower)
+    after = live.read_live(follower)
     assert before is not None
     assert after is not None
     assert (before.progress, after.progress) == (None, Progress(40, None, "rows"))

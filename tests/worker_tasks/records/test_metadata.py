@@ -4,7 +4,15 @@ from typing import Any
 
 import pytest
 
-from worker_tasks.records.metadata import MAX_BYTES, MAX_DEPTH, MAX_KEY_LENGTH, MAX_KEYS, changed, errors_in, merge
+from worker_tasks.records.metadata import (
+    MAX_BYTES,
+    MAX_DEPTH,
+    MAX_KEY_LENGTH,
+    MAX_KEYS,
+    changed,
+    merge,
+    metadata_errors,
+)
 
 
 def nested(times: int) -> Any:
@@ -30,7 +38,7 @@ def nested(times: int) -> Any:
     ids=["none", "any JSON", "most keys", "more keys inside", "longest key", "64 bits", "$ and . in values", "deepest"],
 )
 def test_good_metadata_have_no_errors(metadata: dict[str, Any]) -> None:
-    assert errors_in(metadata) == {}
+    assert metadata_errors(metadata) == {}
 
 
 @pytest.mark.parametrize(
@@ -59,19 +67,19 @@ def test_good_metadata_have_no_errors(metadata: dict[str, Any]) -> None:
     ],
 )
 def test_what_can_not_be_kept_is_named_by_its_path(metadata: Any, path: str, words: str) -> None:
-    errors = errors_in(metadata)
+    errors = metadata_errors(metadata)
     assert list(errors) == [path]
     assert words in errors[path]
 
 
 def test_the_largest_that_is_kept_is_16_kib_as_mongodb_counts() -> None:
     bytes_around = 5 + 1 + len("text\0") + 4 + 1
-    assert errors_in({"text": "x" * (MAX_BYTES - bytes_around)}) == {}
-    assert errors_in({"text": "x" * (MAX_BYTES - bytes_around + 1)}) != {}
+    assert metadata_errors({"text": "x" * (MAX_BYTES - bytes_around)}) == {}
+    assert metadata_errors({"text": "x" * (MAX_BYTES - bytes_around + 1)}) != {}
 
 
 def test_a_path_begins_with_what_the_asker_calls_it() -> None:
-    assert list(errors_in({"a.b": 1}, "notes")) == ["notes.a.b"]
+    assert list(metadata_errors({"a.b": 1}, "notes")) == ["notes.a.b"]
 
 
 A, B, C = ({"key": value} for value in "abc")

@@ -63,19 +63,19 @@ def test_any_rows_are_read_wherever_they_begin_and_end(parts: int) -> None:
     summary = publish(rows(333), parts=parts)
     for first in (0, 1, 49, 50, 51, 83, 84, 99, 100, 249, 250, 299, 300, 331, 332, 333, 1000):
         for limit in (1, 2, 49, 50, 51, 150, 1000):
-            assert result_store.rows(summary, first, limit) == rows(333)[first : first + limit], (first, limit)
+            assert result_store.read_rows(summary, first, limit) == rows(333)[first : first + limit], (first, limit)
 
 
 def test_the_whole_value_is_read_a_chunk_at_a_time() -> None:
     summary = publish([{"text": "ü" * CHUNK_BYTES} for _ in range(3)])
-    chunks = list(result_store.read_all(summary))
+    chunks = list(result_store.read_chunks(summary))
     assert b"".join(chunks) == value(summary.key)
     assert max(map(len, chunks)) == result_store.CHUNK_BYTES
 
 
 def test_a_value_that_is_replaced_while_it_is_read_breaks_off() -> None:
     summary = publish([{"text": "x" * CHUNK_BYTES} for _ in range(3)])
-    chunks = result_store.read_all(summary)
+    chunks = result_store.read_chunks(summary)
     next(chunks)
     publish([{"text": "y" * CHUNK_BYTES} for _ in range(3)], key=summary.key)
     with pytest.raises(ResultGone):
@@ -127,7 +127,7 @@ def test_columns_are_gathered_over_all_rows_in_the_order_first_seen() -> None:
 
 def test_what_was_published_is_found_with_its_times() -> None:
     summary = publish(rows(3), ttl_seconds=60)
-    assert result_store.find(summary.key) == summary
+    assert result_store.find_result(summary.key) == summary
     assert summary.expires_at - summary.published_at == timedelta(seconds=60)
     assert abs(datetime.now(UTC) - summary.published_at) < timedelta(minutes=1)
     assert result_store.outcome_of(summary.task_id) == {"redis_key": summary.key, "count": 3}
@@ -141,7 +141,7 @@ def test_all_that_belongs_to_a_result_has_its_time_to_live() -> None:
 
 
 def test_what_was_never_published_is_not_there() -> None:
-    assert result_store.find("result of nobody") is None
+    assert result_store.find_result("result of nobody") is None
     assert result_store.outcome_of(new_id()) is None
 
 
@@ -156,7 +156,7 @@ def test_a_result_that_is_gone_in_part_is_gone_as_a_whole(gone: str) -> None:
 def test_a_result_without_rows_that_is_gone_has_no_pages() -> None:
     summary = publish([])
     connections().results.delete(*keys_of(summary))
-    assert (result_store.find(summary.key), result_store.page(summary, 1)) == (None, None)
+    assert (result_store.find_result(summary.key), result_store.page(summary, 1)) == (None, None)
 
 
 def test_a_replaced_result_has_no_pages_and_the_new_one_has_its_own() -> None:
@@ -164,7 +164,7 @@ def test_a_replaced_result_has_no_pages_and_the_new_one_has_its_own() -> None:
     new = publish(rows(60, new=True), key=old.key)
     assert [result_store.page(old, number) for number in (1, 2, 3, 4)] == [None] * 4
     assert result_store.page(new, 2) == rows(60, new=True)[PAGE_ROWS:]
-    assert result_store.find(old.key) == new
+    assert result_store.find_result(old.key) == new
 
 
 def test_a_reader_sees_the_whole_of_one_result_or_nothing_while_it_is_replaced() -> None:
@@ -179,7 +179,7 @@ def test_a_reader_sees_the_whole_of_one_result_or_nothing_while_it_is_replaced()
     with ThreadPoolExecutor(1) as threads:
         writing = threads.submit(replace)
         while not writing.done():
-            summary = result_store.find(key)
+            summary = result_store.find_result(key)
             assert summary is not None
             assert result_store.page(summary, 1) in (None, expected[summary.count][:PAGE_ROWS])
             whole = json.loads(value(key))

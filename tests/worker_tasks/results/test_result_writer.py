@@ -49,8 +49,8 @@ def test_parts_become_one_array_in_their_order_also_where_some_are_empty(counts:
     expected = [{"_id": number} for number in range(sum(counts))]
     assert json.loads(value(key)) == expected
     assert (summary.count, summary.bytes, summary.segments) == (sum(counts), len(value(key)), list(counts))
-    assert result_store.rows(summary, 0, 1000) == expected
-    assert all(result_store.rows(summary, first, 1) == [expected[first]] for first in range(sum(counts)))
+    assert result_store.read_rows(summary, 0, 1000) == expected
+    assert all(result_store.read_rows(summary, first, 1) == [expected[first]] for first in range(sum(counts)))
     assert keys(run) == []
 
 
@@ -116,7 +116,7 @@ def test_a_part_that_is_not_as_it_was_written_is_not_published(count: int, damag
         store.delete(broken)
     with pytest.raises(StagingLost):
         publishing.publish(run, parts, key, new_id(), 60)
-    assert result_store.find(key) == old
+    assert result_store.find_result(key) == old
     assert json.loads(value(key)) == [{"_id": "old"}]
 
 
@@ -137,13 +137,13 @@ def test_the_result_before_stays_as_long_as_it_was_to_and_the_one_before_that_go
     key, tasks = f"result {new_id()}", [new_id() for _ in range(3)]
     for number, task_id in enumerate(tasks):
         publish([{"run": number}], key, task_id, ttl_seconds=60 + number)
-    oldest, older, newest = (result_store.of_task(task_with(key, task_id)) for task_id in tasks)
+    oldest, older, newest = (result_store.find_task_result(task_with(key, task_id)) for task_id in tasks)
     assert oldest is None
     assert older is not None
     assert newest is not None
     assert older.key == result_store.older_key(tasks[1])
-    assert result_store.rows(older, 0, 10) == [{"run": 1}]
-    assert result_store.rows(newest, 0, 10) == [{"run": 2}]
+    assert result_store.read_rows(older, 0, 10) == [{"run": 1}]
+    assert result_store.read_rows(newest, 0, 10) == [{"run": 2}]
     assert 0 < int(connections().results.ttl(older.key)) <= 61
     assert keys(tasks[0]) == [f"task_outcome:{tasks[0]}".encode()]
 
@@ -154,12 +154,12 @@ def test_a_result_that_is_kept_longer_outlives_any_number_of_runs() -> None:
     assert result_store.keep(publish([{"kept": "yes"}], key, task_id), until) is not None
     for number in range(3):
         publish([{"run": number}], key, new_id())
-    kept = result_store.of_task(task_with(key, task_id))
+    kept = result_store.find_task_result(task_with(key, task_id))
     assert kept is not None
     assert kept.expires_at == until
-    assert result_store.rows(kept, 0, 10) == [{"kept": "yes"}]
+    assert result_store.read_rows(kept, 0, 10) == [{"kept": "yes"}]
     assert result_store.discard(kept)
-    assert result_store.of_task(task_with(key, task_id)) is None
+    assert result_store.find_task_result(task_with(key, task_id)) is None
 
 
 def test_what_is_being_written_is_not_seen_and_ends_by_itself() -> None:

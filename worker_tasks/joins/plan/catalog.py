@@ -40,7 +40,7 @@ class Index:
 
 
 @dataclass(frozen=True)
-class Known:
+class CollectionStats:
     """A collection: its documents and their bytes (by MongoDB's own counters), and its indexes; a view has none."""
 
     count: int
@@ -97,11 +97,11 @@ class Catalog:
         if errors:
             raise InvalidInput(errors)
 
-    def known(self, collection: str) -> Known:
+    def known(self, collection: str) -> CollectionStats:
         """Its size and its indexes."""
         return self._once(("known", collection), lambda: self._look_at(collection))
 
-    def _look_at(self, collection: str) -> Known:
+    def _look_at(self, collection: str) -> CollectionStats:
         try:
             (stats,) = self._database[collection].aggregate(
                 [{"$collStats": {"storageStats": {}}}], comment=self._comment
@@ -111,8 +111,8 @@ class Catalog:
         except OperationFailure as error:
             if error.code != COMMAND_NOT_SUPPORTED_ON_VIEW:
                 raise
-            return Known(self._counted(collection, {}, otherwise=10**9), 0, is_view=True)
-        return Known(storage["count"], storage["size"], tuple(index for index in indexes if index))
+            return CollectionStats(self._counted(collection, {}, otherwise=10**9), 0, is_view=True)
+        return CollectionStats(storage["count"], storage["size"], tuple(index for index in indexes if index))
 
     @cached_property
     def left_count(self) -> int:

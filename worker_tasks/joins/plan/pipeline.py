@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from worker_tasks.joins.plan import grouping
 from worker_tasks.joins.plan.keys import left_key
 from worker_tasks.joins.plan.stages import Stage, kept, matching, ordered
-from worker_tasks.joins.plan.strategy import Step, Strategy, Way
+from worker_tasks.joins.plan.strategy import JoinMethod, Step, Strategy
 from worker_tasks.joins.spec import filters
 from worker_tasks.joins.spec.names import OWN_PREFIX
 from worker_tasks.joins.spec.spec import Join, JoinSpec, KeyPair
@@ -31,14 +31,14 @@ def compile_pipeline(spec: JoinSpec, strategy: Strategy) -> Aggregation:
     """The aggregation that answers this description."""
     collection, first = spec.from_, spec.match
     stages: list[Stage] = []
-    if strategy.steps[0].way is Way.SWAPPED:
+    if strategy.steps[0].way is JoinMethod.SWAPPED:
         collection, first = spec.joins[0].from_, spec.joins[0].match
     else:
         stages += _left_fields(spec)
     for join, step in zip(spec.joins, strategy.steps, strict=True):
-        if step.way is Way.SWAPPED:
+        if step.way is JoinMethod.SWAPPED:
             stages += _swapped(spec, join)
-        elif step.way is Way.ONE_PASS:
+        elif step.way is JoinMethod.ONE_PASS:
             stages += grouping.joined(join)
         else:
             stages += _looked_up(join, step)
@@ -161,7 +161,7 @@ def _unmatched_of_the_other_side(spec: JoinSpec, join: Join) -> Stage:
             "coll": join.from_,
             "pipeline": [
                 *matching(join.match),
-                *_looked_up(back, Step(Way.COMPARE, 0)),
+                *_looked_up(back, Step(JoinMethod.COMPARE, 0)),
                 *kept(join.fields_),
                 {"$replaceWith": {join.as_: alone}},
             ],

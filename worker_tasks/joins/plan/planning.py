@@ -18,7 +18,7 @@ from worker_tasks.infra.sources import default_source
 from worker_tasks.joins.plan.catalog import Catalog
 from worker_tasks.joins.plan.pipeline import Aggregation, compile_pipeline
 from worker_tasks.joins.plan.stages import Stage, matching
-from worker_tasks.joins.plan.strategy import Strategy, Way, choose
+from worker_tasks.joins.plan.strategy import JoinMethod, Strategy, choose_strategy
 from worker_tasks.joins.spec import filters, mongosh
 from worker_tasks.joins.spec.spec import Join, JoinSpec
 from worker_tasks.queue import capacity
@@ -92,7 +92,7 @@ def make_plan(spec: JoinSpec, key: str, comment: str, *, divided: bool = True) -
     """
     catalog = Catalog(spec, default_source().database(spec.database), comment)
     catalog.check()
-    strategy = choose(spec, catalog, settings().join_seconds)
+    strategy = choose_strategy(spec, catalog, settings().join_seconds)
     aggregation = compile_pipeline(spec, strategy)
     count = catalog.left_count if aggregation.collection == spec.from_ else catalog.known(aggregation.collection).count
     parts: list[filters.Filter] = [{}]
@@ -118,7 +118,7 @@ def make_plan(spec: JoinSpec, key: str, comment: str, *, divided: bool = True) -
 def is_divisible(spec: JoinSpec, strategy: Strategy) -> bool:
     """Whether each document of the left side can be joined without looking at the others of it."""
     whole = spec.sort or spec.limit is not None or any(join.kind_traits.keeps_other for join in spec.joins)
-    return not whole and all(step.way is not Way.ONE_PASS for step in strategy.steps)
+    return not whole and all(step.way is not JoinMethod.ONE_PASS for step in strategy.steps)
 
 
 def _cut(
@@ -200,10 +200,12 @@ def _steps(spec: JoinSpec, strategy: Strategy, catalog: Catalog) -> list[Documen
     """How each collection is brought in, and by which index."""
     steps = []
     for join, step in zip(spec.joins, strategy.steps, strict=True):
-        swapped = step.way is Way.SWAPPED
+        swapped = step.way is JoinMethod.SWAPPED
         looked_up_in = spec.from_ if swapped else join.from_
         paths = [pair.local if swapped else pair.foreign for pair in join.on]
-        index = catalog.known(looked_up_in).serving(paths) if step.way in {Way.INDEX, Way.SWAPPED} else None
+        index = (
+            catalog.known(looked_up_in).serving(paths) if step.way in {JoinMethod.INDEX, JoinMethod.SWAPPED} else None
+        )
         steps.append(
             {
                 "collection": join.from_,

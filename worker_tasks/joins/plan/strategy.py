@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from worker_tasks.infra.errors import TooExpensive
-from worker_tasks.joins.plan.catalog import Known
+from worker_tasks.joins.plan.catalog import CollectionStats
 from worker_tasks.joins.spec import mongosh
 from worker_tasks.joins.spec.spec import Join, JoinSpec
 
@@ -35,7 +35,7 @@ FITS_BYTES = 12 * 1024 * 1024
 PREFERENCE = 2.0
 
 
-class Way(StrEnum):
+class JoinMethod(StrEnum):
     """How one collection is brought in. The value is what people read."""
 
     INDEX = "by index"
@@ -46,9 +46,9 @@ class Way(StrEnum):
 
 
 #: The ways that show their first rows at once.
-STREAMING = frozenset({Way.INDEX, Way.HASH, Way.SWAPPED})
+STREAMING = frozenset({JoinMethod.INDEX, JoinMethod.HASH, JoinMethod.SWAPPED})
 #: The ways that leave the rest to MongoDB: which of them it takes follows from indexes and sizes.
-LOOKUPS = frozenset({Way.INDEX, Way.HASH, Way.COMPARE})
+LOOKUPS = frozenset({JoinMethod.INDEX, JoinMethod.HASH, JoinMethod.COMPARE})
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Step:
     from matching; where no document of the other side lacks its key, they find nothing by themselves.
     """
 
-    way: Way
+    way: JoinMethod
     seconds: float
     bare: bool = False
     guarded: bool = True
@@ -76,19 +76,19 @@ class Strategy:
         return sum(step.seconds for step in self.steps)
 
 
-class Facts(Protocol):
+class PlannerStats(Protocol):
     """What a strategy is chosen by: :class:`worker_tasks.joins.plan.catalog.Catalog`, or what a test says."""
 
     @property
     def left_count(self) -> int: ...
     @property
     def left_size(self) -> int: ...
-    def known(self, collection: str) -> Known: ...
+    def known(self, collection: str) -> CollectionStats: ...
     def holds_lists(self, collection: str, path: str) -> bool: ...
     def has_gaps(self, collection: str, path: str) -> bool: ...
 
 
-def choose(spec: JoinSpec, facts: Facts, bearable_seconds: float) -> Strategy:
+def choose_strategy(spec: JoinSpec, facts: PlannerStats, bearable_seconds: float) -> Strategy:
     """The cheapest way for each join.
 
     Raises:
@@ -97,12 +97,12 @@ def choose(spec: JoinSpec, facts: Facts, bearable_seconds: float) -> Strategy:
     return Strategy(tuple(_step(spec, number, facts, bearable_seconds) for number in range(len(spec.joins))))
 
 
-def _step(spec: JoinSpec, number: int, facts: Facts, bearable_seconds: float) -> Step:
+def _step(spec: JoinSpec, number: int, facts: PlannerStats, bearable_seconds: float) -> Step:
     join = spec.joins[number]
     # The cheapest first; whether it is right is asked only then, because that may mean to look at all documents.
     costs = costs_of(join, facts)
     for way in sorted(costs, key=lambda way: costs[way] / (PREFERENCE if way in STREAMING else 1)):
-        if not is_right(spec, number, way, facts):
+        if not starts_right(spec, number, way, facts):
             continue
         if costs[way] > bearable_seconds:
             raise TooExpensive(_refusal(join, facts, costs[way]))
@@ -110,42 +110,42 @@ def _step(spec: JoinSpec, number: int, facts: Facts, bearable_seconds: float) ->
     raise AssertionError("comparing is always right")
 
 
-def step_of(join: Join, way: Way, seconds: float, facts: Facts) -> Step:
+def step_of(join: Join, way: JoinMethod, seconds: float, facts: PlannerStats) -> Step:
     """A way, with what follows from the facts."""
-    bare = way in LOOKUPS and is_bare(join, facts.known(join.from_))
+    bare = way in LOOKUPS and is_native_lookup(join, facts.known(join.from_))
     return Step(way, seconds, bare, guarded=not bare or _needs_guard(join, facts))
 
 
-def costs_of(join: Join, facts: Facts) -> dict[Way, float]:
+def costs_of(join: Join, facts: PlannerStats) -> dict[JoinMethod, float]:
     """The seconds of each way, right or not; of the three kinds of lookup only the one that MongoDB would take."""
     left, other = facts.left_count, facts.known(join.from_)
-    bare = is_bare(join, other)
+    bare = is_native_lookup(join, other)
     size = other.size + facts.left_size
     costs = {
-        Way.SWAPPED: max(other.count * INDEXED_PIPELINE, left * SWAPPED),
-        Way.ONE_PASS: (left + other.count) * ONE_PASS + size * ONE_PASS_BYTE,
+        JoinMethod.SWAPPED: max(other.count * INDEXED_PIPELINE, left * SWAPPED),
+        JoinMethod.ONE_PASS: (left + other.count) * ONE_PASS + size * ONE_PASS_BYTE,
     }
     if other.serves([pair.foreign for pair in join.on]):
         with_index = INDEXED_ROWS if join.shape_traits.repeats_rows else INDEXED
-        costs[Way.INDEX] = left * (with_index if bare else INDEXED_PIPELINE)
+        costs[JoinMethod.INDEX] = left * (with_index if bare else INDEXED_PIPELINE)
     elif bare and other.count <= HASHED_COUNT and 0 < other.size <= HASHED_BYTES:
-        costs[Way.HASH] = (left + other.count) * HASHED
+        costs[JoinMethod.HASH] = (left + other.count) * HASHED
     else:
-        costs[Way.COMPARE] = left * other.count * COMPARED
+        costs[JoinMethod.COMPARE] = left * other.count * COMPARED
     return costs
 
 
-def is_right(spec: JoinSpec, number: int, way: Way, facts: Facts) -> bool:
+def starts_right(spec: JoinSpec, number: int, way: JoinMethod, facts: PlannerStats) -> bool:
     """Whether this way leads to the right rows of the join of this number."""
     join = spec.joins[number]
-    if way is Way.SWAPPED:
+    if way is JoinMethod.SWAPPED:
         return number == 0 and _may_swap(spec, join, facts)
-    if way is Way.ONE_PASS:
+    if way is JoinMethod.ONE_PASS:
         return _may_group(spec, join, facts)
     return True
 
 
-def is_bare(join: Join, other: Known) -> bool:
+def is_native_lookup(join: Join, other: CollectionStats) -> bool:
     """Whether the lookup can do without a pipeline of its own, so that MongoDB takes its fast engine."""
     if len(join.on) > 1 or join.match or join.sort or join.limit or join.fields_:
         return False
@@ -153,7 +153,7 @@ def is_bare(join: Join, other: Known) -> bool:
     return (join.embeds and join.shape_traits.needs_all) or other.size <= FITS_BYTES
 
 
-def _may_swap(spec: JoinSpec, join: Join, facts: Facts) -> bool:
+def _may_swap(spec: JoinSpec, join: Join, facts: PlannerStats) -> bool:
     """Flat rows of what matches are the same from either side, if the left one has the index."""
     flat = join.embeds and join.kind_traits.requires_match and join.shape_traits.repeats_rows
     whole = flat and not join.sort and join.limit is None
@@ -161,7 +161,7 @@ def _may_swap(spec: JoinSpec, join: Join, facts: Facts) -> bool:
     return whole and not any(pair.cast for pair in join.on) and facts.known(spec.from_).serves(locals_)
 
 
-def _may_group(spec: JoinSpec, join: Join, facts: Facts) -> bool:
+def _may_group(spec: JoinSpec, join: Join, facts: PlannerStats) -> bool:
     """Grouping takes a key as a whole, which is right for several keys, and for one that is never a list."""
     if len(join.on) > 1:
         return True
@@ -169,7 +169,7 @@ def _may_group(spec: JoinSpec, join: Join, facts: Facts) -> bool:
     return not (_may_be_list(spec, pair.local, facts) or facts.holds_lists(join.from_, pair.foreign))
 
 
-def _may_be_list(spec: JoinSpec, path: str, facts: Facts) -> bool:
+def _may_be_list(spec: JoinSpec, path: str, facts: PlannerStats) -> bool:
     """Whether a field of the left side, perhaps one that an earlier join brought, can hold a list or lead to one."""
     head, _, rest = path.partition(".")
     for join in spec.joins:
@@ -178,12 +178,12 @@ def _may_be_list(spec: JoinSpec, path: str, facts: Facts) -> bool:
     return facts.holds_lists(spec.from_, path)
 
 
-def _needs_guard(join: Join, facts: Facts) -> bool:
+def _needs_guard(join: Join, facts: PlannerStats) -> bool:
     (pair,) = join.on
     return pair.cast is not None or facts.has_gaps(join.from_, pair.foreign)
 
 
-def _refusal(join: Join, facts: Facts, seconds: float) -> str:
+def _refusal(join: Join, facts: PlannerStats, seconds: float) -> str:
     command = mongosh.create_index(join.from_, [pair.foreign for pair in join.on])
     pairs = facts.left_count * facts.known(join.from_).count
     fields = ", ".join(f"{join.from_}.{pair.foreign}" for pair in join.on)

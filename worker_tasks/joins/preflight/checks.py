@@ -14,14 +14,14 @@ from worker_tasks.infra.connections import Document, connections, within
 from worker_tasks.infra.errors import TooExpensive, TookTooLong
 from worker_tasks.infra.settings import settings
 from worker_tasks.infra.sources import default_source
-from worker_tasks.joins.plan.catalog import Catalog, Known
+from worker_tasks.joins.plan.catalog import Catalog, CollectionStats
 from worker_tasks.joins.plan.pipeline import compile_pipeline
 from worker_tasks.joins.plan.stages import matching
-from worker_tasks.joins.plan.strategy import Strategy, choose
+from worker_tasks.joins.plan.strategy import Strategy, choose_strategy
 from worker_tasks.joins.preflight import findings
 from worker_tasks.joins.preflight.findings import Finding, Level
-from worker_tasks.joins.preflight.probing import JoinFacts, Probe
-from worker_tasks.joins.preflight.sampling import look_at, mean_size
+from worker_tasks.joins.preflight.probing import JoinStats, Probe
+from worker_tasks.joins.preflight.sampling import mean_size, sample_collection
 from worker_tasks.joins.spec import filters, mongosh
 from worker_tasks.joins.spec.spec import Join, JoinSpec
 from worker_tasks.records import live
@@ -39,7 +39,7 @@ MIB = 2**20
 
 
 @dataclass(frozen=True)
-class Expected:
+class Estimate:
     """What a join is expected to bring. ``rates`` says of each join how many of the rows before it find a match.
 
     None stands for what could not be found out in time.
@@ -59,7 +59,7 @@ class Checks:
     """
 
     findings: list[Finding]
-    expected: Expected
+    expected: Estimate
     preview: list[dict[str, Any]]
     is_sample: bool
     pipeline: str
@@ -69,7 +69,7 @@ class Checks:
         return asdict(self) | {"findings": [finding.to_document() for finding in self.findings]}
 
 
-def check(spec: JoinSpec) -> Checks:
+def check_join(spec: JoinSpec) -> Checks:
     """Looks at the collections within seconds; nothing is recorded.
 
     Raises:
@@ -81,21 +81,21 @@ def check(spec: JoinSpec) -> Checks:
     strategy = _strategy(spec, catalog, found)
     found += _of_left_filter(spec, catalog)
     if spec.match:
-        look = look_at(spec.database, spec.from_)
-        found += findings.of_filter(filters.fields_of(spec.match), look, spec.from_, None)
+        look = sample_collection(spec.database, spec.from_)
+        found += findings.filter_findings(filters.fields_of(spec.match), look, spec.from_, None)
     probe = Probe(spec, catalog, COMMENT)
     left_fields = {name for document in probe.sample for name in document}
-    joins: list[JoinFacts] = []
+    joins: list[JoinStats] = []
     for number, join in enumerate(spec.joins):
         joins.append(probe.facts(number))
         if probe.sample:
-            found += findings.of_join(joins[-1], spec.from_)
-        found += findings.of_names(join, number, left_fields)
-        found += findings.of_kept(join, number, spec.fields_)
-        found += findings.of_filter(filters.fields_of(join.match), joins[-1].other, join.from_, number)
+            found += findings.join_findings(joins[-1], spec.from_)
+        found += findings.name_findings(join, number, left_fields)
+        found += findings.kept_field_findings(join, number, spec.fields_)
+        found += findings.filter_findings(filters.fields_of(join.match), joins[-1].other, join.from_, number)
         if strategy is not None:
             step, can_be_indexed = strategy.steps[number], not catalog.known(join.from_).is_view
-            way = findings.of_way(join, number, step, _served_by(join, catalog), can_be_indexed=can_be_indexed)
+            way = findings.method_finding(join, number, step, _served_by(join, catalog), can_be_indexed=can_be_indexed)
             found.append(way)
         left_fields |= {join.as_} if join.as_ else set()
     expected = _expected(spec, catalog, joins, strategy, probe.sample)
@@ -113,7 +113,7 @@ def check(spec: JoinSpec) -> Checks:
     return checks
 
 
-def kept(fingerprint: str) -> dict[str, Any] | None:
+def kept_checks(fingerprint: str) -> dict[str, Any] | None:
     """What was found of this join within the last minutes, as a document; None where it was not looked at.
 
     Raises:
@@ -128,14 +128,14 @@ def verdict(document: dict[str, Any]) -> dict[str, Any]:
     return {name: document[name] for name in ("findings", "expected", "seconds")}
 
 
-def why_empty(spec: JoinSpec) -> list[str]:
+def explain_empty(spec: JoinSpec) -> list[str]:
     """Why a join brings nothing, in sentences, the likeliest first.
 
     Raises:
         pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
     """
     telling = (Level.STOP, Level.WARNING)
-    return [finding.text for finding in check(spec).findings if finding.level in telling]
+    return [finding.text for finding in check_join(spec).findings if finding.level in telling]
 
 
 def _shell(spec: JoinSpec, strategy: Strategy) -> str:
@@ -150,7 +150,7 @@ def _key(fingerprint: str) -> str:
 
 def _strategy(spec: JoinSpec, catalog: Catalog, found: list[Finding]) -> Strategy | None:
     try:
-        return choose(spec, catalog, settings().join_seconds)
+        return choose_strategy(spec, catalog, settings().join_seconds)
     except TooExpensive as refusal:
         commands = [findings.create_index(join) for join in spec.joins if _served_by(join, catalog) is None]
         found.append(Finding(Level.STOP, str(refusal), command="\n".join(commands)))
@@ -159,7 +159,7 @@ def _strategy(spec: JoinSpec, catalog: Catalog, found: list[Finding]) -> Strateg
 
 def _served_by(join: Join, catalog: Catalog) -> str | None:
     paths = [pair.foreign for pair in join.on]
-    known: Known = catalog.known(join.from_)
+    known: CollectionStats = catalog.known(join.from_)
     index = next((index for index in known.indexes if index.serves(paths)), None)
     return None if index is None else f"{join.from_}({', '.join(index.fields)})"
 
@@ -191,14 +191,14 @@ def _of_conditions(spec: JoinSpec) -> list[Finding]:
 
 
 def _expected(
-    spec: JoinSpec, catalog: Catalog, joins: list[JoinFacts], strategy: Strategy | None, sample: list[Document]
-) -> Expected:
+    spec: JoinSpec, catalog: Catalog, joins: list[JoinStats], strategy: Strategy | None, sample: list[Document]
+) -> Estimate:
     rates = [None if facts.rate is None else round(facts.rate, 4) for facts in joins]
     left_rows = rows = float(catalog.left_count)
     size = mean_size([_kept_of(document, spec.fields_) for document in sample])
     for facts in joins:
         if facts.rate is None and rows:
-            return Expected(None, None, None, rates)
+            return Estimate(None, None, None, rates)
         factor, added = _growth(facts)
         if spec.fields_ is None or any(field.partition(".")[0] == facts.join.as_ for field in spec.fields_):
             size += added / max(factor, 1e-9) * facts.other.size * _share_of_fields(facts)
@@ -211,10 +211,10 @@ def _expected(
         rows = min(rows, spec.limit)
     total = rows * size
     seconds = None if strategy is None else strategy.seconds + total / WRITTEN_PER_SECOND + LEAST_SECONDS
-    return Expected(round(rows), round(total), None if seconds is None else round(seconds, 2), rates)
+    return Estimate(round(rows), round(total), None if seconds is None else round(seconds, 2), rates)
 
 
-def _growth(facts: JoinFacts) -> tuple[float, float]:
+def _growth(facts: JoinStats) -> tuple[float, float]:
     """Rows out of one row, and documents that are brought into them, on average."""
     kind, shape, rate = facts.join.kind_traits, facts.join.shape_traits, facts.rate or 0.0
     if kind.excludes_matches:
@@ -234,7 +234,7 @@ def _kept_of(document: Document, fields: list[str] | None) -> Document:
     return {name: value for name, value in document.items() if name in heads}
 
 
-def _share_of_fields(facts: JoinFacts) -> float:
+def _share_of_fields(facts: JoinStats) -> float:
     """About how much of a document of the other side is kept."""
     if facts.join.fields_ is None:
         return 1.0
@@ -242,7 +242,7 @@ def _share_of_fields(facts: JoinFacts) -> float:
     return min(1.0, len(facts.join.fields_) / max(1, top))
 
 
-def _of_limits(expected: Expected) -> Iterator[Finding]:
+def _of_limits(expected: Estimate) -> Iterator[Finding]:
     limits = settings()
     if expected.rows and expected.rows > limits.result_max_rows:
         text = f"About {expected.rows:,} rows are more than the {limits.result_max_rows:,} that a result may have."

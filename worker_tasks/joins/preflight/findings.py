@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from worker_tasks.joins.plan.strategy import Step, Way
-from worker_tasks.joins.preflight.probing import JoinFacts, KeyFacts
-from worker_tasks.joins.preflight.sampling import Look
+from worker_tasks.joins.plan.strategy import JoinMethod, Step
+from worker_tasks.joins.preflight.probing import JoinStats, KeyStats
+from worker_tasks.joins.preflight.sampling import CollectionSample
 from worker_tasks.joins.spec import mongosh
 from worker_tasks.joins.spec.bson_types import kind_of, plural_of
 from worker_tasks.joins.spec.spec import Join
@@ -54,7 +54,7 @@ class Finding:
         return asdict(self) | {"level": str(self.level)}
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     """``83 %``; never 0 or 100 for what is only nearly so."""
     rounded = round(share * 100)
     if rounded == 0 and share > 0:
@@ -64,7 +64,7 @@ def percent(share: float) -> str:
     return f"{rounded} %"
 
 
-def of_join(facts: JoinFacts, left: str) -> Iterator[Finding]:
+def join_findings(facts: JoinStats, left: str) -> Iterator[Finding]:
     """Everything worth saying about what a join finds.
 
     Args:
@@ -77,7 +77,7 @@ def of_join(facts: JoinFacts, left: str) -> Iterator[Finding]:
     yield from _of_amount(facts, left)
 
 
-def _of_key(facts: JoinFacts, place: int, key: KeyFacts, left: str) -> Iterator[Finding]:
+def _of_key(facts: JoinStats, place: int, key: KeyStats, left: str) -> Iterator[Finding]:
     join, pair, number = facts.join, key.pair, facts.number
     if facts.rows and key.empty == 1:
         close = difflib.get_close_matches(pair.local, key.left_paths, n=1)
@@ -86,7 +86,7 @@ def _of_key(facts: JoinFacts, place: int, key: KeyFacts, left: str) -> Iterator[
         yield Finding(Level.STOP, f"No document of {left} has {pair.local}.{meant}", number, cure)
     elif key.empty > FEW:
         fate = "match nothing" if join.kind_traits.keeps_left else "are left out"
-        yield Finding(Level.NOTE, f"{percent(key.empty)} of {left} have no {pair.local}; they {fate}.", number)
+        yield Finding(Level.NOTE, f"{format_percent(key.empty)} of {left} have no {pair.local}; they {fate}.", number)
     if key.other.sampled and key.other.field(pair.foreign) is None:
         paths = [field.path for field in key.other.fields]
         close = difflib.get_close_matches(pair.foreign, paths, n=1)
@@ -100,7 +100,7 @@ def _of_key(facts: JoinFacts, place: int, key: KeyFacts, left: str) -> Iterator[
     yield from _of_types(facts, place, key, left)
 
 
-def _of_types(facts: JoinFacts, place: int, key: KeyFacts, left: str) -> Iterator[Finding]:
+def _of_types(facts: JoinStats, place: int, key: KeyStats, left: str) -> Iterator[Finding]:
     here, there = _kinds(key.left_types), _kinds(key.other_types)
     pair, number = key.pair, facts.number
     if not here or not there or pair.cast is not None:
@@ -110,22 +110,22 @@ def _of_types(facts: JoinFacts, place: int, key: KeyFacts, left: str) -> Iterato
     if facts.cured is not None and facts.cured[0] == place:
         _, cast, matched = facts.cured
         cure = Cure(number, place, "cast", cast)
-        cured = f" Converted to {cast}, {percent(matched / max(1, facts.rows))} find a match."
+        cured = f" Converted to {cast}, {format_percent(matched / max(1, facts.rows))} find a match."
     if not here.keys() & there.keys():
         types = f"{left}.{pair.local} holds {_listed(here)}, {foreign} {_listed(there)}: they never match."
         yield Finding(Level.STOP, types + cured, number, cure)
         return
     odd = {kind: share for kind, share in here.items() if kind not in there}
     if odd and sum(odd.values()) > FEW:
-        text = f"{percent(sum(odd.values()))} of {left}.{pair.local} are {_listed(odd)}, which never match {foreign}."
+        text = f"{format_percent(sum(odd.values()))} of {left}.{pair.local} are {_listed(odd)}, which never match {foreign}."
         yield Finding(Level.WARNING, text + cured, number, cure)
     strange = {kind: share for kind, share in there.items() if kind not in here}
     if strange and sum(strange.values()) > FEW:
-        text = f"{percent(sum(strange.values()))} of {foreign} are {_listed(strange)}, which nothing of {left} matches."
+        text = f"{format_percent(sum(strange.values()))} of {foreign} are {_listed(strange)}, which nothing of {left} matches."
         yield Finding(Level.WARNING, text, number)
 
 
-def amount(number: float) -> str:
+def format_amount(number: float) -> str:
     """``2.9``, ``26,115``."""
     return f"{number:,.1f}" if number < 100 else f"{number:,.0f}"  # noqa: PLR2004
 
@@ -141,7 +141,7 @@ def _listed(kinds: dict[str, float]) -> str:
     return " and ".join(map(plural_of, kinds))
 
 
-def _of_matches(facts: JoinFacts, left: str) -> Iterator[Finding]:
+def _of_matches(facts: JoinStats, left: str) -> Iterator[Finding]:
     join, number, rate = facts.join, facts.number, facts.rate
     if rate is None:
         if facts.rows:
@@ -153,7 +153,7 @@ def _of_matches(facts: JoinFacts, left: str) -> Iterator[Finding]:
         text = f"None of {facts.rows} sampled {left} finds a match in {join.from_} by {on}."
         if facts.otherwise:
             text = (
-                f"The filter on {join.from_} removes every match: without it {percent(facts.otherwise / facts.rows)} "
+                f"The filter on {join.from_} removes every match: without it {format_percent(facts.otherwise / facts.rows)} "
                 f"of {left} find one."
             )
         level = Level.NOTE if join.kind_traits.excludes_matches else Level.WARNING
@@ -162,25 +162,25 @@ def _of_matches(facts: JoinFacts, left: str) -> Iterator[Finding]:
         level = Level.GOOD if rate >= FEW else Level.WARNING
         nothing_left = rate == 1 and join.kind_traits.excludes_matches
         about = "" if facts.is_whole or rate == 1 else "About "
-        text = f"{about}{percent(rate)} of {left} find a match in {join.from_} by {on}"
+        text = f"{about}{format_percent(rate)} of {left} find a match in {join.from_} by {on}"
         text += ", so none is left over." if nothing_left else "."
         yield Finding(Level.WARNING if nothing_left else level, text, number)
     if facts.in_other_case and facts.in_other_case / facts.rows >= OTHER_CASE:
-        share = percent(facts.in_other_case / facts.rows)
+        share = format_percent(facts.in_other_case / facts.rows)
         text = f"{share} of {left} would match {join.from_} if capitals and blanks did not count; they do."
         yield Finding(Level.WARNING, text, number)
 
 
-def _of_amount(facts: JoinFacts, left: str) -> Iterator[Finding]:
+def _of_amount(facts: JoinStats, left: str) -> Iterator[Finding]:
     join, number, shape = facts.join, facts.number, facts.join.shape_traits
     if not join.embeds or not facts.matches or not facts.matched:
         return
     each = facts.matches / max(1, facts.matched) * facts.rows
     if shape.takes_one and each > 1 + FEW and not join.sort:
-        text = f"Each match is one of {amount(each)} on average, and no order says which is the first."
+        text = f"Each match is one of {format_amount(each)} on average, and no order says which is the first."
         yield Finding(Level.WARNING, text, number)
     elif shape.repeats_rows and each > 1 + FEW:
-        text = f"Each of {left} that matches is repeated {amount(each)} times on average: their values count as often."
+        text = f"Each of {left} that matches is repeated {format_amount(each)} times on average: their values count as often."
         yield Finding(Level.NOTE, text, number)
     elif shape.holds_list and not join.kind_traits.keeps_other and each == 1 and facts.is_unique:
         text = f"Each of {left} matches one of {join.from_} at most: the match alone is handier than a list of one."
@@ -188,7 +188,7 @@ def _of_amount(facts: JoinFacts, left: str) -> Iterator[Finding]:
     elif not shape.takes_one and each > 1 + FEW:
         yield Finding(
             Level.NOTE,
-            f"{amount(each)} documents of {join.from_} match each on average, {facts.most:,} at most.",
+            f"{format_amount(each)} documents of {join.from_} match each on average, {facts.most:,} at most.",
             number,
         )
     most = min(facts.most, join.limit or facts.most)
@@ -202,14 +202,14 @@ def _of_amount(facts: JoinFacts, left: str) -> Iterator[Finding]:
         yield Finding(Level.STOP, text, number)
 
 
-def of_kept(join: Join, number: int, fields: list[str] | None) -> Iterator[Finding]:
+def kept_field_findings(join: Join, number: int, fields: list[str] | None) -> Iterator[Finding]:
     """What is joined in vain."""
     if join.as_ is not None and fields is not None and not any(path.partition(".")[0] == join.as_ for path in fields):
         text = f"{join.from_} is joined into {join.as_}, which is not among the fields that are kept."
         yield Finding(Level.WARNING, text, number)
 
 
-def of_filter(paths: set[str], look: Look, collection: str, number: int | None) -> Iterator[Finding]:
+def filter_findings(paths: set[str], look: CollectionSample, collection: str, number: int | None) -> Iterator[Finding]:
     """What a filter asks for that no document of the sample has."""
     known = [field.path for field in look.fields]
     for path in sorted(paths):
@@ -220,7 +220,7 @@ def of_filter(paths: set[str], look: Look, collection: str, number: int | None) 
             yield Finding(Level.WARNING, text, number)
 
 
-def of_names(join: Join, number: int, left_fields: set[str]) -> Iterator[Finding]:
+def name_findings(join: Join, number: int, left_fields: set[str]) -> Iterator[Finding]:
     """What the join writes over."""
     if join.as_ is not None and join.as_ in left_fields:
         yield Finding(
@@ -228,24 +228,24 @@ def of_names(join: Join, number: int, left_fields: set[str]) -> Iterator[Finding
         )
 
 
-def of_way(join: Join, number: int, step: Step, served_by: str | None, *, can_be_indexed: bool) -> Finding:
+def method_finding(join: Join, number: int, step: Step, served_by: str | None, *, can_be_indexed: bool) -> Finding:
     """How it will be run, and what that means."""
     fields = ", ".join(f"{join.from_}.{pair.foreign}" for pair in join.on)
-    if step.way is Way.INDEX:
+    if step.way is JoinMethod.INDEX:
         return Finding(Level.GOOD, f"The index {served_by} finds the matches.", number)
     command = create_index(join) if can_be_indexed else None
-    if step.way is Way.HASH:
+    if step.way is JoinMethod.HASH:
         text = f"No index serves {fields}; {join.from_} is small enough to be held in memory."
         return Finding(Level.GOOD, text, number)
-    if step.way is Way.COMPARE:
+    if step.way is JoinMethod.COMPARE:
         text = f"No index serves {fields}: every pair is compared, about {step.seconds:,.0f} s."
         level = Level.WARNING if step.seconds > 1 else Level.NOTE
         return Finding(level, text, number, command=command)
-    if step.way is Way.ONE_PASS and served_by is None:
+    if step.way is JoinMethod.ONE_PASS and served_by is None:
         took = f"about {step.seconds:,.1f} s before the first row"
         text = f"No index serves {fields}: both sides are read in one pass, {took}."
         return Finding(Level.NOTE, text, number, command=command)
-    words = "Both sides are read in one pass" if step.way is Way.ONE_PASS else "It is joined from the other side"
+    words = "Both sides are read in one pass" if step.way is JoinMethod.ONE_PASS else "It is joined from the other side"
     return Finding(Level.GOOD, f"{words}, which is the fastest here.", number)
 
 

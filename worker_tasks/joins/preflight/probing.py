@@ -20,8 +20,8 @@ from worker_tasks.joins.plan.catalog import Catalog
 from worker_tasks.joins.plan.keys import NOTHING, left_key
 from worker_tasks.joins.plan.pipeline import compile_pipeline
 from worker_tasks.joins.plan.stages import Stage, matching
-from worker_tasks.joins.plan.strategy import Step, Strategy, Way, is_bare
-from worker_tasks.joins.preflight.sampling import WHOLE_DOCUMENTS, Look, draw, look_at
+from worker_tasks.joins.plan.strategy import JoinMethod, Step, Strategy, is_native_lookup
+from worker_tasks.joins.preflight.sampling import WHOLE_DOCUMENTS, CollectionSample, draw_documents, sample_collection
 from worker_tasks.joins.preflight.suggestions import repr_key
 from worker_tasks.joins.spec.bson_types import kind_of
 from worker_tasks.joins.spec.casts import Cast, cast_to
@@ -43,7 +43,7 @@ OTHER_CASE = Collation("en", strength=2)
 
 
 @dataclass(frozen=True)
-class KeyFacts:
+class KeyStats:
     """One pair of keys.
 
     ``left`` counts the BSON types of what the sample has on the left side, each element of a list by itself; ``empty``
@@ -54,7 +54,7 @@ class KeyFacts:
     left: Counter[str]
     empty: float
     left_paths: frozenset[str]
-    other: Look
+    other: CollectionSample
 
     @property
     def left_types(self) -> dict[str, float]:
@@ -68,7 +68,7 @@ class KeyFacts:
 
 
 @dataclass(frozen=True)
-class JoinFacts:
+class JoinStats:
     """One join of the sample. Rows are those before this join.
 
     ``matched`` of them find something; ``matches`` are found for one on average, of which the join's limit leaves
@@ -80,8 +80,8 @@ class JoinFacts:
     number: int
     join: Join
     rows: int
-    keys: list[KeyFacts]
-    other: Look
+    keys: list[KeyStats]
+    other: CollectionSample
     matched: int | None = None
     matches: float | None = None
     kept: float = 0.0
@@ -119,24 +119,24 @@ class Probe:
         source = self._source[self.spec.from_]
         self.is_whole = self.catalog.known(self.spec.from_).count <= WHOLE_DOCUMENTS
         size = WHOLE_DOCUMENTS if self.is_whole else SAMPLE_ROWS
-        self.sample = draw(source, self.spec.match, size, self.comment)
+        self.sample = draw_documents(source, self.spec.match, size, self.comment)
 
-    def facts(self, number: int) -> JoinFacts:
+    def facts(self, number: int) -> JoinStats:
         """What the join of this number finds.
 
         Raises:
             pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
         """
         join = self.spec.joins[number]
-        other = look_at(self.spec.database, join.from_)
+        other = sample_collection(self.spec.database, join.from_)
         rows = self._keys(number, join.on)
         keys = [self._key_facts(number, place, rows or [], other) for place in range(len(join.on))]
         found = None if rows is None else self._found(join, join.on, _wanted(rows))
         if rows is None or found is None:
-            return JoinFacts(number, join, len(rows or []), keys, other)
+            return JoinStats(number, join, len(rows or []), keys, other)
         counts = [_count(row["keys"], found) for row in rows]
         most_key, most = max(found.items(), key=lambda each: each[1], default=(None, 0))
-        facts = JoinFacts(
+        facts = JoinStats(
             number=number,
             join=join,
             is_whole=self.is_whole,
@@ -150,19 +150,21 @@ class Probe:
             keys=keys,
             other=other,
         )
-        return JoinFacts(**{**vars(facts), **self._reasons(facts, rows, found)})
+        return JoinStats(**{**vars(facts), **self._reasons(facts, rows, found)})
 
-    def _key_facts(self, number: int, place: int, rows: list[Document], other: Look) -> KeyFacts:
+    def _key_facts(self, number: int, place: int, rows: list[Document], other: CollectionSample) -> KeyStats:
         types = [row["types"][place] for row in rows]
         empty = sum(1 for names in types if not names) / max(1, len(rows))
         spec = self.spec
-        paths = {field.path for field in look_at(spec.database, spec.from_).fields}
+        paths = {field.path for field in sample_collection(spec.database, spec.from_).fields}
         for join in spec.joins[:number]:
-            paths |= {f"{join.as_}.{field.path}" for field in look_at(spec.database, join.from_).fields if join.as_}
+            paths |= {
+                f"{join.as_}.{field.path}" for field in sample_collection(spec.database, join.from_).fields if join.as_
+            }
         left = Counter(name for names in types for name in names)
-        return KeyFacts(spec.joins[number].on[place], left, empty, frozenset(paths), other)
+        return KeyStats(spec.joins[number].on[place], left, empty, frozenset(paths), other)
 
-    def _reasons(self, facts: JoinFacts, rows: list[Document], found: Counter[tuple[Any, ...]]) -> dict[str, Any]:
+    def _reasons(self, facts: JoinStats, rows: list[Document], found: Counter[tuple[Any, ...]]) -> dict[str, Any]:
         """What would be found if something were otherwise, where little is."""
         join, matched = facts.join, facts.matched or 0
         reasons: dict[str, Any] = {}
@@ -293,7 +295,7 @@ def capped(join: Join) -> Join:
 
 
 def _lookup(join: Join, catalog: Catalog) -> Step:
-    return Step(Way.INDEX, 0, is_bare(join, catalog.known(join.from_)), guarded=True)
+    return Step(JoinMethod.INDEX, 0, is_native_lookup(join, catalog.known(join.from_)), guarded=True)
 
 
 def _listed(path: str) -> Any:
@@ -323,7 +325,7 @@ def _elementwise(values: list[Any]) -> set[tuple[Any, ...]]:
     return {(repr_key(each),) for each in (value if isinstance(value, list) else [value])}
 
 
-def _cure(key: KeyFacts) -> Cast | None:
+def _cure(key: KeyStats) -> Cast | None:
     """The conversion that makes types meet that differ."""
     if key.pair.cast is not None or not key.left_types or not key.other_types:
         return None

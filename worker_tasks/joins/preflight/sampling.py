@@ -59,7 +59,7 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Look:
+class CollectionSample:
     """A collection at a glance: how many documents (by MongoDB's counter; None of a view), and the fields of a sample.
 
     ``size`` is what a document of the sample takes as JSON, on average. ``indexed`` holds the paths that an index
@@ -107,7 +107,7 @@ def collections_of(database: str) -> list[tuple[str, int | None]]:
     return [(name, None if kinds[name] == "view" else source[name].estimated_document_count()) for name in names]
 
 
-def look_at(database: str, collection: str) -> Look:
+def sample_collection(database: str, collection: str) -> CollectionSample:
     """A collection at a glance, as it was within the last minutes.
 
     Raises:
@@ -116,13 +116,13 @@ def look_at(database: str, collection: str) -> Look:
     """
     key = f"collection_look:{database}.{collection}"
     if (kept := connections().results.get(key)) is not None:
-        return Look.from_json(ensure_bytes(kept))
+        return CollectionSample.from_json(ensure_bytes(kept))
     source = default_source().database(database)[collection]
     with readable(database):
         count, indexes = _count_and_indexes(source)
     is_small = count is not None and count <= WHOLE_DOCUMENTS
-    documents = draw(source, {}, WHOLE_DOCUMENTS if is_small else SAMPLE_DOCUMENTS)
-    look = Look(
+    documents = draw_documents(source, {}, WHOLE_DOCUMENTS if is_small else SAMPLE_DOCUMENTS)
+    look = CollectionSample(
         count=count,
         sampled=len(documents),
         size=mean_size(documents),
@@ -141,7 +141,7 @@ def field_types(database: str) -> TypeOf:
     def main_type(collection: str, path: str) -> str | None:
         if not is_open or collection_complaint(collection):
             return None
-        found = look_at(database, collection).field(path)
+        found = sample_collection(database, collection).field(path)
         if found is None:
             return None
         # The elements of a list count, which the sample has under the same path.
@@ -163,7 +163,9 @@ def _count_and_indexes(source: Collection[Document]) -> tuple[int | None, list[A
         return None, []
 
 
-def draw(source: Collection[Document], stored: filters.Filter, size: int, comment: str | None = None) -> list[Document]:
+def draw_documents(
+    source: Collection[Document], stored: filters.Filter, size: int, comment: str | None = None
+) -> list[Document]:
     """Some documents that a filter keeps: at random, or where that takes too long the first ones and the last.
 
     Raises:

@@ -13,7 +13,14 @@ from kombu.utils.encoding import ensure_bytes
 from worker_tasks.infra.connections import Document, connections, within
 from worker_tasks.infra.errors import TookTooLong
 from worker_tasks.infra.sources import default_source
-from worker_tasks.joins.preflight.sampling import KEPT_SECONDS, Field, Look, draw, look_at, values_at
+from worker_tasks.joins.preflight.sampling import (
+    KEPT_SECONDS,
+    CollectionSample,
+    Field,
+    draw_documents,
+    sample_collection,
+    values_at,
+)
 from worker_tasks.joins.spec.bson_types import NUMBER, kind_of, type_of
 from worker_tasks.joins.spec.casts import CASTS, Cast, cast_to
 from worker_tasks.records import live
@@ -60,7 +67,7 @@ class LeftField:
     field: Field
 
 
-def suggest(database: str, left: list[LeftField], collection: str) -> list[Suggestion]:
+def suggest_keys(database: str, left: list[LeftField], collection: str) -> list[Suggestion]:
     """The likeliest pairs, the best first.
 
     Raises:
@@ -77,7 +84,7 @@ def suggest(database: str, left: list[LeftField], collection: str) -> list[Sugge
 
 
 def _suggest(database: str, left: list[LeftField], collection: str) -> list[Suggestion]:
-    other = look_at(database, collection)
+    other = sample_collection(database, collection)
     candidates = sorted(_candidates(left, other, collection), key=lambda candidate: -candidate[0])
     tries = _Tries(database, collection, other)
     rated = [(TOGETHER, Suggestion(pairs, None)) for pairs in _together(left, other)]
@@ -96,11 +103,11 @@ def _suggest(database: str, left: list[LeftField], collection: str) -> list[Sugg
     return told[:MAX_TOLD]
 
 
-def _leads_to_one(suggestion: Suggestion, other: Look) -> bool:
+def _leads_to_one(suggestion: Suggestion, other: CollectionSample) -> bool:
     return tuple(pair.foreign for pair in suggestion.pairs) in other.unique
 
 
-def _together(left: list[LeftField], other: Look) -> list[tuple[Pair, ...]]:
+def _together(left: list[LeftField], other: CollectionSample) -> list[tuple[Pair, ...]]:
     """Several fields that only together tell one document of the other side from the next, all on the left as well."""
     by_name = {_plain(field.path): field for field in reversed(left)}
     found = []
@@ -111,7 +118,9 @@ def _together(left: list[LeftField], other: Look) -> list[tuple[Pair, ...]]:
     return found
 
 
-def _candidates(left: list[LeftField], other: Look, collection: str) -> list[tuple[float, LeftField, Field]]:
+def _candidates(
+    left: list[LeftField], other: CollectionSample, collection: str
+) -> list[tuple[float, LeftField, Field]]:
     found = []
     for local in left:
         for foreign in other.fields:
@@ -167,7 +176,7 @@ def _cast_between(local: Field, foreign: Field) -> Cast | None:
 class _Tries:
     """Looks up values of the left side in the other collection, until the time is used up."""
 
-    def __init__(self, database: str, collection: str, other: Look):
+    def __init__(self, database: str, collection: str, other: CollectionSample):
         self._database = database
         self._source = default_source().database(database)
         self._collection, self._other = collection, other
@@ -186,15 +195,15 @@ class _Tries:
         if cast is not None:
             return 0.0
         values = _converted(self._sample(self._collection), foreign, None)
-        look = look_at(self._database, local.collection)
+        look = sample_collection(self._database, local.collection)
         return self._rate(values, local.collection, look, local.field.path) or 0.0
 
     def _sample(self, collection: str) -> list[Document]:
         if collection not in self._samples:
-            self._samples[collection] = draw(self._source[collection], {}, TRIED_VALUES)
+            self._samples[collection] = draw_documents(self._source[collection], {}, TRIED_VALUES)
         return self._samples[collection]
 
-    def _rate(self, values: list[Any], collection: str, look: Look, path: str) -> float | None:
+    def _rate(self, values: list[Any], collection: str, look: CollectionSample, path: str) -> float | None:
         small = (look.count or 0) <= MAX_UNINDEXED
         if time.monotonic() > self._until or not (path in look.indexed or small):
             return None

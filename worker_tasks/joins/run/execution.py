@@ -45,7 +45,7 @@ class ReadFailed(Exception):
 
 
 @dataclass(frozen=True)
-class Aggregate:
+class PartQuery:
     """What is run: ``pipeline`` on ``database.collection`` at ``snapshot``, marked with ``comment``.
 
     ``watched`` are the fields that joins bring in where a row may match nothing. The documents in ``suspect``, counted
@@ -65,7 +65,7 @@ class Aggregate:
 Report = Callable[[int, int], bool]
 
 
-def write(aggregate: Aggregate, writer: PartWriter, report: Report) -> Part:
+def write_part(aggregate: PartQuery, writer: PartWriter, report: Report) -> Part:
     """Joins, and writes every row. What was written when this raises stays: ``writer.close()`` tells how much.
 
     Raises:
@@ -100,7 +100,7 @@ def write(aggregate: Aggregate, writer: PartWriter, report: Report) -> Part:
     return writer.close()
 
 
-def _batches(aggregate: Aggregate) -> Generator[tuple[bytes, bool]]:
+def _batches(aggregate: PartQuery) -> Generator[tuple[bytes, bool]]:
     """The raw batches, and whether more may come; the next one is fetched while the last one is worked on."""
     deadline = time.monotonic() + settings().join_seconds
     source = default_source()

@@ -25,6 +25,7 @@ from worker_tasks.joins.plan.planning import Plan
 from worker_tasks.joins.run import execution, mongodb_errors, run_state
 from worker_tasks.joins.run.execution import ReadFailed
 from worker_tasks.joins.run.run_state import Answer, Begun
+from worker_tasks.queue.retrying import RunInterrupted
 from worker_tasks.records import leads, live
 from worker_tasks.results import publishing, result_store, retention
 from worker_tasks.results.result_store import Summary
@@ -40,12 +41,8 @@ NOTHING = Part(0, 0, [], [])
 logger = logging.getLogger(__name__)
 
 
-class Interrupted(Exception):
-    """A run was broken off by something that says nothing of the join: it is to be tried again. ``__cause__`` is it."""
-
-
 @dataclass
-class Turn:
+class PartJob:
     """One worker's turn at a part of a run, from its first try to its last. ``writer`` is its name in the last one."""
 
     task_id: str
@@ -55,7 +52,7 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Ending:
+class RunOutcome:
     """How a run ended: with a whole result; or, where ``stop`` says why, with what was joined until then, if any."""
 
     summary: Summary | None
@@ -83,7 +80,7 @@ class Ending:
         return {**self.summary.fields, "partial": partial}
 
 
-def start(task_id: str, attempt: int, plan: Plan, publish: Callable[[str, int], None]) -> Ending | None:
+def start_run(task_id: str, attempt: int, plan: Plan, publish: Callable[[str, int], None]) -> RunOutcome | None:
     """Starts a run; one of a single part is worked on at once.
 
     Args:
@@ -100,9 +97,9 @@ def start(task_id: str, attempt: int, plan: Plan, publish: Callable[[str, int], 
     with full_in_words():
         require_room()
         if not run_state.open_run(task_id, run, len(plan.parts), plan.total):
-            raise Interrupted(f"{run} has a newer run")
+            raise RunInterrupted(f"{run} has a newer run")
     if len(plan.parts) == 1:
-        return _work(Turn(task_id, run, 0), plan)
+        return _work(PartJob(task_id, run, 0), plan)
     connections().results.set(_plan_key(task_id), plan.to_bson(), ex=STAGING_SECONDS)
     for number in range(len(plan.parts)):
         publish(run, number)
@@ -118,7 +115,7 @@ def _plan(task_id: str) -> Plan | None:
     return None if data is None else Plan.from_bson(ensure_bytes(data))
 
 
-def work_on(turn: Turn) -> Ending | None:
+def work_on_part(turn: PartJob) -> RunOutcome | None:
     """Works on one part of a run.
 
     Returns:
@@ -131,12 +128,12 @@ def work_on(turn: Turn) -> Ending | None:
     return None if plan is None else _work(turn, plan)
 
 
-def _work(turn: Turn, plan: Plan) -> Ending | None:
+def _work(turn: PartJob, plan: Plan) -> RunOutcome | None:
     with full_in_words():
         return _worked(turn, plan)
 
 
-def _worked(turn: Turn, plan: Plan) -> Ending | None:
+def _worked(turn: PartJob, plan: Plan) -> RunOutcome | None:
     task_id, run, number = turn.task_id, turn.run, turn.number
     begun = run_state.begin_part(task_id, run, number, turn.writer)
     if begun.answer is Answer.STALE:
@@ -144,8 +141,8 @@ def _worked(turn: Turn, plan: Plan) -> Ending | None:
         return None
     if begun.answer is Answer.ENDED:
         # Its worker may have died before the rest.
-        state = run_state.find(task_id)
-        return finish(task_id, run, plan.key) if state and None not in state.parts else None
+        state = run_state.find_run(task_id)
+        return finish_run(task_id, run, plan.key) if state and None not in state.parts else None
     turn.writer = begun.writer.name
     rows = PartWriter(
         run,
@@ -161,13 +158,13 @@ def _worked(turn: Turn, plan: Plan) -> Ending | None:
         if is_full(error):
             raise
         if _leave(begun, rows, error):
-            raise Interrupted(f"part {number} of {run}") from error
+            raise RunInterrupted(f"part {number} of {run}") from error
         _require_parts(run, plan)
         return None
     answer = run_state.end_part(begun.writer, part)
     if answer is Answer.LAST:
         # Of a single part nobody else can hear that it is the last.
-        return _finish(task_id, run, plan.key) if len(plan.parts) == 1 else finish(task_id, run, plan.key)
+        return _finish(task_id, run, plan.key) if len(plan.parts) == 1 else finish_run(task_id, run, plan.key)
     if answer is Answer.STALE:
         rows.discard()
         _require_parts(run, plan)
@@ -181,7 +178,7 @@ def _require_parts(run: str, plan: Plan) -> None:
         Interrupted: it has one part alone: Redis has lost it, or another worker has begun its task.
     """
     if len(plan.parts) == 1:
-        raise Interrupted(run) from StagingLost(run)
+        raise RunInterrupted(run) from StagingLost(run)
 
 
 def _written(plan: Plan, begun: Begun, rows: PartWriter) -> Part:
@@ -223,16 +220,16 @@ def _joined(plan: Plan, begun: Begun, rows: PartWriter) -> Part:
         live.report(writer.task_id, live.Progress(state.rows, state.total, "rows", state.size, state.rate))
         return state.stop is not None
 
-    aggregate = execution.Aggregate(
+    aggregate = execution.PartQuery(
         database=plan.database,
         collection=plan.collection,
         pipeline=plan.pipeline_of(writer.number),
         comment=f"{_mark(writer)}{writer.name}",
         snapshot=plan.snapshot,
         watched=plan.watched,
-        suspect=mongodb_errors.suspect(begun.broke),
+        suspect=mongodb_errors.suspect_range(begun.broke),
     )
-    return execution.write(aggregate, rows, report)
+    return execution.write_part(aggregate, rows, report)
 
 
 def _mark(writer: run_state.Writer) -> str:
@@ -249,10 +246,10 @@ def _end_the_writer_before(begun: Begun) -> None:
 def _failure(failed: ReadFailed, rows: int, begun: Begun) -> DovetailError | None:
     """The failure that a part ends with because of this; None where to try again is right."""
     error = failed.__cause__
-    if isinstance(error, PyMongoError) and not mongodb_errors.is_passing(error):
-        return mongodb_errors.of_refusal(error)
+    if isinstance(error, PyMongoError) and not mongodb_errors.is_transient(error):
+        return mongodb_errors.failure_of_refusal(error)
     broke = mongodb_errors.breakage_of(failed, rows, begun.broke)
-    return None if broke is None else mongodb_errors.of_breakage(failed, broke, begun.broke)
+    return None if broke is None else mongodb_errors.failure_of_breakage(failed, broke, begun.broke)
 
 
 def _leave(begun: Begun, rows: PartWriter, error: Exception) -> bool:
@@ -287,7 +284,7 @@ def _stop_full(writer: run_state.Writer, full: StorageFull) -> None:
         raise full from error
 
 
-def finish(task_id: str, run: str, key: str) -> Ending | None:
+def finish_run(task_id: str, run: str, key: str) -> RunOutcome | None:
     """Puts the parts together. None where another process is doing so.
 
     Raises:
@@ -304,32 +301,32 @@ def finish(task_id: str, run: str, key: str) -> Ending | None:
             lock.release()
 
 
-def _finish(task_id: str, run: str, key: str) -> Ending | None:
-    state = run_state.find(task_id)
+def _finish(task_id: str, run: str, key: str) -> RunOutcome | None:
+    state = run_state.find_run(task_id)
     if state is None or state.run != run:
         return None
     try:
         ending = _put_together(task_id, state, key)
     except StagingLost:
-        ending = Ending(None, LOST)
-    run_state.forget(task_id, run, _plan_key(task_id))
+        ending = RunOutcome(None, LOST)
+    run_state.forget_run(task_id, run, _plan_key(task_id))
     return ending
 
 
-def _put_together(task_id: str, state: run_state.State, key: str) -> Ending:
+def _put_together(task_id: str, state: run_state.RunState, key: str) -> RunOutcome:
     parts = [part or NOTHING for part in state.parts]
     stop = state.stop
     if stop is None:
         try:
-            return Ending(_publish(task_id, state, parts, key))
+            return RunOutcome(_publish(task_id, state, parts, key))
         except StorageFull as full:
             stop = run_state.failure_to_text(full)
-    if not any(part.rows for part in parts) or isinstance(Ending(None, stop).failure, SnapshotGone | StorageFull):
-        return Ending(None, stop)
-    return Ending(_publish(task_id, state, parts, result_store.partial_key(task_id)), stop)
+    if not any(part.rows for part in parts) or isinstance(RunOutcome(None, stop).failure, SnapshotGone | StorageFull):
+        return RunOutcome(None, stop)
+    return RunOutcome(_publish(task_id, state, parts, result_store.partial_key(task_id)), stop)
 
 
-def _publish(task_id: str, state: run_state.State, parts: list[Part], key: str) -> Summary:
+def _publish(task_id: str, state: run_state.RunState, parts: list[Part], key: str) -> Summary:
     writer = new_writer()
     if len(parts) > 1:
         run_state.note_whole(task_id, state.run, writer)
@@ -337,18 +334,18 @@ def _publish(task_id: str, state: run_state.State, parts: list[Part], key: str) 
     return publishing.publish(state.run, parts, key, task_id, seconds, complete=complete, writer=writer)
 
 
-def clear(task_id: str) -> None:
+def clear_run(task_id: str) -> None:
     """Deletes everything that runs of this task have left behind, in MongoDB and in Redis.
 
     Raises:
         pymongo.errors.PyMongoError, redis.exceptions.RedisError: not all of it is known to be gone.
     """
     sources.kill_operations(task_id)
-    state = run_state.find(task_id)
-    run_state.forget(task_id, state.run if state else "", _plan_key(task_id))
+    state = run_state.find_run(task_id)
+    run_state.forget_run(task_id, state.run if state else "", _plan_key(task_id))
 
 
-def clear_what_ended() -> None:
+def clear_ended_runs() -> None:
     """Deletes what is left of the runs of tasks that ended: their workers died, or Redis refused, before they could.
 
     Raises:
@@ -356,6 +353,6 @@ def clear_what_ended() -> None:
     """
     for task_id in run_state.all_tasks():
         # A run that is not found has run out, and its task with it.
-        if run_state.find(task_id) is None or leads.is_over(task_id):
+        if run_state.find_run(task_id) is None or leads.is_over(task_id):
             logger.warning("task %s has ended, and something of its run was left", task_id)
-            clear(task_id)
+            clear_run(task_id)

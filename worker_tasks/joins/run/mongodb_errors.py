@@ -42,12 +42,12 @@ PASSING = frozenset(
 )
 
 
-def is_passing(error: BaseException | None) -> bool:
+def is_transient(error: BaseException | None) -> bool:
     """Whether this says nothing of the join, so that it is to be tried again."""
     return isinstance(error, MONGODB_FAILURES) or (isinstance(error, OperationFailure) and error.code in PASSING)
 
 
-def of_refusal(error: PyMongoError) -> JoinFailed:
+def failure_of_refusal(error: PyMongoError) -> JoinFailed:
     """What it means that MongoDB refused."""
     code = error.code if isinstance(error, OperationFailure) else None
     if code in SNAPSHOT_GONE:
@@ -65,7 +65,7 @@ def breakage_of(failed: ReadFailed, rows: int, before: Breakage | None) -> Break
     return replace(now, times=before.times + 1) if before else now
 
 
-def of_breakage(failed: ReadFailed, now: Breakage, before: Breakage | None) -> JoinFailed | None:
+def failure_of_breakage(failed: ReadFailed, now: Breakage, before: Breakage | None) -> JoinFailed | None:
     """The failure that a part ends with because it was broken off again; None where to try again is right.
 
     MongoDB closes the connection without a word when a document that it is about to send is too big. That is told from
@@ -83,7 +83,7 @@ def of_breakage(failed: ReadFailed, now: Breakage, before: Breakage | None) -> J
     return None
 
 
-def suspect(broke: Breakage | None) -> range:
+def suspect_range(broke: Breakage | None) -> range:
     """The documents among which the one was that broke a part off."""
     return range(broke.rows, broke.rows + broke.asked) if broke and not broke.error.isdecimal() else range(0)
 

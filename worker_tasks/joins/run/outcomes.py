@@ -11,7 +11,7 @@ from worker_tasks.infra.errors import DRIVER_ERRORS, DovetailError
 from worker_tasks.infra.settings import settings
 from worker_tasks.joins.preflight import checks
 from worker_tasks.joins.run import lifecycle, sharing
-from worker_tasks.joins.run.lifecycle import Ending
+from worker_tasks.joins.run.lifecycle import RunOutcome
 from worker_tasks.joins.spec import spec
 from worker_tasks.queue.celery_app import app
 from worker_tasks.records import ledger
@@ -22,7 +22,7 @@ NOT_EXPLAINED: tuple[type[Exception], ...] = (*DRIVER_ERRORS, DovetailError)
 logger = get_task_logger(__name__)
 
 
-def record(task_id: str, ending: Ending) -> None:
+def record_outcome(task_id: str, ending: RunOutcome) -> None:
     """Records how a join ended that went on in parts, or of which nothing was under way when it was stopped.
 
     Raises:
@@ -39,7 +39,7 @@ def record(task_id: str, ending: Ending) -> None:
         outcome = ending.summary.outcome
         fields = ending.fields
         if not outcome["count"]:
-            fields |= explanation(outcome, _join_of(ledger.find(task_id)))
+            fields |= explanation(outcome, _join_of(ledger.find_task(task_id)))
         sharing.answer(task_id, outcome, fields, f"{len(ending.summary.segments)} parts put together")
         sharing.settle(task_id, outcome, fields)
 
@@ -58,7 +58,7 @@ def explanation(outcome: Document, join: Any) -> Document:
     if outcome["count"]:
         return {}
     try:
-        return {"explanation": checks.why_empty(spec.read(join, settings().open_databases))}
+        return {"explanation": checks.explain_empty(spec.parse_spec(join, settings().open_databases))}
     except NOT_EXPLAINED as error:
         # The result is there and right; only its explanation is missing.
         logger.warning("an empty result is not explained: %s", error)
@@ -66,7 +66,7 @@ def explanation(outcome: Document, join: Any) -> Document:
 
 
 def _begin_again_in_one_part(task_id: str) -> None:
-    task = ledger.find(task_id)
+    task = ledger.find_task(task_id)
     kwargs = task["kwargs"] | {"divided": False}
     note = "what its parts had read, or the instant they read at, is gone: run again in one part"
     if ledger.transition(task_id, states.PENDING, fields={"kwargs": kwargs, "crashes": 0}, note=note):
@@ -83,7 +83,7 @@ def record_stopped(task_id: str, fields: Document) -> None:
         pymongo.errors.PyMongoError: not known to be recorded.
     """
     left = sources.kill_operations(task_id)
-    lifecycle.clear(task_id)
+    lifecycle.clear_run(task_id)
     note = f"stopped; MongoDB still has {left} operations of it" if left else "stopped; MongoDB has nothing of it left"
     cancelled = {"result": ledger.CANCELLED, "date_done": ledger.now(), "left_in_mongodb": left, **fields}
     ledger.transition(task_id, states.REVOKED, fields=cancelled, note=note)

@@ -71,7 +71,7 @@ class Breakage:
 
 
 @dataclass(frozen=True)
-class State:
+class RunState:
     """A run as it is now. ``parts`` holds what each ended part wrote, None for the others; ``began`` is a Unix time.
 
     ``writers`` names who writes or wrote each part that was begun.
@@ -201,7 +201,7 @@ def end_part(writer: Writer, part: Part) -> Answer:
     return Answer(bytes_to_str(_of_writer(_END, writer, part.to_json(), STAGING_SECONDS)))
 
 
-def advance(writer: Writer, rows: int, size: int) -> State | None:
+def advance(writer: Writer, rows: int, size: int) -> RunState | None:
     """Notes how far a part is; how far all of them are, None where the part is no longer this writer's.
 
     Raises:
@@ -233,7 +233,7 @@ def _call(script: str, task_id: str, *arguments: Any) -> Any:
     return connections().results.eval(script, 1, key_of(task_id), *arguments)
 
 
-def find(task_id: str) -> State | None:
+def find_run(task_id: str) -> RunState | None:
     """The newest run of a task; None where there was none for hours.
 
     Raises:
@@ -245,13 +245,13 @@ def find(task_id: str) -> State | None:
     return _state([ensure_bytes(text) for pair in found.items() for text in pair])
 
 
-def _state(flat: list[bytes]) -> State:
+def _state(flat: list[bytes]) -> RunState:
     """From field names and values in turn."""
     texts = [bytes_to_str(text) for text in flat]
     fields = dict(zip(texts[::2], texts[1::2], strict=True))
     numbers = range(int(fields["parts"]))
     parts = [fields.get(f"part:{number}", "begun") for number in numbers]
-    return State(
+    return RunState(
         run=fields["run"],
         parts=[None if text == "begun" else Part.from_json(text) for text in parts],
         writers={number: fields[f"writer:{number}"] for number in numbers if f"writer:{number}" in fields},
@@ -272,7 +272,7 @@ def note_whole(task_id: str, run: str, name: str) -> None:
     _call(_NOTE_WHOLE, task_id, run, name)
 
 
-def forget(task_id: str, run: str, plan_key: str) -> None:
+def forget_run(task_id: str, run: str, plan_key: str) -> None:
     """Deletes what is known of a run, with its plan, unless a newer one has taken its place.
 
     Raises:

@@ -80,8 +80,8 @@ def join_run(app: Any, leader_id: str) -> None:
         pymongo.errors.PyMongoError, redis.exceptions.RedisError, kombu.exceptions.OperationalError: a server is away;
             the reconciler goes on.
     """
-    leader = ledger.find(leader_id)
-    if leader["status"] == states.REVOKED and "leads" in leader and run_state.find(leader_id) is not None:
+    leader = ledger.find_task(leader_id)
+    if leader["status"] == states.REVOKED and "leads" in leader and run_state.find_run(leader_id) is not None:
         return
     release(app, leader_id)
 
@@ -93,7 +93,7 @@ def release(app: Any, leader_id: str) -> None:
         TaskNotFound: there is no such task.
         pymongo.errors.PyMongoError, kombu.exceptions.OperationalError: a server is away; the reconciler goes on.
     """
-    leader = ledger.find(leader_id)
+    leader = ledger.find_task(leader_id)
     if leader["status"] == states.SUCCESS:
         settle(leader_id, json.loads(leader["result"]), {field: leader.get(field) for field in OF_RESULT})
     elif leader["status"] in ledger.FINAL_STATES:

@@ -36,7 +36,7 @@ class FilterError(ValueError):
         super().__init__(f"{path}: {reason}" if path else reason)
 
 
-def check(stored: Any) -> Filter:
+def check_filter(stored: Any) -> Filter:
     """The filter itself, if it is one.
 
     Raises:

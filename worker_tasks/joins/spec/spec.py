@@ -46,7 +46,7 @@ def _name(name: str) -> str:
 FieldPath = Annotated[str, AfterValidator(_path)]
 CollectionName = Annotated[str, AfterValidator(_collection)]
 NewField = Annotated[str, AfterValidator(_name)]
-Filter = Annotated[dict[str, Any], AfterValidator(filters.check)]
+Filter = Annotated[dict[str, Any], AfterValidator(filters.check_filter)]
 Direction = Literal[1, -1]
 Sort = Annotated[list[tuple[FieldPath, Direction]], Field(max_length=MAX_SORT_FIELDS)]
 Fields = Annotated[list[FieldPath], Field(min_length=1, max_length=MAX_FIELDS)]
@@ -173,7 +173,7 @@ def _overlap(path: str, other: str) -> bool:
     return path == other or path.startswith(f"{other}.") or other.startswith(f"{path}.")
 
 
-def read(asked: Any, databases: Iterable[str]) -> JoinSpec:
+def parse_spec(asked: Any, databases: Iterable[str]) -> JoinSpec:
     """The description that was asked for.
 
     Args:

@@ -14,10 +14,10 @@ from pymongo.database import Database
 
 from tests.worker_tasks.joins.reference import MISSING, canonical, joined
 from worker_tasks.infra.connections import Document, connections
-from worker_tasks.joins.plan.catalog import Index, Known
+from worker_tasks.joins.plan.catalog import CollectionStats, Index
 from worker_tasks.joins.plan.pipeline import compile_pipeline
 from worker_tasks.joins.plan.stages import matching
-from worker_tasks.joins.plan.strategy import LOOKUPS, Step, Strategy, Way, is_right, step_of
+from worker_tasks.joins.plan.strategy import LOOKUPS, JoinMethod, Step, Strategy, starts_right, step_of
 from worker_tasks.joins.spec.spec import Join, JoinSpec, KeyPair
 
 DATA_SETS, SPECS = 60, 60
@@ -44,8 +44,8 @@ class TrueFacts:
     def left_size(self) -> int:
         return self.size
 
-    def known(self, collection: str) -> Known:
-        return Known(len(self.data[collection]), self.size, EVERY_INDEX)
+    def known(self, collection: str) -> CollectionStats:
+        return CollectionStats(len(self.data[collection]), self.size, EVERY_INDEX)
 
     def holds_lists(self, collection: str, path: str) -> bool:
         return any(_leads_to_list(document, path) for document in self.data[collection])
@@ -141,10 +141,12 @@ def spec(chance: random.Random) -> JoinSpec:
 
 def strategies(asked: JoinSpec, facts: TrueFacts) -> Iterator[Strategy]:
     """Each way that is right for the first join; the others as they come."""
-    for first in (Way.INDEX, Way.ONE_PASS, Way.SWAPPED):
+    for first in (JoinMethod.INDEX, JoinMethod.ONE_PASS, JoinMethod.SWAPPED):
         steps: list[Step] = []
         for number in range(len(asked.joins)):
-            ways = [way for way in (first, Way.ONE_PASS, Way.INDEX) if is_right(asked, number, way, facts)]
+            ways = [
+                way for way in (first, JoinMethod.ONE_PASS, JoinMethod.INDEX) if starts_right(asked, number, way, facts)
+            ]
             steps.append(step_of(asked.joins[number], ways[0], 0, facts))
         if steps[0].way is first:
             yield Strategy(tuple(steps))
@@ -204,13 +206,13 @@ def test_each_way_kind_and_shape_is_tried(servers: None) -> None:
                 tried[strategy.steps[0].way, asked.joins[0].kind, asked.joins[0].shape] += 1
                 tried[strategy.steps[0].way in LOOKUPS, strategy.steps[0].bare, strategy.steps[0].guarded] += 1
     kinds = [("left", "inner"), ("array", "rows", "first", "count")]
-    for way in (Way.INDEX, Way.ONE_PASS):
+    for way in (JoinMethod.INDEX, JoinMethod.ONE_PASS):
         for kind in kinds[0]:
             assert all(tried[way, kind, shape] > 10 for shape in kinds[1])
         assert all(tried[way, "outer", shape] > 10 for shape in ("array", "rows", "first"))
         assert tried[way, "semi", "array"] > 50
         assert tried[way, "anti", "array"] > 50
-    assert tried[Way.SWAPPED, "inner", "rows"] > 5
+    assert tried[JoinMethod.SWAPPED, "inner", "rows"] > 5
     assert tried[True, True, False] > 100  # bare, and not guarded
     assert tried[True, True, True] > 5  # bare, with keys to guard
     assert tried[True, False, True] > 100

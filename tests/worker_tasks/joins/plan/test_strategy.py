@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from worker_tasks.infra.errors import TooExpensive
-from worker_tasks.joins.plan.catalog import Index, Known
-from worker_tasks.joins.plan.strategy import Step, Way, choose
+from worker_tasks.joins.plan.catalog import CollectionStats, Index
+from worker_tasks.joins.plan.strategy import JoinMethod, Step, choose_strategy
 from worker_tasks.joins.spec.spec import JoinSpec
 
 MEGABYTE = 2**20
@@ -18,8 +18,8 @@ MEGABYTE = 2**20
 class GivenFacts:
     """What a test says of ``left`` and ``other``."""
 
-    left: Known
-    other: Known
+    left: CollectionStats
+    other: CollectionStats
     lists: set[tuple[str, str]] = field(default_factory=set)
     gaps: set[tuple[str, str]] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
@@ -32,7 +32,7 @@ class GivenFacts:
     def left_size(self) -> int:
         return self.left.size
 
-    def known(self, collection: str) -> Known:
+    def known(self, collection: str) -> CollectionStats:
         return self.left if collection == "left" else self.other
 
     def holds_lists(self, collection: str, path: str) -> bool:
@@ -43,8 +43,8 @@ class GivenFacts:
         return (collection, path) in self.gaps
 
 
-def known(count: int, *indexes: Index, size: int | None = None) -> Known:
-    return Known(count, count * 200 if size is None else size, (Index(("_id",)), *indexes))
+def known(count: int, *indexes: Index, size: int | None = None) -> CollectionStats:
+    return CollectionStats(count, count * 200 if size is None else size, (Index(("_id",)), *indexes))
 
 
 def asked(keys: int = 1, **join: Any) -> JoinSpec:
@@ -55,62 +55,62 @@ def asked(keys: int = 1, **join: Any) -> JoinSpec:
 
 
 def step(spec: JoinSpec, facts: GivenFacts, seconds: float = 300) -> Step:
-    return choose(spec, facts, seconds).steps[0]
+    return choose_strategy(spec, facts, seconds).steps[0]
 
 
 def test_an_index_is_taken_and_nothing_is_asked_of_the_documents() -> None:
     facts = GivenFacts(known(100_000), known(1_000_000, Index(("f0",))))
-    assert step(asked(), facts).way is Way.INDEX
+    assert step(asked(), facts).way is JoinMethod.INDEX
     assert facts.asked == []
 
 
 @pytest.mark.parametrize(
     ("index", "way"),
     [
-        (Index(("f0", "f9")), Way.INDEX),
-        (Index(("f0",), sparse=True), Way.INDEX),
-        (Index(("f9", "f0")), Way.ONE_PASS),
-        (Index(("f0",), partial=True), Way.ONE_PASS),
-        (Index(("f0",), collation=True), Way.ONE_PASS),
+        (Index(("f0", "f9")), JoinMethod.INDEX),
+        (Index(("f0",), sparse=True), JoinMethod.INDEX),
+        (Index(("f9", "f0")), JoinMethod.ONE_PASS),
+        (Index(("f0",), partial=True), JoinMethod.ONE_PASS),
+        (Index(("f0",), collation=True), JoinMethod.ONE_PASS),
     ],
     ids=["prefix", "sparse", "no prefix", "partial", "collation"],
 )
-def test_what_serves_an_equality_and_what_does_not(index: Index, way: Way) -> None:
+def test_what_serves_an_equality_and_what_does_not(index: Index, way: JoinMethod) -> None:
     assert step(asked(), GivenFacts(known(100_000), known(100_000, index))).way is way
 
 
 def test_several_keys_are_served_by_an_index_that_begins_with_them_in_any_order() -> None:
     other = known(100_000, Index(("f1", "f0", "f5")))
-    assert step(asked(keys=2), GivenFacts(known(1_000), other)).way is Way.INDEX
+    assert step(asked(keys=2), GivenFacts(known(1_000), other)).way is JoinMethod.INDEX
 
 
 def test_a_small_other_side_is_held_in_memory() -> None:
-    assert step(asked(), GivenFacts(known(300_000), known(3_000))).way is Way.HASH
+    assert step(asked(), GivenFacts(known(300_000), known(3_000))).way is JoinMethod.HASH
 
 
 def test_a_few_pairs_are_compared() -> None:
-    assert step(asked(), GivenFacts(known(1), known(200_000))).way is Way.COMPARE
+    assert step(asked(), GivenFacts(known(1), known(200_000))).way is JoinMethod.COMPARE
 
 
 def test_two_large_sides_without_an_index_are_read_once() -> None:
-    assert step(asked(), GivenFacts(known(300_000), known(26_000))).way is Way.ONE_PASS
+    assert step(asked(), GivenFacts(known(300_000), known(26_000))).way is JoinMethod.ONE_PASS
 
 
 def test_several_keys_in_bulk_are_read_once_though_an_index_serves() -> None:
     other = known(26_000, Index(("f0", "f1", "f2")))
-    assert step(asked(keys=3), GivenFacts(known(300_000), other)).way is Way.ONE_PASS
+    assert step(asked(keys=3), GivenFacts(known(300_000), other)).way is JoinMethod.ONE_PASS
 
 
 def test_lists_are_not_grouped_by() -> None:
     facts = GivenFacts(known(3_000), known(30_000), lists={("other", "f0")})
-    assert step(asked(), facts).way is Way.COMPARE
+    assert step(asked(), facts).way is JoinMethod.COMPARE
 
 
 def test_flat_rows_are_looked_up_from_the_side_whose_partner_has_the_index() -> None:
     facts = GivenFacts(known(1_000_000, Index(("k0",))), known(20_000))
-    assert step(asked(kind="inner", shape="rows"), facts).way is Way.SWAPPED
-    assert step(asked(kind="left", shape="rows"), facts).way is Way.ONE_PASS
-    assert step(asked(kind="inner", shape="array"), facts).way is Way.ONE_PASS
+    assert step(asked(kind="inner", shape="rows"), facts).way is JoinMethod.SWAPPED
+    assert step(asked(kind="left", shape="rows"), facts).way is JoinMethod.ONE_PASS
+    assert step(asked(kind="inner", shape="array"), facts).way is JoinMethod.ONE_PASS
 
 
 @pytest.mark.parametrize("more", [{"kind": "semi"}, {"kind": "anti"}, {"shape": "count"}, {"shape": "first"}], ids=str)
@@ -149,4 +149,4 @@ def test_a_key_that_an_earlier_join_brought_in_a_list_is_one() -> None:
     }
     spec = JoinSpec.model_validate_json(json.dumps(text))
     facts = GivenFacts(known(50_000), known(20_000, Index(("f0",))))
-    assert [step.way for step in choose(spec, facts, 10_000).steps] == [Way.INDEX, Way.COMPARE]
+    assert [step.way for step in choose_strategy(spec, facts, 10_000).steps] == [JoinMethod.INDEX, JoinMethod.COMPARE]

@@ -46,7 +46,7 @@ def test_what_can_not_be_a_user_id_is_said_and_not_joined(user_id: Any, complain
 def run(user_id: str) -> result_store.Summary:
     """Joins in the worker; what is published then."""
     task = wait_for_state(submit(join_users_orders, user_id), "SUCCESS", "FAILURE")
-    summary = result_store.find(user_orders.result_key(user_id))
+    summary = result_store.find_result(user_orders.result_key(user_id))
     assert summary is not None, task["result"]
     return summary
 

@@ -6,7 +6,7 @@ from typing import Any
 from bson import Decimal128, Int64, ObjectId
 
 from worker_tasks.infra.connections import Document
-from worker_tasks.joins.preflight.checks import check
+from worker_tasks.joins.preflight.checks import check_join
 from worker_tasks.joins.preflight.findings import Finding, Level
 from worker_tasks.joins.spec.spec import JoinSpec
 
@@ -64,13 +64,13 @@ def joined(other: str, local: str, foreign: str, **more: Any) -> Document:
 
 def told(spec: JoinSpec, words: str) -> Finding:
     """The one finding with these words."""
-    found = check(spec).findings
+    found = check_join(spec).findings
     (finding,) = [finding for finding in found if words in finding.text]
     return finding
 
 
 def texts(spec: JoinSpec, *levels: Level) -> list[str]:
-    return [finding.text for finding in check(spec).findings if finding.level in levels]
+    return [finding.text for finding in check_join(spec).findings if finding.level in levels]
 
 
 WRONG = (Level.STOP, Level.WARNING)

@@ -7,9 +7,9 @@ from pymongo.database import Database
 
 from tests.worker_tasks.joins.preflight.check_support import NEVER_MATCH, WRONG, asked, joined, texts, told
 from worker_tasks.infra.connections import Document
-from worker_tasks.joins.plan.catalog import Catalog, Known
+from worker_tasks.joins.plan.catalog import Catalog, CollectionStats
 from worker_tasks.joins.preflight import checks
-from worker_tasks.joins.preflight.checks import check
+from worker_tasks.joins.preflight.checks import check_join
 from worker_tasks.joins.preflight.findings import Cure, Finding, Level
 
 pytestmark = pytest.mark.usefixtures("wrong_collections")
@@ -35,7 +35,7 @@ def test_with_the_conversion_nothing_is_wrong_any_more() -> None:
     spec = asked("reviews", joined("products", "productId", "_id"))
     on = [{"local": "productId", "foreign": "_id", "cast": "objectId"}]
     mended = asked("reviews", joined("products", "productId", "_id", on=on))
-    assert (check(spec).expected.rates, check(mended).expected.rates) == ([0.0], [0.5])
+    assert (check_join(spec).expected.rates, check_join(mended).expected.rates) == ([0.0], [0.5])
     assert texts(mended, *WRONG) == []
 
 
@@ -61,7 +61,7 @@ def test_mixed_types_on_the_other_side_are_found() -> None:
 
 def test_numbers_of_several_types_are_nothing_to_complain_about() -> None:
     spec = asked("priced", joined("prices", "price", "price"))
-    assert check(spec).expected.rates == [1.0]
+    assert check_join(spec).expected.rates == [1.0]
     assert texts(spec, *WRONG) == []
 
 
@@ -85,7 +85,7 @@ def test_a_field_that_the_other_side_has_not_is_found_with_the_one_that_was_mean
 
 def test_a_field_that_resembles_none_is_found_without_a_cure() -> None:
     spec = asked("products", joined("reviews", "wherever", "elsewhere"))
-    missing = [finding for finding in check(spec).findings if finding.level is Level.STOP]
+    missing = [finding for finding in check_join(spec).findings if finding.level is Level.STOP]
     assert [finding.text for finding in missing] == [
         "No document of products has wherever.",
         "No document of reviews has elsewhere.",
@@ -107,7 +107,7 @@ def test_an_empty_other_collection_is_found() -> None:
 def test_an_empty_left_collection_is_found() -> None:
     spec = asked("empty", joined("users", "userId", "_id"))
     assert texts(spec, Level.STOP) == ["empty is empty."]
-    assert check(spec).expected.rows == 0
+    assert check_join(spec).expected.rows == 0
 
 
 @pytest.mark.parametrize(("left", "other", "share"), [("cities", "places", "22 %"), ("places", "cities", "67 %")])
@@ -135,31 +135,33 @@ def test_what_is_joined_in_vain_is_found() -> None:
 
 def test_a_preview_that_can_be_sorted_is() -> None:
     spec = asked("users", joined("orders", "_id", "userId"), sort=[["_id", -1]])
-    found = check(spec)
+    found = check_join(spec)
     assert ([row["_id"] for row in found.preview], found.is_sample) == ([39, 38, 37, 36, 35], False)
 
 
 def test_nothing_left_over_is_explained() -> None:
     spec = asked("orders", joined("users", "userId", "_id", kind="anti"))
-    assert checks.why_empty(spec) == ["100 % of orders find a match in users by userId = _id, so none is left over."]
+    assert checks.explain_empty(spec) == [
+        "100 % of orders find a match in users by userId = _id, so none is left over."
+    ]
 
 
 def test_the_match_alone_is_proposed_where_there_is_but_one() -> None:
-    cures = [finding.cure for finding in check(asked("orders", joined("users", "userId", "_id"))).findings]
+    cures = [finding.cure for finding in check_join(asked("orders", joined("users", "userId", "_id"))).findings]
     assert Cure(0, 0, "shape", "first") in cures
-    several = check(asked("baskets", joined("users", "users", "_id"))).findings
+    several = check_join(asked("baskets", joined("users", "users", "_id"))).findings
     assert not any(finding.cure for finding in several)
 
 
 def test_the_preview_has_no_more_rows_than_the_join() -> None:
-    assert len(check(asked("users", joined("orders", "_id", "userId"), limit=2)).preview) == 2
+    assert len(check_join(asked("users", joined("orders", "_id", "userId"), limit=2)).preview) == 2
 
 
 def test_a_nested_field_that_is_missing_is_guessed_as_well() -> None:
     chain = asked(
         "users", joined("orders", "_id", "userId", shape="first"), joined("skus", "found.skuu", "_id") | {"as": "x"}
     )
-    assert Cure(1, 0, "local", "found.sku") in [finding.cure for finding in check(chain).findings]
+    assert Cure(1, 0, "local", "found.sku") in [finding.cure for finding in check_join(chain).findings]
 
 
 def test_other_capitals_and_blanks_are_found_with_the_share_that_they_cost() -> None:
@@ -179,7 +181,7 @@ def test_keys_that_are_null_or_missing_are_counted() -> None:
 
 def test_a_list_of_keys_stands_for_its_elements() -> None:
     spec = asked("baskets", joined("users", "users", "_id"))
-    assert check(spec).expected.rates == [1.0]
+    assert check_join(spec).expected.rates == [1.0]
     assert texts(spec, *WRONG) == []
 
 
@@ -202,7 +204,7 @@ def test_what_the_left_filter_keeps_is_told() -> None:
 def test_a_left_filter_that_keeps_nothing_is_found() -> None:
     spec = asked("users", joined("orders", "_id", "userId"), match={"name": "nobody"})
     assert texts(spec, *WRONG) == ["Your filter keeps 0 of 40 users."]
-    assert (check(spec).expected.rows, check(spec).preview) == (0, [])
+    assert (check_join(spec).expected.rows, check_join(spec).preview) == (0, [])
 
 
 def test_the_condition_that_alone_keeps_nothing_is_named() -> None:
@@ -260,8 +262,8 @@ def test_a_collection_that_is_held_in_memory_needs_no_index() -> None:
 class Endless(Catalog):
     """A catalogue of collections that are far too big to be compared, and have nothing but lists for keys."""
 
-    def known(self, collection: str) -> Known:
-        return Known(10**6, 10**9)
+    def known(self, collection: str) -> CollectionStats:
+        return CollectionStats(10**6, 10**9)
 
     @cached_property
     def left_count(self) -> int:

@@ -14,9 +14,9 @@ from worker_tasks.infra.settings import settings
 from worker_tasks.joins.plan.catalog import Catalog
 from worker_tasks.joins.plan.pipeline import compile_pipeline
 from worker_tasks.joins.plan.stages import matching
-from worker_tasks.joins.plan.strategy import choose
+from worker_tasks.joins.plan.strategy import choose_strategy
 from worker_tasks.joins.preflight import checks
-from worker_tasks.joins.preflight.checks import Checks, check
+from worker_tasks.joins.preflight.checks import Checks, check_join
 from worker_tasks.joins.preflight.findings import Level
 from worker_tasks.joins.run.encoding import Lines
 from worker_tasks.joins.spec.spec import JoinSpec
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("wrong_collections")
 
 def result_of(spec: JoinSpec) -> list[Document]:
     source = connections().joins[NAME]
-    aggregation = compile_pipeline(spec, choose(spec, Catalog(spec, source), settings().join_seconds))
+    aggregation = compile_pipeline(spec, choose_strategy(spec, Catalog(spec, source), settings().join_seconds))
     whole = matching(aggregation.filter) + aggregation.pipeline
     return list(source[aggregation.collection].aggregate(whole))
 
@@ -46,7 +46,7 @@ SHAPES = [{"kind": kind, "shape": shape} for kind in ("left", "inner") for shape
 )
 def test_rows_and_bytes_come_as_expected(form: Document) -> None:
     spec = asked("users", joined("orders", "_id", "userId", **form))
-    expected, rows = check(spec).expected, result_of(spec)
+    expected, rows = check_join(spec).expected, result_of(spec)
     assert expected.rates == [0.75]
     assert expected.rows == len(rows)
     assert expected.bytes == pytest.approx(bytes_of(rows), rel=0.15)
@@ -59,19 +59,19 @@ def test_rows_and_bytes_come_as_expected(form: Document) -> None:
 )
 def test_an_outer_join_counts_what_nothing_matches_from_the_other_side(more: Document, rows: int) -> None:
     spec = asked("thirds", joined("halves", "user", "user", kind="outer", **more))
-    assert rows_of(spec) == check(spec).expected.rows
+    assert rows_of(spec) == check_join(spec).expected.rows
 
 
 def rows_of(spec: JoinSpec) -> int:
     """How many rows the join really has."""
     source = connections().joins[NAME]
-    aggregation = compile_pipeline(spec, choose(spec, Catalog(spec, source), 300))
+    aggregation = compile_pipeline(spec, choose_strategy(spec, Catalog(spec, source), 300))
     return len(list(source[aggregation.collection].aggregate(matching(aggregation.filter) + aggregation.pipeline)))
 
 
 def test_an_outer_join_is_expected_to_bring_what_matches_nothing_from_either_side() -> None:
     spec = asked("users", joined("strays", "_id", "userId", kind="outer"))
-    expected = check(spec).expected
+    expected = check_join(spec).expected
     assert (expected.rates, expected.rows) == ([0.5], 60)
     assert len(result_of(spec)) == 60
 
@@ -79,20 +79,20 @@ def test_an_outer_join_is_expected_to_bring_what_matches_nothing_from_either_sid
 def test_filters_of_both_sides_are_taken_into_account() -> None:
     orders = joined("orders", "_id", "userId", kind="inner", match={"sku": "s1"})
     spec = asked("users", orders, match={"_id": {"$lt": 20}})
-    expected = check(spec).expected
+    expected = check_join(spec).expected
     assert (expected.rates, expected.rows) == ([0.5], 10)
     assert len(result_of(spec)) == 10
 
 
 def test_no_more_rows_are_expected_than_the_limit() -> None:
     orders = joined("orders", "_id", "userId", shape="rows")
-    assert check(asked("users", orders, limit=7)).expected.rows == 7
+    assert check_join(asked("users", orders, limit=7)).expected.rows == 7
 
 
 def test_fewer_bytes_are_expected_where_fewer_fields_are_kept() -> None:
     whole = asked("users", joined("orders", "_id", "userId"))
     less = asked("users", joined("orders", "_id", "userId", fields=["userId", "sku"]), fields=["name", "found"])
-    sizes = [check(spec).expected.bytes or 0 for spec in (less, whole)]
+    sizes = [check_join(spec).expected.bytes or 0 for spec in (less, whole)]
     assert 0 < sizes[0] < sizes[1] / 2
 
 
@@ -103,7 +103,7 @@ ORDERS_OF_USERS = joined("orders", "_id", "userId", kind="inner", shape="rows", 
 
 def test_a_join_that_uses_what_an_earlier_one_brought_is_looked_at_too() -> None:
     spec = asked("users", ORDERS_OF_USERS, joined("skus", "order.sku", "_id", **{"as": "sku"}))
-    found, rows = check(spec), result_of(spec)
+    found, rows = check_join(spec), result_of(spec)
     # Of sixty orders ten are of the sku that is not there.
     assert found.expected.rates == [0.75, pytest.approx(50 / 60, abs=0.001)]
     assert found.expected.rows == len(rows) == 60
@@ -128,7 +128,7 @@ def test_a_brought_field_that_is_not_there_is_found() -> None:
 def test_the_rows_of_a_first_join_in_lists_find_their_matches_by_the_elements() -> None:
     orders = joined("orders", "_id", "userId", **{"as": "orders"})
     spec = asked("users", orders, joined("skus", "orders.sku", "_id", kind="inner", **{"as": "skus"}))
-    expected = check(spec).expected
+    expected = check_join(spec).expected
     assert expected.rates == [0.75, 0.75]
     assert expected.rows == len(result_of(spec)) == 30
 
@@ -138,7 +138,7 @@ def test_the_rows_of_a_first_join_in_lists_find_their_matches_by_the_elements() 
 
 def test_a_few_joined_rows_are_shown_as_they_come() -> None:
     spec = asked("users", joined("orders", "_id", "userId", kind="inner"))
-    found = check(spec)
+    found = check_join(spec)
     assert len(found.preview) == 5
     assert not found.is_sample
     assert all(row["found"][0]["userId"] == row["_id"] for row in found.preview)
@@ -146,13 +146,13 @@ def test_a_few_joined_rows_are_shown_as_they_come() -> None:
 
 def test_as_many_rows_are_shown_as_there_are() -> None:
     spec = asked("users", joined("orders", "_id", "userId"), match={"_id": {"$in": [3, 4]}})
-    assert sorted(row["_id"] for row in check(spec).preview) == [3, 4]
+    assert sorted(row["_id"] for row in check_join(spec).preview) == [3, 4]
 
 
 def test_few_matches_of_a_row_are_shown(wrong_collections: Database[Document]) -> None:
     wrong_collections.one.insert_one({"_id": 1})
     wrong_collections.hundred.insert_many([{"_id": number, "one": 1} for number in range(100)])
-    (row,) = check(asked("one", joined("hundred", "_id", "one"))).preview
+    (row,) = check_join(asked("one", joined("hundred", "_id", "one"))).preview
     assert len(row["found"]) == 5
 
 
@@ -161,7 +161,7 @@ def test_what_is_shown_of_rare_types_is_json(wrong_collections: Database[Documen
     wrong_collections.rare.insert_one(
         {"_id": oid(1), "at": at, "price": Decimal128("1.50"), "raw": b"x", "n": float("nan")}
     )
-    (row,) = check(asked("rare", joined("products", "_id", "_id"))).preview
+    (row,) = check_join(asked("rare", joined("products", "_id", "_id"))).preview
     assert json.loads(json.dumps(row, allow_nan=False)) == row
     assert (row["_id"], row["at"]) == ({"$oid": str(oid(1))}, {"$date": "2024-01-01T00:00:00Z"})
     assert (row["price"], row["n"]) == ({"$numberDecimal": "1.50"}, {"$numberDouble": "NaN"})
@@ -169,14 +169,14 @@ def test_what_is_shown_of_rare_types_is_json(wrong_collections: Database[Documen
 
 def test_the_most_pressing_is_told_first() -> None:
     spec = asked("reviews", joined("products", "productId", "_id", **{"as": "_"}), match={"_id": {"$gte": 0}})
-    order = [list(Level).index(finding.level) for finding in check(spec).findings]
+    order = [list(Level).index(finding.level) for finding in check_join(spec).findings]
     assert order == sorted(order, reverse=True)
-    assert check(spec).findings[0].level is Level.STOP
+    assert check_join(spec).findings[0].level is Level.STOP
 
 
 def test_the_pipeline_is_told_as_it_is_typed_into_the_shell() -> None:
     spec = asked("users", joined("orders", "_id", "userId"), match={"_id": 3})
-    text = check(spec).pipeline
+    text = check_join(spec).pipeline
     assert text.startswith(f'db.getSiblingDB("{NAME}").getCollection("users").aggregate([')
     assert "$lookup" in text
     assert "{ $match: { _id: { $eq: 3 } } }" in text
@@ -184,14 +184,14 @@ def test_the_pipeline_is_told_as_it_is_typed_into_the_shell() -> None:
 
 def test_what_was_found_is_found_again_by_the_fingerprint_for_a_while() -> None:
     spec = asked("users", joined("orders", "_id", "userId"), limit=3)
-    assert checks.kept(spec.fingerprint) is None
-    found = check(spec)
-    assert checks.kept(spec.fingerprint) == json.loads(json.dumps(found.to_document()))
+    assert checks.kept_checks(spec.fingerprint) is None
+    found = check_join(spec)
+    assert checks.kept_checks(spec.fingerprint) == json.loads(json.dumps(found.to_document()))
     assert 0 < connections().results.ttl(f"join_check:{spec.fingerprint}") <= checks.KEPT_SECONDS
 
 
 def test_with_a_task_goes_everything_but_the_rows_that_were_shown() -> None:
-    found: Checks = check(asked("users", joined("orders", "_id", "userId")))
+    found: Checks = check_join(asked("users", joined("orders", "_id", "userId")))
     verdict = checks.verdict(found.to_document())
     assert verdict.keys() == {"findings", "expected", "seconds"}
     assert verdict["expected"]["rows"] == 40
@@ -201,14 +201,14 @@ def test_with_a_task_goes_everything_but_the_rows_that_were_shown() -> None:
 
 def test_an_empty_result_is_explained_in_sentences() -> None:
     spec = asked("reviews", joined("products", "productId", "_id", kind="inner"))
-    assert checks.why_empty(spec) == [NEVER_MATCH]
+    assert checks.explain_empty(spec) == [NEVER_MATCH]
     filtered = asked("users", joined("orders", "_id", "userId", kind="semi"), match={"name": "nobody"})
-    assert checks.why_empty(filtered) == ["Your filter keeps 0 of 40 users."]
+    assert checks.explain_empty(filtered) == ["Your filter keeps 0 of 40 users."]
 
 
 def test_the_likeliest_reason_for_an_empty_result_comes_first() -> None:
     join = joined("reviews", "_id", "productId", kind="inner", match={"stars": 5}, **{"as": "name"})
-    reasons = checks.why_empty(asked("products", join))
+    reasons = checks.explain_empty(asked("products", join))
     assert len(reasons) == 3
     assert "never match" in reasons[0]
     assert "take the place" in reasons[1]
@@ -216,10 +216,10 @@ def test_the_likeliest_reason_for_an_empty_result_comes_first() -> None:
 
 
 def test_of_a_join_that_brings_something_nothing_is_explained() -> None:
-    assert checks.why_empty(asked("users", joined("orders", "_id", "userId", kind="inner"))) == []
+    assert checks.explain_empty(asked("users", joined("orders", "_id", "userId", kind="inner"))) == []
 
 
 def test_once_the_time_is_up_nothing_more_is_asked_and_the_rest_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker_tasks.joins.preflight.probing.ALL_SECONDS", 0.0)
-    found = check(asked("users", joined("orders", "_id", "userId", kind="inner")))
+    found = check_join(asked("users", joined("orders", "_id", "userId", kind="inner")))
     assert (found.expected.rates, found.expected.rows, found.preview) == ([None], None, [])

@@ -10,32 +10,32 @@ import pytest
 from tests.worker_tasks.joins.preflight.check_support import joined
 from worker_tasks.infra.connections import Document
 from worker_tasks.infra.settings import settings
-from worker_tasks.joins.plan.strategy import Step, Way
+from worker_tasks.joins.plan.strategy import JoinMethod, Step
 from worker_tasks.joins.preflight import checks, findings
-from worker_tasks.joins.preflight.checks import Expected
+from worker_tasks.joins.preflight.checks import Estimate
 from worker_tasks.joins.preflight.findings import Cure, Level
-from worker_tasks.joins.preflight.probing import JoinFacts, KeyFacts
-from worker_tasks.joins.preflight.sampling import Field, Look
+from worker_tasks.joins.preflight.probing import JoinStats, KeyStats
+from worker_tasks.joins.preflight.sampling import CollectionSample, Field
 from worker_tasks.joins.spec.spec import Join, KeyPair
 
 
 @pytest.mark.parametrize(
     ("step", "served_by", "level", "words", "has_command"),
     [
-        (Step(Way.INDEX, 0), "other(key)", Level.GOOD, "The index other(key) finds the matches.", False),
-        (Step(Way.HASH, 0), None, Level.GOOD, "other is small enough to be held in memory.", False),
-        (Step(Way.COMPARE, 0.4), None, Level.NOTE, "every pair is compared, about 0 s.", True),
-        (Step(Way.COMPARE, 120), None, Level.WARNING, "every pair is compared, about 120 s.", True),
-        (Step(Way.ONE_PASS, 2.5), None, Level.NOTE, "in one pass, about 2.5 s before the first row.", True),
-        (Step(Way.ONE_PASS, 2.5), "other(key)", Level.GOOD, "Both sides are read in one pass", False),
-        (Step(Way.SWAPPED, 1), None, Level.GOOD, "It is joined from the other side", False),
+        (Step(JoinMethod.INDEX, 0), "other(key)", Level.GOOD, "The index other(key) finds the matches.", False),
+        (Step(JoinMethod.HASH, 0), None, Level.GOOD, "other is small enough to be held in memory.", False),
+        (Step(JoinMethod.COMPARE, 0.4), None, Level.NOTE, "every pair is compared, about 0 s.", True),
+        (Step(JoinMethod.COMPARE, 120), None, Level.WARNING, "every pair is compared, about 120 s.", True),
+        (Step(JoinMethod.ONE_PASS, 2.5), None, Level.NOTE, "in one pass, about 2.5 s before the first row.", True),
+        (Step(JoinMethod.ONE_PASS, 2.5), "other(key)", Level.GOOD, "Both sides are read in one pass", False),
+        (Step(JoinMethod.SWAPPED, 1), None, Level.GOOD, "It is joined from the other side", False),
     ],
     ids=["index", "memory", "few compared", "many compared", "one pass", "one pass for all that", "swapped"],
 )
 def test_each_way_of_running_it_is_put_in_words(
     step: Step, served_by: str | None, level: Level, words: str, has_command: bool
 ) -> None:
-    found = findings.of_way(a_join(), 0, step, served_by, can_be_indexed=True)
+    found = findings.method_finding(a_join(), 0, step, served_by, can_be_indexed=True)
     assert (found.level, found.command is not None) == (level, has_command)
     assert words in found.text
 
@@ -44,20 +44,20 @@ def a_join(**more: Any) -> Join:
     return Join.model_validate_json(json.dumps(joined("other", "key", "key", **more)))
 
 
-def a_look(**more: Any) -> Look:
+def a_look(**more: Any) -> CollectionSample:
     fields = (Field("_id", 1, {"int": 1}), Field("key", 1, {"string": 1}))
-    look = Look(count=1000, sampled=200, size=100, indexed=("_id",), unique=(("_id",),), fields=fields)
+    look = CollectionSample(count=1000, sampled=200, size=100, indexed=("_id",), unique=(("_id",),), fields=fields)
     return replace(look, **more)
 
 
-def facts_of(join: Join, other: Look, **more: Any) -> JoinFacts:
-    keys = [KeyFacts(pair, Counter(string=100), 0.0, frozenset({"key"}), other) for pair in join.on]
+def facts_of(join: Join, other: CollectionSample, **more: Any) -> JoinStats:
+    keys = [KeyStats(pair, Counter(string=100), 0.0, frozenset({"key"}), other) for pair in join.on]
     found = {"matched": 50, "matches": 1.0, "most": 2, "most_key": ["Ada"]}
-    return replace(JoinFacts(0, join, 100, keys, other), **{**found, **more})
+    return replace(JoinStats(0, join, 100, keys, other), **{**found, **more})
 
 
-def said(join: Join, other: Look | None = None, **more: Any) -> list[tuple[Level, str]]:
-    found = findings.of_join(facts_of(join, other or a_look(), **more), "left")
+def said(join: Join, other: CollectionSample | None = None, **more: Any) -> list[tuple[Level, str]]:
+    found = findings.join_findings(facts_of(join, other or a_look(), **more), "left")
     return [(finding.level, finding.text) for finding in found]
 
 
@@ -101,7 +101,7 @@ def test_how_many_match_each_is_told_with_the_most() -> None:
 
 def test_a_list_of_one_at_most_is_told_with_the_handier_shape() -> None:
     facts = facts_of(a_join(), a_look(unique=(("key",),)), matches=0.5, most=1)
-    (found,) = [finding for finding in findings.of_join(facts, "left") if finding.cure]
+    (found,) = [finding for finding in findings.join_findings(facts, "left") if finding.cure]
     assert (found.level, found.cure) == (Level.NOTE, Cure(0, 0, "shape", "first"))
 
 
@@ -122,7 +122,7 @@ def test_no_match_is_what_an_anti_join_may_ask_for() -> None:
 
 def test_where_keys_can_never_match_it_is_not_said_twice_that_none_does() -> None:
     join, other = a_join(), a_look()
-    keys = [KeyFacts(KeyPair(local="key", foreign="key"), Counter(objectId=100), 0.0, frozenset({"key"}), other)]
+    keys = [KeyStats(KeyPair(local="key", foreign="key"), Counter(objectId=100), 0.0, frozenset({"key"}), other)]
     found = said(join, other, keys=keys, matched=0, matches=0.0, most=0)
     assert found == [(Level.STOP, "left.key holds ObjectIds, other.key text: they never match.")]
 
@@ -132,14 +132,14 @@ def test_where_keys_can_never_match_it_is_not_said_twice_that_none_does() -> Non
     [(0, "0 %"), (0.004, "under 1 %"), (0.05, "5 %"), (0.83, "83 %"), (0.995, "over 99 %"), (1, "100 %")],
 )
 def test_shares_are_rounded_but_never_to_none_or_all(share: float, words: str) -> None:
-    assert findings.percent(share) == words
+    assert findings.format_percent(share) == words
 
 
 def test_a_result_that_is_bigger_than_allowed_is_found() -> None:
     limits = settings()
     rows, size = limits.result_max_rows + 1, (limits.result_max_mib + 1) * 2**20
-    found = list(checks._of_limits(Expected(rows, size, 1.0, [])))
+    found = list(checks._of_limits(Estimate(rows, size, 1.0, [])))
     assert [finding.level for finding in found] == [Level.WARNING, Level.WARNING]
     assert found[0].text.startswith(f"About {rows:,} rows are more than the {limits.result_max_rows:,}")
-    assert list(checks._of_limits(Expected(rows - 1, size - 2**20, 1.0, []))) == []
-    assert list(checks._of_limits(Expected(None, None, None, []))) == []
+    assert list(checks._of_limits(Estimate(rows - 1, size - 2**20, 1.0, []))) == []
+    assert list(checks._of_limits(Estimate(None, None, None, []))) == []

@@ -14,12 +14,12 @@ from worker_tasks.joins.preflight.sampling import (
     MAX_DEPTH,
     SAMPLE_DOCUMENTS,
     WHOLE_DOCUMENTS,
+    CollectionSample,
     Field,
-    Look,
     collections_of,
-    draw,
-    look_at,
+    draw_documents,
     mean_size,
+    sample_collection,
     values_at,
 )
 from worker_tasks.joins.spec.bson_types import kind_of, type_of
@@ -44,7 +44,7 @@ def database(servers: None) -> Iterator[Database[Document]]:
 
 
 def field(collection: str, path: str) -> Field:
-    found = look_at(NAME, collection).field(path)
+    found = sample_collection(NAME, collection).field(path)
     assert found is not None
     return found
 
@@ -70,7 +70,7 @@ def test_each_field_has_its_types_and_how_often_it_is_filled(
 
 
 def test_every_path_is_told_once_and_none_that_is_not_there(database: Database[Document]) -> None:
-    look = look_at(NAME, "people")
+    look = sample_collection(NAME, "people")
     paths = [field.path for field in look.fields]
     assert sorted(paths) == ["_id", "address", "address.city", "lines", "lines.n", "name", "tags"]
     assert look.field("address.street") is None
@@ -89,14 +89,14 @@ def test_a_field_that_is_always_null_is_told_as_never_filled(database: Database[
 
 def test_fields_are_followed_only_so_deep(database: Database[Document]) -> None:
     database.deep.insert_one({"_id": 1, "a": {"b": {"c": {"d": 1}}}})
-    paths = [field.path for field in look_at(NAME, "deep").fields]
+    paths = [field.path for field in sample_collection(NAME, "deep").fields]
     assert paths == ["_id", "a", "a.b", "a.b.c"]
     assert max(path.count(".") for path in paths) == MAX_DEPTH - 1
 
 
 def test_names_that_no_join_may_use_are_not_told(database: Database[Document]) -> None:
     database.odd.insert_one({"_id": 1, "__dovetail_key": 1, "__proto__": 1, "fine": 1})
-    assert [field.path for field in look_at(NAME, "odd").fields] == ["_id", "fine"]
+    assert [field.path for field in sample_collection(NAME, "odd").fields] == ["_id", "fine"]
 
 
 @pytest.mark.parametrize(
@@ -137,23 +137,23 @@ def test_the_types_of_numbers_come_from_mongodb_as_they_were_stored(database: Da
 
 def test_a_small_collection_is_looked_at_whole(database: Database[Document]) -> None:
     database.small.insert_many([{"_id": number} for number in range(WHOLE_DOCUMENTS)])
-    assert look_at(NAME, "small").sampled == WHOLE_DOCUMENTS
+    assert sample_collection(NAME, "small").sampled == WHOLE_DOCUMENTS
 
 
 def test_the_sample_is_bounded_and_the_count_is_of_all_documents(database: Database[Document]) -> None:
-    look = look_at(NAME, "many")
+    look = sample_collection(NAME, "many")
     assert (look.count, look.sampled) == (1001, SAMPLE_DOCUMENTS)
 
 
 def test_a_view_has_fields_and_neither_a_count_nor_indexes(database: Database[Document]) -> None:
-    look = look_at(NAME, "view")
+    look = sample_collection(NAME, "view")
     assert (look.count, look.sampled, look.indexed, look.unique) == (None, 2, (), ())
     assert field("view", "address.city").filled == 0.5
 
 
 def test_a_collection_that_is_empty_has_no_fields(database: Database[Document]) -> None:
     database.create_collection("empty")
-    look = look_at(NAME, "empty")
+    look = sample_collection(NAME, "empty")
     assert (look.count, look.sampled, look.size, look.fields) == (0, 0, 0, ())
 
 
@@ -162,7 +162,7 @@ def test_the_paths_that_indexes_begin_with_are_told_and_those_without_repetition
     database.indexed.create_index([("a", 1), ("b", 1)], unique=True)
     database.indexed.create_index([("a", 1), ("c", 1)])
     database.indexed.create_index("c", unique=True)
-    look = look_at(NAME, "indexed")
+    look = sample_collection(NAME, "indexed")
     assert look.indexed == ("_id", "a", "c")
     assert look.unique == (("_id",), ("a", "b"), ("c",))
 
@@ -181,24 +181,24 @@ def test_collections_are_listed_by_name_with_their_counts_and_without_mongodbs_o
 
 def test_what_was_seen_is_remembered_for_a_while(database: Database[Document]) -> None:
     database.changing.insert_one({"_id": 1})
-    first = look_at(NAME, "changing")
+    first = sample_collection(NAME, "changing")
     database.changing.insert_one({"_id": 2, "new": 1})
-    assert look_at(NAME, "changing") == first
+    assert sample_collection(NAME, "changing") == first
     key = f"collection_look:{NAME}.changing"
     assert 0 < connections().results.ttl(key) <= 120
     connections().results.delete(key)
-    assert look_at(NAME, "changing").count == 2
+    assert sample_collection(NAME, "changing").count == 2
 
 
 def test_a_look_is_the_same_after_it_was_written_and_read(database: Database[Document]) -> None:
-    look = look_at(NAME, "people")
-    assert Look.from_json(look.to_json().encode()) == look
+    look = sample_collection(NAME, "people")
+    assert CollectionSample.from_json(look.to_json().encode()) == look
 
 
 def test_a_sample_holds_only_what_the_filter_keeps_and_no_document_twice(database: Database[Document]) -> None:
-    found = draw(database.many, {"even": True, "_id": {"$lt": 100}}, 200)
+    found = draw_documents(database.many, {"even": True, "_id": {"$lt": 100}}, 200)
     assert sorted(document["_id"] for document in found) == list(range(0, 100, 2))
-    assert len(draw(database.many, {"even": True}, 20)) == 20
+    assert len(draw_documents(database.many, {"even": True}, 20)) == 20
 
 
 def test_the_size_of_documents_is_that_of_their_json() -> None:

@@ -10,8 +10,8 @@ from pymongo.database import Database
 
 from tests.support import eventually
 from worker_tasks.infra.connections import Document, connections
-from worker_tasks.joins.preflight.sampling import look_at
-from worker_tasks.joins.preflight.suggestions import MAX_TOLD, LeftField, Pair, Suggestion, repr_key, suggest
+from worker_tasks.joins.preflight.sampling import sample_collection
+from worker_tasks.joins.preflight.suggestions import MAX_TOLD, LeftField, Pair, Suggestion, repr_key, suggest_keys
 
 NAME = "suggestions"
 
@@ -32,14 +32,16 @@ def database(servers: None) -> Iterator[Database[Document]]:
 
 
 def fields_of(collection: str, brought_as: str = "") -> list[LeftField]:
-    return [LeftField(brought_as + field.path, collection, field) for field in look_at(NAME, collection).fields]
+    return [
+        LeftField(brought_as + field.path, collection, field) for field in sample_collection(NAME, collection).fields
+    ]
 
 
 def suggested(left: str, other: str) -> list[Suggestion]:
     """What is proposed as soon as there was time to try it, which a busy machine may not give at once."""
 
     def look() -> tuple[list[Suggestion]] | None:
-        found = suggest(NAME, fields_of(left), other)
+        found = suggest_keys(NAME, fields_of(left), other)
         if all(suggestion.rate is not None for suggestion in found if len(suggestion.pairs) == 1):
             return (found,)
         connections().results.delete(f"key_suggestions:{NAME}.{left}:.{other}")
@@ -150,7 +152,7 @@ def test_a_field_that_an_earlier_join_brought_is_proposed_by_its_path_in_the_row
     database.towns.insert_many([{"_id": f"town{number}"} for number in range(10)])
     database.streets.insert_many([{"_id": f"street{number}", "townId": f"town{number}"} for number in range(10)])
     left = [*fields_of("users"), *fields_of("streets", "street.")]
-    assert suggest(NAME, left, "towns")[0] == Suggestion((Pair("street.townId", "_id"),), 1.0)
+    assert suggest_keys(NAME, left, "towns")[0] == Suggestion((Pair("street.townId", "_id"),), 1.0)
 
 
 def test_only_the_best_are_told_the_best_first(database: Database[Document]) -> None:

@@ -59,7 +59,7 @@ def test_a_large_join_is_done_in_parts_and_put_together_in_order(big: Database[D
     assert [row["_id"] for row in rows] == list(range(big.users.count_documents({})))
     for row in rows:
         assert {order["_id"] for order in row["orders"]} == {order["_id"] for order in ORDERS[row["_id"]]}
-    summary = result_store.find(json.loads(task["result"])["redis_key"])
+    summary = result_store.find_result(json.loads(task["result"])["redis_key"])
     assert summary is not None
     assert (task["plan"]["parts"], len(summary.segments), summary.complete) == (4, 4, True)
     # The provenance of a file says at which instant all parts read, and by which index.
@@ -100,11 +100,11 @@ def test_parts_whose_instant_is_gone_are_run_again_in_one(worker: Process, big: 
     plan = dataclasses.replace(
         make_plan(spec, result_store.join_key(spec.fingerprint), task_id), snapshot=Timestamp(1, 1)
     )
-    assert lifecycle.start(task_id, claimed.attempt, plan, lambda run, number: None) is None
-    ending = lifecycle.work_on(lifecycle.Turn(task_id, run_state.name_of(task_id, claimed.attempt), 0))
+    assert lifecycle.start_run(task_id, claimed.attempt, plan, lambda run, number: None) is None
+    ending = lifecycle.work_on_part(lifecycle.PartJob(task_id, run_state.name_of(task_id, claimed.attempt), 0))
     assert ending is not None
     assert isinstance(ending.failure, SnapshotGone)
-    outcomes.record(task_id, ending)
+    outcomes.record_outcome(task_id, ending)
     task = ended(task_id)
     assert len(result_of(task)) == big.users.count_documents({})
     assert task["plan"]["parts"] == 1
@@ -116,13 +116,13 @@ def test_a_row_that_found_nothing_is_counted(worker: Process, big: Database[Docu
     join = {"from": "users", "as": "user", "shape": "first", "on": [{"local": "key", "foreign": "_id"}]}
     task = ended(submit_join({"database": "big", "from": "lonely", "joins": [join]}))
     assert task["unmatched"] == {"user": 5}
-    summary = result_store.find(json.loads(task["result"])["redis_key"])
+    summary = result_store.find_result(json.loads(task["result"])["redis_key"])
     assert summary is not None
     lost = result_store.unmatched_rows(summary, "user")
     assert lost is not None
     assert sorted(row["key"] for _, row in lost) == [-5, -4, -3, -2, -1]
     for number, row in lost:
-        assert result_store.rows(summary, number, 1) == [row]
+        assert result_store.read_rows(summary, number, 1) == [row]
     assert task["result_bytes"] == connections().results.strlen(json.loads(task["result"])["redis_key"])
 
 
@@ -131,7 +131,7 @@ def test_rows_without_a_match_are_noted_across_all_parts(worker: Process, big: D
     join = {"from": "halves", "as": "half", "on": [{"local": "_id", "foreign": "key"}]}
     task = ended(submit_join({"database": "big", "from": "users", "joins": [join]}))
     assert task["plan"]["parts"] > 1
-    summary = result_store.find(json.loads(task["result"])["redis_key"])
+    summary = result_store.find_result(json.loads(task["result"])["redis_key"])
     assert summary is not None
     assert summary.unmatched["half"].count == 2_000
     lost = result_store.unmatched_rows(summary, "half")
@@ -151,13 +151,13 @@ def test_an_empty_result_is_explained(
     task = ended(submit_join(asked_for))
     assert (result_of(task), task["plan"]["parts"] > 1) == ([], in_parts)
     assert f"{texts}.key holds text, users._id numbers: they never match." in task["explanation"][0]
-    answered_at_once = ledger.find(submit_join(asked_for))
+    answered_at_once = ledger.find_task(submit_join(asked_for))
     assert (answered_at_once["shares"], answered_at_once["explanation"]) == (task["_id"], task["explanation"])
 
 
 def test_what_was_checked_before_is_kept_with_the_task(worker: Process, big: Database[Document]) -> None:
     spec = JoinSpec.model_validate_json(json.dumps(asked()))
-    found = checks.check(spec)
+    found = checks.check_join(spec)
     task = ended(submit_join(spec.canonical()))
     assert task["checks"]["expected"]["rows"] == found.expected.rows == big.users.count_documents({})
     assert "preview" not in task["checks"]
@@ -241,7 +241,7 @@ def test_a_joined_document_that_is_too_big_is_explained(worker: Process, big: Da
 def test_a_live_result_answers_at_once(worker: Process, big: Database[Document]) -> None:
     join = asked(limit=10)
     first = ended(submit_join(join, metadata={"asked": "first"}))
-    second = ledger.find(submit_join(dict(reversed(join.items())), metadata={"asked": "second"}))
+    second = ledger.find_task(submit_join(dict(reversed(join.items())), metadata={"asked": "second"}))
     assert (second["status"], second["result"], second["attempt"]) == (states.SUCCESS, first["result"], 0)
     assert (first["metadata"], second["metadata"]) == ({"asked": "first"}, {"asked": "second"})
     assert second["shares"] == first["_id"]
@@ -293,7 +293,7 @@ def leading(join: Document) -> str:
 
 
 def following(leader_id: str, metadata: Document) -> str:
-    leader = ledger.find(leader_id)
+    leader = ledger.find_task(leader_id)
     document = ledger.new_document(
         new_id(), RUN_JOIN, leader["args"], metadata=metadata, join=leader["join"], fingerprint=leader["fingerprint"]
     )
@@ -305,7 +305,7 @@ def test_whoever_follows_a_cancelled_task_is_run_itself(worker: Process, big: Da
     leader_id = leading(asked(limit=7))
     first, second = (following(leader_id, {"asker": number}) for number in (1, 2))
     assert cancel(leader_id)
-    assert ledger.find(leader_id)["status"] == states.REVOKED
+    assert ledger.find_task(leader_id)["status"] == states.REVOKED
     tasks = [ended(first), ended(second)]
     assert [len(result_of(task)) for task in tasks] == [7, 7]
     assert [task["attempt"] for task in tasks] == [1, 0]
@@ -316,7 +316,7 @@ def test_a_cancelled_follower_changes_nothing_for_the_others(worker: Process, bi
     leader_id = leading(asked(limit=7))
     first, second = (following(leader_id, {"asker": number}) for number in (1, 2))
     assert cancel(first)
-    states_now = [ledger.find(task_id)["status"] for task_id in (leader_id, first, second)]
+    states_now = [ledger.find_task(task_id)["status"] for task_id in (leader_id, first, second)]
     assert states_now == [states.PENDING, states.REVOKED, states.PENDING]
 
 

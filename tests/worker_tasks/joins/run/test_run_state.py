@@ -33,7 +33,7 @@ def test_the_part_that_ends_last_is_told_so() -> None:
     names = writers(task_id, run, 3)
     ended = [run_state.end_part(names[number], WRITTEN) for number in (2, 0, 1)]
     assert ended == [Answer.ENDED, Answer.ENDED, Answer.LAST]
-    state = run_state.find(task_id)
+    state = run_state.find_run(task_id)
     assert state is not None
     assert state.parts == [WRITTEN] * 3
 
@@ -55,12 +55,12 @@ def test_a_writer_whose_place_another_has_taken_changes_nothing() -> None:
     assert run_state.advance(late, 10, 100) is None
     assert run_state.end_part(late, WRITTEN) is Answer.STALE
     assert run_state.leave_part(late, Breakage("43", 10, 200)) is Answer.STALE
-    state = run_state.find(task_id)
+    state = run_state.find_run(task_id)
     assert state is not None
     assert (state.parts, state.rows, state.first_key) == ([None], 0, writer.key)
     assert run_state.end_part(writer, WRITTEN) is Answer.LAST
     assert run_state.end_part(late, Part(1, 1, [], [])) is Answer.STALE
-    state = run_state.find(task_id)
+    state = run_state.find_run(task_id)
     assert state is not None
     assert state.parts == [WRITTEN]
 
@@ -92,7 +92,7 @@ def test_a_part_of_an_older_run_changes_nothing() -> None:
     assert run_state.begin_part(task_id, old, 0).answer is Answer.STALE
     assert run_state.end_part(writer, WRITTEN) is Answer.STALE
     assert run_state.advance(writer, 10, 100) is None
-    state = run_state.find(task_id)
+    state = run_state.find_run(task_id)
     assert state is not None
     assert (state.run, state.parts, state.rows) == (new, [None, None], 0)
 
@@ -109,7 +109,7 @@ def test_an_older_run_does_not_take_the_place_of_a_newer_one() -> None:
     new = run_state.name_of(task_id, 10)
     assert run_state.open_run(task_id, new, 1, None)
     assert not run_state.open_run(task_id, old, 1, None)
-    state = run_state.find(task_id)
+    state = run_state.find_run(task_id)
     assert state is not None
     assert state.run == new
 
@@ -164,7 +164,7 @@ def test_a_run_that_is_under_way_is_ended_by_the_last_part_of_it() -> None:
 def test_a_stop_that_comes_before_the_run_is_met_by_the_next_one_alone() -> None:
     task_id = new_id()
     assert run_state.ask_to_stop(task_id) is Answer.NOTHING
-    assert run_state.find(task_id) is None
+    assert run_state.find_run(task_id) is None
     first, second = run_state.name_of(task_id, 1), run_state.name_of(task_id, 2)
     run_state.open_run(task_id, first, 1, None)
     assert run_state.begin_part(task_id, first, 0).stop == run_state.CANCELLED
@@ -186,6 +186,6 @@ def test_the_first_reason_to_stop_counts() -> None:
     reason = run_state.failure_to_text(LimitExceeded("It has more than 5 rows."))
     run_state.ask_to_stop(task_id, reason)
     run_state.ask_to_stop(task_id)
-    state = run_state.find(task_id)
+    state = run_state.find_run(task_id)
     assert state is not None
     assert state.stop == reason

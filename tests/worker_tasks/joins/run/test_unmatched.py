@@ -11,7 +11,7 @@ from tests.worker_tasks.analysis.support import numbers, record, worked_out
 from tests.worker_tasks.support import new_id
 from worker_tasks.analysis import artifacts, engine, reader, result_table
 from worker_tasks.analysis.profiles import Profile
-from worker_tasks.analysis.row_query import Condition, Operator, View
+from worker_tasks.analysis.row_query import Condition, Operator, RowQuery
 from worker_tasks.infra.connections import Document, connections
 from worker_tasks.infra.errors import InvalidInput
 from worker_tasks.infra.settings import settings
@@ -49,7 +49,7 @@ def joined(*joins: Document, **more: Any) -> Summary:
     )
     task_id = new_id()
     plan = make_plan(spec, result_store.join_key(new_id()), task_id, divided=False)
-    ending = lifecycle.start(task_id, 1, plan, lambda *_: None)
+    ending = lifecycle.start_run(task_id, 1, plan, lambda *_: None)
     assert ending is not None
     assert ending.summary is not None
     record(ending.summary)
@@ -59,14 +59,14 @@ def joined(*joins: Document, **more: Any) -> Summary:
 
 def require_exactly(summary: Summary, name: str, found_nothing: Callable[[Document], bool]) -> None:
     """These rows of the result are those without a match, as they were noted, and as they are listed."""
-    rows = result_store.rows(summary, 0, summary.count)
+    rows = result_store.read_rows(summary, 0, summary.count)
     assert rows is not None
     expected = [number for number, row in enumerate(rows) if found_nothing(row)]
     assert expected
     noted = summary.unmatched[name]
     assert (noted.count, noted.rows) == (len(expected), expected[: result_store.UNMATCHED_ROWS])
     assert reader.profile_of(summary).unmatched.count(name) == 1
-    assert numbers(summary, View(conditions=(Condition(name, Operator.UNMATCHED),))) == expected
+    assert numbers(summary, RowQuery(conditions=(Condition(name, Operator.UNMATCHED),))) == expected
 
 
 def has_no_order(row: Document) -> bool:
@@ -121,10 +121,10 @@ def test_each_of_several_joins_lists_its_own(odd: Database[Document], first: str
     require_exactly(summary, "orders", has_no_order)
     require_exactly(summary, "a/b~c", has_no_tag)
     both = (Condition("orders", Operator.UNMATCHED), Condition("a/b~c", Operator.UNMATCHED))
-    rows = result_store.rows(summary, 0, summary.count)
+    rows = result_store.read_rows(summary, 0, summary.count)
     assert rows is not None
     expected = [number for number, row in enumerate(rows) if has_no_order(row) and has_no_tag(row)]
-    assert numbers(summary, View(conditions=both)) == expected
+    assert numbers(summary, RowQuery(conditions=both)) == expected
 
 
 def test_rows_of_which_nothing_is_kept_are_listed_too(odd: Database[Document]) -> None:
@@ -142,7 +142,7 @@ def test_a_join_that_leaves_no_row_without_a_match_offers_none(odd: Database[Doc
     assert profile.unmatched == []
     for name in ("orders", "a/b~c"):
         with pytest.raises(InvalidInput) as refused:
-            View(conditions=(Condition(name, Operator.UNMATCHED),)).check(profile)
+            RowQuery(conditions=(Condition(name, Operator.UNMATCHED),)).check(profile)
         assert f"“{name}”" in refused.value.errors["where"]
 
 
@@ -159,8 +159,8 @@ def test_rows_that_another_version_noted_otherwise_are_not_listed(odd: Database[
     noted = summary.unmatched["orders"]
     for wrong in (Unmatched(noted.count + 1, noted.rows), Unmatched(noted.count, [0, *noted.rows[1:]])):
         other = dataclasses.replace(summary, unmatched=summary.unmatched | {"orders": wrong})
-        with engine.opened() as (database, folder):
-            assert result_table.build(other, database, folder).profile.unmatched == ["a/b~c"]
+        with engine.open_database() as (database, folder):
+            assert result_table.build_table(other, database, folder).profile.unmatched == ["a/b~c"]
 
 
 def test_a_table_that_an_older_version_made_lists_none() -> None:

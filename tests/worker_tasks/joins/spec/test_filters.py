@@ -63,7 +63,7 @@ def stored(servers: None) -> Iterator[Collection[Document]]:
     ],
 )
 def test_a_filter_finds_what_it_says(stored: Collection[Document], condition: Any, found: list[int]) -> None:
-    query = filters.to_query(filters.check(condition))
+    query = filters.to_query(filters.check_filter(condition))
     assert [document["_id"] for document in stored.find(query).sort("_id")] == found
 
 

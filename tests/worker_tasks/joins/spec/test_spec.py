@@ -35,7 +35,7 @@ FULL: dict[str, Any] = {
 
 
 def read(asked: Any) -> spec.JoinSpec:
-    return spec.read(asked, databases=["shop"])
+    return spec.parse_spec(asked, databases=["shop"])
 
 
 def joined(**changes: Any) -> dict[str, Any]:

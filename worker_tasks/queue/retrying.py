@@ -10,7 +10,6 @@ from kombu.utils.functional import retry_over_time
 from pymongo.errors import PyMongoError
 
 from worker_tasks.infra.errors import ServiceUnavailable, StorageFull, TaskNotFound, servers_needed
-from worker_tasks.joins.run.lifecycle import Interrupted
 from worker_tasks.queue.claim import ClaimedTask
 from worker_tasks.records import ledger
 
@@ -23,11 +22,15 @@ Done = TypeVar("Done")
 logger = get_task_logger(__name__)
 
 
+class RunInterrupted(Exception):
+    """A run was broken off by something that says nothing of the join: it is to be tried again. ``__cause__`` is it."""
+
+
 class _Away(Exception):
     """To be tried again."""
 
 
-def persevere(task: Task, work: Callable[[], Done]) -> Done:
+def retry_while_away(task: Task, work: Callable[[], Done]) -> Done:
     """Does ``work`` for this task, again and again for as long as a server is away.
 
     Raises:
@@ -42,7 +45,7 @@ def persevere(task: Task, work: Callable[[], Done]) -> Done:
                 return work()
         except StorageFull:
             raise
-        except (Interrupted, ServiceUnavailable) as error:
+        except (RunInterrupted, ServiceUnavailable) as error:
             raise _Away(_cause(error)) from error
 
     def before_the_next(error: Exception, pauses: Any, tries: int) -> float:
@@ -66,7 +69,7 @@ def _cause(error: Exception) -> str:
 def _is_ours(task: ClaimedTask) -> bool:
     """Whether this beginning of the task is its newest, as far as is known."""
     try:
-        document = ledger.find(task.request.id)
+        document = ledger.find_task(task.request.id)
     except PyMongoError:
         return True
     except TaskNotFound:
