@@ -37,7 +37,7 @@ def web_answers(address: str) -> bool:
 
 def worker_answers(environment: Mapping[str, str]) -> bool:
     """Ask as an operator would; this needs neither the worker's log nor its code in this process."""
-    ping = ["celery", "--app", "worker_tasks.queue.celery_app", "inspect", "ping", "--timeout", "1"]
+    ping = ["celery", "--app", "worker_tasks.celery_app", "inspect", "ping", "--timeout", "1"]
     try:
         return subprocess.run(ping, env=environment, capture_output=True, timeout=20, check=False).returncode == 0
     except subprocess.TimeoutExpired:

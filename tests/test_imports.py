@@ -98,6 +98,7 @@ LAYERS = [
     "worker_tasks.worker",
     "worker_tasks.submission",
     "worker_tasks.tasks",
+    "worker_tasks.celery_app",
     "worker_tasks.client",
     "worker_tasks.release",
     "webapp.presenters",

@@ -152,9 +152,7 @@ def test_when_the_worker_dies_everything_stops_and_says_so(stack: Stack) -> None
 
 def worker_pid(clone: Path) -> int:
     """The worker's main process: the first one of its group."""
-    return next(
-        pid for pid, command in sorted(processes_in(clone).items()) if "worker_tasks.queue.celery_app" in command
-    )
+    return next(pid for pid, command in sorted(processes_in(clone).items()) if "worker_tasks.celery_app" in command)
 
 
 def test_nothing_outlives_a_killed_bin_dev(stack: Stack, eventually: Callable[..., None]) -> None:
