@@ -3,11 +3,21 @@ from typing import Any
 
 import pytest
 
+from webapp.results import result_request
 from worker_tasks.infra.connections import connections
 from worker_tasks.tasks import long_running_task
 
+#: Seconds that pages wait for a worker on a busy machine.
+PATIENCE = 20
 #: No worker takes from this queue.
 UNATTENDED = "unattended"
+
+
+@pytest.fixture(autouse=True)
+def patient_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In tests with a worker, pages wait until it has worked out what they show."""
+    if "worker" in request.fixturenames:
+        monkeypatch.setattr(result_request, "PATIENCE", PATIENCE)
 
 
 @pytest.fixture

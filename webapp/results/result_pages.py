@@ -188,7 +188,7 @@ def unmatched_page(task_id: str, name: str) -> ResponseReturnValue:
 
 def _all_unmatched(summary: Summary, name: str) -> dict[str, Any] | None:
     """The parameters that show all rows in which this join found nothing; None where they are not known, or not yet."""
-    profile = result_request.prepare_result(summary, Selection()).profile
+    profile = result_request.prepare_result(summary, Selection(), result_request.PATIENCE).profile
     if profile is None or name not in profile.unmatched:
         return None
     return result_request.selection_address(Selection(RowQuery(conditions=(Condition(name, Operator.UNMATCHED),))))

@@ -111,7 +111,7 @@ class ResultPage:
         return self.order.data["rows"] if self.order is not None and self.order.is_done else self.summary.count
 
 
-def prepare_result(summary: Summary, excerpt: Selection, seconds: float = PATIENCE) -> ResultPage:
+def prepare_result(summary: Summary, excerpt: Selection, seconds: float) -> ResultPage:
     """Has worked out what is asked, and waits for it for at most so many seconds.
 
     Raises:

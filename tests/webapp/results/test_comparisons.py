@@ -12,7 +12,6 @@ from werkzeug.test import TestResponse
 from tests.support import Process, publish, submit_join, wait_for_state
 from tests.webapp.api.test_v1 import assert_problem
 from tests.worker_tasks.support import new_id
-from webapp.results import result_request
 from worker_tasks.infra.connections import Document, connections
 from worker_tasks.records import ledger
 from worker_tasks.results import result_store
@@ -32,9 +31,8 @@ def run_of(key: str, rows: list[Document], **metadata: str) -> str:
 
 
 @pytest.fixture
-def two(worker: Process, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
-    """The ids of two tasks: between them three rows changed, two came, one went. Pages wait until that is known."""
-    monkeypatch.setattr(result_request, "PATIENCE", 20)
+def two(worker: Process) -> tuple[str, str]:
+    """The ids of two tasks: between them three rows changed, two came, one went."""
     key = f"join_result:{new_id()}"
     after = [json.loads(json.dumps(row)) for row in BEFORE[1:]]
     for row in after[:2]:
