@@ -18,8 +18,8 @@ SLOW_FOLDERS = ["tests/soak", "tests/faults", "tests/browser", "tests/developmen
 QUICK = [*(f"--ignore={folder}" for folder in SLOW_FOLDERS), "-m", "not slow"]
 #: A file's tests share its fixtures, so they stay together; files start in the order of tests/conftest.py.
 IN_PARALLEL = ["--numprocesses=auto", "--dist=loadfile", "--no-loadscope-reorder"]
-#: What the servers, processes and browser of one pytest worker may take.
-WORKER_MEMORY = 2 * 1024**3
+#: Twice what the servers, processes and browser of one pytest worker were seen to take.
+WORKER_MEMORY = 3 * 1024**3 // 2
 
 
 def main() -> None:
@@ -46,8 +46,8 @@ def pytest_arguments(given: Sequence[str]) -> list[str]:
 
 
 def worker_count() -> int:
-    """One for each CPU, as far as the memory suffices."""
-    return max(1, min(len(os.sched_getaffinity(0)), available_memory() // WORKER_MEMORY))
+    """One more than there are CPUs, since many tests mostly wait; fewer where the memory does not suffice."""
+    return max(1, min(len(os.sched_getaffinity(0)) + 1, available_memory() // WORKER_MEMORY))
 
 
 def available_memory() -> int:

@@ -24,7 +24,7 @@ def test_quick_leaves_out_what_is_slow() -> None:
     assert "--ignore=tests/browser" in quick
 
 
-@pytest.mark.parametrize(("gigabytes", "count"), [(0.5, 1), (2, 1), (5, 2), (100, 4)])
+@pytest.mark.parametrize(("gigabytes", "count"), [(0.5, 1), (2, 1), (4, 2), (100, 5)])
 def test_there_are_as_many_workers_as_the_memory_bears(
     gigabytes: float, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
