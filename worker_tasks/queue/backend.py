@@ -19,8 +19,8 @@ from worker_tasks.records import ledger
 from worker_tasks.records.indexes import CELERY_RESULTS
 
 GROUPS_COLLECTION = "task_groups"
-#: The module that a named failure is stored under, wherever its class is.
-NAMED_FAILURES = "worker_tasks.infra.errors"
+#: The module that stored failures name. The classes have moved since, and documents outlive a move.
+NAMED_FAILURES = "worker_tasks.errors"
 
 logger = get_logger(__name__)
 

@@ -21,7 +21,7 @@ FIND_OTHERS = """
 import importlib, sys
 for module in sys.argv[1:]:
     importlib.import_module(module)
-from worker_tasks.errors import BY_CODE, DovetailError
+from worker_tasks.infra.errors import BY_CODE, DovetailError
 
 def kinds(of):
     return [of, *(kind for each in of.__subclasses__() for kind in kinds(each))]

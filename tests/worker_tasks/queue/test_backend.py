@@ -17,7 +17,7 @@ from tests.support import Process, wait_for_state
 from tests.worker_tasks.support import METADATA, new_id, task_in, waiting
 from worker_tasks import release
 from worker_tasks.infra.connections import connections
-from worker_tasks.infra.errors import InvalidInput
+from worker_tasks.infra.errors import InvalidInput, LimitExceeded
 from worker_tasks.infra.settings import Settings
 from worker_tasks.queue.backend import MetadataBackend
 from worker_tasks.queue.celery_app import app
@@ -252,3 +252,10 @@ def test_an_outcome_that_can_not_be_stored_is_not_tried_again(error: Exception) 
 def test_the_backend_is_the_one_of_the_settings() -> None:
     assert isinstance(app.backend, MetadataBackend)
     assert app.backend.always_retry is True
+
+
+def test_a_failure_stored_before_the_errors_moved_is_rebuilt() -> None:
+    stored = {"exc_type": "LimitExceeded", "exc_message": ["Too long."], "exc_module": "worker_tasks.errors"}
+    failure = app.backend.exception_to_python(stored)
+    assert isinstance(failure, LimitExceeded)
+    assert str(failure) == "Too long."
