@@ -19,8 +19,8 @@ from worker_tasks.records import ledger
 from worker_tasks.records.indexes import CELERY_RESULTS
 
 GROUPS_COLLECTION = "task_groups"
-#: The module that stored failures name. The classes have moved since, and documents outlive a move.
-NAMED_FAILURES = "worker_tasks.errors"
+#: The modules that stored failures name: the current one, and the one that held the classes in older versions.
+FAILURE_MODULES = (DovetailError.__module__, "worker_tasks.errors")
 
 logger = get_logger(__name__)
 
@@ -65,12 +65,12 @@ class MetadataBackend(MongoBackend):
         """A named failure is stored by its code, not by the name of its class."""
         stored = super().prepare_exception(exc, serializer)
         if isinstance(exc, DovetailError) and isinstance(stored, dict):
-            stored |= {"exc_type": exc.code, "exc_module": NAMED_FAILURES}
+            stored |= {"exc_type": exc.code, "exc_module": FAILURE_MODULES[0]}
         return stored
 
     def exception_to_python(self, exc: Any) -> BaseException | None:
         """The exception that was stored; a named failure by the table of codes."""
-        if not isinstance(exc, dict) or exc.get("exc_module") != NAMED_FAILURES or "exc_type" not in exc:
+        if not isinstance(exc, dict) or exc.get("exc_module") not in FAILURE_MODULES or "exc_type" not in exc:
             return super().exception_to_python(exc)
         stored = exc.get("exc_message", "")
         return rebuilt(exc["exc_type"], *(stored if isinstance(stored, list | tuple) else [stored]))

@@ -17,7 +17,7 @@ OK = {"MongoDB": "ok", "Redis (queue)": "ok", "Redis (results)": "ok"}
 LIFE = """
 import os
 
-from worker_tasks.connections import close_connections, connections
+from worker_tasks.infra.connections import close_connections, connections
 
 closed = connections()
 assert set(closed.ping().values()) == {"ok"}
