@@ -24,7 +24,8 @@ from worker_tasks import submission
 from worker_tasks.infra.connections import connections
 from worker_tasks.infra.errors import REDIS_REFUSALS, DovetailError, InvalidInput, ServiceUnavailable, TaskNotFound
 from worker_tasks.joins.run import sharing
-from worker_tasks.records import ledger
+from worker_tasks.joins.spec.spec import JoinSpec
+from worker_tasks.records import leads, ledger
 from worker_tasks.submission import read_join, submit, submit_again, submit_join
 
 pytestmark = pytest.mark.usefixtures("servers")
@@ -184,12 +185,18 @@ def test_submitting_again_while_a_server_is_away_is_answered_in_time_and_works_a
     assert submit_again(asked) in messages()
 
 
-def test_a_recorded_follower_is_accepted_though_mongodb_goes_away_right_after(
-    shop: object, mongodb_server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def led_join() -> tuple[JoinSpec, str]:
+    """A join, and the id of a task that leads it and never ends."""
     spec = read_join({"database": "shop", "from": "users", "match": {"_id": new_id()}, "joins": [ORDERS]})
     leader = ledger.new_document(new_id(), submission.RUN_JOIN, [spec.canonical()], fingerprint=spec.fingerprint)
     ledger.record(leader | {"leads": spec.fingerprint})
+    return spec, leader["_id"]
+
+
+def test_a_recorded_follower_is_accepted_though_mongodb_goes_away_right_after(
+    shop: object, mongodb_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, leader_id = led_join()
     join_run = sharing.join_run
 
     def join_run_without_mongodb(*arguments: Any) -> None:
@@ -198,4 +205,12 @@ def test_a_recorded_follower_is_accepted_though_mongodb_goes_away_right_after(
 
     monkeypatch.setattr(sharing, "join_run", join_run_without_mongodb)
     follower = submit_join(spec)
-    assert ledger.find_task(follower)["shares"] == leader["_id"]
+    assert ledger.find_task(follower)["shares"] == leader_id
+
+
+def test_a_task_joins_the_run_of_a_cancelled_leader_that_is_still_planned(shop: object) -> None:
+    spec, leader_id = led_join()
+    assert leads.leave_run(leader_id)
+    follower = ledger.find_task(submit_join(spec))
+    assert (follower["status"], follower["shares"]) == ("PENDING", leader_id)
+    assert "leads" in ledger.find_task(leader_id)

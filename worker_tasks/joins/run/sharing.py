@@ -10,7 +10,6 @@ from typing import Any
 from celery import states
 
 from worker_tasks.infra.connections import Document
-from worker_tasks.joins.run import run_state
 from worker_tasks.records import leads, ledger, task_search
 
 #: What a task document says of a result, and so do those of all who share it.
@@ -77,13 +76,11 @@ def join_run(app: Any, leader_id: str) -> None:
 
     Raises:
         TaskNotFound: there is no such task.
-        pymongo.errors.PyMongoError, redis.exceptions.RedisError, kombu.exceptions.OperationalError: a server is away;
-            the reconciler goes on.
+        pymongo.errors.PyMongoError, kombu.exceptions.OperationalError: a server is away; the reconciler goes on.
     """
-    leader = ledger.find_task(leader_id)
-    if leader["status"] == states.REVOKED and "leads" in leader and run_state.find_run(leader_id) is not None:
-        return
-    release(app, leader_id)
+    # A cancelled leader leads for as long as its run goes on or is still planned.
+    if "leads" not in ledger.find_task(leader_id):
+        release(app, leader_id)
 
 
 def release(app: Any, leader_id: str) -> None:
