@@ -6,7 +6,7 @@ import sys
 from kombu.utils.encoding import bytes_to_str
 
 from worker_tasks.infra.connections import connections
-from worker_tasks.infra.errors import DovetailError, InvalidInput, servers_needed
+from worker_tasks.infra.errors import DovetailError, InvalidInput, named_driver_errors
 from worker_tasks.infra.settings import SettingsError
 from worker_tasks.joins.plan import user_orders
 from worker_tasks.submission import submit
@@ -31,7 +31,7 @@ def _submit(chosen: argparse.Namespace) -> int:
 
 
 def _fetch(chosen: argparse.Namespace) -> int:
-    with servers_needed():
+    with named_driver_errors():
         joined = connections().results.get(user_orders.result_key(chosen.user_id))
     if joined is None:
         print(f"There is no result for {chosen.user_id}: never joined, expired, or lost.", file=sys.stderr)

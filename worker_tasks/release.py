@@ -11,7 +11,7 @@ from worker_tasks.infra.settings import SettingsError
 from worker_tasks.joins.saved import saved_joins
 from worker_tasks.records.indexes import SECONDS, ensure_indexes
 from worker_tasks.records.ledger import new_document
-from worker_tasks.records.old_documents import ORIGINAL_WAITING, all_fields, completed
+from worker_tasks.records.old_documents import ORIGINAL_WAITING, all_fields, complete_document
 
 __all__ = ["ensure_indexes", "release"]
 
@@ -74,7 +74,7 @@ def complete_old_documents() -> None:
         for field in ("crashes", "retries"):
             tasks.update_many({field: {"$exists": False}}, {"$set": {field: 0}})
         for task in tasks.find({"$or": [{"status": ORIGINAL_WAITING}, *lacking]}):
-            whole = completed(task, new_document)
+            whole = complete_document(task, new_document)
             changed = {field: value for field, value in whole.items() if field not in task or task[field] != value}
             if unreadable := {field: task[field] for field in changed if task.get(field) is not None}:
                 changed["unreadable"] = unreadable

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from worker_tasks.infra import redis_memory, sources
 from worker_tasks.infra.connections import Document
-from worker_tasks.infra.errors import InvalidInput, TaskNotFound, is_unavailable, servers_needed
+from worker_tasks.infra.errors import InvalidInput, TaskNotFound, is_unavailable, named_driver_errors
 from worker_tasks.infra.settings import settings
 from worker_tasks.joins.plan.catalog import Catalog
 from worker_tasks.joins.preflight import checks
@@ -45,7 +45,7 @@ def submit(task: Task, *args: Any, metadata: dict[str, Any] | None = None, reque
     metadata = {} if metadata is None else metadata
     if errors := metadata_rules.metadata_errors(metadata):
         raise InvalidInput(errors)
-    with servers_needed():
+    with named_driver_errors():
         redis_memory.require_room()
         return task.apply_async(args, metadata=metadata, requested_by=requested_by).id
 
@@ -61,7 +61,7 @@ def submit_again(task_id: str) -> str:
         InvalidInput: nothing says what the task was to do.
         ServiceUnavailable: as for :func:`submit`.
     """
-    with servers_needed():
+    with named_driver_errors():
         asked = ledger.find_task(task_id)
         if asked["name"] is None:
             raise InvalidInput({"task_id": "names a task of which nothing says what it was to do."})
@@ -93,7 +93,7 @@ def submit_join(
     metadata = {} if metadata is None else metadata
     if errors := metadata_rules.metadata_errors(metadata):
         raise InvalidInput(errors)
-    with servers_needed():
+    with named_driver_errors():
         join = spec.canonical()
         document = ledger.new_document(
             uuid(),
@@ -133,7 +133,7 @@ def admit(spec: JoinSpec) -> JoinSpec:
         ServiceUnavailable: MongoDB is away.
     """
     require_open(spec, settings().open_databases)
-    with servers_needed():
+    with named_driver_errors():
         Catalog(spec, sources.default_source().database(spec.database)).check()
     return spec
 
@@ -221,7 +221,7 @@ def cancel(task_id: str) -> bool:
     Returns:
         False where the task had come to its end already.
     """
-    with servers_needed():
+    with named_driver_errors():
         task = ledger.find_task(task_id)
         if task.get("shares"):
             return _leave(task_id, task["shares"])

@@ -41,7 +41,7 @@ class JoinTask(ClaimedTask):
         """
         task_id = self.request.id
         if self.request.attempt > 1:
-            if (found := retry_while_away(self, lambda: result_store.published_by(task_id))) is not None:
+            if (found := retry_while_away(self, lambda: result_store.find_published(task_id))) is not None:
                 self.record_with_outcome(**found.fields)
                 return found.outcome
             # What older beginnings have left in MongoDB would go on for nobody.

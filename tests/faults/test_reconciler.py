@@ -89,7 +89,7 @@ def test_an_outcome_that_only_redis_knows_finishes_its_task(submit_join: Submit,
     assert messages(queue) == []
     task = ledger.find_task(task_id)
     assert task["status"] == states.SUCCESS
-    assert app.AsyncResult(task_id).result == summary.outcome == result_store.outcome_of(task_id)
+    assert app.AsyncResult(task_id).result == summary.outcome == result_store.find_outcome(task_id)
     assert task["date_done"] is not None
     assert task["result_expires_at"] == summary.expires_at
     assert task["metadata"] == METADATA

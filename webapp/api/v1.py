@@ -144,8 +144,8 @@ def change_metadata(task_id: str) -> ResponseReturnValue:
         raise InvalidInput(errors)
 
     def edited(stored: Document) -> Document:
-        base = metadata.changed(stored, asked.expected)
-        return metadata_edits.merged(base, metadata.changed(base, asked.metadata), stored)
+        base = metadata.apply_changes(stored, asked.expected)
+        return metadata_edits.merged(base, metadata.apply_changes(base, asked.metadata), stored)
 
     metadata_edits.change(access.viewer(), task_id, edited)
     return jsonify(_shown(access.task_for(access.viewer(), task_id)))

@@ -17,7 +17,7 @@ from webapp.support.errors import service_unavailable
 from webapp.support.forms import PracticeForm, TaskForm, UserOrdersForm
 from worker_tasks import submission
 from worker_tasks.infra.connections import Document
-from worker_tasks.infra.errors import InvalidInput, ServiceUnavailable, servers_needed
+from worker_tasks.infra.errors import InvalidInput, ServiceUnavailable, named_driver_errors
 from worker_tasks.infra.settings import settings
 from worker_tasks.joins.preflight import checks
 from worker_tasks.joins.preflight.sampling import field_types
@@ -47,7 +47,7 @@ def ask() -> ResponseReturnValue:
     if NAMING & request.args.keys() and (address := draft.address()):
         return redirect(f"{url_for('.ask')}?{address}")
     try:
-        with servers_needed():
+        with named_driver_errors():
             around = context.load_context(draft)
             outcome = _outcome(draft)
             return _builder(draft, around, _checked(draft, outcome) if "check" in request.args else None)
@@ -73,7 +73,7 @@ def _written() -> MultiDict[str, str]:
 def press() -> ResponseReturnValue:
     """Whatever button of the builder was pressed; a change alone, where JavaScript tells of it, is one as well."""
     try:
-        with servers_needed():
+        with named_driver_errors():
             return _pressed(Draft(request.form), request.form.get("do", "draft"))
     except ServiceUnavailable as error:
         if "HX-Request" in request.headers:

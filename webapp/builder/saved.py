@@ -14,7 +14,7 @@ from webapp.presenters.task_text import SAVED_JOIN
 from webapp.support.errors import service_unavailable
 from webapp.support.forms import SavedJoinForm
 from worker_tasks.infra.connections import Document
-from worker_tasks.infra.errors import InvalidInput, ServiceUnavailable, servers_needed
+from worker_tasks.infra.errors import InvalidInput, ServiceUnavailable, named_driver_errors
 from worker_tasks.infra.settings import settings
 from worker_tasks.joins.preflight.sampling import field_types
 from worker_tasks.joins.saved import saved_joins
@@ -96,7 +96,7 @@ def run(saved_id: str) -> ResponseReturnValue:
     form, given = SavedJoinForm(), _given()
     saved: Document = {"_id": saved_id, "name": "Saved join"}
     try:
-        with servers_needed():
+        with named_driver_errors():
             saved = find(saved_id)
             return _run(saved, form, given)
     except ServiceUnavailable as error:

@@ -24,4 +24,4 @@ def readyz() -> ResponseReturnValue:
         body = {"status": "away", "away": away, "servers": answers}
         return jsonify(body), HTTPStatus.SERVICE_UNAVAILABLE
     # Ready all the same: what is there can be read, and to be sent to another web process helps nobody.
-    return jsonify({"status": "ready", "away": [], "servers": answers, "full": redis_memory.shortage()})
+    return jsonify({"status": "ready", "away": [], "servers": answers, "full": redis_memory.describe_shortage()})

@@ -86,7 +86,7 @@ def files_page(task_id: str) -> ResponseReturnValue:
 
 def _names(*, has_place: bool) -> list[str]:
     """The formats with a place for the provenance, or without one, as people call them."""
-    return [FORMAT_WORDS[form.label].name for form in FORMATS.values() if form.has_place is has_place]
+    return [FORMAT_WORDS[form.label].name for form in FORMATS.values() if form.embeds_provenance is has_place]
 
 
 def _file(task_id: str, form: Format, excerpt: Selection) -> ArtifactSpec:

@@ -6,7 +6,7 @@ from flask import g
 
 from worker_tasks.infra.connections import Document
 from worker_tasks.records import ledger, task_search
-from worker_tasks.records.task_search import Choices, Cursor, TaskFilter
+from worker_tasks.records.task_search import Cursor, FilterChoices, TaskFilter
 from worker_tasks.results.result_store import Summary
 
 
@@ -45,13 +45,13 @@ def tasks_for(viewer: Viewer, wanted: TaskFilter, limit: int, after: Cursor | No
     return task_search.search(wanted, limit, after)
 
 
-def choices_for(viewer: Viewer) -> Choices:
+def choices_for(viewer: Viewer) -> FilterChoices:
     """The metadata keys, people and joins among the newest tasks.
 
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
-    return task_search.choices()
+    return task_search.filter_choices()
 
 
 def metadata_keys_for(viewer: Viewer) -> list[str]:
@@ -69,7 +69,7 @@ def run_before_for(viewer: Viewer, task: Document) -> Document | None:
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
-    return task_search.run_before(task)
+    return task_search.previous_run(task)
 
 
 def origin_for(viewer: Viewer, summary: Summary) -> Document:

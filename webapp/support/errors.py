@@ -18,7 +18,7 @@ from worker_tasks.infra.errors import (
     ServiceUnavailable,
     TaskNotFound,
     is_unavailable,
-    unavailable,
+    to_service_unavailable,
 )
 from worker_tasks.results.result_store import ResultGone
 
@@ -132,7 +132,7 @@ def _http_error(error: HTTPException) -> Response:
 
 def _any_other(error: Exception) -> Response:
     """What the servers' drivers raise is the servers' fault, unless we asked what makes no sense."""
-    return service_unavailable(unavailable(error)) if is_unavailable(error) else _own_fault(error)
+    return service_unavailable(to_service_unavailable(error)) if is_unavailable(error) else _own_fault(error)
 
 
 def _own_fault(error: Exception) -> Response:

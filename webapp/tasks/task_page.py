@@ -125,7 +125,9 @@ def _waiting(task: dict[str, Any]) -> str:
         return ""
     if task.get("shares"):
         return "Another task runs the same join just now; this one gets its result."
-    return task_text.describe_waiting(task_search.place_in_queue(task), task_search.usual_seconds(), capacity.slots())
+    return task_text.describe_waiting(
+        task_search.count_tasks_ahead(task), task_search.average_seconds(), capacity.slots()
+    )
 
 
 def _run_before(task: dict[str, Any], summary: result_store.Summary) -> dict[str, Any] | None:

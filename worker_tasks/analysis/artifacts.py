@@ -17,7 +17,7 @@ from kombu.utils.encoding import ensure_bytes
 
 from worker_tasks.infra import lua_scripts
 from worker_tasks.infra.connections import connections
-from worker_tasks.infra.errors import servers_needed
+from worker_tasks.infra.errors import named_driver_errors
 from worker_tasks.infra.redis_memory import require_room
 from worker_tasks.queue.celery_app import app
 from worker_tasks.results import result_store
@@ -111,7 +111,7 @@ def request_artifact(summary: Summary, derivation: ArtifactSpec) -> Artifact:
         ServiceRefuses: Redis takes nothing; nothing was asked for.
         ServiceUnavailable: Redis is away; nothing was asked for.
     """
-    with servers_needed():
+    with named_driver_errors():
         return _ask(summary, derivation)
 
 

@@ -194,7 +194,7 @@ def _lines(making: ExportContext) -> Iterator[bytes]:
 def _whole_lines(making: ExportContext) -> Iterable[bytes]:
     total = making.rows
     if making.excerpt.view.is_everything:
-        yield from result_store.lines_of(making.summary)
+        yield from result_store.read_lines(making.summary)
         return
     making.database.execute("SELECT number FROM chosen ORDER BY place")
     numbers = [number for (number,) in making.database.fetchall()]

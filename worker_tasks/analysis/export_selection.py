@@ -55,7 +55,7 @@ def export_spec(task_id: str, form: str, excerpt: Selection, *, inside: bool) ->
         form: the name of a format.
         inside: whether the provenance is put into a format that has no place for it.
     """
-    inside = inside and not FORMATS[form].has_place
+    inside = inside and not FORMATS[form].embeds_provenance
     options = {"task_id": task_id, "format": form, "excerpt": excerpt.to_document(), "inside": inside}
     return ArtifactSpec(ArtifactKind.FILE, options)
 

@@ -92,7 +92,7 @@ def _fetch(summary: Summary, file: Path) -> tuple[str, bytes]:
             yield chunk
 
     with file.open("wb") as lines:
-        for line in result_store.lines_in(value()):
+        for line in result_store.split_lines(value()):
             lengths.append(len(line))
             lines.write(line + b"\n")
     starts = accumulate((length + len(SEPARATOR) for length in lengths), initial=1)

@@ -25,9 +25,9 @@ from worker_tasks.infra.errors import (
     ServiceUnavailable,
     StorageFull,
     TookTooLong,
-    full_in_words,
     is_full,
-    servers_needed,
+    named_driver_errors,
+    named_storage_full,
 )
 from worker_tasks.infra.settings import settings
 from worker_tasks.queue.celery_app import DERIVE_TASK, app
@@ -108,7 +108,7 @@ def _work_out(work: ArtifactJob) -> None:
     if not work.hold():
         return
     try:
-        with servers_needed(), full_in_words():
+        with named_driver_errors(), named_storage_full():
             data, until = MAKERS[work.derivation.kind](work)
             work.end(data, until)
     except ResultGone:

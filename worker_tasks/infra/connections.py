@@ -26,7 +26,7 @@ from redis.sentinel import (
     SentinelManagedSSLConnection,
 )
 
-from worker_tasks.infra.errors import TookTooLong, is_refusal, unavailable
+from worker_tasks.infra.errors import TookTooLong, is_refusal, to_service_unavailable
 from worker_tasks.infra.settings import Settings, settings
 
 #: Limit of one MongoDB operation, in milliseconds. Without it the driver waits for ever on a frozen server.
@@ -215,7 +215,7 @@ def _sign_of_life(named_ping: tuple[str, Callable[[], Any]]) -> tuple[str, str]:
     try:
         ping()
     except (PyMongoError, RedisError) as error:
-        return name, str(unavailable(error)) if is_refusal(error) else type(error).__name__
+        return name, str(to_service_unavailable(error)) if is_refusal(error) else type(error).__name__
     return name, "ok"
 
 

@@ -148,7 +148,7 @@ class StorageFull(ServiceRefuses):
 
 
 #: Every named failure by its code, as :func:`rebuilt` finds it.
-BY_CODE: dict[str, type[DovetailError]] = {
+ERRORS_BY_CODE: dict[str, type[DovetailError]] = {
     kind.code: kind
     for kind in (
         DovetailError,
@@ -171,13 +171,13 @@ BY_CODE: dict[str, type[DovetailError]] = {
 }
 
 
-def rebuilt(code: str, *details: Any) -> DovetailError:
+def rebuild_error(code: str, *details: Any) -> DovetailError:
     """The failure that was stored under this code with these arguments: its message, or the errors of its fields.
 
     What only another version knows becomes the base class, with the same words.
     """
     try:
-        return BY_CODE.get(code, DovetailError)(*details)
+        return ERRORS_BY_CODE.get(code, DovetailError)(*details)
     except (TypeError, ValueError):
         return DovetailError(" ".join(map(str, details)))
 
@@ -257,7 +257,7 @@ def is_full(error: BaseException) -> bool:
     }
 
 
-def unavailable(error: BaseException) -> ServiceUnavailable:
+def to_service_unavailable(error: BaseException) -> ServiceUnavailable:
     """The driver's error as the failure that people are told."""
     of_mongodb = isinstance(error, pymongo.errors.PyMongoError)
     service = "MongoDB" if of_mongodb else "Redis"
@@ -269,7 +269,7 @@ def unavailable(error: BaseException) -> ServiceUnavailable:
 
 
 @contextmanager
-def servers_needed() -> Iterator[None]:
+def named_driver_errors() -> Iterator[None]:
     """For what is done inside: a server that is away, or refuses, becomes the failure that people are told.
 
     Raises:
@@ -280,11 +280,11 @@ def servers_needed() -> Iterator[None]:
     except DRIVER_ERRORS as error:
         if not is_unavailable(error):
             raise
-        raise unavailable(error) from error
+        raise to_service_unavailable(error) from error
 
 
 @contextmanager
-def full_in_words() -> Iterator[None]:
+def named_storage_full() -> Iterator[None]:
     """For what is done inside: a Redis that has no room, in its memory or on its disk, becomes a named failure.
 
     Any other error of Redis passes.
@@ -296,7 +296,7 @@ def full_in_words() -> Iterator[None]:
         yield
     except redis.exceptions.RedisError as error:
         if is_full(error):
-            raise StorageFull(unavailable(error).message) from error
+            raise StorageFull(to_service_unavailable(error).message) from error
         raise
 
 

@@ -49,7 +49,7 @@ def require_queue() -> None:
         raise StorageFull(QUEUE_FULL)
 
 
-def shortage() -> str | None:
+def describe_shortage() -> str | None:
     """What there is no room for just now, as a sentence.
 
     Raises:

@@ -12,7 +12,7 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 
 from worker_tasks.infra.connections import Document, connections
-from worker_tasks.infra.errors import MONGODB_FAILURES, DovetailError, TaskNotFound, rebuilt
+from worker_tasks.infra.errors import MONGODB_FAILURES, DovetailError, TaskNotFound, rebuild_error
 from worker_tasks.infra.settings import settings
 from worker_tasks.queue.claim import OF_CELERY, ClaimedTask, is_task_id
 from worker_tasks.records import ledger
@@ -73,7 +73,7 @@ class MetadataBackend(MongoBackend):
         if not isinstance(exc, dict) or exc.get("exc_module") not in FAILURE_MODULES or "exc_type" not in exc:
             return super().exception_to_python(exc)
         stored = exc.get("exc_message", "")
-        return rebuilt(exc["exc_type"], *(stored if isinstance(stored, list | tuple) else [stored]))
+        return rebuild_error(exc["exc_type"], *(stored if isinstance(stored, list | tuple) else [stored]))
 
     def mark_as_done(
         self,

@@ -9,7 +9,7 @@ from celery.utils.log import get_task_logger
 from kombu.utils.functional import retry_over_time
 from pymongo.errors import PyMongoError
 
-from worker_tasks.infra.errors import ServiceUnavailable, StorageFull, TaskNotFound, servers_needed
+from worker_tasks.infra.errors import ServiceUnavailable, StorageFull, TaskNotFound, named_driver_errors
 from worker_tasks.queue.claim import ClaimedTask
 from worker_tasks.records import ledger
 
@@ -41,7 +41,7 @@ def retry_while_away(task: Task, work: Callable[[], Done]) -> Done:
 
     def once() -> Done:
         try:
-            with servers_needed():
+            with named_driver_errors():
                 return work()
         except StorageFull:
             raise

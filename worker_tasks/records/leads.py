@@ -47,8 +47,8 @@ def leave_run(task_id: str) -> bool:
         pymongo.errors.PyMongoError: not known to be written.
     """
     fields = {"status": states.REVOKED, "result": ledger.CANCELLED, "date_done": ledger.now()}
-    event = ledger.event_of(states.REVOKED, "cancelled; its run goes on for those who share it")
-    return ledger.write(ledger.may_become(task_id, states.REVOKED), {"$set": fields}, event, leads=True)
+    event = ledger.timeline_event(states.REVOKED, "cancelled; its run goes on for those who share it")
+    return ledger.write(ledger.transition_filter(task_id, states.REVOKED), {"$set": fields}, event, leads=True)
 
 
 def end_run(leader_id: str) -> None:
@@ -73,7 +73,7 @@ def promote(follower: Document) -> bool:
     }
     leads = {"$set": {"shares": None, "leads": follower["fingerprint"]}}
     try:
-        return ledger.write(waiting, leads, ledger.event_of(follower["status"], "runs itself now"))
+        return ledger.write(waiting, leads, ledger.timeline_event(follower["status"], "runs itself now"))
     except DuplicateKeyError:
         return False
 
@@ -86,5 +86,7 @@ def follow(task_id: str, leader_id: str) -> None:
     """
     unfinished = {"_id": task_id, "status": {"$in": sorted(ledger.UNFINISHED_STATES)}}
     ledger.write(
-        unfinished, {"$set": {"shares": leader_id}}, ledger.event_of(states.PENDING, f"shares the run of {leader_id}")
+        unfinished,
+        {"$set": {"shares": leader_id}},
+        ledger.timeline_event(states.PENDING, f"shares the run of {leader_id}"),
     )

@@ -21,7 +21,7 @@ from worker_tasks.infra.errors import TaskNotFound
 from worker_tasks.infra.settings import settings
 from worker_tasks.records import live
 from worker_tasks.records.metadata import labels_of
-from worker_tasks.records.old_documents import completed
+from worker_tasks.records.old_documents import complete_document
 
 FINAL_STATES = frozenset({states.SUCCESS, states.FAILURE, states.REVOKED})
 UNFINISHED_STATES = frozenset({states.PENDING, states.RECEIVED, states.STARTED, states.RETRY})
@@ -32,7 +32,16 @@ CANCELLED = json.dumps(
     {"exc_type": "TaskRevokedError", "exc_message": ["cancelled"], "exc_module": "celery.exceptions"}
 )
 #: What a task begins with again that is submitted again after its end.
-OF_WAITING = ("status", "queued_at", "date_done", "result", "traceback", "cancel_requested", "expires_at", "crashes")
+RESUBMITTED_FIELDS = (
+    "status",
+    "queued_at",
+    "date_done",
+    "result",
+    "traceback",
+    "cancel_requested",
+    "expires_at",
+    "crashes",
+)
 #: The order of every list of tasks.
 NEWEST_FIRST = [("queued_at", -1), ("_id", -1)]
 #: Entries of a timeline that are kept, newest last.
@@ -109,7 +118,7 @@ def new_document(
         "result": "null",
         "traceback": None,
         "children": [],
-        "timeline": [event_of(states.PENDING, at=queued_at)],
+        "timeline": [timeline_event(states.PENDING, at=queued_at)],
         "cancel_requested": False,
         "cancel_requested_at": None,
         # What MongoDB still had of it when it was stopped.
@@ -155,8 +164,8 @@ def record(document: Document) -> bool:
         live.announce(document["_id"], document["revision"])
         return True
     finished = {"_id": document["_id"], "status": {"$in": sorted(FINAL_STATES)}}
-    anew = {field: document[field] for field in OF_WAITING}
-    return write(finished, {"$set": anew}, event_of(states.PENDING, "submitted again"))
+    anew = {field: document[field] for field in RESUBMITTED_FIELDS}
+    return write(finished, {"$set": anew}, timeline_event(states.PENDING, "submitted again"))
 
 
 def withdraw(task: Document) -> bool:
@@ -192,19 +201,19 @@ def transition(
     Raises:
         pymongo.errors.PyMongoError: not known to be written.
     """
-    allowed = may_become(task_id, status, attempt)
+    allowed = transition_filter(task_id, status, attempt)
     if version is not None:
         allowed["version"] = version
     if status in {states.SUCCESS, states.FAILURE}:
         # The person who cancelled it was told so.
         allowed["cancel_requested"] = {"$ne": True}
     change = {"$set": {"status": status, **(fields or {})}}
-    if write(allowed, change, event_of(status, note), born=new_document(task_id)):
+    if write(allowed, change, timeline_event(status, note), born=new_document(task_id)):
         return True
     if "cancel_requested" in allowed:
         cancelled = {"status": states.REVOKED, "result": CANCELLED, "date_done": now()}
         unfinished = {"_id": task_id, "status": {"$nin": sorted(FINAL_STATES)}, "cancel_requested": True}
-        write(unfinished, {"$set": cancelled}, event_of(states.REVOKED, "cancelled as it ended"))
+        write(unfinished, {"$set": cancelled}, timeline_event(states.REVOKED, "cancelled as it ended"))
     return False
 
 
@@ -234,10 +243,10 @@ def claim(
             "$set": {"status": states.STARTED, "name": name, "worker": worker, "started_at": now()},
             "$inc": {"attempt": 1, "crashes": 1},
         },
-        event_of(states.STARTED, worker),
+        timeline_event(states.STARTED, worker),
         new_document(task_id, name, args, kwargs),
     )
-    allowed = may_become(task_id, states.STARTED) | {"cancel_requested": {"$ne": True}}
+    allowed = transition_filter(task_id, states.STARTED) | {"cancel_requested": {"$ne": True}}
     begun = _tried(
         lambda: connections().tasks.find_one_and_update(
             allowed,
@@ -275,7 +284,7 @@ def amend(task_id: str, fields: Document, note: str | None = None) -> bool:
         pymongo.errors.PyMongoError: not known to be written.
     """
     unfinished = {"_id": task_id, "status": {"$in": sorted(UNFINISHED_STATES)}}
-    return write(unfinished, {"$set": fields}, event_of(find_task(task_id)["status"], note))
+    return write(unfinished, {"$set": fields}, timeline_event(find_task(task_id)["status"], note))
 
 
 def request_cancellation(task_id: str) -> bool:
@@ -291,14 +300,14 @@ def request_cancellation(task_id: str) -> bool:
     waiting = {"_id": task_id, "status": states.PENDING}
     asked = {"cancel_requested": True, "cancel_requested_at": now()}
     revoked = {**asked, "status": states.REVOKED, "date_done": now(), "result": CANCELLED}
-    if write(waiting, {"$set": revoked}, event_of(states.REVOKED, "cancelled while it waited")):
+    if write(waiting, {"$set": revoked}, timeline_event(states.REVOKED, "cancelled while it waited")):
         return True
     begun = {"_id": task_id, "status": {"$nin": sorted(FINAL_STATES)}}
     task = find_task(task_id)
-    return write(begun, {"$set": asked}, event_of(task["status"], "cancel requested"))
+    return write(begun, {"$set": asked}, timeline_event(task["status"], "cancel requested"))
 
 
-def may_become(task_id: str, status: str, attempt: int | None = None) -> Document:
+def transition_filter(task_id: str, status: str, attempt: int | None = None) -> Document:
     """The filter that the task document passes exactly if it may take this state."""
     if status in FINAL_STATES:
         return {"_id": task_id, "status": {"$nin": sorted(IMMUTABLE_STATES)}}
@@ -355,7 +364,7 @@ def _tried(write: Callable[[], Any]) -> Any:
     return None
 
 
-def event_of(status: str, note: str | None = None, at: datetime | None = None) -> Document:
+def timeline_event(status: str, note: str | None = None, at: datetime | None = None) -> Document:
     return {"at": at or now(), "status": status, "note": note}
 
 
@@ -369,7 +378,7 @@ def find_task(task_id: str) -> Document:
     task = connections().tasks.find_one({"_id": task_id})
     if task is None:
         raise TaskNotFound
-    return completed(task, new_document)
+    return complete_document(task, new_document)
 
 
 def set_metadata(task_id: str, metadata: Document, version: int) -> bool:
@@ -379,7 +388,7 @@ def set_metadata(task_id: str, metadata: Document, version: int) -> bool:
         pymongo.errors.PyMongoError: not known to be written.
     """
     unchanged = {"_id": task_id, "version": version}
-    event = event_of(find_task(task_id)["status"], "metadata changed")
+    event = timeline_event(find_task(task_id)["status"], "metadata changed")
     return write(unchanged, {"$set": {"metadata": metadata, "labels": labels_of(metadata)}}, event)
 
 

@@ -26,7 +26,7 @@ class Merge(NamedTuple):
     conflicts: list[str]
 
 
-def changed(metadata: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def apply_changes(metadata: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata with these keys set; None deletes a key."""
     deleted = {key for key, value in changes.items() if value is None}
     return {key: value for key, value in {**metadata, **changes}.items() if key not in deleted}

@@ -35,7 +35,7 @@ def all_fields(new_document: NewDocument) -> frozenset[str]:
     return frozenset(new_document(""))
 
 
-def completed(task: Document, new_document: NewDocument) -> Document:
+def complete_document(task: Document, new_document: NewDocument) -> Document:
     """The document with every field that readers rely on; as it is where it has them all."""
     if task.keys() >= all_fields(new_document):
         return task

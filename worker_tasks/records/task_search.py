@@ -14,12 +14,12 @@ from worker_tasks.infra.connections import Document, connections, within
 from worker_tasks.infra.errors import SearchTooSlow, TookTooLong
 from worker_tasks.records.ledger import NEWEST_FIRST, UNFINISHED_STATES, new_document
 from worker_tasks.records.metadata import label_of
-from worker_tasks.records.old_documents import completed
+from worker_tasks.records.old_documents import complete_document
 
 #: Seconds that a search may take: a text is looked for in every document.
 SEARCH_SECONDS = 1.5
 #: What stands between key and value in a label, as a regular expression has it.
-BETWEEN = r"\x00"
+LABEL_SEPARATOR = r"\x00"
 
 
 class Cursor(NamedTuple):
@@ -58,9 +58,9 @@ class TaskFilter:
             if value is not None:
                 yield {field: value}
         yield from ({"labels": label_of(key, value)} for key, value in self.labels)
-        yield from ({"labels": {"$regex": f"^{re.escape(key)}{BETWEEN}"}} for key in self.keys)
+        yield from ({"labels": {"$regex": f"^{re.escape(key)}{LABEL_SEPARATOR}"}} for key in self.keys)
         if self.value is not None:
-            yield {"labels": {"$regex": f"{BETWEEN}.*{re.escape(self.value)}", "$options": "is"}}
+            yield {"labels": {"$regex": f"{LABEL_SEPARATOR}.*{re.escape(self.value)}", "$options": "is"}}
         if self.since is not None:
             yield {"queued_at": {"$gte": self.since}}
         if self.until is not None:
@@ -68,7 +68,7 @@ class TaskFilter:
         yield from map(_containing, self.words)
 
     @property
-    def looks_at_all(self) -> bool:
+    def needs_full_scan(self) -> bool:
         """Whether no index finds what is wanted."""
         return bool(self.words) or self.value is not None
 
@@ -99,16 +99,16 @@ def search(wanted: TaskFilter, limit: int, after: Cursor | None = None) -> list[
     try:
         with within(SEARCH_SECONDS):
             found = connections().tasks.find(query).sort(NEWEST_FIRST).limit(limit)
-            return [completed(task, new_document) for task in found]
+            return [complete_document(task, new_document) for task in found]
     except TookTooLong as error:
-        if wanted.looks_at_all and isinstance(error.__cause__, ExecutionTimeout):
+        if wanted.needs_full_scan and isinstance(error.__cause__, ExecutionTimeout):
             raise SearchTooSlow from error
         raise error.__cause__ or error from None
 
 
 def _newest(fields: Sequence[str], limit: int) -> list[Document]:
     found = connections().tasks.find({}, fields).sort(NEWEST_FIRST).limit(limit)
-    return [completed(task, new_document) for task in found]
+    return [complete_document(task, new_document) for task in found]
 
 
 def _keys_of(tasks: list[Document]) -> list[str]:
@@ -125,7 +125,7 @@ def metadata_keys(of_newest: int = 200) -> list[str]:
     return _keys_of(_newest(["metadata"], of_newest))
 
 
-class Choices(NamedTuple):
+class FilterChoices(NamedTuple):
     """What the newest tasks can be found by: keys of metadata, the most frequent first; people; a task of each join."""
 
     metadata_keys: list[str]
@@ -133,7 +133,7 @@ class Choices(NamedTuple):
     joins: list[Document]
 
 
-def choices(of_newest: int = 200) -> Choices:
+def filter_choices(of_newest: int = 200) -> FilterChoices:
     """What the newest tasks can be found by.
 
     Raises:
@@ -144,10 +144,10 @@ def choices(of_newest: int = 200) -> Choices:
     people = {task["requested_by"] for task in tasks if task.get("requested_by")}
     # Oldest first, so that of each join the newest stays.
     joins = {task["fingerprint"]: task for task in reversed(tasks) if task.get("fingerprint")}
-    return Choices(_keys_of(tasks), sorted(people), list(joins.values()))
+    return FilterChoices(_keys_of(tasks), sorted(people), list(joins.values()))
 
 
-def run_before(task: Document) -> Document | None:
+def previous_run(task: Document) -> Document | None:
     """The newest run of the same join that was asked for before this one and did its work; None where there is none.
 
     Raises:
@@ -161,7 +161,7 @@ def run_before(task: Document) -> Document | None:
     return next(iter(connections().tasks.find(done).sort(NEWEST_FIRST).limit(1)), None)
 
 
-def place_in_queue(task: Document, most: int = 1_000) -> int:
+def count_tasks_ahead(task: Document, most: int = 1_000) -> int:
     """How many tasks wait in the same queue since before this one; counted up to ``most``.
 
     Raises:
@@ -171,7 +171,7 @@ def place_in_queue(task: Document, most: int = 1_000) -> int:
     return connections().tasks.count_documents(before, limit=most)
 
 
-def usual_seconds(of_newest: int = 20) -> float | None:
+def average_seconds(of_newest: int = 20) -> float | None:
     """How long the tasks took that ended lately, from start to end, on average; None where none did.
 
     Raises:
@@ -193,10 +193,10 @@ def unchanged_since(before: datetime) -> Iterator[Document]:
     """
     quiet = {"status": {"$in": sorted(UNFINISHED_STATES)}, "changed_at": {"$lt": before}}
     found = connections().tasks.find(quiet).sort("changed_at", 1).hint([("status", 1), ("changed_at", 1)])
-    yield from (completed(task, new_document) for task in found)
+    yield from (complete_document(task, new_document) for task in found)
 
 
-def queues_waited_in() -> list[str | None]:
+def active_queues() -> list[str | None]:
     """The queues of all unfinished tasks; None is the default one.
 
     Raises:
@@ -205,7 +205,7 @@ def queues_waited_in() -> list[str | None]:
     return connections().tasks.distinct("queue", {"status": {"$in": sorted(UNFINISHED_STATES)}})
 
 
-def still_the_same(tasks: list[Document]) -> list[Document]:
+def filter_unchanged(tasks: list[Document]) -> list[Document]:
     """Those of these tasks that have not changed since they were read.
 
     Raises:
@@ -213,7 +213,9 @@ def still_the_same(tasks: list[Document]) -> list[Document]:
     """
     versions = {task["_id"]: task["version"] for task in tasks}
     found = connections().tasks.find({"_id": {"$in": list(versions)}})
-    return [whole for task in found if (whole := completed(task, new_document))["version"] == versions[task["_id"]]]
+    return [
+        whole for task in found if (whole := complete_document(task, new_document))["version"] == versions[task["_id"]]
+    ]
 
 
 def leader_of(fingerprint: str) -> Document | None:

@@ -21,8 +21,8 @@ class Ready(StrEnum):
 class Format:
     """A file format.
 
-    ``name`` is the one in addresses. A format that ``has_place`` for the provenance always carries it; others carry it
-    before their rows, if asked to. ``ready`` says how the whole result is sent straight from Redis, None where a
+    ``name`` is the one in addresses. A format that ``embeds_provenance`` always carries it; others carry it before
+    their rows, if asked to. ``ready`` says how the whole result is sent straight from Redis, None where a
     worker has to write the file. Files that are ``is_text`` are kept as gzip. ``label`` is the key of the format's
     words, ``writer`` the name of the function that writes it.
     """
@@ -32,7 +32,7 @@ class Format:
     media_type: str
     label: str
     writer: str
-    has_place: bool = False
+    embeds_provenance: bool = False
     ready: Ready | None = None
     is_text: bool = False
 
@@ -47,7 +47,7 @@ FORMATS: Mapping[str, Format] = {
             "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
             label="excel",
             writer="write_excel",
-            has_place=True,
+            embeds_provenance=True,
         ),
         Format(
             "parquet",
@@ -55,7 +55,7 @@ FORMATS: Mapping[str, Format] = {
             "application/vnd.apache.parquet",
             label="parquet",
             writer="write_parquet",
-            has_place=True,
+            embeds_provenance=True,
         ),
         Format(
             "json",

@@ -276,17 +276,17 @@ def read_chunks(summary: Summary) -> Iterator[bytes]:
         start += len(chunk)
 
 
-def lines_of(summary: Summary) -> Iterator[bytes]:
+def read_lines(summary: Summary) -> Iterator[bytes]:
     """The documents, each as the line that was written.
 
     Raises:
         ResultGone: the result expired or was replaced meanwhile.
         redis.exceptions.RedisError: Redis does not answer.
     """
-    yield from lines_in(read_chunks(summary))
+    yield from split_lines(read_chunks(summary))
 
 
-def lines_in(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """The documents of a whole value that comes in chunks, each as the line that was written."""
     held = b""
     for number, chunk in enumerate(chunks):
@@ -323,7 +323,7 @@ def _of_run(script: str, summary: Summary, *arguments: Any) -> Any:
     return connections().results.eval(script, len(keys), *keys, summary.mark_of_run, *arguments)
 
 
-def outcome_of(task_id: str) -> dict[str, Any] | None:
+def find_outcome(task_id: str) -> dict[str, Any] | None:
     """What a task that published a result returns, while the result lives.
 
     Raises:
@@ -340,13 +340,13 @@ class Published(NamedTuple):
     fields: dict[str, Any]
 
 
-def published_by(task_id: str) -> Published | None:
+def find_published(task_id: str) -> Published | None:
     """What a task returned that published its result and may not have said so; None where there is none.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    outcome = outcome_of(task_id)
+    outcome = find_outcome(task_id)
     if outcome is None:
         return None
     summary = find_result(outcome["redis_key"])

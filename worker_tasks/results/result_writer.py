@@ -24,7 +24,7 @@ from worker_tasks.results.result_store import PAGE_ROWS, SEPARATOR, Unmatched
 CHUNK_BYTES = 1024 * 1024
 #: Seconds that the parts of a result that was never published may stay.
 STAGING_SECONDS = 6 * 3600
-NARROW = "Filter either side, keep fewer fields, or set a limit."
+NARROW_HINT = "Filter either side, keep fewer fields, or set a limit."
 #: Bytes of a part that is being written that are looked at for its first rows.
 GLIMPSE_BYTES = 64 * 1024
 
@@ -110,7 +110,7 @@ class PartWriter:
     def size(self) -> int:
         return self._sent + len(self._held)
 
-    def others(self, rows: int, size: int) -> None:
+    def count_other_parts(self, rows: int, size: int) -> None:
         """Says how much the other parts of the run hold, which counts as well."""
         self._rows_elsewhere, self._size_elsewhere = rows, size
 
@@ -149,9 +149,9 @@ class PartWriter:
 
     def _no_room(self) -> LimitExceeded:
         if self._rows + self._rows_elsewhere >= self._max_rows:
-            return LimitExceeded(f"It has more than {self._max_rows:,} rows, which is the limit. {NARROW}")
+            return LimitExceeded(f"It has more than {self._max_rows:,} rows, which is the limit. {NARROW_HINT}")
         mib = self._max_size / 2**20
-        return LimitExceeded(f"Its rows take more than {mib:,.0f} MiB, which is the limit. {NARROW}")
+        return LimitExceeded(f"Its rows take more than {mib:,.0f} MiB, which is the limit. {NARROW_HINT}")
 
     def flush(self) -> None:
         """Sends what is held back: from then on it can be glimpsed.

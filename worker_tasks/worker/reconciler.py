@@ -52,7 +52,7 @@ def reconcile(app: Any, quiet_for: timedelta) -> list[str]:
     if not suspects:
         return []
     time.sleep(SECOND_LOOK_SECONDS)
-    lost = _without_message(app, task_search.still_the_same(suspects))
+    lost = _without_message(app, task_search.filter_unchanged(suspects))
     return [task["_id"] for task in lost if _repair(app, task)]
 
 
@@ -61,7 +61,7 @@ def _repair(app: Any, task: Document) -> bool:
     task_id, version = task["_id"], task["version"]
     if task.get("shares"):
         return _repair_follower(app, task)
-    found = result_store.published_by(task_id)
+    found = result_store.find_published(task_id)
     if found is not None:
         logger.warning("task %s: outcome found in Redis, recorded", task_id)
         fields = {"result": json.dumps(found.outcome), "date_done": ledger.now(), **found.fields}
@@ -103,7 +103,7 @@ def _message_ids(app: Any) -> Iterator[str]:
         # because a broker that lost its memory learns of a queue only from the next process that connects anew.
         bindings = queue.scan_iter(match=channel.keyprefix_queue % "*")
         names = {bytes_to_str(binding).split(channel.sep)[-1] for key in bindings for binding in queue.smembers(key)}
-        names |= {name or app.conf.task_default_queue for name in task_search.queues_waited_in()}
+        names |= {name or app.conf.task_default_queue for name in task_search.active_queues()}
         keys = [
             channel._q_for_pri(name, step)  # noqa: SLF001 - kombu has no public way
             for name in names

@@ -216,7 +216,7 @@ def test_the_checksum_is_of_the_value_and_the_offsets_lead_to_each_row(count: in
     assert table.profile.sha256 == hashlib.sha256(whole).hexdigest()
     offsets = [offset for (offset,) in struct.iter_unpack("<I", table.offsets)]
     lines = [whole[start : end - 2] for start, end in pairwise(offsets)]
-    assert lines == list(result_store.lines_of(summary))
+    assert lines == list(result_store.read_lines(summary))
     assert len(lines) == count
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.test_imports import modules, python
 from worker_tasks.infra import errors
-from worker_tasks.infra.errors import BY_CODE, DovetailError, InvalidInput, ServiceUnavailable
+from worker_tasks.infra.errors import ERRORS_BY_CODE, DovetailError, InvalidInput, ServiceUnavailable
 from worker_tasks.joins.run import run_state
 from worker_tasks.queue.celery_app import app
 
@@ -21,18 +21,19 @@ FIND_OTHERS = """
 import importlib, sys
 for module in sys.argv[1:]:
     importlib.import_module(module)
-from worker_tasks.infra.errors import BY_CODE, DovetailError
+from worker_tasks.infra.errors import ERRORS_BY_CODE, DovetailError
 
 def kinds(of):
     return [of, *(kind for each in of.__subclasses__() for kind in kinds(each))]
 
-print([kind.__name__ for kind in kinds(DovetailError) if "code" not in vars(kind) or BY_CODE.get(kind.code) != kind])
+tree = kinds(DovetailError)
+print([kind.__name__ for kind in tree if "code" not in vars(kind) or ERRORS_BY_CODE.get(kind.code) != kind])
 """
 
 
 def raised() -> Iterator[DovetailError]:
     """Each failure as it is raised: with its own sentence where it has one, and with another."""
-    for kind in BY_CODE.values():
+    for kind in ERRORS_BY_CODE.values():
         if kind is InvalidInput:
             yield InvalidInput({"join.from": SENTENCE, "join.match": "is wrong."})
             yield InvalidInput({})
@@ -83,5 +84,5 @@ def test_a_failure_that_is_stored_and_built_again_is_the_same(
 def test_what_another_version_stored_keeps_its_words() -> None:
     again = run_state.failure_from_text(json.dumps(["OfAnotherVersion", [SENTENCE]]))
     assert (type(again), again.message) == (DovetailError, SENTENCE)
-    assert errors.rebuilt("InvalidInput", SENTENCE).message == SENTENCE
-    assert errors.rebuilt("TookTooLong").message
+    assert errors.rebuild_error("InvalidInput", SENTENCE).message == SENTENCE
+    assert errors.rebuild_error("TookTooLong").message

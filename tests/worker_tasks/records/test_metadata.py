@@ -9,7 +9,7 @@ from worker_tasks.records.metadata import (
     MAX_DEPTH,
     MAX_KEY_LENGTH,
     MAX_KEYS,
-    changed,
+    apply_changes,
     merge,
     metadata_errors,
 )
@@ -129,4 +129,8 @@ def test_each_key_is_merged_by_itself_and_keeps_its_place() -> None:
 
 
 def test_a_change_sets_keys_and_deletes_those_with_null() -> None:
-    assert changed({"a": 1, "b": 2, "c": None}, {"a": None, "b": 3, "d": 4, "e": None}) == {"b": 3, "c": None, "d": 4}
+    assert apply_changes({"a": 1, "b": 2, "c": None}, {"a": None, "b": 3, "d": 4, "e": None}) == {
+        "b": 3,
+        "c": None,
+        "d": 4,
+    }

@@ -15,4 +15,4 @@ def test_a_format_is_found_by_its_name_and_has_a_suffix(form: Format) -> None:
     assert FORMATS[form.name] is form
     assert form.suffix.startswith(".")
     # Without a worker the provenance could not be put inside.
-    assert not (form.has_place and form.ready)
+    assert not (form.embeds_provenance and form.ready)

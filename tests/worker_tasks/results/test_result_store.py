@@ -130,7 +130,7 @@ def test_what_was_published_is_found_with_its_times() -> None:
     assert result_store.find_result(summary.key) == summary
     assert summary.expires_at - summary.published_at == timedelta(seconds=60)
     assert abs(datetime.now(UTC) - summary.published_at) < timedelta(minutes=1)
-    assert result_store.outcome_of(summary.task_id) == {"redis_key": summary.key, "count": 3}
+    assert result_store.find_outcome(summary.task_id) == {"redis_key": summary.key, "count": 3}
 
 
 def test_all_that_belongs_to_a_result_has_its_time_to_live() -> None:
@@ -142,7 +142,7 @@ def test_all_that_belongs_to_a_result_has_its_time_to_live() -> None:
 
 def test_what_was_never_published_is_not_there() -> None:
     assert result_store.find_result("result of nobody") is None
-    assert result_store.outcome_of(new_id()) is None
+    assert result_store.find_outcome(new_id()) is None
 
 
 @pytest.mark.parametrize("gone", ["{}", "result_index:{}", "result_summary:{}"], ids=["value", "index", "summary"])

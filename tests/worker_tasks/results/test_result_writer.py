@@ -197,7 +197,7 @@ def test_more_rows_than_the_limit_are_refused_at_the_row_that_is_too_many() -> N
 def test_more_bytes_than_the_limit_are_refused_wherever_the_others_are() -> None:
     run = f"{new_id()}.1"
     writer = part_writer(run, max_size=2**20)
-    writer.others(rows=10, size=2**20 - 100)
+    writer.count_other_parts(rows=10, size=2**20 - 100)
     with pytest.raises(LimitExceeded, match="more than 1 MiB, which is the limit"):
         writer.append([b'{"_id":%d}' % number for number in range(20)])
     part = writer.close()

@@ -16,8 +16,8 @@ from worker_tasks.infra.errors import (
     SnapshotGone,
     StorageFull,
     TaskTakesWorkerDown,
-    full_in_words,
     is_full,
+    named_storage_full,
 )
 from worker_tasks.infra.redis_memory import require_room
 from worker_tasks.infra.settings import settings
@@ -94,7 +94,7 @@ def start_run(task_id: str, attempt: int, plan: Plan, publish: Callable[[str, in
         StorageFull: Redis has no room for anything.
     """
     run = run_state.name_of(task_id, attempt)
-    with full_in_words():
+    with named_storage_full():
         require_room()
         if not run_state.open_run(task_id, run, len(plan.parts), plan.total):
             raise RunInterrupted(f"{run} has a newer run")
@@ -129,7 +129,7 @@ def work_on_part(turn: PartJob) -> RunOutcome | None:
 
 
 def _work(turn: PartJob, plan: Plan) -> RunOutcome | None:
-    with full_in_words():
+    with named_storage_full():
         return _worked(turn, plan)
 
 
@@ -216,7 +216,7 @@ def _joined(plan: Plan, begun: Begun, rows: PartWriter) -> Part:
         state = run_state.advance(writer, written, size)
         if state is None:
             return True
-        rows.others(state.rows - written, state.size - size)
+        rows.count_other_parts(state.rows - written, state.size - size)
         live.report(writer.task_id, live.Progress(state.rows, state.total, "rows", state.size, state.rate))
         return state.stop is not None
 

@@ -299,4 +299,4 @@ def failure_to_text(failure: DovetailError) -> str:
 def failure_from_text(reason: str) -> DovetailError:
     """The failure that was written as this reason."""
     code, details = json.loads(reason)
-    return errors.rebuilt(code, *details)
+    return errors.rebuild_error(code, *details)
