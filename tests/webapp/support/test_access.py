@@ -19,9 +19,9 @@ from worker_tasks.infra.errors import TaskNotFound
 DOOR = "webapp/support/access.py"
 #: The functions that find task documents; other names of these modules may be used anywhere.
 FINDERS = {
-    "worker_tasks.records.ledger": {"find"},
+    "worker_tasks.records.ledger": {"find_task"},
     "worker_tasks.records.task_search": {
-        *("search", "choices", "metadata_keys", "run_before", "unchanged_since", "still_the_same"),
+        *("search", "filter_choices", "metadata_keys", "previous_run", "unchanged_since", "filter_unchanged"),
         *("leader_of", "followers_of"),
     },
 }
@@ -54,14 +54,14 @@ def forbidden_in(source: str, path: str = "webapp/x.py") -> set[str]:
 @pytest.mark.parametrize(
     "source",
     [
-        "from worker_tasks import ledger\nledger.find('x')",
-        "from worker_tasks import ledger as tasks\nlist(map(tasks.find, 'x'))",
-        "from worker_tasks.records.ledger import find",
-        "from worker_tasks.records.ledger import find as read",
+        "from worker_tasks.records import ledger\nledger.find_task('x')",
+        "from worker_tasks.records import ledger as tasks\nlist(map(tasks.find_task, 'x'))",
+        "from worker_tasks.records.ledger import find_task",
+        "from worker_tasks.records.ledger import find_task as read",
         "from worker_tasks.records.ledger import *",
-        "import worker_tasks.records.ledger\nworker_tasks.ledger.find('x')",
-        "import worker_tasks.records.ledger as tasks\ntasks.find('x')",
-        "def late():\n    from worker_tasks import task_search\n    return task_search.search",
+        "import worker_tasks.records.ledger\nworker_tasks.records.ledger.find_task('x')",
+        "import worker_tasks.records.ledger as tasks\ntasks.find_task('x')",
+        "def late():\n    from worker_tasks.records import task_search\n    return task_search.search",
         "from worker_tasks.infra.connections import connections",
     ],
 )
@@ -70,7 +70,7 @@ def test_the_walk_sees_every_way_to_a_finder(source: str) -> None:
 
 
 def test_the_walk_lets_through_what_finds_no_task() -> None:
-    assert not forbidden_in("from worker_tasks import ledger, results\nledger.now()\nresults.find('x')")
+    assert not forbidden_in("from worker_tasks.records import ledger, live\nledger.now()\nlive.read_live('x')")
     assert not forbidden_in("from worker_tasks.records.task_search import Cursor")
     assert not forbidden_in("from worker_tasks.infra.connections import Document")
 
@@ -79,7 +79,7 @@ def test_the_walk_lets_through_what_finds_no_task() -> None:
 def test_no_module_but_one_finds_tasks(path: str) -> None:
     found = forbidden_in(Path(ROOT / path).read_text(), path)
     if path == DOOR:
-        assert "worker_tasks.records.ledger.find" in found
+        assert "worker_tasks.records.ledger.find_task" in found
     else:
         assert found == set()
 
@@ -95,7 +95,7 @@ def test_every_finder_is_known_here() -> None:
             if not name.startswith("_") and function.returns and "Document" in ast.unparse(function.returns)
         }
         # These build a document or a filter and find nothing.
-        assert giving - {"new_document", "may_become", "event_of"} <= names
+        assert giving - {"new_document", "transition_filter", "timeline_event"} <= names
 
 
 def test_the_viewer_is_made_once_for_each_request(app: Flask) -> None:
