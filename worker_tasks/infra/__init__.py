@@ -1,1 +1,1 @@
-"""Clients, settings and errors that everything else builds on."""
+"""Clients, settings and errors that the other packages build on."""

@@ -1,4 +1,4 @@
-"""One client per process for each server, a ping for each, one place to close."""
+"""The clients of MongoDB and Redis: one of each per process, with a ping and one place to close them."""
 
 import os
 import time
@@ -29,69 +29,70 @@ from redis.sentinel import (
 from worker_tasks.infra.errors import TookTooLong, is_refusal, to_service_unavailable
 from worker_tasks.infra.settings import Settings, settings
 
-#: Limit of one MongoDB operation, in milliseconds. Without it the driver waits for ever on a frozen server.
+#: Time limit of one MongoDB operation, in milliseconds. Without it the driver waits for ever on a frozen server.
 MONGODB_TIMEOUT_MS = 2_000
-#: Limit of one Redis reply, in seconds.
+#: Time limit of one Redis reply, in seconds.
 REDIS_TIMEOUT = 1.0
-#: The same for hints, which must not hold up what they are about. Asking, publishing and two hints on a frozen
-#: Redis stay under 3 s.
+#: The same for hints, which must not delay the task they describe. Submitting a task (one query, one publish, two
+#: hints) to a frozen Redis stays under 3 s.
 HINT_TIMEOUT = 0.3
-#: The same for a Sentinel, which keeps everything in memory. All of them may have to be asked, one after the other.
+#: The same for a Sentinel. It answers from memory, and a client may have to try all of them in turn.
 SENTINEL_TIMEOUT = 0.2
-#: How many times as long as it took them the Sentinels are left alone after none of them knew a primary.
-LEFT_ALONE = 5
-#: Seconds after which a pool asks the Sentinels whether the primary is still the same; and where none of them knew.
-FOLLOW_SECONDS, FOLLOW_LATER_SECONDS = 1.0, 10.0
+#: After a failed search for a primary, no Sentinel is queried for this many times the duration of the search.
+BACKOFF_FACTOR = 5
+#: Seconds between two checks of a pool whether the primary has changed; the second figure follows a failed check.
+CHECK_SECONDS, CHECK_AFTER_FAILURE_SECONDS = 1.0, 10.0
 TASKS_COLLECTION = "task_results"
-#: A key, and an id, of which nothing is ever there.
+#: A key, and a document id, that never exists.
 _NOTHING = "nothing"
 
 Document = dict[str, Any]
 
 
 class Sentinels(Sentinel):
-    """Sentinels that are left alone for a while after none of them knew a primary, the longer the longer it took them.
+    """Sentinels with a back-off: after a failed search for a primary, further searches fail at once for a while.
 
-    One answer to a person needs several connections, and must not wait for silent Sentinels at each.
+    The back-off is proportional to the duration of the failed search. One web request opens several connections, and
+    must not wait for silent Sentinels at each of them.
     """
 
-    _ask_at = 0.0
+    _retry_at = 0.0
 
     def discover_master(self, service_name: str) -> Any:
-        began = time.monotonic()
-        if began < self._ask_at:
+        started = time.monotonic()
+        if started < self._retry_at:
             raise MasterNotFoundError(f"No Sentinel knew a primary named {service_name!r} a moment ago")
         try:
             return super().discover_master(service_name)  # type: ignore[no-untyped-call]
         except MasterNotFoundError:
             now = time.monotonic()
-            self._ask_at = now + LEFT_ALONE * (now - began)
+            self._retry_at = now + BACKOFF_FACTOR * (now - started)
             raise
 
 
 class FollowingPool(SentinelConnectionPool):
-    """Connections to the primary that Sentinels name, also where the one before lives on.
+    """Connections to the current primary, even while the previous one still accepts writes.
 
-    An operator's failover leaves that one writable for about ten seconds, and then it throws away what it took.
-    redis-py asks the Sentinels only when it connects.
+    After a manual failover the old primary stays writable for about ten seconds, and then discards those writes.
+    redis-py alone asks the Sentinels only when it opens a connection.
     """
 
-    _ask_at = 0.0
+    _check_at = 0.0
 
     def get_connection(self, *arguments: Any, **options: Any) -> Any:
-        if time.monotonic() >= self._ask_at:
-            self._ask_at = time.monotonic() + FOLLOW_SECONDS
+        if time.monotonic() >= self._check_at:
+            self._check_at = time.monotonic() + CHECK_SECONDS
             try:
-                # Of another primary than before this closes the idle connections; the others as they come back.
+                # If the primary has changed, this closes idle connections now and busy ones on their return.
                 self.get_master_address()  # type: ignore[no-untyped-call]
             except MasterNotFoundError:
-                # The primary may well be there; a Sentinel that hangs must not slow each request down.
-                self._ask_at = time.monotonic() + FOLLOW_LATER_SECONDS
+                # The primary may be fine. Check less often, so that a hanging Sentinel does not slow every request.
+                self._check_at = time.monotonic() + CHECK_AFTER_FAILURE_SECONDS
         return super().get_connection(*arguments, **options)
 
 
 class Connections:
-    """The clients of one process. Nothing connects before it is used."""
+    """The clients of one process. Each connects on first use."""
 
     def __init__(self, settings: Settings):
         self.mongodb: MongoClient[Document] = MongoClient(
@@ -103,45 +104,46 @@ class Connections:
             timeoutMS=MONGODB_TIMEOUT_MS,
             connect=False,
             appname="dovetail joins",
-            # What closes the connection, such as a joined document of over 16 MB, would only do so again.
+            # An operation that closed the connection, such as a join with documents over 16 MB, would close it again.
             retryReads=False,
-            # A date past the year 9999 is a value as any other, and Python has none for it.
+            # MongoDB stores dates past the year 9999; datetime cannot hold them.
             datetime_conversion="DATETIME_AUTO",
         )
         self._sentinel = Sentinels(  # type: ignore[no-untyped-call]
             settings.sentinels, sentinel_kwargs=sentinel_options(settings)
         )
         primary = partial(self._sentinel.master_for, settings.redis_sentinel_master) if settings.sentinels else None
-        results_at = None if settings.results_redis_url else primary
-        self.results = _redis_client(settings.results_url, results_at)
-        self.hints = _redis_client(settings.results_url, results_at, HINT_TIMEOUT)
+        results_primary = None if settings.results_redis_url else primary
+        self.results = _redis_client(settings.results_url, results_primary)
+        self.hints = _redis_client(settings.results_url, results_primary, HINT_TIMEOUT)
         self.queue = _redis_client(settings.queue_url, primary)
         self._settings = settings
 
     @property
     def tasks(self) -> Collection[Document]:
-        """The task documents."""
+        """The collection of task documents."""
         return self.mongodb[self._settings.tasks_database][TASKS_COLLECTION]
 
     @property
     def join_database(self) -> Database[Document]:
-        """The collections to join."""
+        """The sample database, whose collections are open for joins."""
         return self.joins[self._settings.join_database]
 
     def ping(self) -> Mapping[str, str]:
-        """Asks every server whether it does what is needed: with a write that changes nothing.
+        """Checks that every server accepts writes, by a write that changes nothing.
 
         Returns:
-            ``{name of the server: "ok" or why it is away}``. A Redis that is only full is ok: room.py.
+            ``{server name: "ok" or the reason it is unavailable}``. A full Redis counts as ok; redis_memory.py
+            reports that separately.
         """
         pings: list[tuple[str, Callable[[], Any]]] = [
             ("MongoDB", lambda: self.tasks.update_one({"_id": _NOTHING}, {"$set": {"seen": True}})),
-            ("Redis (queue)", lambda: _takes_writes(self.queue)),
-            ("Redis (results)", lambda: _takes_writes(self.results)),
+            ("Redis (queue)", lambda: _require_writable(self.queue)),
+            ("Redis (results)", lambda: _require_writable(self.results)),
         ]
-        # Side by side, so that several servers that hang take no longer to find out than one.
+        # In parallel, so that several hanging servers take no longer than one.
         with ThreadPoolExecutor(len(pings)) as pool:
-            return dict(pool.map(_sign_of_life, pings))
+            return dict(pool.map(_ping_status, pings))
 
     def close(self) -> None:
         self.mongodb.close()
@@ -152,65 +154,65 @@ class Connections:
         self._sentinel.close()
 
 
-class _DropsWhatTimedOut:
-    """redis-py keeps a connection to a primary that did not answer, and so would never learn of the new one."""
+class _DisconnectsOnTimeout:
+    """Closes a connection after a time-out. redis-py would keep it, and never learn of a new primary."""
 
     def read_response(self, *arguments: Any, disconnect_on_error: bool = True, **options: Any) -> Any:
         return super().read_response(*arguments, disconnect_on_error=disconnect_on_error, **options)  # type: ignore[misc]
 
 
-class PrimaryConnection(_DropsWhatTimedOut, SentinelManagedConnection):  # type: ignore[misc]
+class PrimaryConnection(_DisconnectsOnTimeout, SentinelManagedConnection):  # type: ignore[misc]
     pass
 
 
-class PrimarySSLConnection(_DropsWhatTimedOut, SentinelManagedSSLConnection):  # type: ignore[misc]
+class PrimarySSLConnection(_DisconnectsOnTimeout, SentinelManagedSSLConnection):  # type: ignore[misc]
     pass
 
 
 def sentinel_options(settings: Settings) -> dict[str, Any]:
-    """How a Sentinel is spoken to; kombu takes the same options."""
+    """The connection options for the Sentinels, in the form that both redis-py and kombu accept."""
     options: dict[str, Any] = {
         "socket_timeout": SENTINEL_TIMEOUT,
         "socket_connect_timeout": SENTINEL_TIMEOUT,
-        # The next one is asked instead.
+        # The next Sentinel is tried instead.
         "retry": Retry(NoBackoff(), 0),
     }
     if settings.redis_sentinel_password is not None:
         options["password"] = settings.redis_sentinel_password.get_secret_value()
-    said = _said_by(settings.queue_url)
-    if "connection_class" in said:
-        options |= {"ssl": True} | {name: value for name, value in said.items() if name.startswith("ssl_")}
+    redis_options = _url_options(settings.queue_url)
+    if "connection_class" in redis_options:
+        options |= {"ssl": True} | {name: value for name, value in redis_options.items() if name.startswith("ssl_")}
     return options
 
 
 def _redis_client(
     url: str, primary: Callable[..., redis.Redis] | None = None, timeout: float = REDIS_TIMEOUT
 ) -> redis.Redis:
-    """A client of the server at this URL, or of the ``primary``, with everything else that the URL says."""
+    """A client of the server at ``url``; given a ``primary``, that one instead, with the other options of ``url``."""
     options: dict[str, Any] = {
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
-        # redis-py alone would try ten times, which is a minute on a frozen server. One more try mends a pooled
-        # connection that a restart has cut; after a time-out there is none.
+        # redis-py's default of ten retries takes a minute on a frozen server. One retry replaces a pooled connection
+        # that a restart has cut; time-outs are not retried.
         "retry": Retry(NoBackoff(), 1, supported_errors=(redis.exceptions.ConnectionError,)),
         "health_check_interval": 25,
     }
     if primary is None:
         return redis.Redis.from_url(url, **options)
-    said = _said_by(url)
-    is_tls = said.pop("connection_class", None) is not None
-    said["connection_class"] = PrimarySSLConnection if is_tls else PrimaryConnection
-    for where in ("host", "port"):
-        said.pop(where, None)
-    return primary(connection_pool_class=FollowingPool, **said, **options)
+    url_options = _url_options(url)
+    is_tls = url_options.pop("connection_class", None) is not None
+    url_options["connection_class"] = PrimarySSLConnection if is_tls else PrimaryConnection
+    for address_part in ("host", "port"):
+        url_options.pop(address_part, None)
+    return primary(connection_pool_class=FollowingPool, **url_options, **options)
 
 
-def _said_by(url: str) -> dict[str, Any]:
-    """The options of a connection that the URL asks for; ``connection_class`` among them if it is to be TLS."""
+def _url_options(url: str) -> dict[str, Any]:
+    """The connection options in a Redis URL; ``connection_class`` is among them only for TLS."""
     return dict(parse_url(url))  # type: ignore[no-untyped-call]
 
 
-def _sign_of_life(named_ping: tuple[str, Callable[[], Any]]) -> tuple[str, str]:
+def _ping_status(named_ping: tuple[str, Callable[[], Any]]) -> tuple[str, str]:
     name, ping = named_ping
     try:
         ping()
@@ -219,7 +221,7 @@ def _sign_of_life(named_ping: tuple[str, Callable[[], Any]]) -> tuple[str, str]:
     return name, "ok"
 
 
-def _takes_writes(store: redis.Redis) -> None:
+def _require_writable(store: redis.Redis) -> None:
     store.ping()
     with suppress(OutOfMemoryError):
         store.setrange(_NOTHING, 0, b"")
@@ -227,16 +229,16 @@ def _takes_writes(store: redis.Redis) -> None:
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Limits the time of what is asked of MongoDB inside.
+    """Limits the total time of the MongoDB operations in the block.
 
     Raises:
-        TookTooLong: it was not answered by then.
+        TookTooLong: the time is up.
     """
     try:
         with pymongo.timeout(seconds):
             yield
     except PyMongoError as error:
-        # The server may say so itself, or the connection be given up first.
+        # True whether the server ended the operation or the driver stopped waiting.
         if error.timeout:
             raise TookTooLong from error
         raise
@@ -248,16 +250,16 @@ _by_process: dict[int, Connections] = {}
 def connections() -> Connections:
     """The clients of this process.
 
-    They are kept by process id because workers fork while their parent holds open clients, and a client
-    must not be used on both sides of a fork.
+    Kept by process id: workers fork while their parent holds open clients, and a client must not be used on both
+    sides of a fork.
     """
-    process = os.getpid()
-    if process not in _by_process:
-        _by_process.setdefault(process, Connections(settings()))
-    return _by_process[process]
+    process_id = os.getpid()
+    if process_id not in _by_process:
+        _by_process.setdefault(process_id, Connections(settings()))
+    return _by_process[process_id]
 
 
 def close_connections() -> None:
-    """Closes the clients of this process; the next use makes new ones."""
+    """Closes the clients of this process; the next use opens new ones."""
     if (current := _by_process.pop(os.getpid(), None)) is not None:
         current.close()

@@ -1,4 +1,7 @@
-"""The named failures: whose fault, and a sentence for the person who meets it."""
+"""The errors that people and clients can meet, and the translation of driver errors into them.
+
+Each class says whose fault it is, and carries a sentence that can be shown.
+"""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -13,10 +16,10 @@ REDIS_FULL = "Redis has no room for the result. Ask for less, or try again when 
 
 
 class DovetailError(Exception):
-    """Base of all; ``message`` is a sentence that can be shown.
+    """Base class of all named errors; ``message`` is a sentence that can be shown.
 
-    ``code`` names the class wherever a failure is stored, and outlives a change of the class's own name. The arguments
-    are the constructor's, so that everything that stores and rebuilds exceptions gets the same one back.
+    ``code`` identifies the class wherever an error is stored, so that the class can be renamed. ``args`` holds the
+    constructor's arguments, so that pickle, copy and Celery rebuild an equal error.
     """
 
     code = "DovetailError"
@@ -30,7 +33,7 @@ class DovetailError(Exception):
 
 
 class InvalidInput(DovetailError):
-    """The asker's fault. ``errors`` maps the name of each field to what is wrong with it."""
+    """The requester's fault. ``errors`` maps field names to messages."""
 
     code = "InvalidInput"
 
@@ -41,7 +44,7 @@ class InvalidInput(DovetailError):
 
 
 class TaskNotFound(DovetailError):
-    """No task document has this id."""
+    """No task document has the id."""
 
     code = "TaskNotFound"
 
@@ -50,7 +53,7 @@ class TaskNotFound(DovetailError):
 
 
 class SavedJoinNotFound(DovetailError):
-    """No join was saved under this id."""
+    """No saved join has the id."""
 
     code = "SavedJoinNotFound"
 
@@ -59,9 +62,9 @@ class SavedJoinNotFound(DovetailError):
 
 
 class ServiceUnavailable(DovetailError):
-    """Nobody's fault here: a server that is needed does not answer, or refuses. Trying again later is right.
+    """A server does not answer, or refuses; worth retrying later.
 
-    ``title`` is that in a few words.
+    ``service`` names the server, ``title`` sums up the error in a few words.
     """
 
     code = "ServiceUnavailable"
@@ -73,7 +76,7 @@ class ServiceUnavailable(DovetailError):
 
 
 class TookTooLong(DovetailError):
-    """Nobody's fault: it did not come to its end within the time that was given to it."""
+    """The work did not end within its time limit."""
 
     code = "TookTooLong"
 
@@ -82,7 +85,7 @@ class TookTooLong(DovetailError):
 
 
 class SearchTooSlow(DovetailError):
-    """The asker's fault: what was looked for can not be found in a bearable time."""
+    """The requester's fault: the search needs more time than a request may take."""
 
     code = "SearchTooSlow"
 
@@ -91,55 +94,55 @@ class SearchTooSlow(DovetailError):
 
 
 class NotPublished(DovetailError):
-    """The queue did not take a task whose document was already there."""
+    """The queue did not accept a task whose document was already recorded."""
 
     code = "NotPublished"
 
 
 class TaskLost(DovetailError):
-    """The message of a task is gone, and nothing says what it was to do."""
+    """A task's message is gone, and its document does not say what to run."""
 
     code = "TaskLost"
 
 
 class TaskTakesWorkerDown(DovetailError):
-    """The task's fault: it was begun again and again and never came to an end."""
+    """The task's fault: it crashed its worker at every attempt."""
 
     code = "TaskTakesWorkerDown"
 
 
 class LimitExceeded(DovetailError):
-    """The join's fault: it goes beyond what the settings allow. What was joined until then is kept as partial."""
+    """The join's fault: its result exceeds a limit of the settings. The rows up to the limit are kept as partial."""
 
     code = "LimitExceeded"
 
 
 class TooExpensive(DovetailError):
-    """The join's fault: no way to run it is bearable. The message has the estimate and the index that would mend it."""
+    """The join's fault: every method would take too long. The message names the estimate and a helpful index."""
 
     code = "TooExpensive"
 
 
 class JoinFailed(DovetailError):
-    """The join's or the data's fault: MongoDB can not do it. The message says what to change."""
+    """The join's or the data's fault: MongoDB cannot run it. The message says what to change."""
 
     code = "JoinFailed"
 
 
 class SnapshotGone(JoinFailed):
-    """Nobody's fault: the parts of a join waited so long that the instant they read at is gone."""
+    """The parts of a join waited so long that MongoDB no longer has the snapshot they read."""
 
     code = "SnapshotGone"
 
 
 class ServiceRefuses(ServiceUnavailable):
-    """The same of a server that is there and refuses: nothing was done, and what it has may still be read."""
+    """A server answers but refuses the operation. Nothing was changed, and reads may still work."""
 
     code = "ServiceRefuses"
 
 
 class StorageFull(ServiceRefuses):
-    """The operator's: Redis has no room for the result."""
+    """The operator's fault: Redis has no room for the result."""
 
     code = "StorageFull"
 
@@ -147,7 +150,7 @@ class StorageFull(ServiceRefuses):
         super().__init__(message, service="Redis", title="Redis is full")
 
 
-#: Every named failure by its code, as :func:`rebuilt` finds it.
+#: Every named error by its code, as :func:`rebuilt` finds it.
 ERRORS_BY_CODE: dict[str, type[DovetailError]] = {
     kind.code: kind
     for kind in (
@@ -172,9 +175,9 @@ ERRORS_BY_CODE: dict[str, type[DovetailError]] = {
 
 
 def rebuild_error(code: str, *details: Any) -> DovetailError:
-    """The failure that was stored under this code with these arguments: its message, or the errors of its fields.
+    """Rebuilds a stored error from its code and its arguments: the message, or the ``errors`` of its fields.
 
-    What only another version knows becomes the base class, with the same words.
+    A code that only another version knows becomes a :class:`DovetailError` with the same message.
     """
     try:
         return ERRORS_BY_CODE.get(code, DovetailError)(*details)
@@ -182,13 +185,13 @@ def rebuild_error(code: str, *details: Any) -> DovetailError:
         return DovetailError(" ".join(map(str, details)))
 
 
-#: Whatever a driver raises.
+#: The base classes of all errors that the drivers raise.
 DRIVER_ERRORS: tuple[type[Exception], ...] = (
     pymongo.errors.PyMongoError,
     redis.exceptions.RedisError,
     kombu.exceptions.OperationalError,
 )
-#: What a driver raises when its server does not answer: reasons to try again, never the data's fault.
+#: The drivers' errors for a server that does not answer: worth retrying, never the data's fault.
 MONGODB_FAILURES: tuple[type[Exception], ...] = (
     pymongo.errors.ConnectionFailure,
     pymongo.errors.NetworkTimeout,
@@ -202,7 +205,7 @@ REDIS_FAILURES: tuple[type[Exception], ...] = (
 )
 
 
-#: By the first word of the error with which a Redis that is there refuses: in a few words, and as a sentence.
+#: Redis's refusals by the first word of the error: (title, sentence).
 REDIS_REFUSALS = {
     "OOM": ("Redis is full", "Redis has no room left in its memory. Try again when other results have expired."),
     "MISCONF": ("Redis cannot save", "Redis cannot write to its disk, and takes nothing until it can."),
@@ -215,42 +218,42 @@ REDIS_REFUSALS = {
     "NOAUTH": ("Redis refuses", "Redis does not accept the password, or was given none: see REDIS_URL."),
     "WRONGPASS": ("Redis refuses", "Redis does not accept the user name and password: see REDIS_URL."),
 }
-#: In a script, a transaction, and what kombu makes of an error, the word stands in the middle.
-_REFUSING_WORD = re.compile(rf"\b({'|'.join(REDIS_REFUSALS)})\b")
+#: Errors of scripts and transactions, and those wrapped by kombu, have the word in the middle.
+_REFUSAL_WORD = re.compile(rf"\b({'|'.join(REDIS_REFUSALS)})\b")
 
 _NO_PRIMARY = ("MongoDB has no primary", "MongoDB takes nothing until it has a primary again. Try again in a moment.")
 _NO_DISK = ("MongoDB is full", "MongoDB has no room left on its disk, and takes nothing until it has.")
-_NOT_ALLOWED = (
+_UNAUTHORIZED = (
     "MongoDB refuses",
     "The MongoDB user needs the right to read the databases of JOIN_DATABASES and to read and write TASKS_DATABASE.",
 )
-_NOT_KNOWN = ("MongoDB refuses", "MongoDB does not accept the user name and password: see MONGODB_URI.")
-#: MongoDB's code for what its user may not do.
+_AUTHENTICATION_FAILED = ("MongoDB refuses", "MongoDB does not accept the user name and password: see MONGODB_URI.")
+#: MongoDB's error code for a missing permission.
 UNAUTHORIZED = 13
-#: The same for MongoDB, by its error codes: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
+#: The same for MongoDB by error code: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
 MONGODB_REFUSALS = {
-    UNAUTHORIZED: _NOT_ALLOWED,
-    18: _NOT_KNOWN,
+    UNAUTHORIZED: _UNAUTHORIZED,
+    18: _AUTHENTICATION_FAILED,
     371: ("MongoDB takes nothing", "MongoDB's administrator has stopped all writing for now."),
     14031: _NO_DISK,
     **dict.fromkeys([91, 189, 10107, 11600, 11602, 13435, 13436], _NO_PRIMARY),
 }
-#: Atlas has one code for all that its own rules forbid.
+#: Atlas has one code for everything that its own rules forbid; the text tells a full disk from the rest.
 ATLAS_ERROR, ATLAS_QUOTA = 8000, "space quota"
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Whether a driver says with this that its server is away, or refuses: a reason to try again."""
+    """Whether the error means that a server does not answer, or refuses: worth retrying."""
     return isinstance(error, (*MONGODB_FAILURES, *REDIS_FAILURES)) or _refusal(error) is not None
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether a server that is there has said that it does not do what was asked: it was not done."""
+    """Whether the error means that a server answered and refused, so that nothing was changed."""
     return _refusal(error) is not None
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether Redis says with this that it has no room, in its memory or on its disk."""
+    """Whether the error means that Redis is full, in memory or on disk."""
     return isinstance(error, redis.exceptions.RedisError) and _refusal(error) in {
         REDIS_REFUSALS["OOM"],
         REDIS_REFUSALS["MISCONF"],
@@ -258,9 +261,8 @@ def is_full(error: BaseException) -> bool:
 
 
 def to_service_unavailable(error: BaseException) -> ServiceUnavailable:
-    """The driver's error as the failure that people are told."""
-    of_mongodb = isinstance(error, pymongo.errors.PyMongoError)
-    service = "MongoDB" if of_mongodb else "Redis"
+    """Translates a driver's error into the error that people see."""
+    service = "MongoDB" if isinstance(error, pymongo.errors.PyMongoError) else "Redis"
     refusal = _refusal(error)
     if refusal is None:
         return ServiceUnavailable(service=service)
@@ -270,10 +272,10 @@ def to_service_unavailable(error: BaseException) -> ServiceUnavailable:
 
 @contextmanager
 def named_driver_errors() -> Iterator[None]:
-    """For what is done inside: a server that is away, or refuses, becomes the failure that people are told.
+    """Translates driver errors raised in the block, if a server does not answer or refuses. Others pass unchanged.
 
     Raises:
-        ServiceRefuses, ServiceUnavailable: names the server, and the reason.
+        ServiceRefuses, ServiceUnavailable: with the name of the server and the reason.
     """
     try:
         yield
@@ -285,12 +287,10 @@ def named_driver_errors() -> Iterator[None]:
 
 @contextmanager
 def named_storage_full() -> Iterator[None]:
-    """For what is done inside: a Redis that has no room, in its memory or on its disk, becomes a named failure.
-
-    Any other error of Redis passes.
+    """Translates Redis's errors for a full memory or disk raised in the block. Others pass unchanged.
 
     Raises:
-        StorageFull: says which of them is full.
+        StorageFull: its message says whether memory or disk is full.
     """
     try:
         yield
@@ -301,17 +301,18 @@ def named_storage_full() -> Iterator[None]:
 
 
 def _refusal(error: BaseException) -> tuple[str, str] | None:
+    """Title and sentence of a refusal; None for any other error."""
     if isinstance(error, pymongo.errors.OperationFailure):
         if error.code == ATLAS_ERROR:
             return _NO_DISK if ATLAS_QUOTA in str(error) else None
         return MONGODB_REFUSALS.get(error.code or 0)
     if isinstance(error, pymongo.errors.ServerSelectionTimeoutError):
-        # After the first time the driver takes a server that does not know its user for one that is not there.
-        return _NOT_KNOWN if "Authentication failed" in str(error) else None
+        # From the second attempt on, the driver reports a rejected login as a server that it cannot find.
+        return _AUTHENTICATION_FAILED if "Authentication failed" in str(error) else None
     if isinstance(error, kombu.exceptions.OperationalError) and error.__cause__ is not None:
         return _refusal(error.__cause__)
     if isinstance(error, redis.exceptions.RedisError):
-        # Of the words that redis-py knows it makes a class, and takes them out of the text.
-        found = _REFUSING_WORD.search(f"{error.status_code} {error}")
-        return REDIS_REFUSALS[found[1]] if found else None
+        # redis-py turns the words that it knows into classes, and strips them from the text.
+        match = _REFUSAL_WORD.search(f"{error.status_code} {error}")
+        return REDIS_REFUSALS[match[1]] if match else None
     return None

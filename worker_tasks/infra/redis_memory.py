@@ -1,7 +1,7 @@
-"""Whether Redis has room: for a message, asked before its task is recorded; for results, which leave some to the queue.
+"""Checks whether Redis has room for another task's message, and for results.
 
-Results take most of the memory. They stop short of the limit, so that what keeps tasks going always fits: their
-messages, their progress, their ends.
+Results take most of the memory. They stop short of the limit, so that the messages, the progress and the outcomes of
+tasks always fit.
 """
 
 import logging
@@ -14,28 +14,28 @@ from redis.exceptions import NoPermissionError, OutOfMemoryError
 from worker_tasks.infra.connections import connections
 from worker_tasks.infra.errors import StorageFull
 
-#: Bytes of Redis that results leave free, and the same as a share of the limit: whichever is more. Of a very small
-#: Redis they leave a part of its own.
-RESERVE, RESERVE_SHARE, SMALL_SHARE = 16 * 1024 * 1024, 0.05, 0.25
-#: Bytes that the queue must have free before a task is recorded.
+#: Results leave free the larger of so many bytes and this share of the limit, but never more than ``MAX_SHARE``.
+RESERVE, RESERVE_SHARE, MAX_SHARE = 16 * 1024 * 1024, 0.05, 0.25
+#: Bytes that must be free in the queue's Redis before a task is recorded.
 QUEUE_ROOM = 1024 * 1024
 QUEUE_FULL = "Redis has no room for another task. Try again when results have expired."
-#: Seconds that an answer of Redis is taken as still true.
+#: Seconds for which a reading of the memory is reused.
 FRESH_SECONDS = 0.25
 
-#: Never there.
+#: A key that never exists.
 _NOTHING = "nothing"
 
 logger = logging.getLogger(__name__)
-_known: tuple[float, int | None] | None = None
+#: When the memory was last read, and the bytes left then.
+_last_reading: tuple[float, int | None] | None = None
 
 
 def require_queue() -> None:
-    """Asks the queue's Redis whether it takes a message just now, by a write that changes nothing.
+    """Checks that the queue's Redis has room for a message, by a write that changes nothing.
 
     Raises:
-        StorageFull: it is at its limit.
-        redis.exceptions.RedisError: it does not answer, or refuses; nothing was sent that it could carry out later.
+        StorageFull: Redis is at its limit.
+        redis.exceptions.RedisError: Redis does not answer, or refuses. It received nothing to carry out later.
     """
     try:
         with connections().queue.pipeline(transaction=False) as pipe:
@@ -50,7 +50,7 @@ def require_queue() -> None:
 
 
 def describe_shortage() -> str | None:
-    """What there is no room for just now, as a sentence.
+    """A sentence about what Redis has no room for; None if it has room for tasks and results.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer, or refuses.
@@ -64,13 +64,13 @@ def describe_shortage() -> str | None:
 
 
 def require_room(needed_bytes: int = 0) -> None:
-    """Asks whether results may take so many bytes more.
+    """Checks that results may take ``needed_bytes`` more.
 
     Raises:
-        StorageFull: they may not.
+        StorageFull: they would use the reserve.
         redis.exceptions.RedisError: Redis does not answer.
     """
-    # No is never said from memory.
+    # Never refuse on a cached reading.
     if _is_short(room_left(), needed_bytes) and _is_short(room_left(fresh=True), needed_bytes):
         raise StorageFull
 
@@ -80,43 +80,43 @@ def _is_short(left: int | None, needed_bytes: int) -> bool:
 
 
 def room_left(*, fresh: bool = False) -> int | None:
-    """Bytes that results may still take; below 0 in the reserve; None where Redis has no limit.
+    """The bytes that results may still take: negative within the reserve, None if Redis has no limit.
 
     Args:
-        fresh: asks Redis now; otherwise this may be as it was a moment ago.
+        fresh: read the memory now instead of reusing a reading of up to ``FRESH_SECONDS`` ago.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    global _known  # noqa: PLW0603 - the one thing that is remembered
+    global _last_reading  # noqa: PLW0603 - a cache of one value
     now = time.monotonic()
-    if fresh or _known is None or now - _known[0] > FRESH_SECONDS:
-        _known = now, _room_left()
-    return _known[1]
+    if fresh or _last_reading is None or now - _last_reading[0] > FRESH_SECONDS:
+        _last_reading = now, _read_room_left()
+    return _last_reading[1]
 
 
-def _room_left() -> int | None:
+def _read_room_left() -> int | None:
     try:
         memory = connections().results.info("memory")
     except NoPermissionError as error:
-        _say_once(f"Redis does not tell how full it is, so results leave nothing to the queue: {error}")
+        _warn_once(f"Redis does not report its memory use, so results leave no reserve for the queue: {error}")
         return None
     free = _free(memory)
     return None if free is None else free - reserve(int(memory["maxmemory"]))
 
 
 @cache
-def _say_once(warning: str) -> None:
+def _warn_once(warning: str) -> None:
     logger.warning(warning)
 
 
 def reserve(limit: int) -> int:
-    """The bytes that results leave free of a Redis with this limit."""
-    return int(min(max(RESERVE, limit * RESERVE_SHARE), limit * SMALL_SHARE))
+    """The bytes that results leave free in a Redis with this limit, in bytes."""
+    return int(min(max(RESERVE, limit * RESERVE_SHARE), limit * MAX_SHARE))
 
 
 def _free(memory: dict[str, Any]) -> int | None:
     limit = int(memory.get("maxmemory", 0))
-    # What waits to be written to the disk or sent to replicas does not count for Redis.
+    # Redis does not count its buffers for the disk and for replicas against the limit.
     used = int(memory["used_memory"]) - int(memory.get("mem_not_counted_for_evict", 0))
     return limit - used if limit else None

@@ -1,4 +1,4 @@
-"""Everything read from the environment, once, as one frozen object."""
+"""The settings: environment variables, validated and read once into a frozen object."""
 
 import os
 import re
@@ -23,42 +23,42 @@ from pymongo.uri_parser import parse_uri
 BROKER_DATABASE = 0
 RESULTS_DATABASE = 2
 SENTINEL_PORT = 26379
-#: What a ``rediss://`` URL may say of certificates: the parameters that both kombu and redis-py understand.
+#: The certificate parameters of a ``rediss://`` URL that both kombu and redis-py understand.
 TLS_PARAMETERS = frozenset({"ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"})
-ESCAPE = "in a user name or password, each of / ? # @ : % is written percent-encoded"
+_ESCAPE_HINT = "in a user name or password, each of / ? # @ : % is written percent-encoded"
 
 
 class SettingsError(Exception):
-    """The environment lacks something or holds something unusable; the message names each variable."""
+    """Environment variables are missing or invalid; the message names each of them."""
 
 
-# What these say must never quote the value: it may be, or hold, a password.
+# The messages of these validators must not quote the value, because it may hold a password.
 def _checked_redis_url(url: str, database: int) -> str:
     try:
         parts = urlsplit(url)
-        _ = parts.port  # reading it is what checks it
+        _ = parts.port  # validated on access
     except ValueError:
-        raise ValueError(f"its host or port cannot be read; {ESCAPE}") from None
+        raise ValueError(f"its host or port cannot be read; {_ESCAPE_HINT}") from None
     if parts.scheme not in {"redis", "rediss"}:
         hint = "; Sentinels are named in REDIS_SENTINELS" if "sentinel" in parts.scheme else ""
         raise ValueError(f"must begin with redis:// or rediss://{hint}")
     if parts.path not in {"", "/", f"/{database}"} or parts.fragment:
         raise ValueError(
             "must end with the host or its port, because the databases are fixed: "
-            f"{BROKER_DATABASE} for the queue, {RESULTS_DATABASE} for results; {ESCAPE}"
+            f"{BROKER_DATABASE} for the queue, {RESULTS_DATABASE} for results; {_ESCAPE_HINT}"
         )
-    known = TLS_PARAMETERS if parts.scheme == "rediss" else frozenset[str]()
-    if unknown := dict(parse_qsl(parts.query, keep_blank_values=True)).keys() - known:
+    allowed = TLS_PARAMETERS if parts.scheme == "rediss" else frozenset[str]()
+    if unknown := dict(parse_qsl(parts.query, keep_blank_values=True)).keys() - allowed:
         names = [name for name in sorted(unknown) if re.fullmatch("[a-z_]+", name)]
         raise ValueError(
             f"cannot hold {' and '.join(names) or 'these'} as parameters; only rediss:// takes any, "
-            f"those of certificates: {', '.join(sorted(TLS_PARAMETERS))}; {ESCAPE}"
+            f"those of certificates: {', '.join(sorted(TLS_PARAMETERS))}; {_ESCAPE_HINT}"
         )
     return url
 
 
 def _checked_mongodb_uri(uri: str) -> str:
-    """A bare host is understood too, because MONGODB_HOST is often just that."""
+    """Validates a connection string. Accepts a host without a scheme as well, as MONGODB_HOST often holds."""
     if "://" not in uri:
         uri = f"mongodb://{uri}"
     scheme, _, rest = uri.partition("://")
@@ -67,11 +67,11 @@ def _checked_mongodb_uri(uri: str) -> str:
     options = parse_qsl(rest.partition("?")[2], keep_blank_values=True)
     if any((name.lower(), value) == ("w", "0") for name, value in options):
         raise ValueError("cannot hold w=0: a write that MongoDB does not acknowledge may never have happened")
-    if scheme == "mongodb":  # the other one is looked up in DNS
+    if scheme == "mongodb":  # parsing mongodb+srv:// would query DNS
         try:
             parse_uri(uri)
         except (ConfigurationError, InvalidURI, ValueError):
-            raise ValueError(f"is no connection string of MongoDB; {ESCAPE}") from None
+            raise ValueError(f"is no connection string of MongoDB; {_ESCAPE_HINT}") from None
     return uri
 
 
@@ -89,13 +89,13 @@ def _checked_databases(names: str) -> str:
 
 
 def _addresses(text: str) -> tuple[tuple[str, int], ...]:
-    """The hosts and ports of ``host:port,host:port``.
+    """Parses ``host:port,host:port`` into pairs of host and port.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the text has another form.
     """
-    found = []
-    for address in filter(None, (each.strip() for each in text.split(","))):
+    addresses = []
+    for address in filter(None, (item.strip() for item in text.split(","))):
         try:
             parts = urlsplit(f"//{address}")
             host, port = parts.hostname, parts.port
@@ -106,10 +106,10 @@ def _addresses(text: str) -> tuple[tuple[str, int], ...]:
                 "must be host:port,host:port,…; a password of the Sentinels goes into REDIS_SENTINEL_PASSWORD, "
                 "user and password of Redis into REDIS_URL"
             )
-        found.append((host, port or SENTINEL_PORT))
-    if not found:
+        addresses.append((host, port or SENTINEL_PORT))
+    if not addresses:
         raise ValueError("must name at least one Sentinel")
-    return tuple(found)
+    return tuple(addresses)
 
 
 def _checked_addresses(text: str) -> str:
@@ -126,7 +126,7 @@ Addresses = Annotated[str, AfterValidator(_checked_addresses)]
 
 
 class Settings(BaseSettings):
-    """One field for each environment variable; the descriptions are the settings table of the README."""
+    """One field per environment variable. The README's table of settings shows the descriptions."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
@@ -283,52 +283,52 @@ class Settings(BaseSettings):
 
     @property
     def open_databases(self) -> frozenset[str]:
-        """The names of the databases that are open for joins; never the one of the task documents."""
-        named = {name.strip() for name in self.join_databases.split(",")}
-        return frozenset(named - {"", self.tasks_database})
+        """The names of the databases that are open for joins, never including the tasks database."""
+        names = {name.strip() for name in self.join_databases.split(",")}
+        return frozenset(names - {"", self.tasks_database})
 
     @model_validator(mode="before")
     @classmethod
-    def _sentinels_say_where(cls, variables: dict[str, Any]) -> dict[str, Any]:
+    def _default_redis_url_with_sentinels(cls, variables: dict[str, Any]) -> dict[str, Any]:
         return {"REDIS_URL": "redis://", **variables} if variables.get("REDIS_SENTINELS") else variables
 
     @field_validator("redis_sentinels")
     @classmethod
-    def _nothing_else_says_where(cls, sentinels: str | None, info: ValidationInfo) -> str | None:
+    def _reject_broker_url_with_sentinels(cls, sentinels: str | None, info: ValidationInfo) -> str | None:
         if sentinels and info.data.get("broker_url"):
             raise ValueError("cannot be set beside CELERY_BROKER_URL; user and password of Redis go into REDIS_URL")
         return sentinels
 
     @property
     def sentinels(self) -> tuple[tuple[str, int], ...]:
-        """Host and port of each Sentinel; none where the URLs say where Redis is."""
+        """Host and port of each Sentinel; empty if none are configured."""
         return _addresses(self.redis_sentinels) if self.redis_sentinels else ()
 
     @property
     def kombu_broker_url(self) -> str:
-        """The queue's URL as Celery takes it; with Sentinels one for each of them."""
+        """The queue's URL for Celery; with Sentinels, one URL per Sentinel, separated by semicolons."""
         verify = "CERT_REQUIRED" if self.redis_tls_verify else "CERT_NONE"
         url = _redis_url_with(self.broker_url or self.redis_url, BROKER_DATABASE, verify)
         return ";".join(_sentinel_url(url, *address) for address in self.sentinels) or url
 
     @property
     def queue_url(self) -> str:
-        """The queue's URL as redis-py takes it; with Sentinels it says all but the host."""
+        """The queue's URL for redis-py. With Sentinels its host does not count."""
         verify = "required" if self.redis_tls_verify else "none"
         return _redis_url_with(self.broker_url or self.redis_url, BROKER_DATABASE, verify)
 
     @property
     def results_url(self) -> str:
-        """The results' URL as redis-py takes it; with Sentinels it says all but the host, unless it is another one."""
+        """The results' URL for redis-py. With Sentinels its host does not count, unless RESULTS_REDIS_URL is set."""
         verify = "required" if self.redis_tls_verify else "none"
         return _redis_url_with(self.results_redis_url or self.redis_url, RESULTS_DATABASE, verify)
 
 
 def _redis_url_with(url: str, database: int, tls_verify: str) -> str:
-    """The URL with its database set, and with its certificate check said aloud if it is TLS.
+    """Sets the database of a URL, and for TLS the parameter of the certificate check.
 
-    Without the parameter neither kombu nor redis-py can be relied on to check anything, and each takes
-    only its own spelling of the value.
+    Neither kombu nor redis-py reliably checks certificates without the parameter, and each accepts only its own
+    spelling of the value.
     """
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query))
@@ -338,9 +338,9 @@ def _redis_url_with(url: str, database: int, tls_verify: str) -> str:
 
 
 def _sentinel_url(url: str, host: str, port: int) -> str:
-    """The URL with the address of a Sentinel, for kombu, which splits a list of them at each semicolon."""
+    """Replaces scheme and host of a URL by those of a Sentinel. Encodes semicolons, which separate kombu's URLs."""
     parts = urlsplit(url)
-    user, password = (quote(unquote(each or ""), safe="") for each in (parts.username, parts.password))
+    user, password = (quote(unquote(value or ""), safe="") for value in (parts.username, parts.password))
     login = f"{user}:{password}@" if user or password else ""
     host = f"[{host}]" if ":" in host else host
     return urlunsplit(parts._replace(scheme="sentinel", netloc=f"{login}{host}:{port}"))
@@ -351,24 +351,24 @@ def settings() -> Settings:
     """The settings of this process.
 
     Raises:
-        SettingsError: names every variable that is missing or wrong.
+        SettingsError: variables are missing or invalid; names all of them.
     """
     try:
         return Settings()
     except ValidationError as error:
-        # What two fields read from one variable is said once.
-        raise SettingsError("; ".join(dict.fromkeys(_complaint(dict(detail)) for detail in error.errors()))) from None
+        # Two fields may read the same variable; report it once.
+        raise SettingsError("; ".join(dict.fromkeys(_message(dict(detail)) for detail in error.errors()))) from None
 
 
-def _complaint(detail: dict[str, Any]) -> str:
-    variable = _name_in_use(str(detail["loc"][0]))
+def _message(detail: dict[str, Any]) -> str:
+    variable = _alias_in_use(str(detail["loc"][0]))
     if detail["type"] == "missing":
         return f"{variable} is not set; `bin/dev env` prints it for a running bin/dev"
     return f"{variable}: {detail['msg']}"
 
 
-def _name_in_use(variable: str) -> str:
-    """This variable, or the other name of it that is set."""
+def _alias_in_use(variable: str) -> str:
+    """The name under which the variable is set; its first name if under none."""
     for field in Settings.model_fields.values():
         names = getattr(field.validation_alias, "choices", [])
         if variable in names[:1]:

@@ -1,9 +1,9 @@
 """MongoDB deployments whose collections can be joined.
 
-Today the deployment that stores the tasks is the only one. Everything that reads collections for a join gets them from
-a `Source`, and stops its operations through it, so a second deployment needs no change elsewhere.
+At present the deployment that stores the tasks is the only one. Joins read collections and kill operations through a
+`Source` alone, so a second deployment needs no change elsewhere.
 
-Every operation of a join carries a comment that begins with the prefix of its task and runs in a session of its own.
+Every operation of a join runs in a session of its own, and its comment begins with the prefix of its task.
 Killing the session ends its operations and closes its cursors, including those idle between two batches.
 """
 
@@ -18,15 +18,15 @@ from pymongo.database import Database
 
 from worker_tasks.infra.connections import Document, connections
 
-#: Seconds within which killed operations have to be gone.
+#: Seconds for killed operations to disappear.
 KILL_SECONDS = 1.0
-#: Seconds between two checks whether they are.
+#: Seconds between two checks.
 CHECK_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
 class Source:
-    """One deployment."""
+    """One MongoDB deployment."""
 
     client: MongoClient[Document]
 
@@ -34,7 +34,7 @@ class Source:
         return self.client[name]
 
     def session(self, *, snapshot: bool = False) -> ClientSession:
-        """A session; all reads of one with ``snapshot`` see the same instant."""
+        """Starts a session. With ``snapshot`` all its reads see the data of one instant."""
         return self.client.start_session(snapshot=snapshot)
 
     def kill(self, prefix: str, within: float = KILL_SECONDS) -> int:
@@ -46,10 +46,10 @@ class Source:
         Raises:
             pymongo.errors.PyMongoError: the deployment does not answer, or refuses.
         """
-        give_up = time.monotonic() + within
+        deadline = time.monotonic() + within
         while sessions := self._sessions(prefix):
             self.client.admin.command("killSessions", [{"id": session} for session in sessions])
-            if time.monotonic() > give_up:
+            if time.monotonic() > deadline:
                 return len(self._sessions(prefix))
             time.sleep(CHECK_SECONDS)
         return 0
@@ -72,12 +72,15 @@ def default_source() -> Source:
 
 
 def operation_prefix(task_id: str) -> str:
-    """The beginning of the comment of every operation of a task."""
+    """The prefix of the comments of a task's operations."""
     return f"dovetail:{task_id}."
 
 
 def kill_operations(task_id: str) -> int:
-    """Kills everything that a task does in any source; the number of operations that are still there.
+    """Kills all operations of a task in every source.
+
+    Returns:
+        The number of operations that are still there.
 
     Raises:
         pymongo.errors.PyMongoError: a source does not answer, or refuses.

@@ -1,4 +1,4 @@
-"""The clients of a process: its own, made once, and asked for a sign of life in time."""
+"""The clients of a process: opened once per process, and pinged within a time limit."""
 
 import subprocess
 import sys
@@ -13,8 +13,8 @@ from worker_tasks.infra.settings import Settings
 
 OK = {"MongoDB": "ok", "Redis (queue)": "ok", "Redis (results)": "ok"}
 
-#: What a process finds that closes its clients, makes new ones and forks.
-LIFE = """
+#: A process that closes its clients, opens new ones and forks.
+SCRIPT = """
 import os
 
 from worker_tasks.infra.connections import close_connections, connections
@@ -41,40 +41,40 @@ os._exit(0)
 """
 
 
-def test_servers_that_are_there_are_ok(servers: None) -> None:
+def test_ping_reports_running_servers_as_ok(servers: None) -> None:
     assert connections().ping() == OK
 
 
 @pytest.mark.parametrize(
-    ("server", "away"),
+    ("server", "names"),
     [("mongodb_server", {"MongoDB"}), ("redis_server", {"Redis (queue)", "Redis (results)"})],
 )
-def test_a_server_that_is_away_is_named_in_time(
-    servers: None, server: str, away: set[str], request: pytest.FixtureRequest
+def test_ping_names_a_frozen_server_in_time(
+    servers: None, server: str, names: set[str], request: pytest.FixtureRequest
 ) -> None:
     with paused(request.getfixturevalue(server)), answered_in_time():
-        answers = connections().ping()
-    assert {name for name, answer in answers.items() if answer != "ok"} == away
-    assert all("Timeout" in answers[name] for name in away)
+        status = connections().ping()
+    assert {name for name, text in status.items() if text != "ok"} == names
+    assert all("Timeout" in status[name] for name in names)
     assert connections().ping() == OK
 
 
-def test_when_all_are_away_it_takes_no_longer_to_say_so(
+def test_ping_takes_no_longer_when_all_servers_are_frozen(
     servers: None, redis_server: Server, mongodb_server: Server
 ) -> None:
     with paused(redis_server), paused(mongodb_server), answered_in_time():
-        answers = connections().ping()
-    assert "ok" not in answers.values()
+        status = connections().ping()
+    assert "ok" not in status.values()
 
 
-def test_a_process_has_its_clients_once_and_a_forked_child_its_own(servers: None) -> None:
-    # Python 3.12 warns of every fork of a process with threads; Celery forks such.
-    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", LIFE]
+def test_a_process_opens_its_clients_once_and_a_forked_child_opens_its_own(servers: None) -> None:
+    # Python 3.12 warns about forking a process with threads, which Celery does.
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", SCRIPT]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
     assert (run.returncode, run.stdout, run.stderr) == (0, "good\ngood\n", "")
 
 
-def test_nothing_connects_before_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clients_connect_on_first_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MONGODB_URI", "mongodb://nowhere.invalid")
     monkeypatch.setenv("REDIS_URL", "redis://nowhere.invalid")
     with answered_in_time():
@@ -84,7 +84,7 @@ def test_nothing_connects_before_it_is_used(monkeypatch: pytest.MonkeyPatch) -> 
     clients.close()
 
 
-def test_the_databases_are_those_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_databases_come_from_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TASKS_DATABASE", "mine")
     monkeypatch.setenv("JOIN_DATABASE", "theirs")
     clients = Connections(Settings())

@@ -1,4 +1,4 @@
-"""The scripts that Redis runs: each is loaded by a module, and says at its head what it is given."""
+"""The Lua scripts: each documents its arguments, and a module loads it."""
 
 import re
 from pathlib import Path
@@ -17,20 +17,20 @@ def name_of(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=name_of)
-def test_a_script_says_what_it_is_given(path: Path) -> None:
+def test_a_script_documents_its_keys_and_arguments(path: Path) -> None:
     head = re.match(r"(--.*\n)+", path.read_text())
     assert head
     assert "-- KEYS: " in head[0]
     assert "-- ARGV: " in head[0]
 
 
-def test_every_script_is_loaded_by_a_module() -> None:
+def test_a_module_loads_every_script() -> None:
     modules = "".join(path.read_text() for path in (ROOT / "worker_tasks").rglob("*.py"))
     calls = "".join(re.findall(r"lua_scripts\.load\((.*?)\)", modules))
     loaded = set(re.findall(r'"(.+?)"', calls))
     assert loaded == {name_of(path) for path in SCRIPTS}
 
 
-def test_several_names_are_one_script() -> None:
+def test_several_names_load_one_script() -> None:
     text = lua_scripts.load("artifact_job/if_mine", "artifact_job/say")
     assert text.index("return 0 end") < text.index("return 1")

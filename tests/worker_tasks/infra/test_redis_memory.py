@@ -1,4 +1,4 @@
-"""Results leave some of Redis to the queue; whether there is room is asked, never guessed."""
+"""Results leave a reserve of Redis's memory to the queue, and a refusal never rests on a cached reading."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,13 +17,13 @@ MIB = 1024 * 1024
 
 @pytest.fixture
 def limit() -> Iterator[None]:
-    """Whatever limit the test sets is gone afterwards."""
+    """Removes the memory limit after the test."""
     yield
     connections().results.config_set("maxmemory", 0)
 
 
 def free(size: int) -> None:
-    """Sets the limit so that about this much is free."""
+    """Sets the limit so that about ``size`` bytes are free."""
     used = int(connections().results.info("memory")["used_memory"])
     connections().results.config_set("maxmemory", used + size)
 
@@ -38,12 +38,12 @@ def test_results_leave_the_queue_16_mib_or_a_twentieth_but_never_more_than_a_qua
     assert redis_memory.reserve(mib * MIB) == kept * MIB
 
 
-def test_results_stop_before_the_reserve_and_the_queue_still_takes_messages(limit: None) -> None:
+def test_results_stop_before_the_reserve_and_the_queue_still_accepts_messages(limit: None) -> None:
     free(100 * MIB)
     left = redis_memory.room_left(fresh=True)
     memory: Any = connections().results.info("memory")
     assert left is not None
-    # Other memory of Redis comes and goes between the two looks.
+    # Redis allocates and frees other memory between the two readings.
     assert abs(memory["maxmemory"] - memory["used_memory"] - redis_memory.reserve(memory["maxmemory"]) - left) < 5 * MIB
     redis_memory.require_room(left // 2)
     with pytest.raises(StorageFull, match="no room for the result"):
@@ -51,7 +51,7 @@ def test_results_stop_before_the_reserve_and_the_queue_still_takes_messages(limi
     redis_memory.require_queue()
 
 
-def test_that_there_is_no_room_is_forgotten_as_soon_as_there_is_some(limit: None) -> None:
+def test_results_are_accepted_as_soon_as_there_is_room_again(limit: None) -> None:
     free(0)
     redis_memory.room_left(fresh=True)
     with pytest.raises(StorageFull):
@@ -66,13 +66,13 @@ def test_a_full_queue_has_no_room_for_another_task(limit: None) -> None:
         redis_memory.require_queue()
 
 
-def test_the_look_at_the_queue_changes_nothing() -> None:
+def test_checking_the_queue_changes_nothing() -> None:
     before = connections().queue.dbsize()
     redis_memory.require_queue()
     assert connections().queue.dbsize() == before
 
 
-def test_where_redis_keeps_its_figures_to_itself_results_are_not_limited() -> None:
+def test_results_have_no_reserve_if_redis_does_not_report_its_memory_use() -> None:
     store: Any = connections().results
     store.execute_command("ACL SETUSER", "default", "-info")
     try:
@@ -81,7 +81,7 @@ def test_where_redis_keeps_its_figures_to_itself_results_are_not_limited() -> No
         store.execute_command("ACL SETUSER", "default", "+info")
 
 
-def test_a_full_redis_still_tells_how_full_it_is() -> None:
+def test_a_full_redis_still_reports_its_memory_use() -> None:
     with refusing("OOM"):
         left = redis_memory.room_left(fresh=True)
     assert left is not None

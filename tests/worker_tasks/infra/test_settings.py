@@ -1,4 +1,4 @@
-"""What the environment may hold, and what is said of what it may not."""
+"""Valid environment variables, and the messages about invalid ones."""
 
 import re
 import ssl
@@ -20,7 +20,7 @@ GOOD = {"REDIS_URL": "redis://cache", "MONGODB_URI": "mongodb://store"}
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """An environment that says nothing; what the settings read from it is forgotten in the end."""
+    """An environment without settings; clears the settings cache before and after the test."""
     for name in environment_variables():
         monkeypatch.delenv(name, raising=False)
     settings.cache_clear()
@@ -29,7 +29,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]
 
 
 def read(environment: pytest.MonkeyPatch, **variables: str) -> Settings:
-    """The settings from these variables, and good ones where nothing is said of a server."""
+    """The settings from these variables, with default URLs for servers that they leave out."""
     if not {"REDIS_URL", "CELERY_BROKER_URL"} & set(variables):
         variables["REDIS_URL"] = GOOD["REDIS_URL"]
     if not {"MONGODB_URI", "MONGODB_HOST"} & set(variables):
@@ -57,7 +57,7 @@ def test_the_queue_is_in_database_0_and_results_in_database_2(environment: pytes
         ({"REDIS_URL": "redis://one/", "RESULTS_REDIS_URL": "redis://three/"}, "one", "three"),
     ],
 )
-def test_redis_is_understood_by_each_of_its_names(
+def test_redis_can_be_set_by_each_of_its_variables(
     environment: pytest.MonkeyPatch, variables: dict[str, str], queue: str, results: str
 ) -> None:
     ours = read(environment, **variables)
@@ -77,13 +77,13 @@ def test_redis_is_understood_by_each_of_its_names(
         ({"MONGODB_URI": "mongodb://one", "MONGODB_HOST": "two"}, "mongodb://one"),
     ],
 )
-def test_mongodb_is_understood_by_each_of_its_names(
+def test_mongodb_can_be_set_by_each_of_its_variables(
     environment: pytest.MonkeyPatch, variables: dict[str, str], uri: str
 ) -> None:
     assert read(environment, **variables).mongodb_uri == uri
 
 
-def test_what_is_missing_is_named_all_at_once(environment: pytest.MonkeyPatch) -> None:
+def test_all_missing_variables_are_named_at_once(environment: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError, match=r"REDIS_URL is not set.*MONGODB_URI is not set"):
         settings()
 
@@ -94,7 +94,7 @@ NO_URI = "is no connection string of MongoDB"
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "words"),
+    ("variable", "value", "message"),
     [
         ("REDIS_URL", "amqp://cache", "must begin with redis:// or rediss://"),
         ("REDIS_URL", "cache:6379", "must begin with redis:// or rediss://"),
@@ -134,20 +134,20 @@ NO_URI = "is no connection string of MongoDB"
         ("COOKIES_SECURE", "perhaps", "valid boolean"),
     ],
 )
-def test_what_can_not_be_used_is_named(environment: pytest.MonkeyPatch, variable: str, value: str, words: str) -> None:
-    with pytest.raises(SettingsError, match=re.escape(words)) as caught:
+def test_an_invalid_variable_is_named(environment: pytest.MonkeyPatch, variable: str, value: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(message)) as caught:
         read(environment, **{variable: value})
     assert str(caught.value).startswith(f"{variable}: ")
 
 
-def test_of_two_names_the_one_that_is_wrong_is_named(environment: pytest.MonkeyPatch) -> None:
+def test_the_invalid_one_of_two_variables_is_named(environment: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError) as caught:
         read(environment, REDIS_URL="redis://good", CELERY_BROKER_URL="amqp://bad")
     assert "CELERY_BROKER_URL: " in str(caught.value)
     assert "REDIS_URL: " not in str(caught.value)
 
 
-def test_what_two_settings_read_from_one_variable_is_said_once(environment: pytest.MonkeyPatch) -> None:
+def test_an_invalid_variable_of_two_settings_is_named_once(environment: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError) as caught:
         read(environment, CELERY_BROKER_URL="amqp://bad")
     assert str(caught.value).count("CELERY_BROKER_URL: ") == 1
@@ -172,30 +172,30 @@ def test_what_two_settings_read_from_one_variable_is_said_once(environment: pyte
         {"REDIS_SENTINELS": "me:hunter2@one:26379"},
     ],
 )
-def test_a_complaint_tells_no_secrets(environment: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+def test_an_error_message_contains_no_passwords(environment: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
     with pytest.raises(SettingsError) as caught:
         read(environment, **variables)
     assert "hunter2" not in str(caught.value)
 
 
-def test_the_settings_can_not_be_changed(environment: pytest.MonkeyPatch) -> None:
+def test_the_settings_are_frozen(environment: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValidationError, match="frozen"):
         read(environment).max_attempts = 3  # type: ignore[misc]
 
 
-def test_the_settings_are_read_once(environment: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_read_once(environment: pytest.MonkeyPatch) -> None:
     assert read(environment, MAX_ATTEMPTS="3") is read(environment, MAX_ATTEMPTS="4")
 
 
 VERIFY = pytest.mark.parametrize(
     ("variables", "check"), [({}, ssl.CERT_REQUIRED), ({"REDIS_TLS_VERIFY": "false"}, ssl.CERT_NONE)]
 )
-#: Whatever a URL says itself is not relied on.
+#: The setting overrides the parameter in the URL.
 TLS_URL = "rediss://cache:6380/0?ssl_cert_reqs=optional"
 
 
 @VERIFY
-def test_redis_py_checks_the_certificate_unless_told_otherwise(
+def test_redis_py_checks_certificates_by_default(
     environment: pytest.MonkeyPatch, variables: dict[str, str], check: ssl.VerifyMode
 ) -> None:
     ours = read(environment, REDIS_URL=TLS_URL, **variables)
@@ -212,7 +212,7 @@ def celery_connection() -> Any:
 
 @VERIFY
 @pytest.mark.parametrize("name", ["REDIS_URL", "CELERY_BROKER_URL"])
-def test_kombu_checks_the_certificate_unless_told_otherwise(
+def test_kombu_checks_certificates_by_default(
     environment: pytest.MonkeyPatch, name: str, variables: dict[str, str], check: ssl.VerifyMode
 ) -> None:
     read(environment, **{name: TLS_URL}, **variables)
@@ -220,35 +220,35 @@ def test_kombu_checks_the_certificate_unless_told_otherwise(
         assert connection.ssl == {"ssl_cert_reqs": check}
 
 
-def test_a_plain_connection_has_no_certificate_to_check(environment: pytest.MonkeyPatch) -> None:
+def test_a_plain_connection_has_no_tls_options(environment: pytest.MonkeyPatch) -> None:
     assert "ssl" not in read(environment).queue_url + read(environment).kombu_broker_url
 
 
 SENTINELS = "one:26380, two, [::1]:26381"
 
 
-def test_with_sentinels_nothing_else_need_say_where_redis_is(environment: pytest.MonkeyPatch) -> None:
+def test_sentinels_replace_the_redis_url(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("MONGODB_URI", "mongodb://store")
     environment.setenv("REDIS_SENTINELS", SENTINELS)
     assert settings().sentinels == (("one", 26380), ("two", 26379), ("::1", 26381))
     assert settings().kombu_broker_url == "sentinel://one:26380/0;sentinel://two:26379/0;sentinel://[::1]:26381/0"
 
 
-def test_with_sentinels_a_url_says_user_and_password(environment: pytest.MonkeyPatch) -> None:
+def test_user_and_password_come_from_the_url_with_sentinels(environment: pytest.MonkeyPatch) -> None:
     read(environment, REDIS_SENTINELS=SENTINELS, REDIS_URL="redis://me:a%3Bb%2Fc@ignored:1")
     clients = Connections(settings())
     for client, database in ((clients.queue, 0), (clients.results, 2), (clients.hints, 2)):
-        said = client.connection_pool.connection_kwargs
-        assert (said["username"], said["password"], said["db"]) == ("me", "a;b/c", database)
+        options = client.connection_pool.connection_kwargs
+        assert (options["username"], options["password"], options["db"]) == ("me", "a;b/c", database)
         assert isinstance(client.connection_pool, SentinelConnectionPool)
     clients.close()
     connection = celery_connection()
     assert (connection.userid, connection.password, connection.virtual_host) == ("me", "a;b/c", "0")
-    assert connection.alt == [f"sentinel://me:a%3Bb%2Fc@{each}/0" for each in ("one:26380", "two:26379", "[::1]:26381")]
+    assert connection.alt == [f"sentinel://me:a%3Bb%2Fc@{host}/0" for host in ("one:26380", "two:26379", "[::1]:26381")]
     assert "a%3Bb" not in connection.as_uri()
 
 
-def test_with_sentinels_results_can_have_a_server_of_their_own(environment: pytest.MonkeyPatch) -> None:
+def test_results_can_have_a_separate_server_with_sentinels(environment: pytest.MonkeyPatch) -> None:
     read(environment, REDIS_SENTINELS=SENTINELS, RESULTS_REDIS_URL="redis://apart:1")
     clients = Connections(settings())
     assert isinstance(clients.queue.connection_pool, SentinelConnectionPool)
@@ -257,18 +257,18 @@ def test_with_sentinels_results_can_have_a_server_of_their_own(environment: pyte
     clients.close()
 
 
-def test_a_queue_elsewhere_and_sentinels_contradict_each_other(environment: pytest.MonkeyPatch) -> None:
+def test_sentinels_exclude_a_separate_broker_url(environment: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError, match=r"REDIS_SENTINELS: .*cannot be set beside CELERY_BROKER_URL"):
         read(environment, REDIS_SENTINELS=SENTINELS, CELERY_BROKER_URL="redis://two")
 
 
 @VERIFY
-def test_the_certificates_of_redis_and_of_sentinels_are_checked_alike(
+def test_redis_and_sentinels_share_the_certificate_check(
     environment: pytest.MonkeyPatch, variables: dict[str, str], check: ssl.VerifyMode
 ) -> None:
     read(environment, REDIS_SENTINELS=SENTINELS, REDIS_URL="rediss://:pw@x?ssl_ca_certs=/ca.pem", **variables)
-    made = [redis.Redis("one", 1, **sentinel_options(settings())), Connections(settings()).queue]
-    for client in made:
+    clients = [redis.Redis("one", 1, **sentinel_options(settings())), Connections(settings()).queue]
+    for client in clients:
         connection: Any = client.connection_pool.make_connection()
         assert isinstance(connection, redis.SSLConnection)
         assert (connection.cert_reqs, connection.ca_certs) == (check, "/ca.pem")
