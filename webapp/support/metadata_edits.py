@@ -10,7 +10,7 @@ from webapp.support import access
 from webapp.support.access import Viewer
 from worker_tasks.infra.connections import Document
 from worker_tasks.infra.errors import InvalidInput
-from worker_tasks.records import ledger, metadata
+from worker_tasks.records import metadata, task_fields
 
 #: How long a change is tried again that meets other changes of the task.
 TRY_SECONDS = 5
@@ -69,6 +69,6 @@ def change(viewer: Viewer, task_id: str, edited: Callable[[Document], Document])
         # As text, because 1 and True are equal.
         if metadata.text_of(outcome) == metadata.text_of(task["metadata"]):
             return
-        if ledger.set_metadata(task_id, outcome, task["version"]):
+        if task_fields.set_metadata(task_id, outcome, task["version"]):
             return
     raise Conflict("The task changes too fast just now; try again.")

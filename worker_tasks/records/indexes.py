@@ -1,4 +1,4 @@
-"""The indexes of the task documents: for the queries here, and to end what has had its time."""
+"""The indexes of the task documents: those of the queries, and those that delete expired documents."""
 
 import pymongo
 from celery import states
@@ -6,28 +6,28 @@ from celery import states
 from worker_tasks.infra.connections import connections
 from worker_tasks.records.ledger import NEWEST_FIRST
 
-#: What Celery's own tasks return, which are nobody's and have no document.
+#: The collection for the results of Celery's own tasks, such as chords, which have no task document.
 CELERY_RESULTS = "celery_results"
-#: Seconds that these stay: Celery's default for results.
+#: Seconds these results stay: Celery's default.
 CELERY_RESULT_SECONDS = 86_400
-#: Seconds that a large collection may take.
-SECONDS = 600
+#: Time limit for building the indexes of a large collection, in seconds.
+BUILD_SECONDS = 600
 
 
 def ensure_indexes() -> None:
-    """Makes the indexes that the queries here use, and the one that ends a document's retention.
+    """Creates all indexes that are missing.
 
     Raises:
-        pymongo.errors.PyMongoError: not all of them are there.
+        pymongo.errors.PyMongoError: some indexes may be missing.
     """
     tasks = connections().tasks
-    with pymongo.timeout(SECONDS):
+    with pymongo.timeout(BUILD_SECONDS):
         tasks.create_indexes(
             [
                 pymongo.IndexModel(NEWEST_FIRST),
-                # Each begins with what is asked for and goes on in the order of the list, so that no page is sorted.
+                # A filter field first, then the order of the list, so that MongoDB never sorts a page.
                 pymongo.IndexModel([("labels", 1), *NEWEST_FIRST]),
-                # The rare states alone: the others are found without it, and each index is written at every change.
+                # Only the rare states: common ones are found quickly without it, and every index slows each write.
                 pymongo.IndexModel(
                     [("status", 1), *NEWEST_FIRST],
                     partialFilterExpression={"status": {"$in": [states.FAILURE, states.REVOKED]}},
@@ -40,10 +40,10 @@ def ensure_indexes() -> None:
                 ),
                 pymongo.IndexModel([("status", 1), ("changed_at", 1)]),
                 pymongo.IndexModel("shares", partialFilterExpression={"shares": {"$type": "string"}}),
-                # Not on date_done: Celery's own backend makes a plain index there, and the two would collide.
+                # Not on date_done, because Celery's own backend creates a plain index there, which would conflict.
                 pymongo.IndexModel("expires_at", expireAfterSeconds=0),
             ]
         )
         tasks.database[CELERY_RESULTS].create_index("date_done", expireAfterSeconds=CELERY_RESULT_SECONDS)
-        # Last, because documents that are there may forbid it.
+        # Last, because it fails if existing documents violate it.
         tasks.create_index("leads", unique=True, partialFilterExpression={"leads": {"$type": "string"}})

@@ -1,4 +1,4 @@
-"""Which task leads the run of a join, and which follow it: fields of the task documents, changed in one step each."""
+"""The leader of a join's run and its followers: fields of the task documents, each changed in one atomic step."""
 
 from datetime import timedelta
 
@@ -8,14 +8,14 @@ from pymongo.errors import DuplicateKeyError
 from worker_tasks.infra.connections import Document, connections
 from worker_tasks.records import ledger
 
-#: Seconds after its end until what a task has left is nobody's any more.
+#: Seconds from a task's end until its leftovers may be deleted.
 OVER_SECONDS = 60
 
 
 def is_unwanted(task_id: str) -> bool:
-    """Whether nobody wants the run of this task any more: it is to be cancelled, or has ended and left the run to none.
+    """Whether the run of a task can stop: the task is being cancelled, or has ended without leading followers.
 
-    A task without a document, which is applied in place, is wanted.
+    The run of a task without a document, which was applied in place, is wanted.
 
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.
@@ -27,24 +27,24 @@ def is_unwanted(task_id: str) -> bool:
 
 
 def is_over(task_id: str) -> bool:
-    """Whether a task ended a minute ago or longer, and its run with it.
+    """Whether a task and its run ended more than ``OVER_SECONDS`` ago.
 
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
     before = ledger.now() - timedelta(seconds=OVER_SECONDS)
-    over = {"_id": task_id, "status": {"$in": sorted(ledger.FINAL_STATES)}, "changed_at": {"$lt": before}}
-    return connections().tasks.find_one(over | {"leads": {"$exists": False}}, {"_id": True}) is not None
+    ended = {"_id": task_id, "status": {"$in": sorted(ledger.FINAL_STATES)}, "changed_at": {"$lt": before}}
+    return connections().tasks.find_one(ended | {"leads": {"$exists": False}}, {"_id": True}) is not None
 
 
 def leave_run(task_id: str) -> bool:
-    """Cancels a task whose run goes on for those who share it: the field ``leads`` stays as long as the run.
+    """Cancels a task whose run continues for its followers. The field ``leads`` stays until the run ends.
 
     Returns:
-        False where the task had come to its end already.
+        False if the task had already ended.
 
     Raises:
-        pymongo.errors.PyMongoError: not known to be written.
+        pymongo.errors.PyMongoError: the outcome of the write is unknown.
     """
     fields = {"status": states.REVOKED, "result": ledger.CANCELLED, "date_done": ledger.now()}
     event = ledger.timeline_event(states.REVOKED, "cancelled; its run goes on for those who share it")
@@ -52,37 +52,40 @@ def leave_run(task_id: str) -> bool:
 
 
 def end_run(leader_id: str) -> None:
-    """Lets nobody join the run of this task any more.
+    """Ends the lead of a task, so that no other task can follow its run.
 
     Raises:
-        pymongo.errors.PyMongoError: not known to be written.
+        pymongo.errors.PyMongoError: the outcome of the write is unknown.
     """
     connections().tasks.update_one({"_id": leader_id}, {"$unset": {"leads": ""}})
 
 
 def promote(follower: Document) -> bool:
-    """Makes a follower the leader of its join; False where it is finished, or another task leads meanwhile.
+    """Makes a follower the leader of its join.
+
+    Returns:
+        False if the follower has ended, or another task leads the join by now.
 
     Raises:
-        pymongo.errors.PyMongoError: not known to be written.
+        pymongo.errors.PyMongoError: the outcome of the write is unknown.
     """
     waiting = {
         "_id": follower["_id"],
         "status": {"$in": sorted(ledger.UNFINISHED_STATES)},
         "shares": follower["shares"],
     }
-    leads = {"$set": {"shares": None, "leads": follower["fingerprint"]}}
+    update = {"$set": {"shares": None, "leads": follower["fingerprint"]}}
     try:
-        return ledger.write(waiting, leads, ledger.timeline_event(follower["status"], "runs itself now"))
+        return ledger.write(waiting, update, ledger.timeline_event(follower["status"], "runs itself now"))
     except DuplicateKeyError:
         return False
 
 
 def follow(task_id: str, leader_id: str) -> None:
-    """Lets another task's run answer this one.
+    """Makes a task follow the run of another one, whose result it will get.
 
     Raises:
-        pymongo.errors.PyMongoError: not known to be written.
+        pymongo.errors.PyMongoError: the outcome of the write is unknown.
     """
     unfinished = {"_id": task_id, "status": {"$in": sorted(ledger.UNFINISHED_STATES)}}
     ledger.write(

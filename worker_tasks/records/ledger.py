@@ -1,7 +1,7 @@
-"""The task documents in MongoDB: their fields, their legal transitions, their queries.
+"""The task documents in MongoDB: their fields, their allowed transitions, and single-document queries.
 
-Every change of a task's state goes through :func:`transition`. The rule of what may follow what stands in
-its filter, so that checking and writing are one step and no late write lands on a final state.
+Every change of a task's state goes through :func:`transition`. The filter of its write holds the rule for allowed
+transitions, so that check and write are one atomic step, and a late write cannot overwrite a final state.
 """
 
 import json
@@ -25,13 +25,13 @@ from worker_tasks.records.old_documents import complete_document
 
 FINAL_STATES = frozenset({states.SUCCESS, states.FAILURE, states.REVOKED})
 UNFINISHED_STATES = frozenset({states.PENDING, states.RECEIVED, states.STARTED, states.RETRY})
-#: A failure may still be mended by a repeated run that succeeds; these two are never overwritten.
+#: A repeated run may still turn a failure into a success; these two states are never overwritten.
 IMMUTABLE_STATES = frozenset({states.SUCCESS, states.REVOKED})
-#: The result of a cancelled task, as Celery writes an exception: ``get()`` raises what is stored here.
+#: The result of a cancelled task: an exception in Celery's format, which ``AsyncResult.get()`` raises.
 CANCELLED = json.dumps(
     {"exc_type": "TaskRevokedError", "exc_message": ["cancelled"], "exc_module": "celery.exceptions"}
 )
-#: What a task begins with again that is submitted again after its end.
+#: The fields that are reset when a finished task is submitted again.
 RESUBMITTED_FIELDS = (
     "status",
     "queued_at",
@@ -44,31 +44,31 @@ RESUBMITTED_FIELDS = (
 )
 #: The order of every list of tasks.
 NEWEST_FIRST = [("queued_at", -1), ("_id", -1)]
-#: Entries of a timeline that are kept, newest last.
+#: The number of newest events that a timeline keeps.
 TIMELINE_LENGTH = 50
 
 
 class AlreadyLed(Exception):
-    """Of all tasks that ask for the same join at the same time one leads."""
+    """Another unfinished task already leads the same join."""
 
 
 class Claimed(NamedTuple):
-    """A claim that was granted: the ``attempt``-th beginning of the task, ``crashes`` of them in a row not ended."""
+    """A granted claim: the number of this attempt, and of attempts in a row, this one included, without an end."""
 
     attempt: int
     crashes: int
 
 
 class Refused(NamedTuple):
-    """A claim that was not granted, because the task is already in the final state ``status``."""
+    """A refused claim: the task is already in the final state ``status``."""
 
     status: str
 
 
 def now() -> datetime:
-    """This instant, in UTC, to the millisecond that MongoDB keeps."""
-    instant = datetime.now(UTC)
-    return instant.replace(microsecond=instant.microsecond // 1000 * 1000)
+    """The current time in UTC, cut to milliseconds as MongoDB stores it."""
+    time = datetime.now(UTC)
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)
 
 
 def new_document(
@@ -83,10 +83,13 @@ def new_document(
     join: Document | None = None,
     fingerprint: str | None = None,
 ) -> Document:
-    """A waiting task's document with every field it will ever have, as Celery's own readers expect.
+    """A new document of a waiting task, with all fields that this application and Celery's own readers expect.
 
-    ``queue`` is None for the default one. Beside them there is ``leads``, the fingerprint of the join that this task
-    alone runs for all who ask for it, for as long as it is unfinished.
+    A further field, ``leads``, exists only while the task runs a join for itself and its followers. It holds the
+    fingerprint of the join.
+
+    Args:
+        queue: None for the default queue.
     """
     queued_at = now()
     return {
@@ -96,12 +99,12 @@ def new_document(
         "kwargs": dict(kwargs or {}),
         "queue": queue,
         "metadata": dict(metadata or {}),
-        # The same in a form that is found by an index: metadata.py.
+        # The metadata in an indexable form: metadata.py.
         "labels": labels_of(metadata or {}),
         "requested_by": requested_by,
         "join": join,
         "fingerprint": fingerprint,
-        # The task whose run answers this one, where it is not its own.
+        # The leader whose run this task follows.
         "shares": None,
         "plan": None,
         "status": states.PENDING,
@@ -110,20 +113,20 @@ def new_document(
         "date_done": None,
         "changed_at": queued_at,
         "attempt": 0,
-        # Beginnings in a row that did not end in order, this one included; and Celery's retries at the newest.
+        # Attempts in a row without a proper end, the current one included; and Celery's retries at the last attempt.
         "crashes": 0,
         "retries": 0,
         "worker": None,
-        # As Celery's result serializer writes it, so that a stock MongoDB result backend reads it too.
+        # In the format of Celery's result serializer, so that a stock MongoDB result backend can read it.
         "result": "null",
         "traceback": None,
         "children": [],
         "timeline": [timeline_event(states.PENDING, at=queued_at)],
         "cancel_requested": False,
         "cancel_requested_at": None,
-        # What MongoDB still had of it when it was stopped.
+        # The number of operations left in MongoDB when the task was stopped.
         "left_in_mongodb": None,
-        # What was found out before it was submitted: checks.py.
+        # The findings of the checks before submission: checks.py.
         "checks": None,
         "partial": None,
         "result_bytes": None,
@@ -133,46 +136,49 @@ def new_document(
         "result_discarded": False,
         "expires_at": queued_at + timedelta(days=settings().task_retention_days),
         "version": 1,
-        # Another one after each change: what polls compare.
+        # A new token with every change, for polls to compare.
         "revision": uuid4().hex,
     }
 
 
 def record(document: Document) -> bool:
-    """Stores a waiting task's document, unless there is one of this id already.
+    """Inserts the document of a waiting task, unless an unfinished task has the same id.
 
-    A finished task that is submitted again under its own id waits again, and keeps its metadata.
+    A finished task with the same id waits again, and keeps its metadata.
 
     Returns:
         Whether the task waits because of this call.
 
     Raises:
-        AlreadyLed: another task runs the join that this one was to lead; nothing was recorded.
-        pymongo.errors.PyMongoError: nothing was recorded, or it is not known to be.
-        kombu.exceptions.EncodeError: MongoDB can not store these arguments or this metadata.
+        AlreadyLed: another task leads the join that this one was to lead; nothing was recorded.
+        pymongo.errors.PyMongoError: nothing was recorded, or the outcome of the write is unknown.
+        kombu.exceptions.EncodeError: MongoDB cannot store the arguments or the metadata.
     """
-    _ask_first()
+    _require_server()
     try:
-        outcome = connections().tasks.update_one({"_id": document["_id"]}, {"$setOnInsert": document}, upsert=True)
+        inserted = connections().tasks.update_one({"_id": document["_id"]}, {"$setOnInsert": document}, upsert=True)
     except (OverflowError, UnicodeError, InvalidDocument) as error:
         raise EncodeError(f"MongoDB can not store the task: {error}") from error
     except DuplicateKeyError as error:
         if "leads" not in (error.details or {}).get("keyPattern", {}):
             raise
         raise AlreadyLed from error
-    if outcome.upserted_id is not None:
+    if inserted.upserted_id is not None:
         live.announce(document["_id"], document["revision"])
         return True
     finished = {"_id": document["_id"], "status": {"$in": sorted(FINAL_STATES)}}
-    anew = {field: document[field] for field in RESUBMITTED_FIELDS}
-    return write(finished, {"$set": anew}, timeline_event(states.PENDING, "submitted again"))
+    reset = {field: document[field] for field in RESUBMITTED_FIELDS}
+    return write(finished, {"$set": reset}, timeline_event(states.PENDING, "submitted again"))
 
 
 def withdraw(task: Document) -> bool:
-    """Deletes the document of a task that was recorded just now; False where anything happened to it since.
+    """Deletes the document of a task that was just recorded.
+
+    Returns:
+        False if the document has changed since.
 
     Raises:
-        pymongo.errors.PyMongoError: not known to be deleted.
+        pymongo.errors.PyMongoError: the outcome of the deletion is unknown.
     """
     as_recorded = {field: task[field] for field in ("_id", "status", "attempt", "version", "revision")}
     return connections().tasks.delete_one(as_recorded).deleted_count == 1
@@ -187,28 +193,28 @@ def transition(
     fields: Document | None = None,
     note: str | None = None,
 ) -> bool:
-    """Moves a task to another state, if that may follow the state it is in.
+    """Moves a task to another state, if its current state allows that.
 
     Args:
-        attempt: which beginning of the task reports this; one older than the newest is not heard.
-        version: the version that this was decided on; if the task changed since, nothing happens.
-        fields: what else to set, in the same write.
+        attempt: the attempt that reports the change; ignored if a newer one has begun and ``status`` is not final.
+        version: the version that the decision was based on; nothing happens if the task has changed since.
+        fields: further fields to set in the same write.
         note: a few words for the timeline.
 
     Returns:
-        False where the state may not be left, or belongs to a newer attempt; nothing was written then.
+        False if nothing was written, because the transition is not allowed or the attempt or version is outdated.
 
     Raises:
-        pymongo.errors.PyMongoError: not known to be written.
+        pymongo.errors.PyMongoError: the outcome of the write is unknown.
     """
     allowed = transition_filter(task_id, status, attempt)
     if version is not None:
         allowed["version"] = version
     if status in {states.SUCCESS, states.FAILURE}:
-        # The person who cancelled it was told so.
+        # The person who cancelled the task has already been told that it is cancelled.
         allowed["cancel_requested"] = {"$ne": True}
     change = {"$set": {"status": status, **(fields or {})}}
-    if write(allowed, change, timeline_event(status, note), born=new_document(task_id)):
+    if write(allowed, change, timeline_event(status, note), defaults=new_document(task_id)):
         return True
     if "cancel_requested" in allowed:
         cancelled = {"status": states.REVOKED, "result": CANCELLED, "date_done": now()}
@@ -218,24 +224,24 @@ def transition(
 
 
 def give_back(task_id: str, note: str, attempt: int | None = None) -> bool:
-    """As :func:`transition`: lets a task wait again whose message went back to the queue in order, not by a crash."""
+    """Makes a task wait again after its message properly returned to the queue. See :func:`transition`."""
     return transition(task_id, states.PENDING, attempt=attempt, fields={"crashes": 0}, note=note)
 
 
 def claim(
     task_id: str, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], worker: str, *, retries: int = 0
 ) -> Claimed | Refused:
-    """Begins a task: one conditional write, which no final and no cancelled task passes.
+    """Starts an attempt of a task, by one conditional write that excludes finished and cancelled tasks.
 
-    A task that nobody recorded, because a foreign client published it, gets its document here. Crashes are counted
-    anew after each of Celery's own ``retries``.
+    A task without a document, published by another client, gets one here. Each of Celery's own ``retries`` resets
+    the count of crashes.
 
     Raises:
-        pymongo.errors.PyMongoError: not known to be claimed.
+        pymongo.errors.PyMongoError: the outcome of the write is unknown.
     """
-    _ask_first()
+    _require_server()
     if retries:
-        # Not left to the write that stores RETRY: the message of a retry is published before that.
+        # Here, because Celery publishes the message of a retry before it stores the state RETRY.
         retried = {"_id": task_id, "retries": {"$ne": retries}}
         connections().tasks.update_one(retried, {"$set": {"retries": retries, "crashes": 0}})
     change, revision = _change(
@@ -247,7 +253,7 @@ def claim(
         new_document(task_id, name, args, kwargs),
     )
     allowed = transition_filter(task_id, states.STARTED) | {"cancel_requested": {"$ne": True}}
-    begun = _tried(
+    started = _write_with_retry(
         lambda: connections().tasks.find_one_and_update(
             allowed,
             change,
@@ -256,9 +262,9 @@ def claim(
             return_document=pymongo.ReturnDocument.AFTER,
         )
     )
-    if begun is not None:
+    if started is not None:
         live.announce(task_id, revision)
-        return Claimed(begun["attempt"], begun["crashes"])
+        return Claimed(started["attempt"], started["crashes"])
     task = find_task(task_id)
     if task["status"] in FINAL_STATES:
         return Refused(task["status"])
@@ -267,48 +273,37 @@ def claim(
     return Refused(states.REVOKED)
 
 
-def _ask_first() -> None:
-    """Sends a question before a write that must not happen once it was reported as failed.
+def _require_server() -> None:
+    """Pings MongoDB before a write that must not take effect after it was reported as failed.
 
-    A server that is frozen carries out what it was sent when it wakes up: a task that was refused would be there
-    after all, and a beginning would be counted that was none.
+    A frozen server carries out pending commands once it wakes up: a refused task would be recorded after all, or an
+    attempt counted that never started.
     """
     connections().mongodb.admin.command("ping")
 
 
-def amend(task_id: str, fields: Document, note: str | None = None) -> bool:
-    """Sets fields of an unfinished task beside its state; False where it is finished.
-
-    Raises:
-        TaskNotFound: no task document has this id.
-        pymongo.errors.PyMongoError: not known to be written.
-    """
-    unfinished = {"_id": task_id, "status": {"$in": sorted(UNFINISHED_STATES)}}
-    return write(unfinished, {"$set": fields}, timeline_event(find_task(task_id)["status"], note))
-
-
 def request_cancellation(task_id: str) -> bool:
-    """Notes that a task is no longer wanted; one that still waits is revoked at once.
+    """Records the request to cancel a task. A task that still waits is revoked at once.
 
     Returns:
-        False where the task had come to its end already.
+        False if the task had already ended.
 
     Raises:
-        TaskNotFound: no task document has this id.
-        pymongo.errors.PyMongoError: not known to be noted.
+        TaskNotFound: no task document has the id.
+        pymongo.errors.PyMongoError: the outcome of the write is unknown.
     """
     waiting = {"_id": task_id, "status": states.PENDING}
-    asked = {"cancel_requested": True, "cancel_requested_at": now()}
-    revoked = {**asked, "status": states.REVOKED, "date_done": now(), "result": CANCELLED}
+    request = {"cancel_requested": True, "cancel_requested_at": now()}
+    revoked = {**request, "status": states.REVOKED, "date_done": now(), "result": CANCELLED}
     if write(waiting, {"$set": revoked}, timeline_event(states.REVOKED, "cancelled while it waited")):
         return True
-    begun = {"_id": task_id, "status": {"$nin": sorted(FINAL_STATES)}}
+    unfinished = {"_id": task_id, "status": {"$nin": sorted(FINAL_STATES)}}
     task = find_task(task_id)
-    return write(begun, {"$set": asked}, timeline_event(task["status"], "cancel requested"))
+    return write(unfinished, {"$set": request}, timeline_event(task["status"], "cancel requested"))
 
 
 def transition_filter(task_id: str, status: str, attempt: int | None = None) -> Document:
-    """The filter that the task document passes exactly if it may take this state."""
+    """A filter that matches the task's document if the task may move to this state."""
     if status in FINAL_STATES:
         return {"_id": task_id, "status": {"$nin": sorted(IMMUTABLE_STATES)}}
     unfinished: Document = {"_id": task_id, "status": {"$nin": sorted(FINAL_STATES)}}
@@ -318,23 +313,30 @@ def transition_filter(task_id: str, status: str, attempt: int | None = None) -> 
 
 
 def write(
-    allowed: Document, update: Document, event: Document, born: Document | None = None, *, leads: bool = False
+    allowed: Document, update: Document, event: Document, defaults: Document | None = None, *, leads: bool = False
 ) -> bool:
-    """The one place where a task document changes; False where ``allowed`` does not match.
+    """Changes a task document, and announces the new revision. All changes of a task's state go through here.
 
-    ``born`` holds the fields of a document that has to be made first; one that ends goes on to lead only if it
-    ``leads``.
+    Args:
+        allowed: the filter that the document must match.
+        defaults: the fields of a document to insert if none exists; None inserts nothing.
+        leads: whether a task that ends keeps leading its join.
+
+    Returns:
+        False if the document does not match the filter.
     """
-    change, revision = _change(update, event, born, leads=leads)
-    written = _tried(lambda: connections().tasks.update_one(allowed, change, upsert=born is not None))
+    change, revision = _change(update, event, defaults, leads=leads)
+    written = _write_with_retry(lambda: connections().tasks.update_one(allowed, change, upsert=defaults is not None))
     if written is None or not (written.matched_count or written.upserted_id):
         return False
     live.announce(allowed["_id"], revision)
     return True
 
 
-def _change(update: Document, event: Document, born: Document | None, *, leads: bool = False) -> tuple[Document, str]:
-    """The whole update, and the revision that it makes."""
+def _change(
+    update: Document, event: Document, defaults: Document | None, *, leads: bool = False
+) -> tuple[Document, str]:
+    """The complete update, and the new revision."""
     revision = uuid4().hex
     change = {
         **update,
@@ -344,15 +346,16 @@ def _change(update: Document, event: Document, born: Document | None, *, leads: 
     }
     if change["$set"].get("status") in FINAL_STATES and not leads:
         change["$unset"] = {"leads": ""}
-    if born is not None:
+    if defaults is not None:
         changed = {"_id", "timeline", *change["$set"], *change["$inc"]}
-        change["$setOnInsert"] = {field: value for field, value in born.items() if field not in changed}
+        change["$setOnInsert"] = {field: value for field, value in defaults.items() if field not in changed}
     return change, revision
 
 
-def _tried(write: Callable[[], Any]) -> Any:
-    # An upsert whose filter does not match tries to insert and meets the document that is there. The
-    # second try tells that case from another process having inserted it in this very moment.
+def _write_with_retry(write: Callable[[], Any]) -> Any:
+    """The result of ``write``; None if the document exists and its filter does not match."""
+    # An upsert whose filter does not match tries to insert, and fails on the existing document. The second try
+    # succeeds if another process had just inserted a document that matches.
     for _ in range(2):
         try:
             return write()
@@ -369,39 +372,13 @@ def timeline_event(status: str, note: str | None = None, at: datetime | None = N
 
 
 def find_task(task_id: str) -> Document:
-    """The task document of this id.
+    """The task document with this id, completed with missing fields.
 
     Raises:
-        TaskNotFound: no task document has this id.
+        TaskNotFound: no task document has the id.
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
     task = connections().tasks.find_one({"_id": task_id})
     if task is None:
         raise TaskNotFound
     return complete_document(task, new_document)
-
-
-def set_metadata(task_id: str, metadata: Document, version: int) -> bool:
-    """Replaces the metadata of a task, finished or not, unless it changed since this version.
-
-    Raises:
-        pymongo.errors.PyMongoError: not known to be written.
-    """
-    unchanged = {"_id": task_id, "version": version}
-    event = timeline_event(find_task(task_id)["status"], "metadata changed")
-    return write(unchanged, {"$set": {"metadata": metadata, "labels": labels_of(metadata)}}, event)
-
-
-def set_expiry(task_id: str, expires_at: datetime, *, discarded: bool = False) -> None:
-    """Notes another instant at which the result of this task, and of all that share it, is gone.
-
-    Args:
-        discarded: whether somebody wanted it so.
-
-    Raises:
-        pymongo.errors.PyMongoError: not known to be noted.
-    """
-    sharing = {"$or": [{"_id": task_id}, {"shares": task_id}]}
-    connections().tasks.update_many(
-        sharing, {"$set": {"result_expires_at": expires_at, "result_discarded": discarded}, "$inc": {"version": 1}}
-    )

@@ -1,7 +1,7 @@
-"""What changes while a task lives, in Redis: the revision that polls compare, and its progress.
+"""The live state of tasks in Redis: the document's revision, which polls compare, and the progress.
 
-MongoDB is the truth about a task. These keys only spare it: a poll that finds its own tag here needs no
-query. They live briefly, so that an announcement lost in a Redis outage is made good by the next poll.
+MongoDB is the source of truth. These keys only save queries: a poll whose tag is still current reads no document.
+They expire quickly, so that the next poll makes up for an announcement lost in a Redis outage.
 """
 
 import logging
@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from worker_tasks.infra.connections import connections
 
-#: Seconds a revision is trusted without being announced again.
+#: Seconds until the keys of a task expire, counted from the last announcement or report.
 LIVE_SECONDS = 15
 
 logger = logging.getLogger(__name__)
@@ -20,9 +20,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a running task is: ``done`` of ``total`` (None: not known before), in ``unit`` (a plural noun).
+    """The progress of a running task: ``done`` of ``total`` (None if unknown), in ``unit`` (a plural noun).
 
-    ``size`` is what was written so far, in bytes; ``rate`` is how many are done in a second.
+    ``size`` is the number of bytes written so far, ``rate`` the number of units per second.
     """
 
     done: int
@@ -33,13 +33,13 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """None where nothing tells."""
+        """The estimated time left; None if total or rate is unknown."""
         return None if self.total is None or not self.rate else max(0, self.total - self.done) / self.rate
 
 
 @dataclass(frozen=True)
 class Live:
-    """``tag`` changes whenever what can be seen of the task does; ``follows`` is the task whose run it shares."""
+    """The live state of a task. ``tag`` changes with every visible change; ``follows`` is the leader of its run."""
 
     tag: str
     progress: Progress | None
@@ -51,7 +51,7 @@ def _key(task_id: str) -> str:
 
 
 def announce(task_id: str, revision: str) -> None:
-    """Tells polls that the task document has this revision now. What Redis has against it is logged, never raised."""
+    """Publishes the current revision of a task document to polls. Logs Redis errors instead of raising them."""
     try:
         with connections().hints.pipeline(transaction=False) as pipe:
             pipe.hset(_key(task_id), "revision", revision)
@@ -62,7 +62,7 @@ def announce(task_id: str, revision: str) -> None:
 
 
 def report(task_id: str, progress: Progress) -> None:
-    """Tells polls how far the task is. What Redis has against it is logged, never raised."""
+    """Publishes the progress of a task to polls. Logs Redis errors instead of raising them."""
     total = progress.total
     try:
         with connections().hints.pipeline(transaction=False) as pipe:
@@ -84,7 +84,7 @@ def report(task_id: str, progress: Progress) -> None:
 
 
 def remember(key: str, text: str, seconds: int) -> None:
-    """Keeps what can be found out again. What Redis has against it is logged, never raised."""
+    """Caches a text that can be computed again. Logs Redis errors instead of raising them."""
     try:
         connections().hints.set(key, text, ex=seconds)
     except RedisError as error:
@@ -92,7 +92,7 @@ def remember(key: str, text: str, seconds: int) -> None:
 
 
 def read_live(task_id: str) -> Live | None:
-    """What is known of the task without asking MongoDB; None where nothing is trusted any more.
+    """The live state of a task; None if it has expired, so that the document must be read.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
@@ -101,32 +101,32 @@ def read_live(task_id: str) -> Live | None:
     if "revision" not in own:
         return None
     follows = own.get("follows")
-    # Whoever shares a run sees how far that is.
-    running = own if follows is None else _fields(follows)
+    # A follower shows the progress of its leader.
+    leader = own if follows is None else _fields(follows)
     progress = None
-    if "done" in running:
+    if "done" in leader:
         progress = Progress(
-            done=int(running["done"]),
-            total=int(running["total"]) if running["total"] else None,
-            unit=running["unit"],
-            size=int(running["size"]) if running.get("size") else None,
-            rate=float(running["rate"]) if running.get("rate") else None,
+            done=int(leader["done"]),
+            total=int(leader["total"]) if leader["total"] else None,
+            unit=leader["unit"],
+            size=int(leader["size"]) if leader.get("size") else None,
+            rate=float(leader["rate"]) if leader.get("rate") else None,
         )
-    return Live(f"{own['revision']}.{running.get('reports', '0')}", progress, follows)
+    return Live(f"{own['revision']}.{leader.get('reports', '0')}", progress, follows)
 
 
 def _fields(task_id: str) -> dict[str, str]:
-    found = connections().results.hgetall(_key(task_id))
-    return {bytes_to_str(name): bytes_to_str(value) for name, value in found.items()}
+    fields = connections().results.hgetall(_key(task_id))
+    return {bytes_to_str(name): bytes_to_str(value) for name, value in fields.items()}
 
 
 def announce_if_unknown(task_id: str, revision: str, follows: str | None = None) -> None:
-    """Puts back a revision that has run out; a newer one that is already there stays.
+    """Publishes a revision again after it has expired, unless a newer one is already there.
 
-    What Redis has against it is logged, never raised.
+    Logs Redis errors instead of raising them.
 
     Args:
-        follows: the task whose run this one shares.
+        follows: the leader of the run that this task shares.
     """
     try:
         with connections().hints.pipeline(transaction=False) as pipe:

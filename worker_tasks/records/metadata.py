@@ -1,6 +1,6 @@
-"""What metadata may be: one MongoDB subdocument of bounded size, whose keys can be queried later.
+"""The rules for metadata, and the merge of two changes.
 
-And how two changes of it are merged.
+Metadata is one MongoDB subdocument of bounded size, whose keys can be queried.
 """
 
 import json
@@ -20,14 +20,14 @@ _ABSENT = object()
 
 
 class Merge(NamedTuple):
-    """Metadata merged from two changes; under the keys in conflict it holds what is stored."""
+    """The merged metadata. Keys in ``conflicts`` keep their stored value."""
 
     metadata: dict[str, Any]
     conflicts: list[str]
 
 
 def apply_changes(metadata: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata with these keys set; None deletes a key."""
+    """A copy of the metadata with these keys set; None deletes a key."""
     deleted = {key for key, value in changes.items() if value is None}
     return {key: value for key, value in {**metadata, **changes}.items() if key not in deleted}
 
@@ -35,36 +35,36 @@ def apply_changes(metadata: Mapping[str, Any], changes: Mapping[str, Any]) -> di
 def merge(base: Mapping[str, Any], mine: Mapping[str, Any], stored: Mapping[str, Any]) -> Merge:
     """Merges two changes of the same metadata, key by key.
 
-    A key that only one side added, changed or deleted is as that side left it. A key that both sides left
-    differently from ``base`` and from each other is a conflict.
+    A key that only one side added, changed or deleted takes that change. A key that both sides changed in different
+    ways is a conflict.
 
     Args:
-        base: what both changes began with.
-        mine: what one change made of it.
-        stored: what the other made of it, which is stored already.
+        base: the metadata that both changes started from.
+        mine: the metadata after one change.
+        stored: the metadata after the other change, which is already stored.
     """
     merged, conflicts = dict(stored), []
     for key in {**base, **mine}:
-        was, wanted, now = (side.get(key, _ABSENT) for side in (base, mine, stored))
-        if wanted in (was, now):
+        old, new, current = (side.get(key, _ABSENT) for side in (base, mine, stored))
+        if new in (old, current):
             continue
-        if now != was:
+        if current != old:
             conflicts.append(key)
-        elif wanted is _ABSENT:
+        elif new is _ABSENT:
             del merged[key]
         else:
-            merged[key] = wanted
+            merged[key] = new
     return Merge(merged, conflicts)
 
 
 def metadata_errors(metadata: Any, field: str = "metadata") -> dict[str, str]:
-    """What keeps this metadata from being recorded.
+    """Validates metadata.
 
     Args:
-        field: what the asker calls it; begins the path of each complaint.
+        field: the requester's name for the metadata, which starts every path.
 
     Returns:
-        ``{path: what is wrong and what to do}``, empty for good metadata.
+        ``{path: message}``, empty if the metadata is valid.
     """
     if not isinstance(metadata, dict):
         return {field: "must be an object of keys and values."}
@@ -72,8 +72,8 @@ def metadata_errors(metadata: Any, field: str = "metadata") -> dict[str, str]:
         return {field: f"has {len(metadata)} keys; at most {MAX_KEYS} are kept."}
     try:
         for path, key in _keys(metadata, field, MAX_DEPTH):
-            if complaint := key_error(key):
-                return {path: complaint}
+            if message := key_error(key):
+                return {path: message}
     except RecursionError as error:
         return {field: str(error)}
     try:
@@ -86,22 +86,22 @@ def metadata_errors(metadata: Any, field: str = "metadata") -> dict[str, str]:
 
 
 def text_of(value: Any) -> str:
-    """A value as people read and write it: text as it is, anything else as JSON."""
+    """A value as people read and write it: strings unchanged, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def label_of(key: str, value: str) -> str:
-    """A key with its value, as it is indexed; what is too long is cut, and found by its beginning."""
+    """The indexed text of a key and its value, cut to ``MAX_LABEL_LENGTH`` characters."""
     return f"{key}\0{value}"[:MAX_LABEL_LENGTH]
 
 
 def labels_of(metadata: Mapping[str, Any]) -> list[str]:
-    """Every key with its value; a number and its text are one."""
+    """The labels of all keys. A number and the same number as text have equal labels."""
     return [label_of(key, text_of(value)) for key, value in metadata.items()]
 
 
 def key_error(key: str) -> str | None:
-    """What is wrong with this key of metadata, if anything."""
+    """The message about an invalid key; None if the key is valid."""
     if not key.strip():
         return "a key must not be empty."
     if len(key) > MAX_KEY_LENGTH:
@@ -112,18 +112,18 @@ def key_error(key: str) -> str | None:
 
 
 def _keys(value: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
-    """Every key in a nested value, with its path.
+    """Yields (path, key) for every key in a nested value.
 
     Raises:
-        RecursionError: nested more than ``depth`` times.
+        RecursionError: the value is nested more than ``depth`` times.
     """
-    inner: Iterable[tuple[str | int, Any]] = ()
+    children: Iterable[tuple[str | int, Any]] = ()
     if isinstance(value, dict):
         yield from ((f"{path}.{key}", key) for key in value)
-        inner = value.items()
+        children = value.items()
     elif isinstance(value, list):
-        inner = enumerate(value)
-    for name, nested in inner:
+        children = enumerate(value)
+    for name, child in children:
         if depth == 0:
             raise RecursionError(f"is nested more than {MAX_DEPTH} times.")
-        yield from _keys(nested, f"{path}.{name}", depth - 1)
+        yield from _keys(child, f"{path}.{name}", depth - 1)

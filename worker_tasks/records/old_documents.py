@@ -1,4 +1,4 @@
-"""Task documents that lack fields, because the original application, a stock backend or an older version wrote them."""
+"""Completes task documents that the original application, a stock backend or an older version wrote."""
 
 import json
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from celery import states
 from worker_tasks.infra.connections import Document
 from worker_tasks.records.metadata import labels_of
 
-#: What the original application stores of a task that waits.
+#: The status that the original application stores for a waiting task.
 ORIGINAL_WAITING = "QUEUED"
-#: What a field has to be to be read; a stock backend writes what it is given.
-TYPES: dict[str, type] = {
+#: The required types of fields. A stock backend stores any value that it gets, so others are ignored.
+FIELD_TYPES: dict[str, type] = {
     "status": str,
     "result": str,
     "metadata": dict,
@@ -23,7 +23,7 @@ TYPES: dict[str, type] = {
     "children": list,
     "timeline": list,
 }
-#: The result of a failed task that has none.
+#: The result of a failed task that has stored none.
 NO_REASON = json.dumps({"exc_type": "Exception", "exc_message": ["No reason was recorded."], "exc_module": "builtins"})
 
 NewDocument = Callable[[str], Document]
@@ -31,29 +31,29 @@ NewDocument = Callable[[str], Document]
 
 @cache
 def all_fields(new_document: NewDocument) -> frozenset[str]:
-    """The names of the fields of a task document."""
+    """The names of all fields of a task document."""
     return frozenset(new_document(""))
 
 
 def complete_document(task: Document, new_document: NewDocument) -> Document:
-    """The document with every field that readers rely on; as it is where it has them all."""
+    """Adds the fields that readers rely on. Returns the document itself if it has all of them."""
     if task.keys() >= all_fields(new_document):
         return task
-    usable = {field: value for field, value in task.items() if isinstance(value, TYPES.get(field, object))}
+    usable = {field: value for field, value in task.items() if isinstance(value, FIELD_TYPES.get(field, object))}
     ended = usable.get("date_done")
     if not isinstance(ended, datetime):
         ended = usable["date_done"] = None
     if usable.get("status") == ORIGINAL_WAITING:
         usable["status"] = states.PENDING
-    whole: dict[str, Any] = new_document(task["_id"])
-    # When it was asked for is not known; it was not after its end.
-    begun: dict[str, Any] = {"queued_at": ended, "changed_at": ended} if ended else {}
-    whole |= begun | usable
+    complete: dict[str, Any] = new_document(task["_id"])
+    # The time of submission is unknown; the end is the closest bound.
+    times: dict[str, Any] = {"queued_at": ended, "changed_at": ended} if ended else {}
+    complete |= times | usable
     if "timeline" not in usable:
-        at, note = whole["date_done"] or whole["queued_at"], "recorded without a timeline"
-        whole["timeline"] = [{"at": at, "status": whole["status"], "note": note}]
-    if whole["status"] == states.FAILURE and "result" not in usable:
-        whole["result"] = NO_REASON
+        at, note = complete["date_done"] or complete["queued_at"], "recorded without a timeline"
+        complete["timeline"] = [{"at": at, "status": complete["status"], "note": note}]
+    if complete["status"] == states.FAILURE and "result" not in usable:
+        complete["result"] = NO_REASON
     if "labels" not in usable:
-        whole["labels"] = labels_of(whole["metadata"])
-    return whole
+        complete["labels"] = labels_of(complete["metadata"])
+    return complete

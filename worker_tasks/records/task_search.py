@@ -1,4 +1,4 @@
-"""Reads many task documents: lists for people, newest first, by what they are; what waits; who shares a run."""
+"""Queries over many task documents: filtered lists, waiting tasks, and the leader and followers of a run."""
 
 import re
 from collections import Counter
@@ -16,14 +16,14 @@ from worker_tasks.records.ledger import NEWEST_FIRST, UNFINISHED_STATES, new_doc
 from worker_tasks.records.metadata import label_of
 from worker_tasks.records.old_documents import complete_document
 
-#: Seconds that a search may take: a text is looked for in every document.
+#: Time limit of a search, in seconds. A search for text reads every document.
 SEARCH_SECONDS = 1.5
-#: What stands between key and value in a label, as a regular expression has it.
+#: The separator of key and value in a label, as a regular expression.
 LABEL_SEPARATOR = r"\x00"
 
 
 class Cursor(NamedTuple):
-    """The place of a task document in the order newest first."""
+    """The position of a task document in a list, newest first."""
 
     queued_at: datetime
     task_id: str
@@ -31,11 +31,16 @@ class Cursor(NamedTuple):
 
 @dataclass(frozen=True)
 class TaskFilter:
-    """Which tasks are wanted; what is None or empty does not matter.
+    """Conditions that a task must meet; those that are None or empty do not apply.
 
-    ``status`` is a stored state; ``labels`` are keys of the metadata with their values, as text; ``keys`` are keys with
-    any value, and ``value`` occurs in the value of any key. ``fingerprint`` names a join; each of ``words`` occurs in
-    the id, name, arguments, collections or metadata; ``since`` and ``until`` bound the instant of asking.
+    Attributes:
+        status: the stored state.
+        labels: metadata keys with their values, as text.
+        fingerprint: the fingerprint of the join.
+        words: texts that each occur in the id, name, arguments, collections or metadata.
+        keys: metadata keys with any value.
+        value: text that occurs in the value of any metadata key.
+        since, until: bounds of the time of submission; ``until`` is excluded.
     """
 
     status: str | None = None
@@ -49,7 +54,7 @@ class TaskFilter:
     until: datetime | None = None
 
     def conditions(self) -> Iterator[Document]:
-        """As MongoDB's filters, all of which must be met."""
+        """Yields MongoDB filters, all of which must match."""
         for field, value in (
             ("status", self.status),
             ("requested_by", self.requested_by),
@@ -69,7 +74,7 @@ class TaskFilter:
 
     @property
     def needs_full_scan(self) -> bool:
-        """Whether no index finds what is wanted."""
+        """Whether no index serves the filter, so that MongoDB reads every document."""
         return bool(self.words) or self.value is not None
 
 
@@ -87,37 +92,37 @@ def _older_than(cursor: Cursor) -> Document:
     }
 
 
-def search(wanted: TaskFilter, limit: int, after: Cursor | None = None) -> list[Document]:
-    """At most ``limit`` task documents, newest first, from behind the cursor on, within ``SEARCH_SECONDS``.
+def search(task_filter: TaskFilter, limit: int, after: Cursor | None = None) -> list[Document]:
+    """At most ``limit`` task documents after the cursor, newest first.
 
     Raises:
-        SearchTooSlow: it took longer.
+        SearchTooSlow: a search for text took longer than ``SEARCH_SECONDS``.
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
-    conditions = [*wanted.conditions(), *([_older_than(after)] if after is not None else [])]
+    conditions = [*task_filter.conditions(), *([_older_than(after)] if after is not None else [])]
     query = {"$and": conditions} if conditions else {}
     try:
         with within(SEARCH_SECONDS):
-            found = connections().tasks.find(query).sort(NEWEST_FIRST).limit(limit)
-            return [complete_document(task, new_document) for task in found]
+            tasks = connections().tasks.find(query).sort(NEWEST_FIRST).limit(limit)
+            return [complete_document(task, new_document) for task in tasks]
     except TookTooLong as error:
-        if wanted.needs_full_scan and isinstance(error.__cause__, ExecutionTimeout):
+        if task_filter.needs_full_scan and isinstance(error.__cause__, ExecutionTimeout):
             raise SearchTooSlow from error
         raise error.__cause__ or error from None
 
 
 def _newest(fields: Sequence[str], limit: int) -> list[Document]:
-    found = connections().tasks.find({}, fields).sort(NEWEST_FIRST).limit(limit)
-    return [complete_document(task, new_document) for task in found]
+    tasks = connections().tasks.find({}, fields).sort(NEWEST_FIRST).limit(limit)
+    return [complete_document(task, new_document) for task in tasks]
 
 
 def _keys_of(tasks: list[Document]) -> list[str]:
-    """The keys of metadata among these tasks, the most frequent first."""
+    """The metadata keys of these tasks, the most frequent first."""
     return [key for key, _ in Counter(key for task in tasks for key in task["metadata"]).most_common()]
 
 
 def metadata_keys(of_newest: int = 200) -> list[str]:
-    """The keys of metadata among the newest tasks, the most frequent first.
+    """The metadata keys of the newest tasks, the most frequent first.
 
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.
@@ -126,7 +131,7 @@ def metadata_keys(of_newest: int = 200) -> list[str]:
 
 
 class FilterChoices(NamedTuple):
-    """What the newest tasks can be found by: keys of metadata, the most frequent first; people; a task of each join."""
+    """Suggestions for filters: metadata keys (the most frequent first), people, and the newest task of each join."""
 
     metadata_keys: list[str]
     people: list[str]
@@ -134,7 +139,7 @@ class FilterChoices(NamedTuple):
 
 
 def filter_choices(of_newest: int = 200) -> FilterChoices:
-    """What the newest tasks can be found by.
+    """Suggestions for filters from the newest tasks.
 
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.
@@ -142,13 +147,13 @@ def filter_choices(of_newest: int = 200) -> FilterChoices:
     needed = ["name", "args", "kwargs", "metadata", "join", "fingerprint", "requested_by"]
     tasks = _newest(needed, of_newest)
     people = {task["requested_by"] for task in tasks if task.get("requested_by")}
-    # Oldest first, so that of each join the newest stays.
+    # Oldest first, so that the newest task of each join wins.
     joins = {task["fingerprint"]: task for task in reversed(tasks) if task.get("fingerprint")}
     return FilterChoices(_keys_of(tasks), sorted(people), list(joins.values()))
 
 
 def previous_run(task: Document) -> Document | None:
-    """The newest run of the same join that was asked for before this one and did its work; None where there is none.
+    """The newest successful run of the same join that was submitted before this task; None if there is none.
 
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.
@@ -156,48 +161,48 @@ def previous_run(task: Document) -> Document | None:
     if not task.get("fingerprint"):
         return None
     before = _older_than(Cursor(task["queued_at"], task["_id"]))
-    # One that shared a run has no result of its own.
-    done = {"fingerprint": task["fingerprint"], "status": states.SUCCESS, "shares": None, **before}
-    return next(iter(connections().tasks.find(done).sort(NEWEST_FIRST).limit(1)), None)
+    # A follower has no result of its own.
+    succeeded = {"fingerprint": task["fingerprint"], "status": states.SUCCESS, "shares": None, **before}
+    return next(iter(connections().tasks.find(succeeded).sort(NEWEST_FIRST).limit(1)), None)
 
 
-def count_tasks_ahead(task: Document, most: int = 1_000) -> int:
-    """How many tasks wait in the same queue since before this one; counted up to ``most``.
+def count_tasks_ahead(task: Document, limit: int = 1_000) -> int:
+    """Counts the tasks that have waited longer in the same queue, up to ``limit``.
 
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
     before = {"status": states.PENDING, "queue": task["queue"], "shares": None, "queued_at": {"$lt": task["queued_at"]}}
-    return connections().tasks.count_documents(before, limit=most)
+    return connections().tasks.count_documents(before, limit=limit)
 
 
 def average_seconds(of_newest: int = 20) -> float | None:
-    """How long the tasks took that ended lately, from start to end, on average; None where none did.
+    """The average duration of the latest successful tasks, in seconds; None if there are none.
 
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
     ended = {"status": states.SUCCESS, "started_at": {"$ne": None}, "date_done": {"$ne": None}}
-    # By the index of the states: however many wait, none of them is looked at.
+    # The hint keeps MongoDB from reading waiting tasks, however many there are.
     latest = connections().tasks.find(ended, {"started_at": True, "date_done": True}).sort("changed_at", -1)
     tasks = latest.hint([("status", 1), ("changed_at", 1)]).limit(of_newest)
-    took = [(task["date_done"] - task["started_at"]).total_seconds() for task in tasks]
-    return sum(took) / len(took) if took else None
+    durations = [(task["date_done"] - task["started_at"]).total_seconds() for task in tasks]
+    return sum(durations) / len(durations) if durations else None
 
 
 def unchanged_since(before: datetime) -> Iterator[Document]:
-    """The unfinished tasks that nothing happened to since this instant, the longest first.
+    """Yields the unfinished tasks whose last change was before this time, the oldest first.
 
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
     quiet = {"status": {"$in": sorted(UNFINISHED_STATES)}, "changed_at": {"$lt": before}}
-    found = connections().tasks.find(quiet).sort("changed_at", 1).hint([("status", 1), ("changed_at", 1)])
-    yield from (complete_document(task, new_document) for task in found)
+    tasks = connections().tasks.find(quiet).sort("changed_at", 1).hint([("status", 1), ("changed_at", 1)])
+    yield from (complete_document(task, new_document) for task in tasks)
 
 
 def active_queues() -> list[str | None]:
-    """The queues of all unfinished tasks; None is the default one.
+    """The queues of all unfinished tasks; None stands for the default queue.
 
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.
@@ -206,20 +211,20 @@ def active_queues() -> list[str | None]:
 
 
 def filter_unchanged(tasks: list[Document]) -> list[Document]:
-    """Those of these tasks that have not changed since they were read.
+    """The tasks among these that have not changed since they were read, read again.
 
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
     versions = {task["_id"]: task["version"] for task in tasks}
-    found = connections().tasks.find({"_id": {"$in": list(versions)}})
-    return [
-        whole for task in found if (whole := complete_document(task, new_document))["version"] == versions[task["_id"]]
-    ]
+    current = (
+        complete_document(task, new_document) for task in connections().tasks.find({"_id": {"$in": list(versions)}})
+    )
+    return [task for task in current if task["version"] == versions[task["_id"]]]
 
 
 def leader_of(fingerprint: str) -> Document | None:
-    """The task that runs this join now.
+    """The task that leads the current run of a join; None if there is none.
 
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.
@@ -228,7 +233,7 @@ def leader_of(fingerprint: str) -> Document | None:
 
 
 def followers_of(task_id: str) -> list[Document]:
-    """The unfinished tasks that the run of this one is to answer, the longest waiting first.
+    """The unfinished tasks that follow the run of this one, the longest waiting first.
 
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.

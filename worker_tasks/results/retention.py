@@ -6,7 +6,7 @@ from enum import Enum, auto
 from typing import Any
 
 from worker_tasks.infra.settings import settings
-from worker_tasks.records import ledger
+from worker_tasks.records import ledger, task_fields
 from worker_tasks.results import result_store
 from worker_tasks.results.result_store import Summary
 
@@ -54,7 +54,7 @@ def keep(summary: Summary, until: datetime) -> bool:
     """
     if result_store.keep(summary, until) is None:
         return False
-    ledger.set_expiry(summary.task_id, until)
+    task_fields.set_expiry(summary.task_id, until)
     return True
 
 
@@ -66,7 +66,7 @@ def discard(summary: Summary) -> bool:
     """
     if not result_store.discard(summary):
         return False
-    ledger.set_expiry(summary.task_id, ledger.now(), discarded=True)
+    task_fields.set_expiry(summary.task_id, ledger.now(), discarded=True)
     return True
 
 

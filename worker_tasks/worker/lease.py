@@ -31,7 +31,7 @@ from worker_tasks.joins.run import sharing
 from worker_tasks.queue.backend import is_no_outcome
 from worker_tasks.queue.broker import leases
 from worker_tasks.queue.claim import LONGEST_ID, is_task_id
-from worker_tasks.records import ledger
+from worker_tasks.records import ledger, task_fields
 
 #: Seconds between two looks whether there is anything to do; so soon a renewal that failed is tried again.
 LOOK_SECONDS = 0.5
@@ -139,7 +139,7 @@ class LeasedRequest(Request):
             return
         if isinstance(error, WorkerLostError | SystemExit) and not (self._already_cancelled or self._already_revoked):
             note = f"the process that ran it was lost: {error}"
-            self._try("lost its process, and its document does not say so", ledger.amend, self.id, {}, note)
+            self._try("lost its process, and its document does not say so", task_fields.amend, self.id, {}, note)
         super().on_failure(exc_info, send_failed_event, return_ok)
 
     def terminate(self, pool: Any, signal: Any = None) -> None:

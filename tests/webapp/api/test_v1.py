@@ -14,7 +14,7 @@ from werkzeug.test import TestResponse
 from tests.support import Process, eventually, publish, wait_for_state
 from tests.worker_tasks.support import UNATTENDED, new_id, task_in
 from worker_tasks.infra.connections import Document, connections
-from worker_tasks.records import ledger, task_search
+from worker_tasks.records import ledger, task_fields, task_search
 from worker_tasks.results import result_store
 from worker_tasks.results.formats import FORMATS
 from worker_tasks.submission import RUN_JOIN
@@ -281,7 +281,7 @@ def test_an_expired_and_a_replaced_result_are_gone(client: FlaskClient, servers:
     summary = result_store.find_result(f"join_result:{task_id}")
     assert summary is not None
     connections().results.delete(summary.key, result_store.summary_key(summary.key))
-    ledger.set_expiry(task_id, ledger.now() + timedelta(seconds=2))
+    task_fields.set_expiry(task_id, ledger.now() + timedelta(seconds=2))
     for address in ("result", "result.json"):
         problem = assert_problem(client.get(f"/api/v1/tasks/{task_id}/{address}"), 410)
         assert problem["detail"] == "The result expired. Ask for the join again."
@@ -294,7 +294,7 @@ def test_a_result_that_redis_lost_is_said_to_be_lost(client: FlaskClient, server
     for address in ("result", "result.json", "result.csv", "result.ndjson"):
         problem = assert_problem(client.get(f"/api/v1/tasks/{task_id}/{address}"), 410)
         assert problem["detail"] == "Redis lost this result before it expired. Ask for the join again."
-    ledger.set_expiry(task_id, ledger.now(), discarded=True)
+    task_fields.set_expiry(task_id, ledger.now(), discarded=True)
     problem = assert_problem(client.get(f"/api/v1/tasks/{task_id}/result"), 410)
     assert problem["detail"] == "This result was discarded by hand. Ask for the join again."
 

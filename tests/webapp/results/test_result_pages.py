@@ -12,7 +12,7 @@ from tests.support import Process, eventually, publish, submit_join, wait_for_st
 from worker_tasks.infra.connections import connections
 from worker_tasks.infra.settings import settings
 from worker_tasks.joins.plan.user_orders import result_key
-from worker_tasks.records import ledger
+from worker_tasks.records import ledger, task_fields
 from worker_tasks.results import result_store
 from worker_tasks.submission import submit
 from worker_tasks.tasks import join_users_orders
@@ -94,7 +94,7 @@ LOST = "Redis lost this result before it expired."
 def test_a_result_that_redis_lost_is_said_to_be_lost_and_can_be_run_again(
     client: FlaskClient, long_result: str, seconds_left: int, *, lost: bool
 ) -> None:
-    ledger.set_expiry(long_result, ledger.now() + timedelta(seconds=seconds_left))
+    task_fields.set_expiry(long_result, ledger.now() + timedelta(seconds=seconds_left))
     for key in connections().results.scan_iter(f"*{result_key(long_result)}"):
         connections().results.delete(key)
     gone, task = client.get(f"/tasks/{long_result}/result"), client.get(f"/tasks/{long_result}")

@@ -1,4 +1,4 @@
-"""Which state may follow which, and what a change leaves as it was."""
+"""Allowed transitions, and the fields that a transition preserves."""
 
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
@@ -17,46 +17,45 @@ pytestmark = pytest.mark.usefixtures("servers")
 STATES = ["PENDING", "RECEIVED", "STARTED", "RETRY", "SUCCESS", "FAILURE", "REVOKED"]
 
 
-def may_follow(before: str, after: str) -> bool:
-    """The rule, in other words than the ledger's: it is a filter there."""
+def is_allowed(before: str, after: str) -> bool:
+    """The rule for transitions, written independently of the ledger's filter."""
     if before in {"SUCCESS", "REVOKED"}:
         return False
     return before != "FAILURE" or after in {"SUCCESS", "FAILURE", "REVOKED"}
 
 
 @pytest.mark.parametrize(("before", "after"), list(product(STATES, STATES)))
-def test_a_state_follows_only_what_it_may_follow(before: str, after: str) -> None:
+def test_only_allowed_transitions_change_the_task(before: str, after: str) -> None:
     task_id = task_in(before, result='"kept"', traceback="kept", attempt=1)
-    was = ledger.find_task(task_id)
-    assert ledger.transition(task_id, after, attempt=1, fields={"result": '"new"'}) is may_follow(before, after)
+    old = ledger.find_task(task_id)
+    assert ledger.transition(task_id, after, attempt=1, fields={"result": '"new"'}) is is_allowed(before, after)
     task = ledger.find_task(task_id)
-    if not may_follow(before, after):
-        assert task == was
+    if not is_allowed(before, after):
+        assert task == old
         return
     changed = {"status", "result", "version", "revision", "timeline", "changed_at"}
-    assert (task["status"], task["result"], task["version"]) == (after, '"new"', was["version"] + 1)
+    assert (task["status"], task["result"], task["version"]) == (after, '"new"', old["version"] + 1)
     assert [event["status"] for event in task["timeline"]] == ["PENDING", after]
-    assert {field: task[field] for field in was.keys() - changed} == {
-        field: was[field] for field in was.keys() - changed
-    }
+    unchanged = old.keys() - changed
+    assert {field: task[field] for field in unchanged} == {field: old[field] for field in unchanged}
 
 
 @pytest.mark.parametrize("status", ["PENDING", "STARTED", "RETRY"])
-def test_a_late_report_of_an_older_attempt_is_not_heard(status: str) -> None:
+def test_a_late_report_of_an_older_attempt_is_ignored(status: str) -> None:
     task_id = task_in("STARTED", attempt=2)
-    was = ledger.find_task(task_id)
+    old = ledger.find_task(task_id)
     assert ledger.transition(task_id, status, attempt=1) is False
-    assert ledger.find_task(task_id) == was
+    assert ledger.find_task(task_id) == old
     assert ledger.transition(task_id, status, attempt=2) is True
 
 
-def test_success_is_heard_from_any_attempt() -> None:
+def test_success_is_accepted_from_any_attempt() -> None:
     task_id = task_in("STARTED", attempt=2)
     assert ledger.transition(task_id, "SUCCESS", attempt=1) is True
 
 
 @pytest.mark.parametrize("status", STATES)
-def test_a_change_of_an_unknown_task_makes_a_whole_document(status: str) -> None:
+def test_a_transition_of_an_unknown_task_creates_a_complete_document(status: str) -> None:
     task_id = new_id()
     assert ledger.transition(task_id, status, attempt=1, fields={"result": '"new"'}, note="a note") is True
     task = ledger.find_task(task_id)
@@ -66,35 +65,35 @@ def test_a_change_of_an_unknown_task_makes_a_whole_document(status: str) -> None
 
 
 @pytest.mark.parametrize("status", ["STARTED", "SUCCESS"])
-def test_changes_at_once_of_an_unknown_task_make_one_document(status: str) -> None:
-    together = Barrier(4)
+def test_concurrent_transitions_of_an_unknown_task_create_one_document(status: str) -> None:
+    barrier = Barrier(4)
 
     def change(task_id: str) -> bool:
-        together.wait()
+        barrier.wait()
         return ledger.transition(task_id, status)
 
     with ThreadPoolExecutor(4) as threads:
         for _ in range(10):
             task_id = new_id()
-            heard = sum(threads.map(change, [task_id] * 4))
-            assert heard == (4 if status == "STARTED" else 1)
+            accepted = sum(threads.map(change, [task_id] * 4))
+            assert accepted == (4 if status == "STARTED" else 1)
             assert connections().tasks.count_documents({"_id": task_id}) == 1
-            assert ledger.find_task(task_id)["version"] == heard
+            assert ledger.find_task(task_id)["version"] == accepted
 
 
-def test_of_several_ends_at_once_one_is_kept() -> None:
-    together = Barrier(4)
+def test_one_of_several_concurrent_outcomes_wins() -> None:
+    barrier = Barrier(4)
 
-    def end(end: tuple[str, str]) -> bool:
-        together.wait()
-        return ledger.transition(end[0], "SUCCESS", fields={"result": end[1]})
+    def end(task_id: str, result: str) -> bool:
+        barrier.wait()
+        return ledger.transition(task_id, "SUCCESS", fields={"result": result})
 
     with ThreadPoolExecutor(4) as threads:
         for _ in range(10):
             task_id = task_in("STARTED")
-            heard = list(threads.map(end, [(task_id, result) for result in "1234"]))
-            assert sorted(heard) == [False, False, False, True]
-            assert ledger.find_task(task_id)["result"] == "1234"[heard.index(True)]
+            accepted = list(threads.map(end, [task_id] * 4, "1234"))
+            assert sorted(accepted) == [False, False, False, True]
+            assert ledger.find_task(task_id)["result"] == "1234"[accepted.index(True)]
 
 
 def test_the_timeline_keeps_the_newest_50_events() -> None:
@@ -106,18 +105,18 @@ def test_the_timeline_keeps_the_newest_50_events() -> None:
     assert task["version"] == 61
 
 
-def test_what_mongodb_can_not_store_changes_nothing() -> None:
+def test_a_result_that_mongodb_cannot_store_changes_nothing() -> None:
     task_id = task_in("STARTED")
-    was = ledger.find_task(task_id)
+    old = ledger.find_task(task_id)
     for result in (2**70, "\ud800", object()):
         with pytest.raises(EncodeError):
             ledger.transition(task_id, "SUCCESS", fields={"result": result})
-    assert ledger.find_task(task_id) == was
-    assert was["metadata"] == METADATA
+    assert ledger.find_task(task_id) == old
+    assert old["metadata"] == METADATA
 
 
 @pytest.mark.parametrize("status", [states.SUCCESS, states.FAILURE])
-def test_what_a_cancelled_task_still_brings_does_not_undo_its_cancellation(status: str) -> None:
+def test_a_late_outcome_does_not_undo_a_cancellation(status: str) -> None:
     task_id = new_id()
     ledger.claim(task_id, "name", [], {}, "worker")
     assert ledger.request_cancellation(task_id)

@@ -1,4 +1,4 @@
-"""What polls read instead of the task document: a version and the progress, for a short while."""
+"""The live state that polls read instead of the task document: revision and progress, briefly kept."""
 
 from collections.abc import Callable
 
@@ -16,29 +16,29 @@ pytestmark = pytest.mark.usefixtures("servers")
 
 
 def tag(task_id: str) -> str:
-    seen = live.read_live(task_id)
-    assert seen is not None
-    return seen.tag
+    state = live.read_live(task_id)
+    assert state is not None
+    return state.tag
 
 
-def seconds(task_id: str) -> int:
-    """How long what is known of the task is trusted."""
+def time_to_live(task_id: str) -> int:
+    """Seconds until the live state of the task expires."""
     (key,) = connections().results.keys(f"*{task_id}*")
     return int(connections().results.ttl(key))
 
 
-def test_of_a_task_that_was_never_announced_nothing_is_known() -> None:
+def test_a_task_without_an_announcement_has_no_live_state() -> None:
     assert live.read_live(new_id()) is None
 
 
-def test_an_announced_version_is_read() -> None:
+def test_an_announced_revision_is_read_back() -> None:
     task_id = new_id()
     live.announce(task_id, "3")
     assert live.read_live(task_id) == Live("3.0", None)
-    assert 0 < seconds(task_id) <= LIVE_SECONDS
+    assert 0 < time_to_live(task_id) <= LIVE_SECONDS
 
 
-def test_each_announcement_and_each_report_makes_another_tag() -> None:
+def test_each_announcement_and_each_report_changes_the_tag() -> None:
     task_id = new_id()
     tags = []
     changes: list[Callable[[], None]] = [
@@ -54,30 +54,30 @@ def test_each_announcement_and_each_report_makes_another_tag() -> None:
     assert len(set(tags)) == len(tags)
 
 
-def test_progress_is_read_as_it_was_reported() -> None:
+def test_reported_progress_is_read_back() -> None:
     task_id = new_id()
     live.announce(task_id, "2")
     live.report(task_id, Progress(3, 20, "ünïts"))
     assert live.read_live(task_id) == Live("2.1", Progress(3, 20, "ünïts"))
-    assert 0 < seconds(task_id) <= LIVE_SECONDS
+    assert 0 < time_to_live(task_id) <= LIVE_SECONDS
 
 
-def test_progress_without_a_version_is_not_trusted() -> None:
+def test_progress_without_a_revision_is_ignored() -> None:
     task_id = new_id()
     live.report(task_id, Progress(3, 20, "steps"))
     assert live.read_live(task_id) is None
 
 
-def test_a_version_that_ran_out_is_put_back_and_a_newer_one_stays() -> None:
+def test_an_expired_revision_is_announced_again_unless_a_newer_one_exists() -> None:
     task_id = new_id()
     live.announce_if_unknown(task_id, "2")
     assert tag(task_id) == "2.0"
     live.announce_if_unknown(task_id, "1")
     assert tag(task_id) == "2.0"
-    assert 0 < seconds(task_id) <= LIVE_SECONDS
+    assert 0 < time_to_live(task_id) <= LIVE_SECONDS
 
 
-def test_each_change_of_a_task_is_announced() -> None:
+def test_each_change_of_a_task_announces_its_revision() -> None:
     document = ledger.new_document(new_id())
     task_id = document["_id"]
     changes: list[Callable[[], object]] = [
@@ -93,34 +93,34 @@ def test_each_change_of_a_task_is_announced() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tell", "words"),
+    ("publish", "warning"),
     [
         (lambda: live.announce("lost", "1"), "revision of task lost not announced"),
         (lambda: live.report("lost", Progress(1, 2, "steps")), "progress of task lost not reported"),
     ],
     ids=["announce", "report"],
 )
-def test_a_redis_that_is_away_is_noted_and_holds_nobody_up(
-    tell: Callable[[], None], words: str, redis_server: Server, caplog: pytest.LogCaptureFixture
+def test_a_frozen_redis_causes_a_warning_and_no_delay(
+    publish: Callable[[], None], warning: str, redis_server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     with paused(redis_server), answered_in_time():
-        tell()
-    assert words in caplog.text
+        publish()
+    assert warning in caplog.text
 
 
-def test_asking_a_redis_that_is_away_is_an_error_in_time(redis_server: Server) -> None:
+def test_reading_from_a_frozen_redis_fails_in_time(redis_server: Server) -> None:
     with paused(redis_server), answered_in_time(), pytest.raises(RedisError):
         live.read_live(new_id())
 
 
-def test_a_change_of_a_task_is_written_also_without_redis(redis_server: Server) -> None:
+def test_a_transition_succeeds_without_redis(redis_server: Server) -> None:
     task_id = new_id()
     with paused(redis_server), answered_in_time():
         ledger.transition(task_id, "STARTED")
     assert ledger.find_task(task_id)["status"] == "STARTED"
 
 
-def test_whoever_shares_a_run_sees_how_far_that_is() -> None:
+def test_a_follower_shows_the_progress_of_its_leader() -> None:
     leader, follower = new_id(), new_id()
     live.announce_if_unknown(leader, "1")
     live.announce_if_unknown(follower, "7", follows=leader)
@@ -135,7 +135,7 @@ def test_whoever_shares_a_run_sees_how_far_that_is() -> None:
 
 
 @pytest.mark.parametrize("word", [*REFUSALS, "MASTERDOWN"])
-def test_a_redis_that_refuses_is_no_reason_to_fail(word: str) -> None:
+def test_a_refusing_redis_causes_no_error(word: str) -> None:
     task_id = new_id()
     with refusing(word):
         live.announce(task_id, "1")

@@ -1,4 +1,4 @@
-"""What metadata may be, the path of what it may not, and how two changes of it are merged."""
+"""The rules for metadata, the paths in messages about invalid metadata, and the merge of two changes."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from worker_tasks.records.metadata import (
 
 
 def nested(times: int) -> Any:
-    """A value inside this many objects."""
+    """A value nested in so many objects."""
     value: Any = "core"
     for _ in range(times):
         value = {"in": value}
@@ -37,12 +37,12 @@ def nested(times: int) -> Any:
     ],
     ids=["none", "any JSON", "most keys", "more keys inside", "longest key", "64 bits", "$ and . in values", "deepest"],
 )
-def test_good_metadata_have_no_errors(metadata: dict[str, Any]) -> None:
+def test_valid_metadata_has_no_errors(metadata: dict[str, Any]) -> None:
     assert metadata_errors(metadata) == {}
 
 
 @pytest.mark.parametrize(
-    ("metadata", "path", "words"),
+    ("metadata", "path", "message"),
     [
         ("text", "metadata", "must be an object"),
         ([], "metadata", "must be an object"),
@@ -66,19 +66,19 @@ def test_good_metadata_have_no_errors(metadata: dict[str, Any]) -> None:
         ({"object": object()}, "metadata", "can not store"),
     ],
 )
-def test_what_can_not_be_kept_is_named_by_its_path(metadata: Any, path: str, words: str) -> None:
+def test_an_error_names_the_path_of_the_invalid_value(metadata: Any, path: str, message: str) -> None:
     errors = metadata_errors(metadata)
     assert list(errors) == [path]
-    assert words in errors[path]
+    assert message in errors[path]
 
 
-def test_the_largest_that_is_kept_is_16_kib_as_mongodb_counts() -> None:
+def test_metadata_may_take_16_kib_of_bson() -> None:
     bytes_around = 5 + 1 + len("text\0") + 4 + 1
     assert metadata_errors({"text": "x" * (MAX_BYTES - bytes_around)}) == {}
     assert metadata_errors({"text": "x" * (MAX_BYTES - bytes_around + 1)}) != {}
 
 
-def test_a_path_begins_with_what_the_asker_calls_it() -> None:
+def test_a_path_starts_with_the_name_of_the_field() -> None:
     assert list(metadata_errors({"a.b": 1}, "notes")) == ["notes.a.b"]
 
 
@@ -90,45 +90,45 @@ A, B, C = ({"key": value} for value in "abc")
     [
         ({}, {}, {}, {}, False),
         (A, A, A, A, False),
-        # One side alone.
+        # Only one side changed.
         ({}, A, {}, A, False),
         ({}, {}, A, A, False),
         (A, B, A, B, False),
         (A, A, B, B, False),
         (A, {}, A, {}, False),
         (A, A, {}, {}, False),
-        # Both sides, the same.
+        # Both sides made the same change.
         ({}, A, A, A, False),
         (A, B, B, B, False),
         (A, {}, {}, {}, False),
-        # Both sides, differently: what is stored stays.
+        # Both sides made different changes: the stored value stays.
         ({}, A, B, B, True),
         (A, B, C, C, True),
         (A, B, {}, {}, True),
         (A, {}, B, B, True),
-        # A key with null is there.
+        # A key with the value null counts as present.
         (A, {"key": None}, A, {"key": None}, False),
         (A, {"key": None}, {}, {}, True),
         ({}, {"key": None}, {}, {"key": None}, False),
     ],
 )
-def test_two_changes_of_a_key_are_merged(
+def test_merging_two_changes_of_a_key(
     base: dict[str, Any], mine: dict[str, Any], stored: dict[str, Any], merged: dict[str, Any], *, is_conflict: bool
 ) -> None:
     assert merge(base, mine, stored) == (merged, ["key"] if is_conflict else [])
 
 
-def test_each_key_is_merged_by_itself_and_keeps_its_place() -> None:
+def test_keys_are_merged_independently_and_keep_their_order() -> None:
     base = {"left": 1, "mine": 1, "theirs": 1, "both": 1, "gone": 1}
     mine = {"left": 1, "mine": 2, "theirs": 1, "both": 2, "added": 2}
     stored = {"before": 3, "left": 1, "mine": 1, "theirs": 3, "both": 3, "gone": 1, "after": 3}
     merged, conflicts = merge(base, mine, stored)
-    kept = {"before": 3, "left": 1, "mine": 2, "theirs": 3, "both": 3, "after": 3, "added": 2}
-    assert (list(merged.items()), conflicts) == (list(kept.items()), ["both"])
+    expected = {"before": 3, "left": 1, "mine": 2, "theirs": 3, "both": 3, "after": 3, "added": 2}
+    assert (list(merged.items()), conflicts) == (list(expected.items()), ["both"])
     assert stored["mine"] == 1
 
 
-def test_a_change_sets_keys_and_deletes_those_with_null() -> None:
+def test_apply_changes_sets_keys_and_deletes_those_with_none() -> None:
     assert apply_changes({"a": 1, "b": 2, "c": None}, {"a": None, "b": 3, "d": 4, "e": None}) == {
         "b": 3,
         "c": None,
