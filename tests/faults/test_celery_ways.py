@@ -29,7 +29,7 @@ import time
 from celery import group
 from celery.exceptions import Reject
 
-from worker_tasks.celery_app import app
+from worker_tasks.queue.celery_app import app
 
 app.conf.task_routes = {"celery.*": {"queue": os.environ["OTHERS_QUEUE"]}}
 # An outcome that cannot be stored is tried again once, not for ten seconds.

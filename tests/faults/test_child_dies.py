@@ -21,7 +21,7 @@ POISON = """
 import os
 import signal
 
-from worker_tasks.celery_app import app
+from worker_tasks.queue.celery_app import app
 
 
 @app.task(name="poison")
