@@ -124,7 +124,7 @@ def _ask(summary: Summary, derivation: ArtifactSpec) -> Artifact:
         return Artifact.from_json(ensure_bytes(there))
     try:
         require_room()
-        app.publish_derivation(summary.key, summary.task_id, summary.run, derivation.kind, derivation.options)
+        app.publish_artifact(summary.key, summary.task_id, summary.run, derivation.kind, derivation.options)
     except Exception:
         store.unlink(key)
         raise

@@ -14,7 +14,7 @@ from pymongo.collection import Collection
 from worker_tasks.infra.connections import Document, connections
 from worker_tasks.infra.errors import MONGODB_FAILURES, DovetailError, TaskNotFound, rebuild_error
 from worker_tasks.infra.settings import settings
-from worker_tasks.queue.claim import OF_CELERY, ClaimedTask, is_task_id
+from worker_tasks.queue.claim import CELERY_PREFIX, ClaimedTask, is_task_id
 from worker_tasks.records import ledger
 from worker_tasks.records.indexes import CELERY_RESULTS
 
@@ -25,7 +25,7 @@ FAILURE_MODULES = (DovetailError.__module__, "worker_tasks.errors")
 logger = get_logger(__name__)
 
 
-def is_no_outcome(error: BaseException) -> bool:
+def requires_redelivery(error: BaseException) -> bool:
     """Whether this says nothing of how a task went: its outcome could not be stored, or its retry not published.
 
     A task that rejects its own message gives a reason in words, and that is its end.
@@ -90,7 +90,7 @@ class MetadataBackend(MongoBackend):
 
     def mark_as_failure(self, task_id: str, exc: Exception, *arguments: Any, **options: Any) -> Any:
         """Celery takes what cannot be stored or published for the task's failure; here its message goes back."""
-        if is_no_outcome(exc):
+        if requires_redelivery(exc):
             logger.error("task %s: not recorded as its failure: %r", task_id, exc)
             return None
         if self._has_document(options.get("request")):
@@ -131,7 +131,7 @@ class MetadataBackend(MongoBackend):
         meta = self._get_result_meta(
             result=self.encode(result), state=state, traceback=traceback, request=request, format_date=False
         )
-        if str(getattr(request, "task", None)).startswith(OF_CELERY) and not self._is_recorded(task_id):
+        if str(getattr(request, "task", None)).startswith(CELERY_PREFIX) and not self._is_recorded(task_id):
             whole = {"_id": task_id, **meta}
             self.collection.database[CELERY_RESULTS].replace_one({"_id": task_id}, whole, upsert=True)
             return result

@@ -67,7 +67,7 @@ class Leases:
 
     def __init__(self) -> None:
         #: How many deliveries this process has taken.
-        self.taken = 0
+        self.total_taken = 0
         self._lock = threading.Lock()
         self._in_hand: WeakValueDictionary[str, Message] = WeakValueDictionary()
         #: The entries in ``unacked`` that Redis has not taken yet.
@@ -79,14 +79,14 @@ class Leases:
         return len(self._in_hand)
 
     @property
-    def are_behind(self) -> bool:
+    def has_pending_writes(self) -> bool:
         """Whether Redis has missed something."""
         return bool(self._owed or self._unrecorded)
 
     def take(self, tag: str, message: "Message", entry: str) -> None:
         """Records a delivery. If Redis refuses, it is worked on all the same, and recorded by a later renewal."""
         with self._lock:
-            self.taken += 1
+            self.total_taken += 1
             self._in_hand[tag] = message
         try:
             _run(_RECORD, [tag, entry])
@@ -130,14 +130,14 @@ class Leases:
         with self._lock:
             self._owed -= owed
             tags = {*self._in_hand}
-        if tags := tags | worked_on():
+        if tags := tags | tags_in_progress():
             _run(_RENEW, tags)
 
 
 leases = Leases()
 
 
-def worked_on() -> set[str]:
+def tags_in_progress() -> set[str]:
     """The delivery tags of what the pool works on, on whatever connection it came."""
     while True:
         try:
@@ -198,7 +198,7 @@ class QoS(kombu_redis.QoS):
                 self._give_back(tag, first=True)
             leases.drop(tags)
         else:
-            leases.drop(set(tags) - worked_on())
+            leases.drop(set(tags) - tags_in_progress())
 
     def restore_visible(self, start: int = 0, num: int | None = None, interval: int = 1) -> None:
         """Gives back what nobody has renewed for the visibility timeout."""

@@ -16,7 +16,7 @@ from worker_tasks.infra.errors import NotPublished, is_refusal
 from worker_tasks.infra.settings import settings
 from worker_tasks.queue import broker
 from worker_tasks.queue.capacity import Announcer
-from worker_tasks.queue.claim import LONGEST_ID, OF_CELERY, ClaimedTask, is_task_id
+from worker_tasks.queue.claim import CELERY_PREFIX, MAX_ID_LENGTH, ClaimedTask, is_task_id
 from worker_tasks.records import ledger
 
 #: Seconds that a publisher waits for the broker. On one that is frozen it waits three times: for the connection it
@@ -28,7 +28,7 @@ WORKER_SOCKET_TIMEOUT = 3.0
 
 #: The queue of what is worked out from results. A worker takes from it and from the default one in turn, so that who
 #: sorts a result does not wait behind a hundred joins, nor a join behind those who read.
-DEFAULT_QUEUE, READING_QUEUE = "celery", "reading"
+DEFAULT_QUEUE, ANALYSIS_QUEUE = "celery", "reading"
 #: The task that computes artifacts. Its name is older than its module, and messages carry it.
 DERIVE_TASK = "worker_tasks.reading.tasks.derive"
 
@@ -46,7 +46,7 @@ class RecordingCelery(Celery):
         self, fun: Callable[..., Any], name: str | None = None, base: type[Task] | None = None, **options: Any
     ) -> Task:
         """A plain task of what is Celery's own, whatever the others are."""
-        if base is None and name is not None and name.startswith(OF_CELERY):
+        if base is None and name is not None and name.startswith(CELERY_PREFIX):
             base = Task
         return super()._task_from_fun(fun, name, base, **options)
 
@@ -74,11 +74,11 @@ class RecordingCelery(Celery):
         """
         task_id = task_id or uuid()
         if not is_task_id(task_id):
-            raise ValueError(f"task_id must be text of 1 to {LONGEST_ID} characters")
+            raise ValueError(f"task_id must be text of 1 to {MAX_ID_LENGTH} characters")
         waits_by_this = False
         document: Document = {}
         # A retry is of a task that was recorded when it was first asked for.
-        if not (name.startswith(OF_CELERY) or options.get("retries")):
+        if not (name.startswith(CELERY_PREFIX) or options.get("retries")):
             queue = options.get("queue")
             document = ledger.new_document(
                 task_id,
@@ -134,14 +134,14 @@ class RecordingCelery(Celery):
         part = [task["_id"], run, number]
         super().send_task("worker_tasks.tasks.join_part", part, task_id=f"{run}.{number}", queue=task["queue"])
 
-    def publish_derivation(self, key: str, task_id: str, run: str, kind: str, options: Document) -> None:
+    def publish_artifact(self, key: str, task_id: str, run: str, kind: str, options: Document) -> None:
         """Publishes what is to be worked out from a result: derived.py. Nothing is recorded.
 
         Raises:
             kombu.exceptions.OperationalError: Redis is away; not published.
         """
         what = [key, task_id, run, kind, options]
-        super().send_task(DERIVE_TASK, what, task_id=uuid(), queue=READING_QUEUE)
+        super().send_task(DERIVE_TASK, what, task_id=uuid(), queue=ANALYSIS_QUEUE)
 
     def record_unpublished(self, task: Document, cause: Exception, *, sent: bool = True) -> None:
         """Undoes the record of a task whose message was not sent; an error of MongoDB is logged, never raised.
@@ -203,7 +203,7 @@ def celery_settings() -> dict[str, Any]:
         "result_backend_always_retry": True,
         "result_backend_max_retries": 8,
         # Each with an exchange of its own: of two queues bound to one, both get what is sent to it.
-        "task_queues": [Queue(DEFAULT_QUEUE), Queue(READING_QUEUE, Exchange(READING_QUEUE), READING_QUEUE)],
+        "task_queues": [Queue(DEFAULT_QUEUE), Queue(ANALYSIS_QUEUE, Exchange(ANALYSIS_QUEUE), ANALYSIS_QUEUE)],
         "task_serializer": "json",
         "result_serializer": "json",
         "accept_content": ["json"],

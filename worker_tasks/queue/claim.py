@@ -10,14 +10,14 @@ from worker_tasks.infra.settings import settings
 from worker_tasks.records import ledger
 
 #: What the names of Celery's own tasks begin with: they are nobody's, and have no document.
-OF_CELERY = "celery."
+CELERY_PREFIX = "celery."
 #: Characters of a task id, which is part of an address.
-LONGEST_ID = 255
+MAX_ID_LENGTH = 255
 
 
 def is_task_id(value: Any) -> bool:
     """Whether a task document can be found by this, and named in an address."""
-    return isinstance(value, str) and 1 <= len(value) <= LONGEST_ID
+    return isinstance(value, str) and 1 <= len(value) <= MAX_ID_LENGTH
 
 
 class ClaimedTask(Task):

@@ -28,9 +28,9 @@ from worker_tasks.infra import sources
 from worker_tasks.infra.connections import connections
 from worker_tasks.infra.errors import REDIS_FAILURES, TaskNotFound
 from worker_tasks.joins.run import sharing
-from worker_tasks.queue.backend import is_no_outcome
+from worker_tasks.queue.backend import requires_redelivery
 from worker_tasks.queue.broker import leases
-from worker_tasks.queue.claim import LONGEST_ID, is_task_id
+from worker_tasks.queue.claim import MAX_ID_LENGTH, is_task_id
 from worker_tasks.records import ledger, task_fields
 
 #: Seconds between two looks whether there is anything to do; so soon a renewal that failed is tried again.
@@ -73,7 +73,7 @@ class Lease(bootsteps.StartStopStep):
         visibility = worker.app.conf.broker_transport_options["visibility_timeout"]
         due = 0.0
         while not self._stopped.wait(LOOK_SECONDS):
-            if time.monotonic() < due and not leases.are_behind:
+            if time.monotonic() < due and not leases.has_pending_writes:
                 continue
             try:
                 leases.renew()
@@ -95,8 +95,8 @@ class Lease(bootsteps.StartStopStep):
         """
         # What counts down to its time takes no slot.
         has_room = len(leases) - len(state.scheduled_requests) < worker.concurrency
-        takes_nothing = leases.taken == self._taken and has_room
-        self._taken = leases.taken
+        takes_nothing = leases.total_taken == self._taken and has_room
+        self._taken = leases.total_taken
         if not takes_nothing or state.should_stop is not None or not _waiting(worker):
             self._deaf_since = None
             return False
@@ -126,13 +126,13 @@ class LeasedRequest(Request):
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
         if not is_task_id(self.id):
-            raise InvalidTaskError(f"a task id is text of 1 to {LONGEST_ID} characters, not {self.id!r:.100}")
+            raise InvalidTaskError(f"a task id is text of 1 to {MAX_ID_LENGTH} characters, not {self.id!r:.100}")
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         error = exc_info.exception
         if isinstance(error, ExceptionWithTraceback):
             error = error.exc
-        if is_no_outcome(error):
+        if requires_redelivery(error):
             logger.error("task %s is back in the queue: %r", self.id, error)
             task_ready(self)
             self.reject(requeue=True)

@@ -221,7 +221,7 @@ def test_no_more_requests_wait_than_leave_threads_for_pages(
     client: FlaskClient, servers: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(v1, "_waiting", threading.BoundedSemaphore(1))
-    monkeypatch.setattr(celery_app.app, "publish_derivation", lambda *_: None)
+    monkeypatch.setattr(celery_app.app, "publish_artifact", lambda *_: None)
     address = f"/api/v1/tasks/{finished_with([{'_id': 1}])}/profile"
     assert v1._waiting.acquire(blocking=False)
     began = time.monotonic()

@@ -127,7 +127,7 @@ def test_a_result_without_a_worker_is_read_all_the_same(
     client: FlaskClient, servers: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(result_request, "PATIENCE", 0)
-    monkeypatch.setattr(celery_app.app, "publish_derivation", lambda *_: None)
+    monkeypatch.setattr(celery_app.app, "publish_artifact", lambda *_: None)
     task_id = finished_with([{"_id": number} for number in range(60)])
     page, numbers = shown(client, task_id)
     assert numbers == list(range(1, 51))

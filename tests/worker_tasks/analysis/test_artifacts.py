@@ -74,7 +74,7 @@ def limited(monkeypatch: pytest.MonkeyPatch, **limits: Any) -> None:
 def published(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What would be sent to the workers; one may be there, and must not do what the tests do."""
     sent: list[Any] = []
-    monkeypatch.setattr(celery_app.app, "publish_derivation", lambda *what: sent.append(what))
+    monkeypatch.setattr(celery_app.app, "publish_artifact", lambda *what: sent.append(what))
     return sent
 
 

@@ -71,7 +71,7 @@ def test_a_mongodb_that_stays_away_is_not_remembered_as_a_failure(
     exported: tuple[Summary, ArtifactSpec], mongodb_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     summary, wanted = exported
-    monkeypatch.setattr(app, "publish_derivation", lambda *_: None)
+    monkeypatch.setattr(app, "publish_artifact", lambda *_: None)
     monkeypatch.setattr(retrying, "IN_PLACE_SECONDS", 1)
     with paused(mongodb_server):
         for _ in range(MAX_TIMES + 1):
