@@ -1,4 +1,4 @@
-"""MetadataBackend: Celery's MongoDB result backend, on task documents that keep their metadata."""
+"""MetadataBackend: Celery's MongoDB result backend, writing through the ledger so that metadata survives."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -26,18 +26,18 @@ logger = get_logger(__name__)
 
 
 def requires_redelivery(error: BaseException) -> bool:
-    """Whether this says nothing of how a task went: its outcome could not be stored, or its retry not published.
+    """Whether the task's message must go back to the queue: its outcome was not stored, or its retry not published.
 
-    A task that rejects its own message gives a reason in words, and that is its end.
+    A task that rejects its own message gives a text as the reason; that is a failure of the task.
     """
     return isinstance(error, BackendStoreError) or (isinstance(error, Reject) and isinstance(error.reason, Exception))
 
 
 class MetadataBackend(MongoBackend):
-    """Stores every state through the ledger, which keeps the rest of the document as it is.
+    """Stores every state through the ledger, which leaves the other fields of the document untouched.
 
-    Where the documents are is said by the settings alone, not by a URL of the backend: without one the
-    inherited class would silently talk to a server on this machine.
+    The settings alone locate the documents. A backend URL is ignored: without one, the inherited class
+    would silently connect to a server on localhost.
     """
 
     def __init__(self, app: Any = None, **options: Any):
@@ -45,12 +45,12 @@ class MetadataBackend(MongoBackend):
         super().__init__(app, **options)
 
     def _get_connection(self) -> MongoClient[Document]:
-        # The inherited one parses the URI and feeds the result back, which divides time-outs by 1000 twice.
+        # The inherited method parses the URI and feeds the result back, which divides timeouts by 1000 twice.
         return connections().mongodb
 
     @property
     def collection(self) -> Collection[Document]:
-        # The inherited one is cached across forks and makes an index that collides with any TTL on date_done.
+        # The inherited property is cached across forks and creates an index that collides with a TTL on date_done.
         return connections().tasks
 
     @property
@@ -58,18 +58,18 @@ class MetadataBackend(MongoBackend):
         return connections().tasks.database[GROUPS_COLLECTION]
 
     def exception_safe_to_retry(self, error: Exception) -> bool:
-        """Without this, an outcome that meets a MongoDB fail-over is lost and its message acknowledged."""
+        """Whether to try a write again. Celery's default never does, and so loses outcomes in a MongoDB failover."""
         return isinstance(error, MONGODB_FAILURES)
 
     def prepare_exception(self, exc: Exception, serializer: str | None = None) -> Any:
-        """A named failure is stored by its code, not by the name of its class."""
+        """Returns the stored form of an exception; a named failure carries its code instead of its class name."""
         stored = super().prepare_exception(exc, serializer)
         if isinstance(exc, DovetailError) and isinstance(stored, dict):
             stored |= {"exc_type": exc.code, "exc_module": FAILURE_MODULES[0]}
         return stored
 
     def exception_to_python(self, exc: Any) -> BaseException | None:
-        """The exception that was stored; a named failure by the table of codes."""
+        """Rebuilds a stored exception; a named failure comes from the table of codes."""
         if not isinstance(exc, dict) or exc.get("exc_module") not in FAILURE_MODULES or "exc_type" not in exc:
             return super().exception_to_python(exc)
         stored = exc.get("exc_message", "")
@@ -83,22 +83,22 @@ class MetadataBackend(MongoBackend):
         store_result: bool = True,
         state: str = states.SUCCESS,
     ) -> None:
-        """A result that is to be ignored is not kept; that the task has ended is."""
+        """Records that the task has ended, even if its result is ignored."""
         if self._has_document(request) and (not store_result or request.ignore_result):
             self.store_result(task_id, None, state, request=request)
         super().mark_as_done(task_id, result, request, store_result, state)
 
     def mark_as_failure(self, task_id: str, exc: Exception, *arguments: Any, **options: Any) -> Any:
-        """Celery takes what cannot be stored or published for the task's failure; here its message goes back."""
+        """Records a failure, unless the message must be redelivered: Celery treats both cases as failures."""
         if requires_redelivery(exc):
-            logger.error("task %s: not recorded as its failure: %r", task_id, exc)
+            logger.error("task %s: error not recorded as a failure of the task: %r", task_id, exc)
             return None
         if self._has_document(options.get("request")):
             options["store_result"] = True
         return super().mark_as_failure(task_id, exc, *arguments, **options)
 
     def mark_as_revoked(self, task_id: str, *arguments: Any, **options: Any) -> Any:
-        """Recorded even if the result is to be ignored, as its end."""
+        """Records the revocation as the task's end, even if its result is ignored."""
         if self._has_document(options.get("request")):
             options["store_result"] = True
         return super().mark_as_revoked(task_id, *arguments, **options)
@@ -109,11 +109,11 @@ class MetadataBackend(MongoBackend):
         return isinstance(self.app.tasks.get(getattr(request, "task", None)), ClaimedTask)
 
     def mark_as_retry(self, task_id: str, *arguments: Any, **options: Any) -> Any:
-        """The retry is published by now: where its record is missing, the next beginning is recorded all the same."""
+        """Records a retry. If that fails, only logs it: the retry is published, and its claim records the next start."""
         try:
             return super().mark_as_retry(task_id, *arguments, **options)
         except BackendStoreError as error:
-            logger.error("task %s is tried again, and its document does not say so: %s", task_id, error)
+            logger.error("task %s will be retried, but its document does not say so: %s", task_id, error)
             return None
 
     def _store_result(
@@ -126,17 +126,17 @@ class MetadataBackend(MongoBackend):
         **_: Any,
     ) -> Any:
         if not is_task_id(task_id):
-            logger.error("%s of a task without an id is not recorded: %r", state, result)
+            logger.error("state %s of a task without an id is not recorded: %r", state, result)
             return result
         meta = self._get_result_meta(
             result=self.encode(result), state=state, traceback=traceback, request=request, format_date=False
         )
         if str(getattr(request, "task", None)).startswith(CELERY_PREFIX) and not self._is_recorded(task_id):
-            whole = {"_id": task_id, **meta}
-            self.collection.database[CELERY_RESULTS].replace_one({"_id": task_id}, whole, upsert=True)
+            document = {"_id": task_id, **meta}
+            self.collection.database[CELERY_RESULTS].replace_one({"_id": task_id}, document, upsert=True)
             return result
-        # Only a claimed attempt knows its number; what Celery's main process reports of a lost child does not, and is
-        # taken for the attempt that its count of retries suggests. Of a task with an unknown name it has not even that.
+        # Only a claimed request knows its attempt. When Celery's main process reports a lost child, derive the attempt
+        # from the count of retries; for a task with an unknown name there is no request to derive it from.
         attempt = getattr(request, "attempt", None) or (getattr(request, "retries", 0) or 0) + 1 if request else None
         outcome: Document = getattr(request, "outcome", None) or {}
         fields = {field: meta[field] for field in ("result", "traceback", "children", "date_done")}
@@ -146,17 +146,20 @@ class MetadataBackend(MongoBackend):
         return result
 
     def _is_recorded(self, task_id: str) -> bool:
-        """One of Celery's own may end another task, which was replaced by a group, under that one's id."""
+        """Whether the id has a task document.
+
+        Celery's own task that collects a group ends, under its id, the task that the group replaced.
+        """
         return self.collection.find_one({"_id": task_id}, {"_id": True}) is not None
 
     def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
         try:
             task = ledger.find_task(task_id)
         except TaskNotFound:
-            found = self.collection.database[CELERY_RESULTS].find_one({"_id": task_id})
-            if found is None:
+            celery_result = self.collection.database[CELERY_RESULTS].find_one({"_id": task_id})
+            if celery_result is None:
                 return {"status": states.PENDING, "result": None}
-            task = found
+            task = celery_result
         return self.meta_from_decoded(
             {
                 "task_id": task["_id"],
@@ -169,12 +172,12 @@ class MetadataBackend(MongoBackend):
         )
 
     def cleanup(self) -> None:
-        """Deletes groups past ``result_expires``; task documents are history, and end by ``expires_at`` alone."""
+        """Deletes groups older than ``result_expires``. Task documents are history: only ``expires_at`` ends them."""
         if self.expires:
             oldest = datetime.now(UTC) - timedelta(seconds=self.expires)
             self.group_collection.delete_many({"date_done": {"$lt": oldest}})
 
     def as_uri(self, include_password: bool = False) -> str:
         uri = settings().mongodb_uri
-        # kombu's own masking takes several hosts for one with a strange port, and fails.
+        # kombu's own masking reads a list of hosts as one host with an invalid port, and fails.
         return uri if include_password else re.sub(r"(://[^:/@]+:)[^@]*@", r"\1**@", uri)

@@ -1,13 +1,14 @@
-"""The broker connection: kombu's Redis transport, with deliveries that outlive the connection they came through.
+"""The broker connection: kombu's Redis transport, with deliveries that outlive their connection.
 
 Three rules replace kombu's own:
 
-* What a worker holds goes back to its queue when the worker stops, never when a connection is lost: the pool still
-  works on it. What a lost worker held comes back when its lease runs out.
-* A lease belongs to a delivery that is in hand or being worked on, whatever connection there is: see :class:`Leases`.
-* Redis's clock counts, not the host's; and no failure of Redis raises into Celery's main loop.
+* A worker returns its messages to their queue when it stops, but not when it loses a connection, because its pool is
+  still working on them. The messages of a lost worker come back when their leases run out.
+* A delivery keeps its lease while Celery holds its message or the pool works on it, whatever happens to the
+  connection: see :class:`Leases`.
+* Leases follow Redis's clock, not the host's; and no failure of Redis raises into Celery's main loop.
 
-Nothing here uses MULTI: a Redis over its memory limit refuses every transaction, even one that only frees memory.
+This module never uses MULTI: a Redis over its memory limit refuses every transaction, even one that only frees memory.
 """
 
 import logging
@@ -27,13 +28,13 @@ from redis.exceptions import ConnectionError, RedisError, ResponseError  # noqa:
 from worker_tasks.infra import lua_scripts
 from worker_tasks.infra.connections import PrimaryConnection, PrimarySSLConnection, connections
 
-#: Deliveries that one sweep may give back to their queues.
+#: The most deliveries that one sweep returns to their queues.
 SWEEP_LIMIT = 200
-#: Seconds that a new connection waits before its first sweep. After an outage every lease looks as if it had run out,
-#: and the workers that hold them need a moment to say that they are still there.
+#: Seconds between a new connection and its first sweep. After an outage every lease appears to have run out,
+#: and live workers need a moment to renew theirs.
 FIRST_SWEEP_SECONDS = 5.0
 
-#: What is used of this version of kombu beyond its documentation. A test fails when one of these changes.
+#: The undocumented parts of this version of kombu that this module uses. A test fails when one of them changes.
 KOMBU_VERSION = "5.7.0"
 PRIVATE_IN_KOMBU: dict[type, list[str]] = {
     kombu_redis.Channel: ["_q_for_pri", "_connparams"],
@@ -58,36 +59,37 @@ def _run(script: str, arguments: Iterable[Any], queues: Iterable[str] = ()) -> A
 
 
 class Leases:
-    """The deliveries that this process has, by delivery tag, and what Redis has still to be told of them.
+    """The deliveries of this process, by delivery tag, and the writes about them that Redis has missed.
 
-    A delivery is leased from when it is taken until it is acknowledged or rejected, for as long as Celery has its
-    message in hand. When its connection is lost, only those stay leased that the pool works on. Celery drops the
-    others, so they run out and come to a worker that is free.
+    A lease starts with the delivery and ends when it is acknowledged or rejected, or when Celery drops its message.
+    When the connection is lost, Celery drops every message that the pool is not working on. Their leases run out,
+    and a free worker takes them.
     """
 
     def __init__(self) -> None:
-        #: How many deliveries this process has taken.
+        #: The number of deliveries that this process has taken since it started.
         self.total_taken = 0
         self._lock = threading.Lock()
-        self._in_hand: WeakValueDictionary[str, Message] = WeakValueDictionary()
-        #: The entries in ``unacked`` that Redis has not taken yet.
+        #: Weak references: dropping a message ends its lease.
+        self._held: WeakValueDictionary[str, Message] = WeakValueDictionary()
+        #: Entries for ``unacked`` that Redis has not accepted yet.
         self._unrecorded: dict[str, str] = {}
-        #: Acknowledged here, and not yet in Redis.
-        self._owed: set[str] = set()
+        #: Tags of acknowledgements that Redis has not accepted yet.
+        self._unsettled: set[str] = set()
 
     def __len__(self) -> int:
-        return len(self._in_hand)
+        return len(self._held)
 
     @property
     def has_pending_writes(self) -> bool:
-        """Whether Redis has missed something."""
-        return bool(self._owed or self._unrecorded)
+        """Whether Redis has missed a record or an acknowledgement."""
+        return bool(self._unsettled or self._unrecorded)
 
     def take(self, tag: str, message: "Message", entry: str) -> None:
-        """Records a delivery. If Redis refuses, it is worked on all the same, and recorded by a later renewal."""
+        """Records a delivery. If Redis fails, work starts anyway, and a later renewal records the delivery."""
         with self._lock:
             self.total_taken += 1
-            self._in_hand[tag] = message
+            self._held[tag] = message
         try:
             _run(_RECORD, [tag, entry])
         except RedisError as error:
@@ -96,40 +98,40 @@ class Leases:
                 self._unrecorded[tag] = entry
 
     def settle(self, tag: str) -> None:
-        """Acknowledges a delivery; if Redis does not answer, a later renewal does so."""
+        """Acknowledges a delivery. If Redis fails, a later renewal acknowledges it."""
         self.drop([tag])
         try:
             _run(_SETTLE, [tag])
         except RedisError as error:
             logger.warning("delivery %s not acknowledged yet: %s", tag, error)
             with self._lock:
-                self._owed.add(tag)
+                self._unsettled.add(tag)
 
     def drop(self, tags: Iterable[str]) -> None:
-        """Lets the leases of these run out."""
+        """Stops renewing these deliveries, so that their leases run out."""
         with self._lock:
             for tag in tags:
-                self._in_hand.pop(tag, None)
+                self._held.pop(tag, None)
                 self._unrecorded.pop(tag, None)
 
     def renew(self) -> None:
-        """Tells Redis what it missed, and renews every lease.
+        """Repeats the writes that Redis has missed, then renews every lease.
 
         Raises:
-            redis.exceptions.RedisError: not all of it was done.
+            redis.exceptions.RedisError: a write failed; the rest is left to the next renewal.
         """
         with self._lock:
-            owed, unrecorded = set(self._owed), dict(self._unrecorded)
+            unsettled, unrecorded = set(self._unsettled), dict(self._unrecorded)
         for tag, entry in unrecorded.items():
             _run(_RECORD, [tag, entry])
             with self._lock:
                 if self._unrecorded.pop(tag, None) is None:  # acknowledged in the meantime
-                    owed.add(tag)
-        if owed:
-            _run(_SETTLE, owed)
+                    unsettled.add(tag)
+        if unsettled:
+            _run(_SETTLE, unsettled)
         with self._lock:
-            self._owed -= owed
-            tags = {*self._in_hand}
+            self._unsettled -= unsettled
+            tags = {*self._held}
         if tags := tags | tags_in_progress():
             _run(_RENEW, tags)
 
@@ -138,21 +140,22 @@ leases = Leases()
 
 
 def tags_in_progress() -> set[str]:
-    """The delivery tags of what the pool works on, on whatever connection it came."""
+    """The delivery tags of the messages that the pool is working on, whichever connection delivered them."""
     while True:
         try:
             return {request.message.delivery_tag for request in tuple(state.active_requests)}
         except RuntimeError:
-            # The main loop changed the set in the same moment.
+            # The main loop changed the set during the iteration.
             continue
 
 
-def _stopping() -> bool:
-    return any(asked is not None and asked is not False for asked in (state.should_stop, state.should_terminate))
+def _is_stopping() -> bool:
+    # Celery stores an exit code in these, and 0 is one.
+    return any(flag is not None and flag is not False for flag in (state.should_stop, state.should_terminate))
 
 
 class Message(virtual.Message):
-    """A delivery, with a tag of its own: a message that is delivered again has another lease."""
+    """One delivery of a message. Each delivery has a new tag, and so a lease of its own."""
 
     def __init__(self, payload: dict[str, Any], channel: Any = None, **options: Any):
         payload["properties"]["delivery_tag"] = channel._next_delivery_tag()  # noqa: SLF001
@@ -160,7 +163,7 @@ class Message(virtual.Message):
 
 
 class QoS(kombu_redis.QoS):
-    """Which messages a channel has delivered, for the prefetch limit; their leases outlive it."""
+    """Counts a channel's deliveries against the prefetch limit; their leases outlive the channel."""
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)  # type: ignore[no-untyped-call]
@@ -170,11 +173,11 @@ class QoS(kombu_redis.QoS):
         delivery = message.delivery_info
         entry = dumps([message._raw, delivery["exchange"], delivery["routing_key"]])  # noqa: SLF001
         leases.take(delivery_tag, message, entry)
-        # Not the message itself: that only Celery has it in hand is what its lease depends on.
+        # None instead of the message: the lease must end when Celery drops its reference, which has to be the only one.
         virtual.QoS.append(self, None, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        # Whatever Redis says, the slot is free again.
+        # This frees the prefetch slot even if Redis then fails.
         virtual.QoS.ack(self, delivery_tag)
         leases.settle(delivery_tag)
 
@@ -187,13 +190,13 @@ class QoS(kombu_redis.QoS):
         self._give_back(delivery_tag, first=False)
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
-        """Gives back what is held, if the worker stops. If its connection is lost, what the pool has stays leased."""
+        """Returns all messages if the worker is stopping. If only the connection is lost, the pool keeps its leases."""
         self._on_collect.cancel()
         self._flush()
         tags = list(self._delivered)
         self._delivered.clear()
-        if _stopping():
-            logger.info("giving %d messages back to their queues", len(tags))
+        if _is_stopping():
+            logger.info("returning %d messages to their queues", len(tags))
             for tag in tags:
                 self._give_back(tag, first=True)
             leases.drop(tags)
@@ -201,20 +204,23 @@ class QoS(kombu_redis.QoS):
             leases.drop(set(tags) - tags_in_progress())
 
     def restore_visible(self, start: int = 0, num: int | None = None, interval: int = 1) -> None:
-        """Gives back what nobody has renewed for the visibility timeout."""
+        """Sweeps: returns deliveries with expired leases to their queues."""
         if time.monotonic() < self._first_sweep:
             return
         try:
             for tag in _run(_OVERDUE, [self.visibility_timeout, SWEEP_LIMIT]):
                 self._give_back(bytes_to_str(tag), first=True, overdue_by=self.visibility_timeout)
         except RedisError as error:
-            logger.warning("no sweep for messages of lost workers: %s", error)
+            logger.warning("no sweep for the messages of lost workers: %s", error)
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
         self._give_back(tag, first=not leftmost)
 
     def _give_back(self, tag: str, *, first: bool, overdue_by: float | None = None) -> None:
-        """Puts a delivery back into its queue, as the ``first`` or the last; a failure leaves its lease to run out."""
+        """Returns a delivery to its queue, to be taken next (``first``) or last. If that fails, its lease runs out.
+
+        With ``overdue_by`` seconds, does nothing if the lease was renewed more recently.
+        """
         try:
             entry: Any = connections().queue.hget(self.unacked_key, tag)
             queues: list[str] = []
@@ -223,16 +229,16 @@ class QoS(kombu_redis.QoS):
                 message, exchange, routing_key = loads(bytes_to_str(entry))
                 queues = self._queues(message, exchange, routing_key)
                 if not queues:
-                    logger.error("delivery %s belongs to no queue: exchange %r, key %r", tag, exchange, routing_key)
+                    logger.error("delivery %s has no queue: exchange %r, key %r", tag, exchange, routing_key)
                     return
             overdue = "" if overdue_by is None else overdue_by
             _run(_GIVE_BACK, [tag, dumps(message), overdue, "RPUSH" if first else "LPUSH"], queues)
         except (RedisError, *self.channel.connection_errors, AttributeError) as error:
-            # AttributeError: kombu's closed channel knows no server any more.
-            logger.warning("delivery %s not given back now, it comes back when its lease runs out: %s", tag, error)
+            # kombu raises AttributeError on a closed channel.
+            logger.warning("delivery %s not returned now; it comes back when its lease runs out: %s", tag, error)
 
     def _queues(self, message: dict[str, Any], exchange: str, routing_key: str) -> list[str]:
-        """The Redis keys of the queues that this message belongs to; marks it as delivered before."""
+        """The Redis keys of the message's queues. Also marks the message as redelivered."""
         message.setdefault("headers", {})["redelivered"] = True
         message["properties"].setdefault("delivery_info", {})["redelivered"] = True
         priority = self.channel._get_message_priority(message, reverse=False)  # noqa: SLF001
@@ -245,14 +251,14 @@ class _ChannelMixin:
     Message = Message
 
     def close(self) -> None:
-        """Closes the channel. Celery closes one that is broken twice, and expects neither to raise."""
+        """Closes the channel. Celery closes a broken channel twice and expects neither call to raise."""
         try:
             super().close()  # type: ignore[misc]
         except (*Transport.connection_errors, AttributeError) as error:
             logger.debug("broken channel closed: %r", error)
 
     def _connparams(self, asynchronous: bool = False) -> Any:
-        # kombu would fail with an AttributeError, which nobody takes for a lost connection.
+        # kombu would raise AttributeError here, and Celery does not treat that as a lost connection.
         if self.connection is None:  # type: ignore[attr-defined]
             raise ConnectionError("the connection of this channel is closed")
         return super()._connparams(asynchronous)  # type: ignore[misc]
@@ -268,7 +274,7 @@ class SentinelChannel(_ChannelMixin, kombu_redis.SentinelChannel):
 
 
 class Transport(kombu_redis.Transport):
-    """kombu's Redis transport, to which a Redis that refuses is as good as one that is away: it will be back."""
+    """kombu's Redis transport, which also reconnects after a refusal, because Redis will accept commands again."""
 
     Channel = Channel
     connection_errors = (*kombu_redis.Transport.connection_errors, ResponseError)
@@ -280,6 +286,6 @@ class SentinelTransport(kombu_redis.SentinelTransport):
 
 
 def install() -> None:
-    """Makes kombu use these transports for the URLs of Redis."""
+    """Registers these transports with kombu for Redis URLs."""
     ours = {"redis": Transport, "rediss": Transport, "sentinel": SentinelTransport}
     TRANSPORT_ALIASES.update({scheme: f"{__name__}:{transport.__name__}" for scheme, transport in ours.items()})

@@ -1,4 +1,4 @@
-"""How many tasks all workers can run at once, as they say themselves in Redis: what a large join is cut for."""
+"""The capacity of all workers, which they announce in Redis. Large joins are divided into as many parts."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from redis.exceptions import RedisError
 from worker_tasks.infra import lua_scripts
 from worker_tasks.infra.connections import connections
 
-#: Seconds between two announcements of a worker, and until one that is silent no longer counts.
-ANNOUNCE_SECONDS, SILENT_SECONDS = 10, 35
+#: Seconds between two announcements of a worker, and seconds for which one announcement counts.
+ANNOUNCE_SECONDS, VALID_SECONDS = 10, 35
 
 _KEY = "worker_slots"
 
@@ -20,16 +20,16 @@ logger = get_logger(__name__)
 
 
 def announce(hostname: str, slots: int) -> None:
-    """Says how many tasks a worker runs at once.
+    """Announces the number of tasks that a worker runs at once.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    connections().results.eval(_ANNOUNCE, 1, _KEY, hostname, slots, SILENT_SECONDS)
+    connections().results.eval(_ANNOUNCE, 1, _KEY, hostname, slots, VALID_SECONDS)
 
 
 def withdraw(hostname: str) -> None:
-    """Says that a worker stops.
+    """Removes the announcement of a worker that is stopping.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
@@ -38,7 +38,7 @@ def withdraw(hostname: str) -> None:
 
 
 def slots() -> int:
-    """The tasks that can run at once, on all workers that were heard of lately.
+    """The number of tasks that can run at once, on all workers with a current announcement.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
@@ -46,13 +46,13 @@ def slots() -> int:
     with connections().results.pipeline(transaction=False) as pipe:
         pipe.time()
         pipe.hvals(_KEY)
-        (now, _), found = pipe.execute()
-    announced = [value.decode().split() for value in found]
-    return sum(int(count) for count, until in announced if int(until) > now)
+        (now, _), values = pipe.execute()
+    announcements = [value.decode().split() for value in values]
+    return sum(int(count) for count, valid_until in announcements if int(valid_until) > now)
 
 
 class Announcer(bootsteps.StartStopStep):
-    """A step of the consumer that announces what its worker can run."""
+    """A consumer step that announces the capacity of its worker."""
 
     requires = ("celery.worker.consumer:Tasks",)
 

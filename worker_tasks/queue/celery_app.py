@@ -1,4 +1,4 @@
-"""The Celery application and its settings, each unusual one with its reason."""
+"""The Celery application and its settings, with a reason beside each unusual one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,15 +19,15 @@ from worker_tasks.queue.capacity import Announcer
 from worker_tasks.queue.claim import CELERY_PREFIX, MAX_ID_LENGTH, ClaimedTask, is_task_id
 from worker_tasks.records import ledger
 
-#: Seconds that a publisher waits for the broker. On one that is frozen it waits three times: for the connection it
-#: has, for a new one, and for another new one in its one retry.
+#: Seconds that a publisher waits for the broker. If the broker is frozen, it waits three times: for its open
+#: connection, for a new one, and for another one in its single retry.
 PUBLISH_TIMEOUT = 0.6
-#: Seconds without a byte after which a worker drops its broker connection and makes a new one: above the one
-#: second that kombu's BRPOP blocks, and short, because a worker that stops while Redis is frozen waits for it.
+#: Seconds without a byte after which a worker replaces its broker connection. More than the one second for which
+#: kombu's BRPOP blocks, yet short, because a worker that stops while Redis is frozen waits this long.
 WORKER_SOCKET_TIMEOUT = 3.0
 
-#: The queue of what is worked out from results. A worker takes from it and from the default one in turn, so that who
-#: sorts a result does not wait behind a hundred joins, nor a join behind those who read.
+#: The queues of joins and of artifacts. A worker takes from both in turn, so that sorting a result does not wait
+#: behind a hundred joins, nor a join behind the readers of results.
 DEFAULT_QUEUE, ANALYSIS_QUEUE = "celery", "reading"
 #: The task that computes artifacts. Its name is older than its module, and messages carry it.
 DERIVE_TASK = "worker_tasks.reading.tasks.derive"
@@ -36,16 +36,16 @@ logger = get_task_logger(__name__)
 
 
 class RecordingCelery(Celery):
-    """Records every task before it is published: no message without a task document.
+    """Records every task before publishing it, so that every message has a task document.
 
-    Every way of publishing ends in :meth:`send_task`. Signals such as ``before_task_publish`` can not do
-    this, because Celery swallows what they raise.
+    All of Celery's publishing methods call :meth:`send_task`. Signals such as ``before_task_publish`` would not do,
+    because Celery swallows their exceptions.
     """
 
     def _task_from_fun(
         self, fun: Callable[..., Any], name: str | None = None, base: type[Task] | None = None, **options: Any
     ) -> Task:
-        """A plain task of what is Celery's own, whatever the others are."""
+        """Creates a task; Celery's own tasks stay plain ones, without a claim."""
         if base is None and name is not None and name.startswith(CELERY_PREFIX):
             base = Task
         return super()._task_from_fun(fun, name, base, **options)
@@ -62,22 +62,26 @@ class RecordingCelery(Celery):
         fields: Document | None = None,
         **options: Any,
     ) -> Any:
-        """Takes more options than Celery's, kept with the task: ``metadata``, ``requested_by``, and further ``fields``.
+        """Records a task, then publishes it.
+
+        Takes Celery's arguments and three more for the task document: ``metadata``, ``requested_by``, and further
+        ``fields``. Unless noted otherwise, an error means that the task was neither recorded nor published.
 
         Raises:
-            StorageFull: the queue has no room; neither recorded nor published.
-            redis.exceptions.RedisError: Redis is away, or refuses; neither recorded nor published.
-            pymongo.errors.PyMongoError: MongoDB is away; neither recorded nor published.
-            kombu.exceptions.OperationalError: not published: see :meth:`record_unpublished`.
-            kombu.exceptions.EncodeError: MongoDB can not store the arguments; neither recorded nor published.
-            ValueError: the id cannot be one; neither recorded nor published.
+            StorageFull: the queue has no room.
+            redis.exceptions.RedisError: Redis is away or refuses.
+            pymongo.errors.PyMongoError: MongoDB is away.
+            kombu.exceptions.OperationalError: recorded, but not published: see :meth:`record_unpublished`.
+            kombu.exceptions.EncodeError: MongoDB cannot store the arguments; or JSON cannot encode them, in which case
+                the record says that the task failed.
+            ValueError: the value cannot be a task id.
         """
         task_id = task_id or uuid()
         if not is_task_id(task_id):
             raise ValueError(f"task_id must be text of 1 to {MAX_ID_LENGTH} characters")
-        waits_by_this = False
+        newly_waiting = False
         document: Document = {}
-        # A retry is of a task that was recorded when it was first asked for.
+        # A retry belongs to a task that was recorded at its first submission.
         if not (name.startswith(CELERY_PREFIX) or options.get("retries")):
             queue = options.get("queue")
             document = ledger.new_document(
@@ -90,23 +94,23 @@ class RecordingCelery(Celery):
                 requested_by=requested_by,
             ) | (fields or {})
             redis_memory.require_queue()
-            waits_by_this = ledger.record(document)
+            newly_waiting = ledger.record(document)
         try:
             return super().send_task(name, args, kwargs, task_id=task_id, **options)
         except Exception as error:
-            # A task that was there before may still have its message, so nothing is said of that one.
-            if waits_by_this:
+            # A task that was already waiting may still have its earlier message, so its document must not change.
+            if newly_waiting:
                 self.record_unpublished(document, error)
             raise
 
     def connection_for_write(self, *arguments: Any, **options: Any) -> Any:
-        """Of a worker too: it publishes, events among others, and need not wait as it does for its queue."""
+        """Opens a connection with the short timeout of publishers, even in a worker, which also publishes."""
         connection = super().connection_for_write(*arguments, **options)
         connection.transport_options = connection.transport_options | {"socket_timeout": PUBLISH_TIMEOUT}
         return connection
 
     def publish_recorded(self, task: Document) -> None:
-        """Publishes a task that was recorded just now.
+        """Publishes a task that the caller has just recorded.
 
         Raises:
             kombu.exceptions.OperationalError: not published: see :meth:`record_unpublished`.
@@ -118,7 +122,7 @@ class RecordingCelery(Celery):
             raise
 
     def publish_again(self, task: Document) -> None:
-        """Publishes a recorded task once more, under its own id; its document stays as it is.
+        """Publishes a recorded task once more, under its own id. Its document does not change.
 
         Raises:
             kombu.exceptions.OperationalError: Redis is away; not published.
@@ -126,7 +130,7 @@ class RecordingCelery(Celery):
         super().send_task(task["name"], task["args"], task["kwargs"], task_id=task["_id"], queue=task["queue"])
 
     def publish_part(self, task: Document, run: str, number: int) -> None:
-        """Publishes one part of a running join. It is no task of its own: nothing is recorded.
+        """Publishes one part of a running join, which has no task document of its own.
 
         Raises:
             kombu.exceptions.OperationalError: Redis is away; not published.
@@ -135,19 +139,26 @@ class RecordingCelery(Celery):
         super().send_task("worker_tasks.tasks.join_part", part, task_id=f"{run}.{number}", queue=task["queue"])
 
     def publish_artifact(self, key: str, task_id: str, run: str, kind: str, options: Document) -> None:
-        """Publishes what is to be worked out from a result: derived.py. Nothing is recorded.
+        """Publishes the computation of an artifact, which has no task document.
+
+        Args:
+            key: the Redis key of the result.
+            task_id: the task that published the result.
+            run: the run that wrote the result.
+            kind: the kind of artifact.
+            options: the options of the artifact's ArtifactSpec.
 
         Raises:
             kombu.exceptions.OperationalError: Redis is away; not published.
         """
-        what = [key, task_id, run, kind, options]
-        super().send_task(DERIVE_TASK, what, task_id=uuid(), queue=ANALYSIS_QUEUE)
+        arguments = [key, task_id, run, kind, options]
+        super().send_task(DERIVE_TASK, arguments, task_id=uuid(), queue=ANALYSIS_QUEUE)
 
     def record_unpublished(self, task: Document, cause: Exception, *, sent: bool = True) -> None:
-        """Undoes the record of a task whose message was not sent; an error of MongoDB is logged, never raised.
+        """Withdraws the record of a task whose message was not sent. MongoDB errors are logged, never raised.
 
-        Where Redis may have taken the message all the same, the document stays and says that the task failed: a late
-        message must meet a final state.
+        If Redis may have accepted the message nevertheless, the document stays and records a failure, because a late
+        message must meet a final state. ``sent=False`` says that no message was sent at all.
         """
         failure = NotPublished(f"The queue did not take the task ({type(cause).__name__}); it will not run.")
         try:
@@ -160,10 +171,10 @@ class RecordingCelery(Celery):
     def record_failure(
         self, task_id: str, failure: Exception, note: str | None = None, fields: Document | None = None
     ) -> None:
-        """Ends a task outside of its own worker.
+        """Records that a task has failed, from outside its worker.
 
         Raises:
-            pymongo.errors.PyMongoError: not known to be recorded.
+            pymongo.errors.PyMongoError: the failure may not have been recorded.
         """
         result = self.backend.encode(self.backend.prepare_exception(failure))
         fields = {"result": result, "date_done": ledger.now(), **(fields or {})}
@@ -171,24 +182,24 @@ class RecordingCelery(Celery):
 
 
 def celery_settings() -> dict[str, Any]:
-    """Celery's settings, from the environment's; read when the application is first used, not at import."""
+    """Celery's settings, from the environment. Called when the application is first used, not on import."""
     ours = settings()
     sentinel = {"master_name": ours.redis_sentinel_master, "sentinel_kwargs": sentinel_options(ours)}
     return {
         "broker_url": ours.kombu_broker_url,
-        # Celery itself prefers the raw CELERY_BROKER_URL to the line above; it says nothing of certificates.
+        # Celery would prefer the raw CELERY_BROKER_URL to the line above, but that lacks the certificates.
         "broker_read_url": ours.kombu_broker_url,
         "broker_write_url": ours.kombu_broker_url,
         "broker_connection_retry_on_startup": True,
-        # For ever: the default gives up after 100 tries.
+        # Retry forever: the default gives up after 100 tries.
         "broker_connection_max_retries": None,
-        # In the URL these raise TypeError; without them a frozen broker hangs a publisher for ever.
+        # In the URL these raise TypeError; without them a frozen broker blocks a publisher forever.
         "broker_transport_options": {
             "socket_timeout": PUBLISH_TIMEOUT,
             "socket_connect_timeout": PUBLISH_TIMEOUT,
             "socket_keepalive": True,
             "health_check_interval": 10,
-            # Short, because lease.py renews the lease of what is being worked on.
+            # Short, because lease.py renews the leases of tasks in progress.
             "visibility_timeout": ours.visibility_timeout_seconds,
             "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,
@@ -198,27 +209,27 @@ def celery_settings() -> dict[str, Any]:
         "result_backend": "worker_tasks.queue.backend:MetadataBackend",
         # One backend, and so one connection pool, for all threads of a process.
         "result_backend_thread_safe": True,
-        # An outcome that meets a fail-over is stored by the next try, about ten seconds of them at most:
-        # the default would block the worker without limit.
+        # Retry storing an outcome during a failover, for about ten seconds at most: by default,
+        # a worker would block without limit.
         "result_backend_always_retry": True,
         "result_backend_max_retries": 8,
-        # Each with an exchange of its own: of two queues bound to one, both get what is sent to it.
+        # Each with an exchange of its own: two queues bound to one exchange would both get every message.
         "task_queues": [Queue(DEFAULT_QUEUE), Queue(ANALYSIS_QUEUE, Exchange(ANALYSIS_QUEUE), ANALYSIS_QUEUE)],
         "task_serializer": "json",
         "result_serializer": "json",
         "accept_content": ["json"],
-        # Acknowledged when done: a killed worker's tasks go to another one.
+        # Acknowledge when done, so that another worker gets the tasks of a killed one.
         "task_acks_late": True,
-        # Of tasks that no claim counts: rejecting what took its worker down redelivers it for ever.
+        # For tasks without a claim: nothing would count the redeliveries of one that kills its worker each time.
         "task_reject_on_worker_lost": False,
         "task_retry_on_worker_lost": True,
-        # The claim stores STARTED itself, in the write that asks whether the task may begin.
+        # The claim stores STARTED itself, in the write that checks whether the task may start.
         "task_track_started": False,
         "worker_prefetch_multiplier": 1,
-        # Stopping a task because the broker blinked would strand it until its visibility expires.
+        # A task cancelled for a brief loss of the broker would wait until its visibility timeout.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_soft_shutdown_timeout": ours.worker_soft_shutdown_seconds,
-        # Raw arguments are kept by the ledger, which checks that they can be.
+        # The ledger keeps the raw arguments, after checking that MongoDB can store them.
         "result_extended": False,
         "worker_hijack_root_logger": False,
         "timezone": "UTC",
@@ -229,11 +240,11 @@ broker.install()
 app = RecordingCelery("dovetail", task_cls=ClaimedTask, include=["worker_tasks.tasks", "worker_tasks.analysis.tasks"])
 app.add_defaults(celery_settings)
 app.steps["consumer"].add(Announcer)
-# By name, because they run joins and repair them, and joins import this module to publish.
+# By name, because these steps import the joins, which import this module to publish.
 app.steps["worker"] |= {"worker_tasks.worker.lease:Lease", "worker_tasks.worker.reconciler:Reconciler"}
 
 
 @celeryd_init.connect
 def _wait_longer_for_the_broker(conf: Any, **_: Any) -> None:
-    """A publisher must answer a person within seconds; a worker blocks on its queue and may wait longer."""
+    """Lengthens the broker timeout in workers: they block on their queues, while publishers must answer in seconds."""
     conf.broker_transport_options = conf.broker_transport_options | {"socket_timeout": WORKER_SOCKET_TIMEOUT}

@@ -1,4 +1,4 @@
-"""The claim: what every task does before its first line runs."""
+"""The claim that every task makes before its first line runs."""
 
 from typing import Any
 
@@ -9,49 +9,50 @@ from worker_tasks.infra.errors import MONGODB_FAILURES, TaskTakesWorkerDown
 from worker_tasks.infra.settings import settings
 from worker_tasks.records import ledger
 
-#: What the names of Celery's own tasks begin with: they are nobody's, and have no document.
+#: The prefix of Celery's own tasks. No user submits them, and they have no task document.
 CELERY_PREFIX = "celery."
-#: Characters of a task id, which is part of an address.
+#: Characters of a task id, which is part of URLs.
 MAX_ID_LENGTH = 255
 
 
 def is_task_id(value: Any) -> bool:
-    """Whether a task document can be found by this, and named in an address."""
+    """Whether the value can identify a task document and appear in a URL."""
     return isinstance(value, str) and 1 <= len(value) <= MAX_ID_LENGTH
 
 
 class ClaimedTask(Task):
-    """A task that begins only if its document may leave the state it is in.
+    """A task that starts only if its document allows it.
 
-    A message may be delivered again after its task has ended or was cancelled; then it is acknowledged
-    and nothing runs.
+    A message may be delivered again after its task has ended or was cancelled. It is then acknowledged without
+    running the task.
     """
 
     Request = "worker_tasks.worker.lease:LeasedRequest"
-    #: The message of what took its child down goes back, for which nothing has to be published; the claim counts that.
+    #: If a task kills its child process, Celery rejects the message back into the queue instead of publishing a new
+    #: one. The claim counts these crashes.
     reject_on_worker_lost = True
     retry_on_worker_lost = False
 
     def before_start(self, task_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self.request.is_eager:
-            # Called in the caller's own process, with no message and no document.
+            # It runs in the caller's process, without a message or a document.
             self.request.attempt = 1
             return
         try:
-            answer = ledger.claim(task_id, self.name, args, kwargs, self.request.hostname, retries=self.request.retries)
+            claim = ledger.claim(task_id, self.name, args, kwargs, self.request.hostname, retries=self.request.retries)
         except MONGODB_FAILURES as error:
-            # Without its document no task runs: back into the queue with it. The driver's own time-out
+            # No task runs without its document, so its message goes back to the queue. The driver's timeout
             # keeps this from becoming a busy loop.
             raise Reject(error, requeue=True) from error
-        if isinstance(answer, ledger.Refused):
-            raise Ignore(f"already {answer.status}")
-        self.request.attempt = answer.attempt
-        if answer.crashes > settings().max_attempts:
+        if isinstance(claim, ledger.Refused):
+            raise Ignore(f"already {claim.status}")
+        self.request.attempt = claim.attempt
+        if claim.crashes > settings().max_attempts:
             raise TaskTakesWorkerDown(
                 f"Begun {settings().max_attempts} times without coming to an end, most likely because it takes "
                 "its worker down. It will not be tried again."
             )
 
     def record_with_outcome(self, **fields: Any) -> None:
-        """Sets further fields of the task document in the write that stores the final state."""
+        """Sets further fields of the task document, written together with the final state."""
         self.request.outcome = fields

@@ -1,4 +1,4 @@
-"""Trying again for as long as a server is away: in place, with growing pauses, while the lease of the task lives."""
+"""Retries for as long as a server is away: in place, with growing pauses, while the task keeps its lease."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -13,61 +13,64 @@ from worker_tasks.infra.errors import ServiceUnavailable, StorageFull, TaskNotFo
 from worker_tasks.queue.claim import ClaimedTask
 from worker_tasks.records import ledger
 
-#: Seconds until the first new try, what is added after each, and the longest pause.
-FIRST_PAUSE, LONGER_BY, LONGEST_PAUSE = 1, 2, 15
-#: Seconds after which the message goes back to its queue, so that others get the slot.
+#: Seconds before the first retry, seconds added for each further one, and the longest pause.
+FIRST_PAUSE, PAUSE_STEP, MAX_PAUSE = 1, 2, 15
+#: Seconds until the message goes back to its queue, to free the slot for other tasks.
 IN_PLACE_SECONDS = 60
 
-Done = TypeVar("Done")
+Result = TypeVar("Result")
 logger = get_task_logger(__name__)
 
 
 class RunInterrupted(Exception):
-    """A run was broken off by something that says nothing of the join: it is to be tried again. ``__cause__`` is it."""
+    """Something other than the join itself interrupted its run, which should be tried again. See ``__cause__``."""
 
 
-class _Away(Exception):
-    """To be tried again."""
+class _Retry(Exception):
+    """The work should be tried again."""
 
 
-def retry_while_away(task: Task, work: Callable[[], Done]) -> Done:
-    """Does ``work`` for this task, again and again for as long as a server is away.
+def retry_while_away(task: Task, work: Callable[[], Result]) -> Result:
+    """Calls ``work`` for this task, and repeats it for as long as a server is away.
+
+    Returns:
+        The result of ``work``.
 
     Raises:
-        celery.exceptions.Ignore: meanwhile the task was begun by another worker, or ended.
-        celery.exceptions.Reject: it took too long; the message goes back to its queue.
-        Exception: what ``work`` raises otherwise.
+        celery.exceptions.Ignore: the task has ended, or another worker has started it meanwhile.
+        celery.exceptions.Reject: the outage outlasted ``IN_PLACE_SECONDS``; the message goes back to its queue.
+        Exception: any other error of ``work``.
     """
 
-    def once() -> Done:
+    def work_once() -> Result:
         try:
             with named_driver_errors():
                 return work()
         except StorageFull:
             raise
         except (RunInterrupted, ServiceUnavailable) as error:
-            raise _Away(_cause(error)) from error
+            raise _Retry(_describe_cause(error)) from error
 
-    def before_the_next(error: Exception, pauses: Any, tries: int) -> float:
-        logger.warning("%s, try %d: %s", task.request.id, tries + 1, error)
-        if isinstance(task, ClaimedTask) and not _is_ours(task):
+    def before_retry(error: Exception, pauses: Any, retries: int) -> float:
+        logger.warning("%s, try %d: %s", task.request.id, retries + 1, error)
+        if isinstance(task, ClaimedTask) and not _is_newest_attempt(task):
             raise Ignore("another worker has it, or it has ended")
         return next(pauses)
 
-    pauses = {"interval_start": FIRST_PAUSE, "interval_step": LONGER_BY, "interval_max": LONGEST_PAUSE}
+    pauses = {"interval_start": FIRST_PAUSE, "interval_step": PAUSE_STEP, "interval_max": MAX_PAUSE}
     try:
-        return retry_over_time(once, _Away, errback=before_the_next, timeout=IN_PLACE_SECONDS, **pauses)
-    except _Away as error:
+        return retry_over_time(work_once, _Retry, errback=before_retry, timeout=IN_PLACE_SECONDS, **pauses)
+    except _Retry as error:
         _give_back(task, error)
         raise Reject(error, requeue=True) from error
 
 
-def _cause(error: Exception) -> str:
+def _describe_cause(error: Exception) -> str:
     return f"{error} ({error.__cause__!r})"[:500]
 
 
-def _is_ours(task: ClaimedTask) -> bool:
-    """Whether this beginning of the task is its newest, as far as is known."""
+def _is_newest_attempt(task: ClaimedTask) -> bool:
+    """Whether this attempt is the task's newest one; assumed to be true while MongoDB is away."""
     try:
         document = ledger.find_task(task.request.id)
     except PyMongoError:
@@ -78,9 +81,10 @@ def _is_ours(task: ClaimedTask) -> bool:
 
 
 def _give_back(task: Task, error: Exception) -> None:
+    """Records that the task waits again."""
     if not isinstance(task, ClaimedTask):
         return
     try:
         ledger.give_back(task.request.id, f"back in the queue: {error}"[:200], task.request.attempt)
-    except PyMongoError as unknown:
-        logger.warning("task %s is back in the queue, and its document does not say so: %s", task.request.id, unknown)
+    except PyMongoError as away:
+        logger.warning("task %s is back in the queue, but its document does not say so: %s", task.request.id, away)

@@ -55,7 +55,7 @@ def taken(connection: Connection, queue: str) -> Iterator[Any]:
         return found
 
     yield take
-    for each in [*leases._in_hand]:
+    for each in [*leases._held]:
         leases.settle(each)
 
 
@@ -213,7 +213,7 @@ def test_an_acknowledgement_that_a_frozen_redis_did_not_take_is_caught_up(taken:
         message.ack()
     leases.renew()
     assert score(message) is None
-    assert message.delivery_tag not in leases._in_hand
+    assert message.delivery_tag not in leases._held
 
 
 def test_messages_that_can_not_be_given_back_now_stay_leased(taken: Any, connection: Connection, queue: str) -> None:
