@@ -26,7 +26,7 @@ def test_a_worker_that_takes_nothing_though_messages_wait_leaves_with_an_error(
     waiting = [submit_join("u2"), submit_join("u3")]
     eventually(lambda: not worker.is_running, within=LEAVES_WITHIN)
     assert worker.stop() == 1
-    assert "this worker takes none: it leaves" in worker.log.read_text()
+    assert "this worker takes none: it exits" in worker.log.read_text()
     start_worker("second", RECONCILE_SECONDS="1")
     for task_id in waiting:
         wait_for_state(task_id, states.SUCCESS)

@@ -1,4 +1,4 @@
-"""The capacity of all workers, which they announce in Redis. Large joins are divided into as many parts."""
+"""The capacity of all workers, which they announce in Redis: with one slot, dividing a large join would gain nothing."""
 
 from typing import Any
 

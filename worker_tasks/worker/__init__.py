@@ -1,1 +1,1 @@
-"""What runs in a worker process beside its tasks: leases and repairs."""
+"""Steps of a worker process beside its tasks: renewing leases and repairing lost tasks."""

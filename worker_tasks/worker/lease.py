@@ -1,7 +1,7 @@
-"""Keeps the messages of a worker its own while it works on them, and ends a worker that takes none.
+"""Renews the leases of a worker's messages, and ends a worker that has stopped taking messages.
 
-Redis has no connection-bound delivery: a message that is not acknowledged within the visibility timeout goes to another
-worker. Leases are renewed here, so the timeout can be short, and a killed worker's tasks move on soon.
+Redis does not bind a delivery to a connection: a message that is not acknowledged within the visibility timeout goes to
+another worker. Renewing leases allows a short timeout, so that the tasks of a killed worker move on soon.
 """
 
 import os
@@ -33,32 +33,32 @@ from worker_tasks.queue.broker import leases
 from worker_tasks.queue.claim import MAX_ID_LENGTH, is_task_id
 from worker_tasks.records import ledger, task_fields
 
-#: Seconds between two looks whether there is anything to do; so soon a renewal that failed is tried again.
-LOOK_SECONDS = 0.5
-#: Visibility timeouts within which a worker that has a free slot takes a message, if its queue has any.
-DEAF_AFTER = 2
-#: Seconds that it has at least: kombu needs 13 of them to give up a connection that no longer answers.
-LEAST_DEAF_SECONDS = 25.0
-#: Seconds that a deaf worker has to end by itself.
-LEAVE_SECONDS = 15.0
+#: Seconds between two checks for work; a failed renewal is repeated this soon.
+POLL_SECONDS = 0.5
+#: Visibility timeouts after which a worker counts as stalled if it takes no message in spite of a free slot.
+STALLED_TIMEOUTS = 2
+#: The least seconds until then: kombu needs 13 to give up a connection that no longer answers.
+MIN_STALLED_SECONDS = 25.0
+#: Seconds that a stalled worker has to exit by itself.
+EXIT_SECONDS = 15.0
 
 logger = get_logger(__name__)
-#: What keeps a note from being taken; the reconciler sees to the rest.
-NOT_DONE: tuple[type[Exception], ...] = (PyMongoError, TaskNotFound, *REDIS_FAILURES)
+#: Errors that keep a step from being recorded; the reconciler repairs the task later.
+REPAIRABLE_ERRORS: tuple[type[Exception], ...] = (PyMongoError, TaskNotFound, *REDIS_FAILURES)
 
 
 class Lease(bootsteps.StartStopStep):
-    """Renews the leases, in a thread of the worker's main process and on a connection of its own.
+    """Renews the leases in a thread of the worker's main process.
 
-    A main loop that waits for its broker does not keep it from that.
+    The thread has a connection of its own, so renewals continue while the main loop waits for the broker.
     """
 
     requires = ("celery.worker.components:Pool",)
 
     def __init__(self, worker: Any, **options: Any):
         self._stopped = threading.Event()
-        self._deaf_since: float | None = None
-        self._taken = -1
+        self._stalled_since: float | None = None
+        self._last_total = -1
         super().__init__(worker, **options)
 
     def start(self, worker: Any) -> None:
@@ -72,13 +72,13 @@ class Lease(bootsteps.StartStopStep):
     def _run(self, worker: Any) -> None:
         visibility = worker.app.conf.broker_transport_options["visibility_timeout"]
         due = 0.0
-        while not self._stopped.wait(LOOK_SECONDS):
+        while not self._stopped.wait(POLL_SECONDS):
             if time.monotonic() < due and not leases.has_pending_writes:
                 continue
             try:
                 leases.renew()
-                if self._is_deaf(worker, max(visibility * DEAF_AFTER, LEAST_DEAF_SECONDS)):
-                    self._leave()
+                if self._is_stalled(worker, max(visibility * STALLED_TIMEOUTS, MIN_STALLED_SECONDS)):
+                    self._exit()
                 due = time.monotonic() + visibility / 3
             except RedisError as error:
                 logger.warning("leases not renewed: %s", error)
@@ -87,33 +87,33 @@ class Lease(bootsteps.StartStopStep):
                 logger.exception("leases not renewed")
                 due = 0.0
 
-    def _is_deaf(self, worker: Any, within: float) -> bool:
-        """Whether messages wait and a slot is free, and yet nothing was taken for so many seconds.
+    def _is_stalled(self, worker: Any, timeout: float) -> bool:
+        """Whether the worker has taken nothing for ``timeout`` seconds, though messages wait and a slot is free.
 
         Raises:
             redis.exceptions.RedisError: Redis does not answer.
         """
-        # What counts down to its time takes no slot.
-        has_room = len(leases) - len(state.scheduled_requests) < worker.concurrency
-        takes_nothing = leases.total_taken == self._taken and has_room
-        self._taken = leases.total_taken
-        if not takes_nothing or state.should_stop is not None or not _waiting(worker):
-            self._deaf_since = None
+        # A task that waits for its ETA occupies no slot.
+        has_free_slot = len(leases) - len(state.scheduled_requests) < worker.concurrency
+        takes_nothing = leases.total_taken == self._last_total and has_free_slot
+        self._last_total = leases.total_taken
+        if not takes_nothing or state.should_stop is not None or not _waiting_messages(worker):
+            self._stalled_since = None
             return False
         now = time.monotonic()
-        self._deaf_since = self._deaf_since or now
-        return now - self._deaf_since >= within
+        self._stalled_since = self._stalled_since or now
+        return now - self._stalled_since >= timeout
 
-    def _leave(self) -> None:
-        """Ends the worker with an error, so that its supervisor starts it anew."""
-        logger.critical("messages wait and a slot is free, but this worker takes none: it leaves")
+    def _exit(self) -> None:
+        """Ends the worker with an error, so that its supervisor restarts it."""
+        logger.critical("messages wait and a slot is free, but this worker takes none: it exits")
         state.should_stop = 1
-        time.sleep(LEAVE_SECONDS)
+        time.sleep(EXIT_SECONDS)
         os._exit(1)
 
 
-def _waiting(worker: Any) -> int:
-    """How many messages wait in the queues that this worker consumes from."""
+def _waiting_messages(worker: Any) -> int:
+    """The number of messages in the queues that this worker consumes from."""
     with connections().queue.pipeline(transaction=False) as pipe:
         for queue in worker.app.amqp.queues.consume_from:
             pipe.llen(queue)
@@ -121,7 +121,7 @@ def _waiting(worker: Any) -> int:
 
 
 class LeasedRequest(Request):
-    """A task in the worker's main process, which puts its message back where it has not come to an end."""
+    """A task in the worker's main process. Returns the message to its queue if the task has not come to an end."""
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
@@ -139,27 +139,30 @@ class LeasedRequest(Request):
             return
         if isinstance(error, WorkerLostError | SystemExit) and not (self._already_cancelled or self._already_revoked):
             note = f"the process that ran it was lost: {error}"
-            self._try("lost its process, and its document does not say so", task_fields.amend, self.id, {}, note)
+            self._try_to("lost its process, but its document does not say so", task_fields.amend, self.id, {}, note)
         super().on_failure(exc_info, send_failed_event, return_ok)
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
-        """Ends a running task at somebody's command, in MongoDB as well; who shares its run gets another one."""
-        # Where it is remapped, children ignore SIGTERM, which is what Flower and Celery's own command send.
+        """Ends a running task on a remote command, in MongoDB as well. Tasks that share its run get another one."""
+        # Flower and Celery's own command send SIGTERM, which children ignore if the worker remaps it.
         number = signals.signum(signal or TERM_SIGNAME)
-        self._try("is terminated, and its document does not say who asked", ledger.request_cancellation, self.id)
+        self._try_to(
+            "is terminated, but its document does not record the request", ledger.request_cancellation, self.id
+        )
         super().terminate(pool, TERM_SIGNAL if number == SIGTERM else number)
-        self._try("is terminated, MongoDB may still work on it", sources.kill_operations, self.id)
-        self._try("is terminated, those who share its run wait on", sharing.hand_over, self.app, self.id)
+        self._try_to("is terminated, but MongoDB may still work on it", sources.kill_operations, self.id)
+        self._try_to("is terminated, but tasks that share its run still wait", sharing.hand_over, self.app, self.id)
 
-    def _try(self, otherwise: str, act: Callable[..., Any], *arguments: Any) -> None:
+    def _try_to(self, consequence: str, act: Callable[..., Any], *arguments: Any) -> None:
+        """Calls ``act``; if a server is away, logs the consequence."""
         try:
             act(*arguments)
-        except NOT_DONE as error:
-            logger.error("task %s %s: %s", self.id, otherwise, error)
+        except REPAIRABLE_ERRORS as error:
+            logger.error("task %s %s: %s", self.id, consequence, error)
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
-        """Ends the task in a worker that stops; Celery puts its message back."""
-        # No RETRY is stored first: nothing is retried, and with MongoDB away that would take longer than a stop may.
+        """Ends the task in a worker that is stopping. Celery returns its message to the queue."""
+        # Do not store RETRY: nothing is retried, and with MongoDB away the write would outlast the time for a stop.
         super().cancel(pool, signal, emit_retry=False)
         note = "its worker stopped; back in the queue"
-        self._try("is back in the queue, and its document does not say so", ledger.give_back, self.id, note)
+        self._try_to("is back in the queue, but its document does not say so", ledger.give_back, self.id, note)

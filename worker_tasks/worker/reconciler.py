@@ -1,8 +1,9 @@
-"""What repairs: a task that has not ended, but whose message is nowhere.
+"""The reconciler: repairs unfinished tasks whose messages are lost.
 
-A message can vanish between the queue and the worker's own notes, with a Redis that lost its memory, or
-acknowledged while MongoDB could not store the outcome. Such a task would wait for ever. It is finished from
-its result if there is one, and published again under its own id if not; the claim keeps that harmless.
+A message can vanish between the queue and its worker, when Redis loses its memory, or when a worker acknowledges it
+while MongoDB cannot store the outcome. Without a repair, such a task would wait forever. If its result exists, the
+reconciler records that as the outcome; otherwise it publishes the task again under its own id. The claim keeps a
+second message harmless.
 """
 
 import json
@@ -27,23 +28,23 @@ from worker_tasks.records import ledger, task_search
 from worker_tasks.records.indexes import ensure_indexes
 from worker_tasks.results import result_store
 
-#: Tasks repaired in one pass.
+#: The most tasks repaired in one pass.
 BATCH = 500
-#: Seconds between the two looks: a message on its way from the queue to a worker is in neither for a moment.
-SECOND_LOOK_SECONDS = 2.0
-#: Seconds after which the lock of a worker that died in a pass is free again.
+#: Seconds before the second check: on its way from the queue to a worker, a message is briefly in neither.
+RECHECK_SECONDS = 2.0
+#: Seconds until the lock of a worker that died during a pass expires.
 LOCK_SECONDS = 60
-#: Messages read from the queue at once.
+#: Messages read from a queue at once.
 PAGE = 500
 
 logger = logging.getLogger(__name__)
 
 
 def reconcile(app: Any, quiet_for: timedelta) -> list[str]:
-    """Repairs every task that has not changed for a while and whose message is nowhere.
+    """Repairs unfinished tasks that have not changed for ``quiet_for`` and have no message.
 
     Returns:
-        The ids of the tasks that were finished or published again.
+        The ids of the repaired tasks.
 
     Raises:
         pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server is away; the next pass goes on.
@@ -51,20 +52,20 @@ def reconcile(app: Any, quiet_for: timedelta) -> list[str]:
     suspects = _without_message(app, task_search.unchanged_since(ledger.now() - quiet_for))
     if not suspects:
         return []
-    time.sleep(SECOND_LOOK_SECONDS)
+    time.sleep(RECHECK_SECONDS)
     lost = _without_message(app, task_search.filter_unchanged(suspects))
     return [task["_id"] for task in lost if _repair(app, task)]
 
 
 def _repair(app: Any, task: Document) -> bool:
-    """False where the task changed since it was found to be lost; nothing is done then."""
+    """Finishes a lost task or publishes it again. Returns False, without any change, if the task has changed since."""
     task_id, version = task["_id"], task["version"]
     if task.get("shares"):
         return _repair_follower(app, task)
-    found = result_store.find_published(task_id)
-    if found is not None:
+    summary = result_store.find_published(task_id)
+    if summary is not None:
         logger.warning("task %s: outcome found in Redis, recorded", task_id)
-        fields = {"result": json.dumps(found.outcome), "date_done": ledger.now(), **found.fields}
+        fields = {"result": json.dumps(summary.outcome), "date_done": ledger.now(), **summary.fields}
         return ledger.transition(task_id, states.SUCCESS, version=version, fields=fields, note="outcome found in Redis")
     if task["name"] is None:
         app.record_failure(task_id, TaskLost("Its message is lost, and nothing says what it was to do."), note="lost")
@@ -77,11 +78,11 @@ def _repair(app: Any, task: Document) -> bool:
 
 
 def _repair_follower(app: Any, task: Document) -> bool:
-    """Whoever it follows ended and told it nothing; as long as that one is unfinished, it is repaired instead."""
+    """Repairs a follower whose leader ended without answering it. An unfinished leader is repaired itself instead."""
     try:
         if ledger.find_task(task["shares"])["status"] in ledger.UNFINISHED_STATES:
             return False
-        logger.warning("task %s: what it followed ended without answering it", task["_id"])
+        logger.warning("task %s: the task that it follows ended without answering it", task["_id"])
         sharing.release(app, task["shares"])
     except TaskNotFound:
         sharing.hand_over(app, task["shares"])
@@ -89,18 +90,18 @@ def _repair_follower(app: Any, task: Document) -> bool:
 
 
 def _without_message(app: Any, tasks: Iterable[Document]) -> list[Document]:
-    """The first of these tasks that no message is known of."""
-    known = set(_message_ids(app))
-    return list(islice((task for task in tasks if (task.get("shares") or task["_id"]) not in known), BATCH))
+    """Up to ``BATCH`` of these tasks that have no message."""
+    with_message = set(_message_ids(app))
+    return list(islice((task for task in tasks if (task.get("shares") or task["_id"]) not in with_message), BATCH))
 
 
 def _message_ids(app: Any) -> Iterator[str]:
-    """The task id of every message that is queued, or delivered and not acknowledged."""
+    """The task ids of all messages that are queued, or delivered and not acknowledged."""
     queue = connections().queue
     with app.connection_for_read() as connection:
         channel = connection.default_channel
-        # Every queue that the broker knows, not only those of this worker; and those that tasks were submitted to,
-        # because a broker that lost its memory learns of a queue only from the next process that connects anew.
+        # All queues that the broker knows, not only this worker's, and the queues of waiting tasks: a Redis that
+        # lost its memory learns of a queue only when the next process connects.
         bindings = queue.scan_iter(match=channel.keyprefix_queue % "*")
         names = {bytes_to_str(binding).split(channel.sep)[-1] for key in bindings for binding in queue.smembers(key)}
         names |= {name or app.conf.task_default_queue for name in task_search.active_queues()}
@@ -123,7 +124,7 @@ def _pages(queue: Any, key: str) -> Iterator[Any]:
 
 
 def _ids(messages: Iterable[Any]) -> Iterator[str]:
-    """The ids of the tasks; what comes after a full stop may be a part of one."""
+    """The task ids of these messages. An id with a full stop may belong to a part, so its task's id comes as well."""
     for message in messages:
         if isinstance(task_id := message.get("headers", {}).get("id"), str):
             yield task_id
@@ -131,7 +132,7 @@ def _ids(messages: Iterable[Any]) -> Iterator[str]:
 
 
 class Reconciler(bootsteps.StartStopStep):
-    """A thread in the worker's main process; of all workers one reconciles at a time."""
+    """Reconciles in a thread of the worker's main process. A lock admits one worker at a time."""
 
     requires = ("celery.worker.components:Pool",)
 
@@ -160,20 +161,23 @@ class Reconciler(bootsteps.StartStopStep):
             except (*MONGODB_FAILURES, *REDIS_FAILURES) as error:
                 logger.warning("not reconciled, a server is away: %s", error)
             except Exception:
-                # A task that can not be repaired must not keep the others from it for ever.
+                # An unexpected error must not end the thread: the next pass may succeed.
                 logger.exception("not reconciled")
 
     def _make_indexes(self) -> bool:
-        """Where the release phase was left out, nothing would be found to repair, and two tasks might lead."""
+        """Makes the indexes, in case the release phase was skipped. Returns whether they exist.
+
+        Without them, no lost task would be found, and two tasks could lead one run.
+        """
         try:
-            # Asked first, because making indexes may take long.
+            # Ping first, because making indexes may take long.
             connections().mongodb.admin.command("ping")
             ensure_indexes()
         except MONGODB_FAILURES as error:
-            logger.warning("the indexes are not looked at, MongoDB is away: %s", error)
+            logger.warning("indexes not checked, MongoDB is away: %s", error)
             return False
         except PyMongoError as error:
-            logger.error("not all indexes are there, run `python -m worker_tasks.release`: %s", error)
+            logger.error("some indexes are missing, run `python -m worker_tasks.release`: %s", error)
             return False
         return True
 
