@@ -1,4 +1,4 @@
-"""The clients of the origin, for a shell: ``python -m worker_tasks.client submit u1 --metadata reason=audit``."""
+"""A command-line client for user-orders joins: ``python -m worker_tasks.client submit u1 --metadata reason=audit``."""
 
 import argparse
 import sys
@@ -14,29 +14,33 @@ from worker_tasks.tasks import join_users_orders
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command; 0 if it went well, 1 if not, 2 if it was not understood."""
-    chosen = _parser().parse_args(arguments)
+    """Runs one command. Returns its exit status: 0 for success, 1 for an error.
+
+    Raises:
+        SystemExit: argparse does not understand the arguments (status 2).
+    """
+    options = _parser().parse_args(arguments)
     try:
-        return chosen.command(chosen)
+        return options.command(options)
     except (DovetailError, SettingsError) as error:
         print(error, file=sys.stderr)
         return 1
 
 
-def _submit(chosen: argparse.Namespace) -> int:
-    if complaint := user_orders.user_id_complaint(chosen.user_id):
-        raise InvalidInput({"user_id": complaint})
-    print(submit(join_users_orders, chosen.user_id, metadata=dict(chosen.metadata)))
+def _submit(options: argparse.Namespace) -> int:
+    if error := user_orders.user_id_complaint(options.user_id):
+        raise InvalidInput({"user_id": error})
+    print(submit(join_users_orders, options.user_id, metadata=dict(options.metadata)))
     return 0
 
 
-def _fetch(chosen: argparse.Namespace) -> int:
+def _fetch(options: argparse.Namespace) -> int:
     with named_driver_errors():
-        joined = connections().results.get(user_orders.result_key(chosen.user_id))
-    if joined is None:
-        print(f"There is no result for {chosen.user_id}: never joined, expired, or lost.", file=sys.stderr)
+        result = connections().results.get(user_orders.result_key(options.user_id))
+    if result is None:
+        print(f"There is no result for {options.user_id}: never joined, expired, or lost.", file=sys.stderr)
         return 1
-    print(bytes_to_str(joined))
+    print(bytes_to_str(result))
     return 0
 
 
@@ -50,13 +54,13 @@ def _key_and_value(text: str) -> tuple[str, str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m worker_tasks.client", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    submitting = commands.add_parser("submit", help="ask for a user's orders; prints the task id without waiting")
-    submitting.add_argument("user_id")
-    submitting.add_argument("--metadata", type=_key_and_value, action="append", default=[], metavar="KEY=VALUE")
-    submitting.set_defaults(command=_submit)
-    fetching = commands.add_parser("fetch", help="print a user's joined documents from Redis, if they are there")
-    fetching.add_argument("user_id")
-    fetching.set_defaults(command=_fetch)
+    submit_parser = commands.add_parser("submit", help="ask for a user's orders; prints the task id without waiting")
+    submit_parser.add_argument("user_id")
+    submit_parser.add_argument("--metadata", type=_key_and_value, action="append", default=[], metavar="KEY=VALUE")
+    submit_parser.set_defaults(command=_submit)
+    fetch_parser = commands.add_parser("fetch", help="print a user's joined documents from Redis, if they are there")
+    fetch_parser.add_argument("user_id")
+    fetch_parser.set_defaults(command=_fetch)
     return parser
 
 

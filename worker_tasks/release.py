@@ -1,4 +1,4 @@
-"""The release phase: checks the settings and the servers, makes the indexes. ``python -m worker_tasks.release``"""
+"""The release phase: checks settings and servers, makes indexes, migrates data. ``python -m worker_tasks.release``"""
 
 import sys
 
@@ -9,27 +9,31 @@ from redis.exceptions import RedisError, ResponseError
 from worker_tasks.infra.connections import close_connections, connections
 from worker_tasks.infra.settings import SettingsError
 from worker_tasks.joins.saved import saved_joins
-from worker_tasks.records.indexes import BUILD_SECONDS, ensure_indexes
+from worker_tasks.records.indexes import ensure_indexes
 from worker_tasks.records.ledger import new_document
 from worker_tasks.records.old_documents import ORIGINAL_WAITING, all_fields, complete_document
 
 __all__ = ["ensure_indexes", "release"]
 
-#: Where kombu keeps what is bound to the exchange of the default queue, and the second queue as it was bound there.
-OLD_BINDING = "celery\x06\x16\x06\x16reading"
+#: The keys in which kombu keeps the bindings of the default queue's exchange, and the obsolete binding to remove.
 BINDINGS = ("_kombu.binding.celery", "_kombu.binding_permanent.celery")
-#: Characters of a server's refusal that are shown.
+OLD_BINDING = "celery\x06\x16\x06\x16reading"
+#: Characters shown of a server's error message.
 MESSAGE_LENGTH = 300
 
 
 def release() -> str | None:
-    """Makes ready what web and worker rely on; returns what is wrong, if anything."""
+    """Prepares settings, servers and data for the web and worker processes. Returns an error message, or None.
+
+    Raises:
+        pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server fails; see :func:`release_error`.
+    """
     try:
         answers = connections().ping()
     except SettingsError as error:
         return str(error)
-    if away := {name: answer for name, answer in answers.items() if answer != "ok"}:
-        return "; ".join(f"{name} cannot be used ({reason})" for name, reason in away.items())
+    if unusable := {name: answer for name, answer in answers.items() if answer != "ok"}:
+        return "; ".join(f"{name} cannot be used ({reason})" for name, reason in unusable.items())
     ensure_indexes()
     complete_old_documents()
     saved_joins.convert_old()
@@ -39,65 +43,66 @@ def release() -> str | None:
     return None
 
 
-def problem() -> str | None:
-    """What is wrong, in one line, whatever it is; None where everything is ready."""
+def release_error() -> str | None:
+    """Runs the release phase. Returns its error in one line, or None if everything is ready."""
     try:
         return release()
     except OperationFailure as error:
-        said = error.details or {}
-        return (
-            f"MongoDB refuses it: {_shortened(said.get('errmsg') or str(error))} ({said.get('codeName', error.code)})"
-        )
+        details = error.details or {}
+        reason = _one_line(details.get("errmsg") or str(error))
+        return f"MongoDB refuses it: {reason} ({details.get('codeName', error.code)})"
     except PyMongoError as error:
-        return f"MONGODB_URI cannot be used: {_shortened(str(error))} ({type(error).__name__})"
+        return f"MONGODB_URI cannot be used: {_one_line(str(error))} ({type(error).__name__})"
     except RedisError as error:
-        return f"Redis refuses it: {_shortened(str(error))} ({type(error).__name__})"
+        return f"Redis refuses it: {_one_line(str(error))} ({type(error).__name__})"
 
 
-def _shortened(message: str) -> str:
-    """One line of it. What comes after a brace is the command that was refused, with all that goes with it."""
+def _one_line(message: str) -> str:
+    """The message in one line, up to the first brace: behind that, MongoDB repeats the refused command."""
     return " ".join(message.partition("{")[0].split())[:MESSAGE_LENGTH].rstrip()
 
 
 def complete_old_documents() -> None:
-    """Gives task documents what they lack that the original application, a stock backend or an older version wrote.
+    """Adds missing fields to task documents of the original application, a stock backend or an older version.
 
     Raises:
-        pymongo.errors.PyMongoError: not known to be done.
+        pymongo.errors.PyMongoError: some documents may still lack fields.
     """
     tasks = connections().tasks
     lacking = [{field: {"$exists": False}} for field in sorted(all_fields(new_document))]
-    with pymongo.timeout(BUILD_SECONDS):
-        # A message without an id left one; nothing can name it.
+    with pymongo.timeout(SECONDS):
+        # A message without an id left this document, and no request can name it.
         tasks.delete_many({"_id": None})
-        # All at once, because every document of an older version lacks these.
+        # In bulk, because every document of an older version lacks these fields.
         for field in ("crashes", "retries"):
             tasks.update_many({field: {"$exists": False}}, {"$set": {field: 0}})
         for task in tasks.find({"$or": [{"status": ORIGINAL_WAITING}, *lacking]}):
-            whole = complete_document(task, new_document)
-            changed = {field: value for field, value in whole.items() if field not in task or task[field] != value}
-            if unreadable := {field: task[field] for field in changed if task.get(field) is not None}:
-                changed["unreadable"] = unreadable
-            # If a worker has taken it meanwhile, that one's state stays.
-            tasks.update_one({"_id": task["_id"], "status": task.get("status")}, {"$set": changed})
+            full_document = complete_document(task, new_document)
+            changes = {
+                field: value for field, value in full_document.items() if field not in task or task[field] != value
+            }
+            if unreadable := {field: task[field] for field in changes if task.get(field) is not None}:
+                changes["unreadable"] = unreadable
+            # The status in the filter protects the state that a worker has stored meanwhile.
+            tasks.update_one({"_id": task["_id"], "status": task.get("status")}, {"$set": changes})
 
 
 def unbind_reading_queue() -> None:
-    """An older version had bound the second queue to the exchange of the first: what was sent there was run twice.
+    """Removes an old version's binding of the reading queue to the default exchange, which made tasks run twice.
 
     Raises:
-        redis.exceptions.RedisError: not known to be done.
+        redis.exceptions.RedisError: the binding may still exist.
     """
     for key in BINDINGS:
         connections().queue.srem(key, OLD_BINDING)
 
 
 def eviction_warning() -> str | None:
-    """Redis may be set to delete queued tasks when it is full, in silence."""
+    """A warning if a full Redis would silently delete queued tasks, or None."""
     try:
         policy = str(connections().queue.config_get("maxmemory-policy").get("maxmemory-policy"))
     except ResponseError as error:
-        # Hosted servers often keep their configuration to themselves.
+        # Hosted servers often hide their configuration.
         return f"Redis does not tell its maxmemory-policy ({error}): make sure that it is noeviction or volatile-ttl."
     if policy.startswith("allkeys-"):
         return (
@@ -108,6 +113,6 @@ def eviction_warning() -> str | None:
 
 
 if __name__ == "__main__":
-    complaint = problem()
+    message = release_error()
     close_connections()
-    sys.exit(f"release: {complaint}" if complaint else 0)
+    sys.exit(f"release: {message}" if message else 0)

@@ -1,4 +1,4 @@
-"""The one way in: record, then publish."""
+"""Submits and cancels tasks. Every submission is recorded first and then published."""
 
 import logging
 from collections.abc import Iterator
@@ -24,23 +24,22 @@ from worker_tasks.records import metadata as metadata_rules
 from worker_tasks.results import result_store, retention
 
 RUN_JOIN = "worker_tasks.tasks.run_join"
-#: How often another task is found to lead a join, and found to have ended by then.
+#: Attempts to join the run of another task, each of which may end just before it can be joined.
 SHARING_TRIES = 5
 
 logger = logging.getLogger(__name__)
-#: What is left to a live result that still answers another task.
 
 
 def submit(task: Task, *args: Any, metadata: dict[str, Any] | None = None, requested_by: str | None = None) -> str:
-    """Records a task with its metadata, then publishes it; returns without waiting for it.
+    """Records a task with its metadata, publishes it, and returns without waiting for it.
 
     Returns:
         The task id.
 
     Raises:
-        InvalidInput: the metadata can not be kept; nothing was recorded.
+        InvalidInput: the metadata cannot be stored; nothing was recorded.
         ServiceUnavailable: a server is away, refuses, or has no room, and nothing was recorded; or Redis went away
-            just then, and the record says that the task was not published.
+            after the task was recorded, and its document says that it was not published.
     """
     metadata = {} if metadata is None else metadata
     if errors := metadata_rules.metadata_errors(metadata):
@@ -51,44 +50,50 @@ def submit(task: Task, *args: Any, metadata: dict[str, Any] | None = None, reque
 
 
 def submit_again(task_id: str) -> str:
-    """Submits anew what this task asked for, with its metadata.
+    """Submits a new task with the name, arguments and metadata of this one.
 
     Returns:
-        The new task's id.
+        The id of the new task.
 
     Raises:
         TaskNotFound: no task document has this id.
-        InvalidInput: nothing says what the task was to do.
+        InvalidInput: the document does not name a task to run.
         ServiceUnavailable: as for :func:`submit`.
     """
     with named_driver_errors():
-        asked = ledger.find_task(task_id)
-        if asked["name"] is None:
+        original = ledger.find_task(task_id)
+        if original["name"] is None:
             raise InvalidInput({"task_id": "names a task of which nothing says what it was to do."})
-        if asked.get("join") is not None:
-            return submit_join(read_join(asked["join"]), metadata=asked["metadata"], fresh=True)
+        if original.get("join") is not None:
+            return submit_join(read_join(original["join"]), metadata=original["metadata"], fresh=True)
         redis_memory.require_room()
         return app.send_task(
-            asked["name"], asked["args"], asked["kwargs"], queue=asked["queue"], metadata=asked["metadata"]
+            original["name"],
+            original["args"],
+            original["kwargs"],
+            queue=original["queue"],
+            metadata=original["metadata"],
         ).id
 
 
 def submit_join(
     spec: JoinSpec, *, metadata: dict[str, Any] | None = None, requested_by: str | None = None, fresh: bool = False
 ) -> str:
-    """Records a join with its metadata, and has it run: unless its result is there, or another task runs it just now.
+    """Records a join with its metadata and gets it a result: a live one, one of a run in progress, or one of a new run.
 
     Args:
         spec: a join from :func:`read_join` or :func:`admit`.
-        fresh: runs it anew in any case.
+        metadata: the metadata of the task.
+        requested_by: the person or client that the task document names.
+        fresh: starts a new run in any case.
 
     Returns:
         The task id.
 
     Raises:
-        InvalidInput: the metadata can not be kept; nothing was recorded.
+        InvalidInput: the metadata cannot be stored; nothing was recorded.
         ServiceUnavailable: a server is away, refuses, or has no room, and nothing was recorded; or Redis went away
-            just then, and the record says that the task was not published.
+            after the task was recorded, and its document says that it was not published.
     """
     metadata = {} if metadata is None else metadata
     if errors := metadata_rules.metadata_errors(metadata):
@@ -104,8 +109,8 @@ def submit_join(
             join=join,
             fingerprint=spec.fingerprint,
         )
-        if (checked := checks.kept_checks(spec.fingerprint)) is not None:
-            document["checks"] = checks.verdict(checked)
+        if (kept := checks.kept_checks(spec.fingerprint)) is not None:
+            document["checks"] = checks.verdict(kept)
         if fresh:
             _require_room()
             ledger.record(document)
@@ -116,20 +121,20 @@ def submit_join(
 
 
 def read_join(join: Any) -> JoinSpec:
-    """Reads a join from JSON: the only way in for one that somebody wrote.
+    """Parses a join from the JSON of a person or client, and admits it.
 
     Raises:
-        InvalidInput: names every path that is wrong, with the reason.
+        InvalidInput: some fields are wrong; has the path of each and the reason.
         ServiceUnavailable: MongoDB is away.
     """
     return admit(parse(join))
 
 
 def admit(spec: JoinSpec) -> JoinSpec:
-    """The same join, once its database is known to be open and its collections to exist.
+    """Returns the join after checking that its database is open for joins and that its collections exist.
 
     Raises:
-        InvalidInput: names every collection that does not exist, or the database.
+        InvalidInput: has the path of the database or of each missing collection, and the reason.
         ServiceUnavailable: MongoDB is away.
     """
     require_open(spec, settings().open_databases)
@@ -139,7 +144,7 @@ def admit(spec: JoinSpec) -> JoinSpec:
 
 
 def _run_or_share(document: Document) -> None:
-    """Records a join, and has it run, unless there is or will be a result that answers it."""
+    """Records a join, then answers it with a live result, makes it follow a run in progress, or starts a run."""
     for _ in range(SHARING_TRIES):
         if (summary := _live_result(document)) is not None:
             ledger.record(document)
@@ -150,10 +155,10 @@ def _run_or_share(document: Document) -> None:
             ledger.record(document | {"leads": document["fingerprint"]})
         except ledger.AlreadyLed:
             if (leader := task_search.leader_of(document["fingerprint"])) is None:
-                continue  # it has ended by now, most likely with a result
+                continue  # the leader has just ended, most likely with a result
             ledger.record(document | {"shares": leader["_id"]})
-            with _repaired_later(document["_id"]):
-                # It may have ended before this one was there to be told.
+            with _left_to_reconciler(document["_id"]):
+                # The leader may have ended before this follower was recorded.
                 sharing.join_run(app, leader["_id"])
         else:
             _lead(document)
@@ -163,13 +168,13 @@ def _run_or_share(document: Document) -> None:
 
 
 def _require_room() -> None:
-    """Looks before anything is recorded of a join that Redis has no room for."""
+    """Fails before anything is recorded if Redis has no room for a result or a message."""
     redis_memory.require_room()
     redis_memory.require_queue()
 
 
 def _lead(document: Document) -> None:
-    """Has a join run, unless whoever led before has published its result just before."""
+    """Starts the run of a join, unless an earlier leader has published a result in the meantime."""
     try:
         summary = _live_result(document)
     except RedisError as error:
@@ -182,7 +187,7 @@ def _lead(document: Document) -> None:
 
 
 def _live_result(document: Document) -> result_store.Summary | None:
-    """A result that answers this join, and will be there for a while."""
+    """A result that answers this join and will not expire soon, or None."""
     summary = result_store.find_result(result_store.join_key(document["fingerprint"]))
     return summary if summary is not None and retention.can_answer(summary) else None
 
@@ -190,36 +195,36 @@ def _live_result(document: Document) -> result_store.Summary | None:
 def _answer_at_once(document: Document, summary: result_store.Summary) -> None:
     fields = summary.fields | {"shares": summary.task_id}
     if not summary.count:
-        with suppress(TaskNotFound), _repaired_later(document["_id"]):
+        with suppress(TaskNotFound), _left_to_reconciler(document["_id"]):
             fields["explanation"] = ledger.find_task(summary.task_id).get("explanation")
-    with _repaired_later(document["_id"]):
+    with _left_to_reconciler(document["_id"]):
         sharing.answer(document["_id"], summary.outcome, fields, f"answered by the live result of {summary.task_id}")
         sharing.settle(document["_id"], summary.outcome, fields)
 
 
 @contextmanager
-def _repaired_later(task_id: str) -> Iterator[None]:
-    """Leaves the rest to the reconciler if a server goes away: a recorded task is accepted."""
+def _left_to_reconciler(task_id: str) -> Iterator[None]:
+    """Logs the error if a server goes away, instead of raising it: the reconciler will repair the recorded task."""
     try:
         yield
     except Exception as error:
         if not is_unavailable(error):
             raise
-        logger.warning("task %s is recorded, and left to the reconciler: %s", task_id, error)
+        logger.warning("task %s is recorded and left to the reconciler: %s", task_id, error)
 
 
 def cancel(task_id: str) -> bool:
-    """Ends a task that is no longer wanted; a run that others share goes on for them, and stops with the last of them.
+    """Cancels a task. A shared run goes on for the other tasks and stops when the last of them is cancelled.
 
-    What of a join is under way in MongoDB is ended at once. Its worker keeps what was joined until then; if no part of
-    it is under way, that is done here.
+    Stopping a run kills its operations in MongoDB at once. The worker then keeps the rows joined so far; if no part is
+    active, this function does so.
+
+    Returns:
+        False if the task had already ended.
 
     Raises:
         TaskNotFound: no task document has this id.
         ServiceUnavailable: a server is away.
-
-    Returns:
-        False where the task had come to its end already.
     """
     with named_driver_errors():
         task = ledger.find_task(task_id)
@@ -237,23 +242,24 @@ def cancel(task_id: str) -> bool:
 
 
 def _leave(task_id: str, run_id: str) -> bool:
-    """Takes a task out of a run that it shares, and stops the run if it was the last; False where it had ended."""
+    """Takes a task out of a shared run and stops the run after the last one. Returns False if the task had ended."""
     left = leads.leave_run(task_id) if task_id == run_id else ledger.request_cancellation(task_id)
     if left and ledger.find_task(run_id)["status"] in ledger.FINAL_STATES and not task_search.followers_of(run_id):
         leads.end_run(run_id)
-        # Somebody may have joined it in between.
+        # Another task may have joined the run since the last check.
         sharing.hand_over(app, run_id)
         _stop(run_id)
     return left
 
 
 def _stop(run_id: str) -> None:
-    idle = run_state.ask_to_stop(run_id) is Answer.IDLE
+    """Stops a run, kills its operations in MongoDB, and records its outcome if no part is active."""
+    is_idle = run_state.ask_to_stop(run_id) is Answer.IDLE
     sources.kill_operations(run_id)
-    # Where no part is under way nobody else would end it before its next part is taken by a worker.
+    # Without an active part, the run would not end before a worker takes its next part.
     if (
-        idle
+        is_idle
         and (state := run_state.find_run(run_id)) is not None
-        and (ending := lifecycle.finish_run(run_id, state.run, ""))
+        and (outcome := lifecycle.finish_run(run_id, state.run, ""))
     ):
-        outcomes.record_outcome(run_id, ending)
+        outcomes.record_outcome(run_id, outcome)

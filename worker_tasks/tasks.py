@@ -19,66 +19,74 @@ from worker_tasks.joins.spec import spec
 from worker_tasks.queue.celery_app import app
 from worker_tasks.queue.claim import ClaimedTask
 from worker_tasks.queue.retrying import RunInterrupted, retry_while_away
-from worker_tasks.records import leads, ledger, live, task_fields
+from worker_tasks.records import leads, ledger, live
 from worker_tasks.results import result_store
 
 PRACTICE_STEPS = 20
-#: Seconds between two looks of the practice task whether it is cancelled.
-LOOK_SECONDS = 1.0
+#: Seconds between two checks of the practice task for its cancellation.
+CHECK_SECONDS = 1.0
 logger = get_task_logger(__name__)
 
 
 class JoinTask(ClaimedTask):
-    """A task that runs a join, perhaps for others as well, perhaps in parts on other workers."""
+    """A task that runs a join. Other tasks may share the run, and other workers may run parts of it."""
 
     def run_join(self, make_plan: Callable[[], planning.Plan]) -> dict[str, Any]:
         """Runs a join to its end.
 
+        Returns:
+            The task's result: ``{"redis_key": the key of the JSON array, "count": its documents}``.
+
         Raises:
-            celery.exceptions.Ignore: it was cancelled, or goes on in parts elsewhere.
+            celery.exceptions.Ignore: the join was cancelled, or other tasks run its parts.
             celery.exceptions.Reject: a server was away for too long; the message goes back to the queue.
-            DovetailError: it failed.
+            DovetailError: the join failed.
         """
         task_id = self.request.id
         if self.request.attempt > 1:
-            if (found := retry_while_away(self, lambda: result_store.find_published(task_id))) is not None:
-                self.record_with_outcome(**found.fields)
-                return found.outcome
-            # What older beginnings have left in MongoDB would go on for nobody.
+            if (summary := retry_while_away(self, lambda: result_store.find_published(task_id))) is not None:
+                self.record_with_outcome(**summary.fields)
+                return summary.outcome
+            # Operations of earlier attempts may still run in MongoDB, and nothing reads their rows.
             retry_while_away(self, lambda: sources.kill_operations(task_id))
         plan = retry_while_away(self, make_plan)
-        ending = retry_while_away(self, lambda: self._start(plan))
-        if ending is None:
+        outcome = retry_while_away(self, lambda: self._start(plan))
+        if outcome is None:
             raise Ignore("goes on in parts")
-        fields = {"plan": plan.to_document(), **ending.fields}
+        fields = {"plan": plan.to_document(), **outcome.fields}
         self.record_with_outcome(**fields)
-        if ending.failure is not None:
-            raise ending.failure
-        if ending.is_cancelled or ending.summary is None:
+        if outcome.failure is not None:
+            raise outcome.failure
+        if outcome.is_cancelled or outcome.summary is None:
             retry_while_away(self, lambda: outcomes.record_stopped(task_id, fields))
             raise Ignore("cancelled")
-        return ending.summary.outcome
+        return outcome.summary.outcome
 
     def _start(self, plan: planning.Plan) -> lifecycle.RunOutcome | None:
+        """Starts the run of a plan. Returns its outcome, or None if it goes on in parts.
+
+        Raises:
+            RunInterrupted: the run should be tried again.
+        """
         task_id = self.request.id
         task: dict[str, Any] = {}
         if len(plan.parts) > 1:
             task = ledger.find_task(task_id)
-            task_fields.amend(task_id, {"plan": plan.to_document()}, f"in {len(plan.parts)} parts")
-        ending = lifecycle.start_run(
+            ledger.amend(task_id, {"plan": plan.to_document()}, f"in {len(plan.parts)} parts")
+        outcome = lifecycle.start_run(
             task_id, self.request.attempt, plan, lambda run, number: app.publish_part(task, run, number)
         )
-        if ending is not None and ending.must_begin_again:
-            raise RunInterrupted(str(ending.stop))
-        return ending
+        if outcome is not None and outcome.must_begin_again:
+            raise RunInterrupted(str(outcome.stop))
+        return outcome
 
     def make_plan(self, join: spec.JoinSpec, key: str, *, divided: bool) -> planning.Plan:
-        """Plans a join.
+        """Plans a join whose result gets this Redis key; with ``divided``, in parts where that pays.
 
         Raises:
-            celery.exceptions.Ignore: it was cancelled meanwhile.
-            DovetailError: it can not be run.
-            Interrupted: to be tried again.
+            celery.exceptions.Ignore: the task was cancelled meanwhile.
+            DovetailError: MongoDB refuses the join.
+            RunInterrupted: planning should be tried again.
         """
         task_id = self.request.id
         try:
@@ -95,14 +103,14 @@ class JoinTask(ClaimedTask):
         try:
             super().before_start(task_id, args, kwargs)
         except Ignore:
-            # It was cancelled while its worker died with a run that others share.
+            # If it was cancelled while its worker died, the tasks that share its run still wait.
             sharing.release(app, task_id)
             raise
 
     def after_return(self, status: str, retval: Any, task_id: str, *_: Any) -> None:
-        """Tells those who share this run."""
-        outcome = getattr(self.request, "outcome", None) or {}
-        fields = {name: value for name, value in outcome.items() if name != "plan"}
+        """Passes the outcome to the tasks that share this run."""
+        outcome_fields = getattr(self.request, "outcome", None) or {}
+        fields = {name: value for name, value in outcome_fields.items() if name != "plan"}
         try:
             if status == states.SUCCESS:
                 sharing.settle(task_id, retval, fields)
@@ -110,61 +118,61 @@ class JoinTask(ClaimedTask):
                 sharing.fail(app, task_id, retval, fields)
                 lifecycle.clear_run(task_id)
         except (PyMongoError, RedisError) as error:
-            # The outcome is stored; the reconciler does the rest.
-            logger.warning("those who share the run of %s are not told yet: %s", task_id, error)
+            # The outcome is stored, so the reconciler can answer them later.
+            logger.warning("tasks that share the run of %s are not answered yet: %s", task_id, error)
 
 
 @app.task(bind=True, base=JoinTask)
 def join_users_orders(self: JoinTask, user_id: str) -> dict[str, Any]:
-    """Joins a user with their orders: ``{"redis_key": where the JSON array is, "count": documents in it}``."""
+    """Joins a user with their orders. Returns ``{"redis_key": the key of the JSON array, "count": its documents}``."""
     return self.run_join(lambda: user_orders.plan(user_id))
 
 
 @app.task(bind=True, base=JoinTask)
 def run_join(self: JoinTask, join: dict[str, Any], *, divided: bool = True) -> dict[str, Any]:
-    """Runs a JoinSpec: ``{"redis_key": where the JSON array is, "count": documents in it}``."""
-    described = spec.parse_spec(join, settings().open_databases)
-    key = result_store.join_key(described.fingerprint)
-    outcome = self.run_join(lambda: self.make_plan(described, key, divided=divided))
+    """Runs a JoinSpec, given as JSON. Returns ``{"redis_key": the key of the JSON array, "count": its documents}``."""
+    join_spec = spec.parse_spec(join, settings().open_databases)
+    key = result_store.join_key(join_spec.fingerprint)
+    outcome = self.run_join(lambda: self.make_plan(join_spec, key, divided=divided))
     self.record_with_outcome(**self.request.outcome, **outcomes.explanation(outcome, join))
     return outcome
 
 
 @app.task(bind=True, base=Task, ignore_result=True, reject_on_worker_lost=True, retry_on_worker_lost=False)
 def join_part(self: Task, task_id: str, run: str, number: int) -> None:
-    """Works on one part of a join that another task has begun; the last one ends that task."""
-    turn = lifecycle.PartJob(task_id, run, number)
+    """Runs one part of a join that another task has started. The last part records the outcome of that task."""
+    part = lifecycle.PartJob(task_id, run, number)
     try:
-        ending = retry_while_away(self, lambda: lifecycle.work_on_part(turn))
+        outcome = retry_while_away(self, lambda: lifecycle.work_on_part(part))
     except StorageFull as full:
-        # Redis does not even take the note that the run is to stop.
+        # Redis has no room even for the request to stop the run.
         try:
             lifecycle.clear_run(task_id)
-        except RedisError as refused:
-            logger.warning("what task %s has written stays for now: %s", task_id, refused)
-        ending = lifecycle.RunOutcome(None, run_state.failure_to_text(full))
-    if ending is not None:
-        retry_while_away(self, lambda: outcomes.record_outcome(task_id, ending))
+        except RedisError as refusal:
+            logger.warning("the rows of task %s stay in Redis for now: %s", task_id, refusal)
+        outcome = lifecycle.RunOutcome(None, run_state.failure_to_text(full))
+    if outcome is not None:
+        retry_while_away(self, lambda: outcomes.record_outcome(task_id, outcome))
 
 
 @app.task(bind=True)
 def long_running_task(self: ClaimedTask, task_input: str) -> str:
-    """A practice task: takes ``LONG_TASK_SECONDS`` and says how far it is."""
-    next_look = 0.0
+    """A practice task: takes ``LONG_TASK_SECONDS`` and reports its progress."""
+    next_check = 0.0
     for step in range(1, PRACTICE_STEPS + 1):
         time.sleep(settings().long_task_seconds / PRACTICE_STEPS)
-        if time.monotonic() >= next_look:
+        if time.monotonic() >= next_check:
             _stop_if_unwanted(self)
-            next_look = time.monotonic() + LOOK_SECONDS
+            next_check = time.monotonic() + CHECK_SECONDS
         live.report(self.request.id, live.Progress(step, PRACTICE_STEPS, "steps"))
     return f"Processed: {task_input}"
 
 
 def _stop_if_unwanted(task: ClaimedTask) -> None:
-    """Asks whether a task is cancelled, or has ended without this worker.
+    """Stops a task that was cancelled, or whose document already has a final state.
 
     Raises:
-        celery.exceptions.Ignore: it is.
+        celery.exceptions.Ignore: the task stops here.
     """
     task_id = task.request.id
     try:
@@ -173,7 +181,7 @@ def _stop_if_unwanted(task: ClaimedTask) -> None:
         if (status := ledger.find_task(task_id)["status"]) in ledger.FINAL_STATES:
             raise Ignore(f"it has ended: {status}")
     except MONGODB_FAILURES as error:
-        logger.warning("task %s does not know whether it is cancelled: %s", task_id, error)
+        logger.warning("task %s cannot check whether it is cancelled: %s", task_id, error)
         return
     retry_while_away(task, lambda: outcomes.record_stopped(task_id, {}))
     raise Ignore("cancelled")

@@ -109,7 +109,7 @@ class MetadataBackend(MongoBackend):
         return isinstance(self.app.tasks.get(getattr(request, "task", None)), ClaimedTask)
 
     def mark_as_retry(self, task_id: str, *arguments: Any, **options: Any) -> Any:
-        """Records a retry. A failure to do so is only logged: the retry is published, and its claim records the start."""
+        """Records a retry. An error is only logged: the retry is published, and its claim will record the start."""
         try:
             return super().mark_as_retry(task_id, *arguments, **options)
         except BackendStoreError as error:
