@@ -1,4 +1,4 @@
-"""The clients of the origin in a shell: submit, and fetch."""
+"""The command-line client: submit and fetch."""
 
 import json
 import signal
@@ -37,17 +37,15 @@ def test_fetch_prints_the_joined_documents(worker: Process, capsys: pytest.Captu
     assert (user["name"], [order["_id"] for order in user["orders"]]) == ("Alice", ["o101"])
 
 
-def test_fetching_what_is_not_there_is_an_error_and_a_sentence(
-    servers: None, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_fetching_a_missing_result_prints_one_sentence(servers: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fetch", "nobody was ever joined"]) == 1
-    answer = capsys.readouterr()
-    assert answer.out == ""
-    assert answer.err == "There is no result for nobody was ever joined: never joined, expired, or lost.\n"
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err == "There is no result for nobody was ever joined: never joined, expired, or lost.\n"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "expected"),
     [
         (["submit", ""], "user_id: must not be empty"),
         (["submit", "u" * 201], "user_id: has 201 characters"),
@@ -55,19 +53,19 @@ def test_fetching_what_is_not_there_is_an_error_and_a_sentence(
         (["submit", "u1", "--metadata", "=1"], "metadata.: a key must not be empty"),
     ],
 )
-def test_what_can_not_be_asked_is_an_error_and_a_sentence(
-    servers: None, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+def test_invalid_input_prints_one_sentence_and_records_nothing(
+    servers: None, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
 ) -> None:
     before = connections().tasks.count_documents({})
     assert main(arguments) == 1
-    answer = capsys.readouterr()
-    assert answer.out == ""
-    assert words in answer.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert expected in output.err
     assert connections().tasks.count_documents({}) == before
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "expected"),
     [
         ([], "submit"),
         (["submit"], "user_id"),
@@ -75,19 +73,19 @@ def test_what_can_not_be_asked_is_an_error_and_a_sentence(
         (["delete", "u1"], "invalid choice"),
     ],
 )
-def test_what_is_not_understood_shows_how_to_ask(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+def test_invalid_arguments_print_the_usage(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
 ) -> None:
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exited:
         main(arguments)
-    assert left.value.code == 2
-    answer = capsys.readouterr().err
-    assert "usage: python -m worker_tasks.client" in answer
-    assert words in answer
+    assert exited.value.code == 2
+    output = capsys.readouterr().err
+    assert "usage: python -m worker_tasks.client" in output
+    assert expected in output
 
 
 @pytest.mark.parametrize("arguments", [["submit", "u1"], ["fetch", "u1"]])
-def test_while_redis_is_away_there_is_a_sentence_in_time(
+def test_while_redis_is_away_the_client_prints_one_sentence_in_time(
     redis_server: Server, servers: None, capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
     with paused(redis_server), answered_in_time():
@@ -96,10 +94,10 @@ def test_while_redis_is_away_there_is_a_sentence_in_time(
 
 
 @pytest.mark.parametrize(
-    ("variables", "words"), [({}, "There is no result for"), ({"REDIS_URL": "http://nowhere"}, "REDIS_URL")]
+    ("variables", "expected"), [({}, "There is no result for"), ({"REDIS_URL": "http://nowhere"}, "REDIS_URL")]
 )
-def test_from_a_shell_there_is_a_sentence_and_no_traceback(
-    servers: None, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], words: str
+def test_in_a_shell_errors_are_sentences_without_a_traceback(
+    servers: None, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -112,5 +110,5 @@ def test_from_a_shell_there_is_a_sentence_and_no_traceback(
         check=False,
     )
     assert (run.returncode, run.stdout) == (1, "")
-    assert words in run.stderr
+    assert expected in run.stderr
     assert "Traceback" not in run.stderr

@@ -1,4 +1,4 @@
-"""The release phase: it makes the indexes, or says what is wrong and stops a deployment."""
+"""The release phase: makes the indexes, or stops the deployment with an error in one line."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ from worker_tasks.records import ledger
 
 
 def release(**variables: str) -> subprocess.CompletedProcess[str]:
-    """The command of the Procfile, as a platform runs it."""
+    """Runs the Procfile's command as a platform does, with these environment variables."""
     with pytest.MonkeyPatch.context() as environment:
         for name, value in variables.items():
             environment.setenv(name, value)
@@ -29,7 +29,7 @@ def release(**variables: str) -> subprocess.CompletedProcess[str]:
         )
 
 
-def test_it_makes_the_indexes(servers: None) -> None:
+def test_the_release_phase_makes_the_indexes(servers: None) -> None:
     before = connections().tasks.index_information()
     connections().tasks.drop_indexes()
     run = release()
@@ -38,7 +38,7 @@ def test_it_makes_the_indexes(servers: None) -> None:
     assert len(before) == 10
 
 
-def test_documents_of_the_original_application_get_what_they_lack(servers: None) -> None:
+def test_documents_of_the_original_application_get_their_missing_fields(servers: None) -> None:
     tasks = connections().tasks
     ended = datetime(2025, 1, 2, tzinfo=UTC)
     stock: dict[str, Any] = {
@@ -64,7 +64,7 @@ def test_documents_of_the_original_application_get_what_they_lack(servers: None)
     tasks.delete_many({"_id": {"$in": ["old-done", "old-waiting"]}})
 
 
-def test_a_queue_that_was_bound_to_the_exchange_of_another_is_so_no_longer(servers: None) -> None:
+def test_the_reading_queue_is_unbound_from_the_default_exchange(servers: None) -> None:
     redis: Any = connections().queue
     for key in ("_kombu.binding.celery", "_kombu.binding_permanent.celery"):
         redis.sadd(key, "celery\x06\x16\x06\x16celery", "celery\x06\x16\x06\x16reading")
@@ -74,7 +74,7 @@ def test_a_queue_that_was_bound_to_the_exchange_of_another_is_so_no_longer(serve
 
 
 @pytest.mark.parametrize("server", ["redis_server", "mongodb_server"])
-def test_a_server_that_is_away_stops_it_with_a_sentence(
+def test_an_unreachable_server_stops_the_release_with_one_sentence(
     servers: None, server: str, request: pytest.FixtureRequest
 ) -> None:
     away: Server = request.getfixturevalue(server)
@@ -86,56 +86,56 @@ def test_a_server_that_is_away_stops_it_with_a_sentence(
     assert "Traceback" not in run.stderr
 
 
-def test_settings_that_are_missing_stop_it_with_a_sentence() -> None:
+def test_missing_settings_stop_the_release_with_one_sentence() -> None:
     run = release(REDIS_URL="", CELERY_BROKER_URL="", MONGODB_URI="", MONGODB_HOST="")
     assert run.returncode == 1
     assert run.stderr.startswith("release: REDIS_URL is not set")
     assert "MONGODB_URI is not set" in run.stderr
 
 
-def one_line(run: subprocess.CompletedProcess[str]) -> str:
-    """What stopped it; it said so in one line."""
+def error_line(run: subprocess.CompletedProcess[str]) -> str:
+    """The error of a failed release, which must be one line."""
     assert run.returncode == 1
     (line,) = run.stderr.splitlines()
     return line
 
 
-def test_a_wrong_password_of_mongodb_is_said_in_one_line(mongodb_server: Server) -> None:
-    line = one_line(release(MONGODB_URI=mongodb_server.url.replace("://", "://guest:wrong@")))
+def test_a_wrong_mongodb_password_is_reported_in_one_line(mongodb_server: Server) -> None:
+    line = error_line(release(MONGODB_URI=mongodb_server.url.replace("://", "://guest:wrong@")))
     assert line.startswith("release: MongoDB cannot be used (MongoDB does not accept the user name and password")
     assert "wrong" not in line
 
 
-def test_what_mongodb_refuses_to_do_is_said_in_one_line(servers: None) -> None:
+def test_a_refusal_of_mongodb_is_reported_in_one_line(servers: None) -> None:
     collection = connections().mongodb.clashing.task_results
     collection.create_index("expires_at", expireAfterSeconds=1)
-    line = one_line(release(TASKS_DATABASE="clashing"))
+    line = error_line(release(TASKS_DATABASE="clashing"))
     assert line.startswith("release: MongoDB refuses it: ")
     assert line.endswith("(IndexOptionsConflict)")
 
 
 @pytest.mark.parametrize(
-    ("uri", "words"),
+    ("uri", "expected"),
     [
         ("mongodb://me:p@ss@store", "MONGODB_URI: "),
         ("mongodb+srv://me:p@ss@store.invalid", "MONGODB_URI cannot be used: "),
     ],
 )
-def test_a_uri_of_mongodb_that_can_not_be_used_is_said_in_one_line(uri: str, words: str) -> None:
-    line = one_line(release(MONGODB_URI=uri))
-    assert line.startswith(f"release: {words}")
+def test_an_unusable_mongodb_uri_is_reported_in_one_line(uri: str, expected: str) -> None:
+    line = error_line(release(MONGODB_URI=uri))
+    assert line.startswith(f"release: {expected}")
     assert "p@ss" not in line
 
 
-def test_a_database_that_can_not_be_is_said_in_one_line() -> None:
-    assert one_line(release(TASKS_DATABASE="my tasks")).startswith("release: TASKS_DATABASE: ")
+def test_an_invalid_database_name_is_reported_in_one_line() -> None:
+    assert error_line(release(TASKS_DATABASE="my tasks")).startswith("release: TASKS_DATABASE: ")
 
 
 @pytest.mark.parametrize(
-    ("password", "words"), [("pw", "The Redis user may not do what is needed"), ("wrong", "Redis does not accept")]
+    ("password", "expected"), [("pw", "The Redis user may not do what is needed"), ("wrong", "Redis does not accept")]
 )
-def test_a_redis_that_lets_nobody_in_is_said_in_one_line(
-    servers: None, redis_server: Server, password: str, words: str
+def test_a_redis_user_without_access_is_reported_in_one_line(
+    servers: None, redis_server: Server, password: str, expected: str
 ) -> None:
     redis: Any = connections().queue
     redis.execute_command("ACL", "SETUSER", "stranger", "on", ">pw", "-@all")
@@ -143,12 +143,12 @@ def test_a_redis_that_lets_nobody_in_is_said_in_one_line(
         run = release(REDIS_URL=redis_server.url.replace("://", f"://stranger:{password}@"))
     finally:
         redis.execute_command("ACL", "DELUSER", "stranger")
-    assert one_line(run).startswith(f"release: Redis (queue) cannot be used ({words}")
+    assert error_line(run).startswith(f"release: Redis (queue) cannot be used ({expected}")
 
 
 @pytest.fixture
 def eviction(servers: None, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The policy of a full Redis, for the length of a test."""
+    """Sets Redis's eviction policy for one test."""
     redis: Any = connections().queue
     before = redis.config_get("maxmemory-policy")["maxmemory-policy"]
     redis.config_set("maxmemory-policy", request.param)
@@ -157,27 +157,27 @@ def eviction(servers: None, request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("eviction", ["allkeys-lru", "allkeys-random"], indirect=True)
-def test_a_redis_that_would_delete_queued_tasks_is_warned_of(eviction: str) -> None:
+def test_an_eviction_policy_that_deletes_queued_tasks_gives_a_warning(eviction: str) -> None:
     run = release()
     assert run.returncode == 0
     assert f"Redis is set to {eviction}: when it is full it deletes queued tasks." in run.stderr
 
 
 @pytest.mark.parametrize("eviction", ["volatile-ttl"], indirect=True)
-def test_a_redis_that_would_delete_only_what_ends_by_itself_is_good(eviction: str) -> None:
+def test_an_eviction_policy_that_deletes_only_expiring_keys_gives_no_warning(eviction: str) -> None:
     run = release()
     assert (run.returncode, run.stderr) == (0, "")
 
 
 @pytest.fixture
-def guarded_redis(servers: None, redis_server: Server) -> Iterator[str]:
-    """The URL of a Redis that keeps its configuration to itself, as hosted ones do."""
+def redis_without_config(servers: None, redis_server: Server) -> Iterator[str]:
+    """The URL of a Redis whose user may not read the configuration, as on hosted servers."""
     redis: Any = connections().queue
     redis.execute_command("ACL", "SETUSER", "guest", "on", ">pw", "~*", "&*", "+@all", "-config")
     yield redis_server.url.replace("://", "://guest:pw@")
     redis.execute_command("ACL", "DELUSER", "guest")
 
 
-def test_a_redis_that_does_not_tell_its_configuration_stops_nothing(guarded_redis: str) -> None:
-    run = release(REDIS_URL=guarded_redis)
+def test_a_redis_that_hides_its_configuration_does_not_stop_the_release(redis_without_config: str) -> None:
+    run = release(REDIS_URL=redis_without_config)
     assert run.returncode == 0, run.stderr

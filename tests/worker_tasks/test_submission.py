@@ -1,4 +1,4 @@
-"""The one way in: recorded first, then published; or neither, and said so in time."""
+"""Submission: a task is recorded and then published, or neither, and errors come in time."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,7 +24,6 @@ from worker_tasks import submission
 from worker_tasks.infra.connections import connections
 from worker_tasks.infra.errors import REDIS_REFUSALS, DovetailError, InvalidInput, ServiceUnavailable, TaskNotFound
 from worker_tasks.joins.run import sharing
-from worker_tasks.joins.spec.spec import JoinSpec
 from worker_tasks.records import leads, ledger
 from worker_tasks.submission import read_join, submit, submit_again, submit_join
 
@@ -33,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("servers")
 ORDERS = {"from": "orders", "as": "orders", "on": [{"local": "_id", "foreign": "userId"}]}
 
 
-def test_a_submitted_task_waits_in_the_queue_and_is_recorded_with_its_metadata() -> None:
+def test_a_submitted_task_is_queued_and_recorded_with_its_metadata() -> None:
     task_id = submit(waiting, "u1", metadata=METADATA, requested_by="ann@example.com")
     assert messages().count(task_id) == 1
     task = ledger.find_task(task_id)
@@ -42,18 +41,18 @@ def test_a_submitted_task_waits_in_the_queue_and_is_recorded_with_its_metadata()
     assert (task["queue"], task["version"], task["attempt"]) == (UNATTENDED, 1, 0)
 
 
-def test_a_task_without_metadata_has_an_empty_object_of_them() -> None:
+def test_a_task_without_metadata_has_an_empty_object() -> None:
     task = ledger.find_task(submit(waiting))
     assert (task["metadata"], task["requested_by"]) == ({}, None)
 
 
-def test_each_submission_is_a_task_of_its_own() -> None:
+def test_each_submission_makes_a_new_task() -> None:
     first, second = submit(waiting, "u1", metadata={"number": 1}), submit(waiting, "u1", metadata={"number": 2})
     assert [ledger.find_task(task_id)["metadata"] for task_id in (first, second)] == [{"number": 1}, {"number": 2}]
 
 
 @pytest.mark.parametrize("bad", [{"$where": 1}, {"number": 2**70}, {"text": "\ud800"}, {"long": "x" * 20_000}, []])
-def test_metadata_that_can_not_be_kept_are_refused_and_leave_no_trace(bad: Any) -> None:
+def test_metadata_that_cannot_be_stored_is_refused_and_leaves_no_trace(bad: Any) -> None:
     documents, queued = connections().tasks.count_documents({}), messages()
     with pytest.raises(InvalidInput, match="metadata"):
         submit(waiting, metadata=bad)
@@ -62,7 +61,7 @@ def test_metadata_that_can_not_be_kept_are_refused_and_leave_no_trace(bad: Any) 
 
 
 @pytest.mark.parametrize("unstorable", [2**70, "\ud800", object()], ids=["70 bits", "half a character", "an object"])
-def test_arguments_that_mongodb_can_not_store_are_refused_and_leave_no_trace(unstorable: Any) -> None:
+def test_arguments_that_mongodb_cannot_store_are_refused_and_leave_no_trace(unstorable: Any) -> None:
     mark, queued = new_id(), messages()
     with pytest.raises(EncodeError):
         submit(waiting, unstorable, metadata={"mark": mark})
@@ -70,78 +69,78 @@ def test_arguments_that_mongodb_can_not_store_are_refused_and_leave_no_trace(uns
     assert messages() == queued
 
 
-def test_while_redis_is_away_the_asker_is_told_in_time_and_nothing_is_recorded(redis_server: Server) -> None:
+def test_while_redis_is_away_submitting_fails_in_time_and_records_nothing(redis_server: Server) -> None:
     mark = new_id()
     with paused(redis_server), answered_in_time(), pytest.raises(ServiceUnavailable, match="Redis does not answer"):
         submit(waiting, metadata={"mark": mark})
     assert recorded(mark) == []
 
 
-@pytest.mark.parametrize(("word", "title"), [(word, REDIS_REFUSALS[word][0]) for word in REFUSALS])
-def test_a_redis_that_refuses_is_looked_at_first_and_nothing_is_recorded(word: str, title: str) -> None:
+@pytest.mark.parametrize(("refusal", "title"), [(refusal, REDIS_REFUSALS[refusal][0]) for refusal in REFUSALS])
+def test_while_redis_refuses_writes_submitting_fails_and_records_nothing(refusal: str, title: str) -> None:
     mark = new_id()
-    with refusing(word), answered_in_time(), pytest.raises(ServiceUnavailable) as refused:
+    with refusing(refusal), answered_in_time(), pytest.raises(ServiceUnavailable) as error:
         submit(waiting, metadata={"mark": mark})
-    assert refused.value.title == title
+    assert error.value.title == title
     assert recorded(mark) == []
 
 
-def looks() -> int:
-    """How often Redis was asked whether it takes a message."""
-    asked: Any = connections().queue.info("commandstats")
-    return int(asked.get("cmdstat_setrange", {"calls": 0})["calls"])
+def room_checks() -> int:
+    """The number of checks so far whether Redis accepts a message."""
+    stats: Any = connections().queue.info("commandstats")
+    return int(stats.get("cmdstat_setrange", {"calls": 0})["calls"])
 
 
 @contextmanager
-def after_the_look(mongodb: Server, mark: str) -> Iterator[Future[str]]:
-    """A submission that has looked at Redis and waits for MongoDB to record it; it goes on at the end."""
-    before = looks()
-    with ThreadPoolExecutor(1) as person, paused(mongodb):
-        asked = person.submit(submit, waiting, metadata={"mark": mark}, requested_by="ann@example.com")
-        eventually(lambda: looks() > before)
-        yield asked
+def after_the_room_check(mongodb: Server, mark: str) -> Iterator[Future[str]]:
+    """A submission that has checked Redis and waits for MongoDB to record it. It continues when the context ends."""
+    before = room_checks()
+    with ThreadPoolExecutor(1) as executor, paused(mongodb):
+        pending = executor.submit(submit, waiting, metadata={"mark": mark}, requested_by="ann@example.com")
+        eventually(lambda: room_checks() > before)
+        yield pending
 
 
-def test_of_a_redis_that_went_away_after_the_look_the_record_says_that_the_task_was_not_published(
+def test_a_task_is_recorded_as_not_published_if_redis_went_away_after_the_check(
     redis_server: Server, mongodb_server: Server
 ) -> None:
     mark = new_id()
     with ExitStack() as away:
-        with after_the_look(mongodb_server, mark) as asked:
+        with after_the_room_check(mongodb_server, mark) as pending:
             away.enter_context(paused(redis_server))
         with pytest.raises(ServiceUnavailable, match="Redis does not answer"):
-            asked.result()
+            pending.result()
     (task,) = recorded(mark)
     assert (task["status"], task["requested_by"]) == ("FAILURE", "ann@example.com")
     assert "NotPublished" in task["result"]
     assert "will not run" in task["result"]
     assert task["date_done"] is not None
     assert [event["note"] for event in task["timeline"]] == [None, "not published"]
-    # Also if Redis read the message when it came back.
+    # Even if Redis reads the message when it comes back.
     assert ledger.claim(task["_id"], task["name"], [], {}, "first@test") == ledger.Refused("FAILURE")
 
 
-@pytest.mark.parametrize("word", REFUSALS)
-def test_what_redis_refuses_after_the_look_is_taken_back(word: str, mongodb_server: Server) -> None:
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_record_is_withdrawn_if_redis_refuses_after_the_check(refusal: str, mongodb_server: Server) -> None:
     mark, queued = new_id(), messages()
-    with ExitStack() as refusal:
-        with after_the_look(mongodb_server, mark) as asked:
-            refusal.enter_context(refusing(word))
-        with pytest.raises(ServiceUnavailable) as refused:
-            asked.result()
-    assert refused.value.title == REDIS_REFUSALS[word][0]
+    with ExitStack() as outage:
+        with after_the_room_check(mongodb_server, mark) as pending:
+            outage.enter_context(refusing(refusal))
+        with pytest.raises(ServiceUnavailable) as error:
+            pending.result()
+    assert error.value.title == REDIS_REFUSALS[refusal][0]
     assert recorded(mark) == []
     assert messages() == queued
 
 
-def test_a_task_that_changed_since_it_was_recorded_is_not_taken_back() -> None:
+def test_a_record_that_has_changed_is_not_withdrawn() -> None:
     task = ledger.find_task(submit(waiting))
     assert ledger.request_cancellation(task["_id"])
     assert not ledger.withdraw(task)
     assert ledger.find_task(task["_id"])["status"] == "REVOKED"
 
 
-def test_while_mongodb_is_away_the_asker_is_told_in_time_and_nothing_is_published(mongodb_server: Server) -> None:
+def test_while_mongodb_is_away_submitting_fails_in_time_and_publishes_nothing(mongodb_server: Server) -> None:
     mark, queued = new_id(), messages()
     with paused(mongodb_server):
         with answered_in_time(), pytest.raises(ServiceUnavailable, match="MongoDB does not answer"):
@@ -149,44 +148,45 @@ def test_while_mongodb_is_away_the_asker_is_told_in_time_and_nothing_is_publishe
         assert messages() == queued
 
 
-def test_submitting_again_asks_for_the_same_as_a_new_task() -> None:
+def test_submitting_again_makes_a_new_task_with_the_same_arguments() -> None:
     first = task_in("FAILURE", args=["u1", 2], kwargs={"option": 1}, queue=UNATTENDED, attempt=3, result='"old"')
     second = submit_again(first)
     assert second != first
     assert messages().count(second) == 1
-    asked, again = ledger.find_task(first), ledger.find_task(second)
+    original, again = ledger.find_task(first), ledger.find_task(second)
     for field in ("name", "args", "kwargs", "queue", "metadata"):
-        assert again[field] == asked[field], field
+        assert again[field] == original[field], field
     assert (again["status"], again["attempt"], again["result"]) == ("PENDING", 0, "null")
-    assert asked["status"] == "FAILURE"
+    assert original["status"] == "FAILURE"
 
 
-def test_an_unknown_task_can_not_be_submitted_again() -> None:
+def test_an_unknown_task_cannot_be_submitted_again() -> None:
     queued = messages()
     with pytest.raises(TaskNotFound):
         submit_again(new_id())
     assert messages() == queued
 
 
-def test_a_task_of_which_nothing_says_what_it_was_to_do_can_not_be_submitted_again() -> None:
+def test_a_task_without_a_name_cannot_be_submitted_again() -> None:
     nameless = task_in("FAILURE", name=None)
     with pytest.raises(DovetailError):
         submit_again(nameless)
 
 
 @pytest.mark.parametrize("server", ["redis_server", "mongodb_server"])
-def test_submitting_again_while_a_server_is_away_is_answered_in_time_and_works_afterwards(
+def test_submitting_again_while_a_server_is_away_fails_in_time_and_works_later(
     server: str, request: pytest.FixtureRequest
 ) -> None:
-    asked, away = task_in("SUCCESS", queue=UNATTENDED), request.getfixturevalue(server)
+    task_id, away = task_in("SUCCESS", queue=UNATTENDED), request.getfixturevalue(server)
     with paused(away), answered_in_time(), pytest.raises(ServiceUnavailable, match=away.name):
-        submit_again(asked)
-    # And when it is back, it is as if nothing had been.
-    assert submit_again(asked) in messages()
+        submit_again(task_id)
+    # The outage leaves no trace.
+    assert submit_again(task_id) in messages()
 
 
-def led_join() -> tuple[JoinSpec, str]:
-    """A join, and the id of a task that leads it and never ends."""
+def test_a_recorded_follower_is_accepted_even_if_mongodb_then_goes_away(
+    shop: object, mongodb_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = read_join({"database": "shop", "from": "users", "match": {"_id": new_id()}, "joins": [ORDERS]})
     leader = ledger.new_document(new_id(), submission.RUN_JOIN, [spec.canonical()], fingerprint=spec.fingerprint)
     ledger.record(leader | {"leads": spec.fingerprint})

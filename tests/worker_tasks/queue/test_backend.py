@@ -31,13 +31,13 @@ LATE = [("STARTED", {"pid": 1}), ("RETRY", Retry("late")), ("FAILURE", ValueErro
 
 
 def store(task_id: str, state: str, value: Any, traceback: str | None = None) -> None:
-    """As a worker does."""
+    """Stores a state as a worker does."""
     app.backend.store_result(task_id, value, state, traceback=traceback)
 
 
 @pytest.fixture(params=["ours", "stock"])
 def reader(request: pytest.FixtureRequest, mongodb_server: Server) -> Iterator[Celery]:
-    """Our application, and one with Celery's own MongoDB backend on the same documents, as a foreign client has it."""
+    """Our application, then a foreign client's: Celery's own MongoDB backend on the same documents."""
     if request.param == "ours":
         yield app
         return
@@ -55,7 +55,7 @@ def reader(request: pytest.FixtureRequest, mongodb_server: Server) -> Iterator[C
 
 
 @pytest.mark.parametrize(("state", "value"), [("PENDING", None), ("STARTED", {"pid": 1}), ("SUCCESS", {"count": 1})])
-def test_a_state_with_a_value_is_read_as_it_was_stored(reader: Celery, state: str, value: Any) -> None:
+def test_a_state_and_its_value_are_read_unchanged(reader: Celery, state: str, value: Any) -> None:
     task_id = task_in("PENDING")
     store(task_id, state, value)
     read = AsyncResult(task_id, app=reader)
@@ -73,14 +73,14 @@ def test_a_state_with_an_error_is_read_with_its_type_message_and_traceback(reade
     assert ledger.find_task(task_id)["metadata"] == METADATA
 
 
-def test_an_error_of_ours_is_read_with_what_it_says(reader: Celery) -> None:
+def test_a_named_failure_is_read_with_its_message(reader: Celery) -> None:
     task_id = task_in("STARTED")
     store(task_id, "FAILURE", InvalidInput({"user_id": "must be text."}))
     error = AsyncResult(task_id, app=reader).result
     assert (type(error).__name__, str(error)) == ("InvalidInput", "user_id: must be text.")
 
 
-def test_a_task_that_celery_revoked_is_read_as_such(reader: Celery) -> None:
+def test_a_task_revoked_by_celery_is_read_as_revoked(reader: Celery) -> None:
     task_id = task_in("PENDING")
     app.backend.mark_as_revoked(task_id, "no longer wanted")
     read = AsyncResult(task_id, app=reader)
@@ -90,7 +90,7 @@ def test_a_task_that_celery_revoked_is_read_as_such(reader: Celery) -> None:
     assert ledger.find_task(task_id)["metadata"] == METADATA
 
 
-def test_a_task_that_was_cancelled_is_read_as_revoked(reader: Celery) -> None:
+def test_a_cancelled_task_is_read_as_revoked(reader: Celery) -> None:
     task_id = submit(waiting, metadata=METADATA)
     ledger.request_cancellation(task_id)
     read = AsyncResult(task_id, app=reader)
@@ -99,7 +99,7 @@ def test_a_task_that_was_cancelled_is_read_as_revoked(reader: Celery) -> None:
         read.get(timeout=5)
 
 
-def test_a_task_that_waits_is_read_as_pending(reader: Celery) -> None:
+def test_a_waiting_task_is_read_as_pending(reader: Celery) -> None:
     read = AsyncResult(submit(waiting, metadata=METADATA), app=reader)
     assert (read.status, read.result, read.date_done, read.ready()) == ("PENDING", None, None, False)
 
@@ -111,13 +111,13 @@ def test_an_unknown_task_is_read_as_pending_and_gets_no_document(reader: Celery)
     assert connections().tasks.count_documents({"_id": task_id}) == 0
 
 
-def test_the_index_of_a_stock_backend_does_not_collide_with_ours(reader: Celery) -> None:
-    AsyncResult(new_id(), app=reader).state  # noqa: B018 - reading it is what makes the index
+def test_the_index_of_a_stock_backend_does_not_conflict_with_ours(reader: Celery) -> None:
+    AsyncResult(new_id(), app=reader).state  # noqa: B018 - reading the state makes the index
     release.ensure_indexes()
     assert {"expires_at_1", "queued_at_-1__id_-1"} <= connections().tasks.index_information().keys()
 
 
-def test_a_task_that_a_worker_ran_is_read_with_its_return_value(reader: Celery, worker: Process) -> None:
+def test_a_task_run_by_a_worker_is_read_with_its_return_value(reader: Celery, worker: Process) -> None:
     task_id = submit(join_users_orders, "u1", metadata=METADATA)
     task = wait_for_state(task_id, "SUCCESS")
     assert AsyncResult(task_id, app=reader).get(timeout=5) == {"redis_key": "user_order_result:u1", "count": 1}
@@ -126,7 +126,7 @@ def test_a_task_that_a_worker_ran_is_read_with_its_return_value(reader: Celery, 
     assert (task["attempt"], task["version"]) == (1, 3)
 
 
-def test_a_task_that_failed_in_a_worker_is_read_with_its_error(worker: Process) -> None:
+def test_a_task_that_fails_in_a_worker_is_read_with_its_error(worker: Process) -> None:
     read = join_users_orders.apply_async([{"$ne": None}], metadata=METADATA)
     task = wait_for_state(read.id, "FAILURE")
     assert isinstance(read.result, InvalidInput)
@@ -136,16 +136,16 @@ def test_a_task_that_failed_in_a_worker_is_read_with_its_error(worker: Process) 
 
 
 @pytest.mark.parametrize(("state", "value"), LATE, ids=[state for state, _ in LATE])
-def test_success_stays_whatever_comes_late(state: str, value: Any) -> None:
+def test_success_is_final_whatever_state_comes_late(state: str, value: Any) -> None:
     task_id = task_in("STARTED")
     store(task_id, "SUCCESS", "the result")
-    was = ledger.find_task(task_id)
+    before = ledger.find_task(task_id)
     store(task_id, state, value, traceback="late")
-    assert ledger.find_task(task_id) == was
-    assert (was["status"], was["result"], was["metadata"]) == ("SUCCESS", '"the result"', METADATA)
+    assert ledger.find_task(task_id) == before
+    assert (before["status"], before["result"], before["metadata"]) == ("SUCCESS", '"the result"', METADATA)
 
 
-def test_a_failure_is_mended_by_success() -> None:
+def test_a_later_success_replaces_a_failure() -> None:
     task_id = task_in("STARTED")
     store(task_id, "FAILURE", ValueError("lost"), traceback="Traceback: line 1")
     store(task_id, "SUCCESS", "found")
@@ -154,7 +154,7 @@ def test_a_failure_is_mended_by_success() -> None:
     assert task["metadata"] == METADATA
 
 
-def test_the_instant_of_the_end_knows_its_time_zone() -> None:
+def test_the_end_time_has_a_time_zone() -> None:
     task_id = task_in("STARTED")
     store(task_id, "SUCCESS", None)
     ended = AsyncResult(task_id, app=app).date_done
@@ -162,36 +162,36 @@ def test_the_instant_of_the_end_knows_its_time_zone() -> None:
     assert abs(datetime.now(UTC) - ended) < timedelta(minutes=1)
 
 
-def test_a_state_of_an_unknown_task_makes_its_document() -> None:
+def test_storing_a_state_of_an_unknown_task_creates_its_document() -> None:
     task_id = new_id()
     store(task_id, "SUCCESS", 1)
     assert ledger.find_task(task_id).keys() == ledger.new_document(task_id).keys()
 
 
-NO_OUTCOMES = [BackendStoreError("failed to store result"), Reject(OperationalError("Redis is away"), requeue=False)]
+REDELIVERED = [BackendStoreError("failed to store result"), Reject(OperationalError("Redis is away"), requeue=False)]
 
 
-@pytest.mark.parametrize("error", NO_OUTCOMES, ids=lambda error: type(error).__name__)
-def test_what_could_not_be_stored_or_published_is_no_outcome(error: Exception) -> None:
+@pytest.mark.parametrize("error", REDELIVERED, ids=lambda error: type(error).__name__)
+def test_an_error_in_storing_or_publishing_is_not_recorded_as_a_failure(error: Exception) -> None:
     task_id = task_in("STARTED")
-    was = ledger.find_task(task_id)
+    before = ledger.find_task(task_id)
     app.backend.mark_as_failure(task_id, error)
-    assert ledger.find_task(task_id) == was
+    assert ledger.find_task(task_id) == before
 
 
-def test_a_task_that_rejects_its_message_for_a_reason_has_failed() -> None:
+def test_a_task_that_rejects_its_message_with_a_reason_fails() -> None:
     task_id = task_in("STARTED")
     app.backend.mark_as_failure(task_id, Reject("not for me", requeue=False))
     assert ledger.find_task(task_id)["status"] == "FAILURE"
 
 
-def test_a_retry_that_celery_stores_is_no_crash() -> None:
+def test_a_retry_resets_the_count_of_crashes() -> None:
     task_id = task_in("STARTED", crashes=3)
     app.backend.mark_as_retry(task_id, Retry("later"))
     assert (ledger.find_task(task_id)["status"], ledger.find_task(task_id)["crashes"]) == ("RETRY", 0)
 
 
-def test_cleanup_ends_old_groups_and_no_task_however_old() -> None:
+def test_cleanup_deletes_old_groups_but_no_tasks() -> None:
     old = ledger.now() - timedelta(days=400)
     task_id, old_group, new_group = task_in("SUCCESS", date_done=old), new_id(), new_id()
     for group in (old_group, new_group):
@@ -204,17 +204,17 @@ def test_cleanup_ends_old_groups_and_no_task_however_old() -> None:
 
 
 @pytest.mark.parametrize(
-    ("uri", "shown"),
+    ("uri", "expected"),
     [
         ("mongodb://me:hunter2@one:27018/?replicaSet=rs0", "mongodb://me:**@one:27018"),
         ("mongodb://me:hunter2@one:27017,two:27018/?replicaSet=rs0", "mongodb://me:**@one:27017,two:27018"),
         ("mongodb+srv://me:hunter2@one", "mongodb+srv://me:**@one"),
     ],
 )
-def test_the_uri_is_shown_without_its_password(monkeypatch: pytest.MonkeyPatch, uri: str, shown: str) -> None:
+def test_the_uri_is_shown_without_its_password(monkeypatch: pytest.MonkeyPatch, uri: str, expected: str) -> None:
     monkeypatch.setenv("MONGODB_URI", uri)
     monkeypatch.setattr("worker_tasks.queue.backend.settings", Settings)
-    assert app.backend.as_uri().startswith(shown)
+    assert app.backend.as_uri().startswith(expected)
     assert app.backend.as_uri(include_password=True) == uri
 
 
@@ -230,7 +230,7 @@ def test_the_uri_is_shown_without_its_password(monkeypatch: pytest.MonkeyPatch, 
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_an_outcome_is_stored_again_when_mongodb_was_away(error: Exception) -> None:
+def test_storing_an_outcome_is_retried_while_mongodb_is_away(error: Exception) -> None:
     assert app.backend.exception_safe_to_retry(error) is True
 
 
@@ -245,11 +245,11 @@ def test_an_outcome_is_stored_again_when_mongodb_was_away(error: Exception) -> N
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_an_outcome_that_can_not_be_stored_is_not_tried_again(error: Exception) -> None:
+def test_storing_an_outcome_that_mongodb_refuses_is_not_retried(error: Exception) -> None:
     assert app.backend.exception_safe_to_retry(error) is False
 
 
-def test_the_backend_is_the_one_of_the_settings() -> None:
+def test_the_application_uses_our_backend_and_retries_its_writes() -> None:
     assert isinstance(app.backend, MetadataBackend)
     assert app.backend.always_retry is True
 

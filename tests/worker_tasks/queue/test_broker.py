@@ -1,4 +1,4 @@
-"""The broker connection: leases by Redis's clock, acknowledgements that never fail, and what is used of kombu."""
+"""The broker connection: leases by Redis's clock, acknowledgements that never fail, and kombu's private parts."""
 
 import gc
 from collections.abc import Iterator
@@ -33,28 +33,28 @@ def queue() -> str:
 
 @pytest.fixture
 def connection() -> Iterator[Connection]:
-    with app.connection_for_read() as made:
-        yield made
+    with app.connection_for_read() as opened:
+        yield opened
 
 
 @pytest.fixture
-def taken(connection: Connection, queue: str) -> Iterator[Any]:
-    """Publishes so many messages; returns them as they were delivered."""
+def take(connection: Connection, queue: str) -> Iterator[Any]:
+    """A function that publishes ``count`` messages and returns their deliveries."""
 
-    def take(count: int = 1) -> list[Any]:
+    def deliver(count: int = 1) -> list[Any]:
         channel = connection.channel()
         for number in range(count):
             Producer(channel).publish({"number": number}, routing_key=queue, headers={"id": f"{queue}.{number}"})
-        found: list[Any] = []
-        consumer = Consumer(channel, [Queue(queue)], on_message=found.append, accept=["json"])
+        delivered: list[Any] = []
+        consumer = Consumer(channel, [Queue(queue)], on_message=delivered.append, accept=["json"])
         consumer.consume()
-        while len(found) < count:
+        while len(delivered) < count:
             connection.drain_events(timeout=5)
         consumer.cancel()
         consumer.on_message = None
-        return found
+        return delivered
 
-    yield take
+    yield deliver
     for each in [*leases._held]:
         leases.settle(each)
 
@@ -65,15 +65,15 @@ def now() -> float:
 
 
 def score(message: Any) -> Any:
-    """When the lease of a delivery was renewed, as a Unix time of Redis; None where it has none."""
-    found: Any = connections().queue.zscore(INDEX, message.delivery_tag)
-    return found
+    """The time of the lease's last renewal, as a Unix time of Redis, or None without a lease."""
+    renewed_at: Any = connections().queue.zscore(INDEX, message.delivery_tag)
+    return renewed_at
 
 
 def waiting(queue: str) -> list[str]:
-    """The ids that wait, the next one last."""
-    found: Any = connections().queue.lrange(queue, 0, -1)
-    return [kombu.utils.json.loads(text)["headers"]["id"].rpartition(".")[2] for text in found]
+    """The numbers of the waiting messages, the next one last."""
+    queued: Any = connections().queue.lrange(queue, 0, -1)
+    return [kombu.utils.json.loads(text)["headers"]["id"].rpartition(".")[2] for text in queued]
 
 
 def backdate(message: Any, seconds: float) -> None:
@@ -87,8 +87,8 @@ def sweep(connection: Connection) -> None:
 
 
 @contextmanager
-def full() -> Iterator[None]:
-    """Redis is over its memory limit: it refuses whatever takes room, and every transaction."""
+def full_redis() -> Iterator[None]:
+    """Puts Redis over its memory limit, so that it refuses every write that takes room, and every transaction."""
     connections().queue.config_set("maxmemory", 1)
     try:
         yield
@@ -96,74 +96,72 @@ def full() -> Iterator[None]:
         connections().queue.config_set("maxmemory", 0)
 
 
-def test_what_is_used_of_kombu_is_still_there(connection: Connection) -> None:
+def test_the_private_parts_of_kombu_that_we_use_still_exist(connection: Connection) -> None:
     assert kombu.__version__ == KOMBU_VERSION, "read the new version's redis.py against broker.py, then change this"
-    made: dict[type, Any] = {virtual.QoS: virtual.QoS(connection.default_channel)}
+    instances: dict[type, Any] = {virtual.QoS: virtual.QoS(connection.default_channel)}
     for owner, names in PRIVATE_IN_KOMBU.items():
         for name in names:
-            assert hasattr(made.get(owner, owner), name), f"{owner.__name__}.{name}"
+            assert hasattr(instances.get(owner, owner), name), f"{owner.__name__}.{name}"
     assert (Channel.unacked_index_key, Channel.unacked_key) == (INDEX, UNACKED)
 
 
-def test_our_transport_takes_the_urls_of_redis(connection: Connection) -> None:
+def test_redis_urls_use_our_transport(connection: Connection) -> None:
     assert isinstance(connection.default_channel, broker.Channel)
     assert isinstance(connection.default_channel.qos, broker.QoS)
 
 
-def test_a_lease_counts_by_the_clock_of_redis(taken: Any) -> None:
-    (message,) = taken()
+def test_leases_follow_the_clock_of_redis(take: Any) -> None:
+    (message,) = take()
     assert 0 <= now() - score(message) < 5
     backdate(message, 100)
     leases.renew()
     assert 0 <= now() - score(message) < 5
 
 
-def test_a_message_that_is_delivered_again_has_another_lease(taken: Any, connection: Connection, queue: str) -> None:
-    (first,) = taken()
+def test_a_redelivered_message_has_a_new_lease(take: Any, connection: Connection, queue: str) -> None:
+    (first,) = take()
     backdate(first, 100)
     sweep(connection)
     assert waiting(queue) == ["0"]
-    (again,) = taken_from(connection, queue)
+    (again,) = take_from(connection, queue)
     assert again.delivery_tag != first.delivery_tag
-    # The first worker wakes up, and says that it is done: the second one keeps what it has.
+    # The first worker wakes up and acknowledges its delivery. The second one keeps its own.
     first.ack()
     assert score(again) is not None
     assert connections().queue.hexists(UNACKED, again.delivery_tag)
     again.ack()
 
 
-def taken_from(connection: Connection, queue: str) -> list[Any]:
-    found: list[Any] = []
-    with Consumer(connection.channel(), [Queue(queue)], on_message=found.append, accept=["json"]):
+def take_from(connection: Connection, queue: str) -> list[Any]:
+    delivered: list[Any] = []
+    with Consumer(connection.channel(), [Queue(queue)], on_message=delivered.append, accept=["json"]):
         connection.drain_events(timeout=5)
-    return found
+    return delivered
 
 
-def test_a_lease_that_was_renewed_meanwhile_is_not_given_back(taken: Any, connection: Connection, queue: str) -> None:
-    (message,) = taken()
+def test_a_sweep_leaves_renewed_leases_alone(take: Any, connection: Connection, queue: str) -> None:
+    (message,) = take()
     sweep(connection)
     assert waiting(queue) == []
     assert score(message) is not None
 
 
-def test_what_celery_has_no_longer_in_hand_is_not_renewed(taken: Any, connection: Connection, queue: str) -> None:
-    (message,) = taken()
+def test_a_message_that_celery_has_dropped_is_not_renewed(take: Any, connection: Connection, queue: str) -> None:
+    (message,) = take()
     tag = message.delivery_tag
     backdate(message, 100)
     del message
     gc.collect()
     leases.renew()
     lease: Any = connections().queue.zscore(INDEX, tag)
-    # Without one a worker on the same Redis, which sweeps as well, has given the message back already.
+    # No lease: a worker on the same Redis, which sweeps as well, has already returned the message.
     assert lease is None or now() - lease > 90
     sweep(connection)
     assert waiting(queue) == ["0"]
 
 
-def test_a_rejected_message_is_the_last_one_and_a_lost_one_the_first(
-    taken: Any, connection: Connection, queue: str
-) -> None:
-    rejected, lost = taken(2)
+def test_a_rejected_message_goes_last_and_a_lost_one_first(take: Any, connection: Connection, queue: str) -> None:
+    rejected, lost = take(2)
     Producer(connection.channel()).publish({}, routing_key=queue, headers={"id": f"{queue}.2"})
     rejected.reject(requeue=True)
     backdate(lost, 100)
@@ -173,8 +171,8 @@ def test_a_rejected_message_is_the_last_one_and_a_lost_one_the_first(
     connections().queue.delete(queue)
 
 
-def test_a_lost_connection_gives_nothing_back(taken: Any, connection: Connection, queue: str) -> None:
-    (message,) = taken()
+def test_a_lost_connection_returns_no_messages(take: Any, connection: Connection, queue: str) -> None:
+    (message,) = take()
     message.channel.close()
     message.channel.close()  # as Celery does after an error
     assert waiting(queue) == []
@@ -183,23 +181,21 @@ def test_a_lost_connection_gives_nothing_back(taken: Any, connection: Connection
     assert score(message) is None
 
 
-def test_a_full_redis_takes_an_acknowledgement(taken: Any) -> None:
-    (message,) = taken()
-    with full():
+def test_a_full_redis_accepts_an_acknowledgement(take: Any) -> None:
+    (message,) = take()
+    with full_redis():
         message.ack()
     assert score(message) is None
     assert not connections().queue.hexists(UNACKED, message.delivery_tag)
 
 
-def test_a_delivery_that_a_full_redis_does_not_record_is_recorded_later(
-    connection: Connection, queue: str, taken: Any
-) -> None:
-    found: list[Any] = []
-    with Consumer(connection.channel(), [Queue(queue)], on_message=found.append, accept=["json"]):
+def test_a_delivery_that_a_full_redis_refuses_is_recorded_later(connection: Connection, queue: str, take: Any) -> None:
+    delivered: list[Any] = []
+    with Consumer(connection.channel(), [Queue(queue)], on_message=delivered.append, accept=["json"]):
         Producer(connection.channel()).publish({}, routing_key=queue, headers={"id": f"{queue}.0"})
-        with full():
+        with full_redis():
             connection.drain_events(timeout=5)
-    (message,) = found
+    (message,) = delivered
     assert score(message) is None
     leases.renew()
     assert score(message) is not None
@@ -207,8 +203,8 @@ def test_a_delivery_that_a_full_redis_does_not_record_is_recorded_later(
     assert score(message) is None
 
 
-def test_an_acknowledgement_that_a_frozen_redis_did_not_take_is_caught_up(taken: Any, redis_server: Server) -> None:
-    (message,) = taken()
+def test_an_acknowledgement_that_a_frozen_redis_missed_is_repeated(take: Any, redis_server: Server) -> None:
+    (message,) = take()
     with paused(redis_server):
         message.ack()
     leases.renew()
@@ -216,9 +212,11 @@ def test_an_acknowledgement_that_a_frozen_redis_did_not_take_is_caught_up(taken:
     assert message.delivery_tag not in leases._held
 
 
-def test_messages_that_can_not_be_given_back_now_stay_leased(taken: Any, connection: Connection, queue: str) -> None:
-    (message,) = taken()
-    with full():
+def test_a_message_that_cannot_be_returned_comes_back_when_its_lease_runs_out(
+    take: Any, connection: Connection, queue: str
+) -> None:
+    (message,) = take()
+    with full_redis():
         message.reject(requeue=True)
     assert waiting(queue) == []
     backdate(message, 100)

@@ -1,4 +1,4 @@
-"""The Celery application: whoever publishes, in whatever way, there is a task document before the message."""
+"""The Celery application: every way of publishing records a task document before the message."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ from worker_tasks.tasks import join_users_orders
 pytestmark = pytest.mark.usefixtures("servers")
 
 
-def test_a_bare_delay_joins_a_user_with_their_orders(worker: Process) -> None:
+def test_a_plain_delay_joins_a_user_with_their_orders(worker: Process) -> None:
     connections().results.delete("user_order_result:u1")
     task = join_users_orders.delay("u1")
     assert task.get(timeout=20) == {"redis_key": "user_order_result:u1", "count": 1}
@@ -39,7 +39,7 @@ def test_a_bare_delay_joins_a_user_with_their_orders(worker: Process) -> None:
     assert 1 <= seconds <= 300
 
 
-def test_a_bare_delay_has_a_task_document(worker: Process) -> None:
+def test_a_plain_delay_has_a_task_document(worker: Process) -> None:
     task = wait_for_state(join_users_orders.delay("u1").id, "SUCCESS")
     assert (task["name"], task["args"], task["metadata"]) == ("worker_tasks.tasks.join_users_orders", ["u1"], {})
     assert json.loads(task["result"]) == {"redis_key": "user_order_result:u1", "count": 1}
@@ -48,25 +48,25 @@ def test_a_bare_delay_has_a_task_document(worker: Process) -> None:
 
 @pytest.fixture
 def publish_unrecorded(redis_server: Server) -> Iterator[Callable[[Any], str]]:
-    """Publishes a join as a foreign client does, which knows the queue and nothing of task documents."""
+    """Publishes a join as a foreign client does: to the queue, without a task document."""
     with Celery("foreign", broker=f"{redis_server.url}/0", set_as_current=False) as foreign:
         yield lambda user_id: foreign.send_task("worker_tasks.tasks.join_users_orders", [user_id]).id
 
 
 @pytest.mark.parametrize(
-    ("user_id", "status", "words"),
+    ("user_id", "status", "expected"),
     [("u1", "SUCCESS", "user_order_result:u1"), (None, "FAILURE", "must be text"), (2**70, "FAILURE", "can not store")],
 )
-def test_what_a_foreign_client_published_is_run_and_recorded(
-    worker: Process, publish_unrecorded: Callable[[Any], str], user_id: Any, status: str, words: str
+def test_a_task_published_by_a_foreign_client_runs_and_is_recorded(
+    worker: Process, publish_unrecorded: Callable[[Any], str], user_id: Any, status: str, expected: str
 ) -> None:
     task_id = publish_unrecorded(user_id)
     task = eventually(lambda: connections().tasks.find_one({"_id": task_id, "date_done": {"$ne": None}}))
     assert (task["status"], task["metadata"]) == (status, {})
-    assert words in task["result"]
+    assert expected in task["result"]
 
 
-def test_a_join_is_applied_in_place_without_a_document(shop: Database[Document]) -> None:
+def test_a_join_applied_in_place_has_no_document(shop: Database[Document]) -> None:
     task_id = new_id()
     for _ in range(2):
         result = join_users_orders.apply(["u1"], task_id=task_id)
@@ -75,7 +75,7 @@ def test_a_join_is_applied_in_place_without_a_document(shop: Database[Document])
 
 
 @pytest.mark.parametrize("task_id", [5, "x" * 256])
-def test_an_id_that_can_be_none_is_refused_and_leaves_no_trace(task_id: Any) -> None:
+def test_an_invalid_task_id_is_refused_and_leaves_no_trace(task_id: Any) -> None:
     queued = messages()
     with pytest.raises(ValueError, match="task_id must be text of 1 to 255 characters"):
         app.send_task("tests.waiting", ["u1"], task_id=task_id, queue=UNATTENDED)
@@ -103,7 +103,7 @@ def test_every_way_of_publishing_records_the_task(publish: Callable[[], AsyncRes
     assert (task["status"], task["name"], task["args"]) == ("PENDING", "tests.waiting", ["u1"])
 
 
-def test_arguments_that_mongodb_can_not_store_are_refused_and_leave_no_trace() -> None:
+def test_arguments_that_mongodb_cannot_store_are_refused_and_leave_no_trace() -> None:
     task_id, queued = new_id(), messages()
     with pytest.raises(EncodeError, match="MongoDB can not store the task"):
         waiting.apply_async([2**70], task_id=task_id)
@@ -111,7 +111,7 @@ def test_arguments_that_mongodb_can_not_store_are_refused_and_leave_no_trace() -
     assert messages() == queued
 
 
-def test_a_task_that_can_not_be_put_into_a_message_is_recorded_as_one_that_will_not_run() -> None:
+def test_a_task_that_cannot_be_encoded_as_a_message_is_recorded_as_failed() -> None:
     task_id, queued = new_id(), messages()
     with pytest.raises(EncodeError):
         waiting.apply_async([ObjectId()], task_id=task_id, metadata=METADATA)
@@ -121,21 +121,21 @@ def test_a_task_that_can_not_be_put_into_a_message_is_recorded_as_one_that_will_
     assert "EncodeError" in task["result"]
 
 
-def test_celery_s_own_tasks_have_no_document() -> None:
+def test_tasks_of_celery_itself_have_no_document() -> None:
     task_id = app.send_task("celery.backend_cleanup", queue=UNATTENDED).id
     assert task_id in messages()
     assert connections().tasks.count_documents({"_id": task_id}) == 0
 
 
-def test_a_retry_leaves_the_record_as_it_is() -> None:
+def test_publishing_a_retry_does_not_change_the_record() -> None:
     task_id = task_in("STARTED", attempt=1)
-    was = ledger.find_task(task_id)
+    before = ledger.find_task(task_id)
     app.send_task("tests.waiting", ["u1"], task_id=task_id, retries=1, queue=UNATTENDED)
     assert messages().count(task_id) == 1
-    assert ledger.find_task(task_id) == was
+    assert ledger.find_task(task_id) == before
 
 
-def test_a_finished_task_published_again_under_its_id_waits_again_with_its_metadata() -> None:
+def test_a_finished_task_republished_under_its_id_waits_again_with_its_metadata() -> None:
     task_id = task_in("SUCCESS", result='"old"')
     app.send_task("tests.waiting", ["u1"], task_id=task_id, queue=UNATTENDED, metadata={"other": 1})
     assert messages().count(task_id) == 1
