@@ -1,4 +1,4 @@
-"""Workers that a test may kill, on a queue that no other test knows."""
+"""Workers that a test may kill, on a queue of its own."""
 
 import contextlib
 import signal
@@ -30,7 +30,7 @@ def queue() -> str:
 
 @pytest.fixture
 def start_worker(shop: Database[Document], queue: str, tmp_path: Path) -> Iterator[StartWorker]:
-    """Starts workers named ``<name>@test`` on the queue of the test; none of them outlives it."""
+    """Starts workers named ``<name>@test`` on the test's queue. They end with the test."""
     started: list[Process] = []
 
     def start(name: str = "first", *options: str, until: str = "ready.", **environment: str) -> Process:
@@ -49,7 +49,7 @@ def start_worker(shop: Database[Document], queue: str, tmp_path: Path) -> Iterat
 
 @pytest.fixture(scope="session")
 def slow(servers: None) -> Database[Document]:
-    """What can only be joined by comparing every pair, for some six seconds: keys that are lists, and no index."""
+    """Collections whose join compares every pair, for some six seconds: their keys are lists without an index."""
     database = connections().joins.big
     database.tagged.insert_many([{"_id": number, "tags": [number, -number]} for number in range(TAGGED)])
     database.labels.insert_many([{"_id": number, "labels": [number % TAGGED, "x"]} for number in range(LABELS)])
@@ -58,7 +58,7 @@ def slow(servers: None) -> Database[Document]:
 
 @pytest.fixture
 def submit_practice(servers: None, queue: str) -> Submit:
-    """Submits the practice task, which takes ``LONG_TASK_SECONDS`` of the worker that gets it."""
+    """Submits the practice task, which takes the ``LONG_TASK_SECONDS`` of its worker."""
 
     def submit(task_input: str) -> str:
         return long_running_task.apply_async([task_input], queue=queue, metadata=METADATA).id

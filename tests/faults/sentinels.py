@@ -1,4 +1,4 @@
-"""Redis as a primary and a replica that three Sentinels watch, each with a password."""
+"""A Redis primary and a replica, watched by three Sentinels; all of them require a password."""
 
 import os
 import signal
@@ -16,22 +16,22 @@ from tests.support import eventually
 
 NAME = "the-primary"
 PASSWORD, SENTINELS_PASSWORD = "of redis / ; @", "of the sentinels"
-#: Without an answer for so long the primary counts as dead.
+#: Milliseconds without an answer after which the primary counts as dead.
 DEAD_AFTER_MS = 1_000
 
 
-class Watched:
-    """The servers, and what the Sentinels say of them."""
+class WatchedRedis:
+    """The servers and their Sentinels."""
 
     def __init__(self, servers: dict[int, Server], sentinels: dict[int, subprocess.Popen[bytes]]):
         self.servers = servers
         self.sentinels = sentinels
-        # A test may freeze the first one.
-        self._last = redis.Redis(HOST, list(sentinels)[-1], password=SENTINELS_PASSWORD, socket_timeout=2)
+        # The last Sentinel, because a test may freeze the first one.
+        self._last_sentinel = redis.Redis(HOST, list(sentinels)[-1], password=SENTINELS_PASSWORD, socket_timeout=2)
 
     @property
     def environment(self) -> dict[str, str]:
-        """What Dovetail is told of them: everything but who is the primary."""
+        """The settings of Dovetail for these servers; they do not name the primary."""
         return {
             "REDIS_SENTINELS": ",".join(f"{HOST}:{port}" for port in self.sentinels),
             "REDIS_SENTINEL_MASTER": NAME,
@@ -41,16 +41,16 @@ class Watched:
 
     @property
     def primary(self) -> Server:
-        """The server that the last Sentinel takes for the primary."""
-        address: Any = self._last.sentinel_get_master_addr_by_name(NAME)
+        """The primary, according to the last Sentinel."""
+        address: Any = self._last_sentinel.sentinel_get_master_addr_by_name(NAME)
         return self.servers[int(address[1])]
 
     def fail_over(self) -> None:
-        """As an operator does, who needs the primary's host for something else."""
-        self._last.sentinel_failover(NAME)
+        """Orders a failover, as an operator does before maintenance of the primary's host."""
+        self._last_sentinel.sentinel_failover(NAME)
 
     def is_settled(self) -> bool:
-        """Whether each Sentinel knows the replica and both others, which a failover needs."""
+        """Whether every Sentinel knows the replica and both other Sentinels, as a failover requires."""
         for port in self.sentinels:
             with redis.Redis(HOST, port, password=SENTINELS_PASSWORD, socket_timeout=2) as sentinel:
                 try:
@@ -58,17 +58,17 @@ class Watched:
                     replicas: Any = sentinel.sentinel_slaves(NAME)
                 except redis.ConnectionError:  # not listening yet
                     return False
-            linked = any(each["master-link-status"] == "ok" for each in replicas)
+            linked = any(replica["master-link-status"] == "ok" for replica in replicas)
             if not linked or state["num-other-sentinels"] != len(self.sentinels) - 1:
                 return False
         return True
 
 
 @contextmanager
-def watched_redis(folder: Path) -> Iterator[Watched]:
-    """Starts all five; stops them in the end."""
+def watched_redis(folder: Path) -> Iterator[WatchedRedis]:
+    """Starts all five processes, and stops them at the end."""
     with ExitStack() as running:
-        primary, replica = (running.enter_context(start_redis(_made(folder / name))) for name in ("first", "second"))
+        primary, replica = (running.enter_context(start_redis(_created(folder / name))) for name in ("first", "second"))
         for server in (primary, replica):
             with redis.Redis(HOST, server.port, socket_timeout=2) as client:
                 if server is replica:
@@ -78,12 +78,12 @@ def watched_redis(folder: Path) -> Iterator[Watched]:
         sentinels = {port: _sentinel(folder, port, primary.port) for port in (free_port() for _ in range(3))}
         for process in sentinels.values():
             running.callback(_kill, process)
-        watched = Watched({server.port: server for server in (primary, replica)}, sentinels)
+        watched = WatchedRedis({server.port: server for server in (primary, replica)}, sentinels)
         eventually(watched.is_settled, within=30)
         yield watched
 
 
-def _made(folder: Path) -> Path:
+def _created(folder: Path) -> Path:
     folder.mkdir()
     return folder
 

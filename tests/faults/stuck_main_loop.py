@@ -1,4 +1,4 @@
-"""Given to a worker as --include, this makes its main loop stand still. For test_liveness.py."""
+"""A module for a worker's --include that blocks its main loop. For test_liveness.py."""
 
 import os
 import time
@@ -12,21 +12,21 @@ from worker_tasks.queue.celery_app import app
 
 logger = get_logger(__name__)
 
-STANDS_STILL = 120.0
+BLOCKED_SECONDS = 120.0
 
 
-class Stuck(bootsteps.StartStopStep):
-    """Lets the main loop stand still as soon as the file that STUCK_WHEN names is there."""
+class Blocker(bootsteps.StartStopStep):
+    """Blocks the main loop as soon as the file named by STUCK_WHEN exists."""
 
     requires = ("celery.worker.consumer:Tasks",)
 
     def start(self, consumer: Any) -> None:
-        consumer.timer.call_repeatedly(0.2, self._look)
+        consumer.timer.call_repeatedly(0.2, self._block_if_told)
 
-    def _look(self) -> None:
+    def _block_if_told(self) -> None:
         if Path(os.environ["STUCK_WHEN"]).exists():
-            logger.warning("the main loop stands still")
-            time.sleep(STANDS_STILL)
+            logger.warning("the main loop is blocked")
+            time.sleep(BLOCKED_SECONDS)
 
 
-app.steps["consumer"].add(Stuck)
+app.steps["consumer"].add(Blocker)

@@ -1,4 +1,4 @@
-"""What the tests of faults do again and again: kill a server and bring it back, look into a queue."""
+"""Helpers of the fault tests: kill and restart servers, inspect queues, and submit slow joins."""
 
 import json
 import os
@@ -18,14 +18,14 @@ from worker_tasks.infra.connections import Document, connections
 from worker_tasks.queue.celery_app import app
 from worker_tasks.tasks import run_join
 
-#: Goes with every task; no fault may change it.
+#: The metadata of every task; no fault may change it.
 METADATA = {"reason": "audit", "ticket": 4711}
-#: How many documents the slow join has on either side; each of the first matches 12 of the second.
+#: The documents on either side of the slow join; each of the first matches 12 of the second.
 TAGGED, LABELS = 1_000, 12_000
 
 
 def slow_join(**more: Any) -> Document:
-    """A join of the fixture ``slow`` that takes some six seconds, its first rows within one."""
+    """A join of the fixture ``slow`` that takes some six seconds. Its first rows come within one."""
     join = {"from": "labels", "as": "labels", "on": [{"local": "tags", "foreign": "labels"}]}
     return {"database": "big", "from": "tagged", "joins": [join], **more}
 
@@ -34,33 +34,33 @@ def submit_to(join: Document, queue: str) -> str:
     return run_join.apply_async([join], queue=queue, metadata=METADATA).id
 
 
-def wrong_with_slow_rows(task: Document) -> str | None:
-    """What is wrong with the result of a slow join, beside a count made without one; None where nothing is."""
+def slow_rows_error(task: Document) -> str | None:
+    """Compares the result of a slow join with rows computed here. Returns the difference as text, or None."""
     if task["status"] != states.SUCCESS:
         return f"{task['status']}: {task['result']}"
     value: Any = connections().results.get(json.loads(task["result"])["redis_key"])
-    found = [(row["_id"], sorted(label["_id"] for label in row["labels"])) for row in json.loads(value)]
+    actual = [(row["_id"], sorted(label["_id"] for label in row["labels"])) for row in json.loads(value)]
     expected = [(number, list(range(number, LABELS, TAGGED))) for number in range(TAGGED)]
-    return None if found == expected else f"{len(found)} rows, not as expected"
+    return None if actual == expected else f"{len(actual)} rows, not as expected"
 
 
-def in_mongodb(task_id: str) -> list[Document]:
-    """What MongoDB has of this task: operations, and cursors that are idle."""
+def mongodb_operations(task_id: str) -> list[Document]:
+    """MongoDB's operations and idle cursors of this task."""
     mark = {"$regex": f"^{sources.operation_prefix(task_id)}[0-9]"}
     comments = [{"command.comment": mark}, {"cursor.originatingCommand.comment": mark}]
-    look: list[Document] = [{"$currentOp": {"allUsers": False, "idleCursors": True}}, {"$match": {"$or": comments}}]
-    return list(connections().mongodb.admin.aggregate(look))
+    pipeline: list[Document] = [{"$currentOp": {"allUsers": False, "idleCursors": True}}, {"$match": {"$or": comments}}]
+    return list(connections().mongodb.admin.aggregate(pipeline))
 
 
-def is_written(task_id: str, parts: int = 1) -> bool:
-    """Whether so many parts of a join have written rows."""
-    written: Any = connections().results.hkeys(f"join_run:{task_id}")
-    return sum(field.startswith(b"rows:") for field in written) >= parts
+def has_written_rows(task_id: str, parts: int = 1) -> bool:
+    """Whether at least this many parts of a join have written rows."""
+    fields: Any = connections().results.hkeys(f"join_run:{task_id}")
+    return sum(field.startswith(b"rows:") for field in fields) >= parts
 
 
 @contextmanager
 def killed(server: Server, *, wiped: bool = False) -> Iterator[None]:
-    """The server dies at once; at the end it starts again on its folder and port, ``wiped`` without its memory."""
+    """Kills a server, and restarts it at the end on its folder and port; if ``wiped``, without its data."""
     folder = _folder(server)
     os.kill(server.pid, signal.SIGKILL)
     server._process.wait()
@@ -70,12 +70,12 @@ def killed(server: Server, *, wiped: bool = False) -> Iterator[None]:
         if wiped:
             shutil.rmtree(folder / "data")
         start = start_redis if server.name == "Redis" else start_mongodb
-        # The fixture of the session stops it in the end, and knows only this object.
+        # The session's fixture stops the server through this object.
         server._process = start(folder, server.port)._process
 
 
 def _folder(server: Server) -> Path:
-    """The folder that the server was started on, as it says itself."""
+    """The server's folder, according to its own configuration."""
     if server.name == "Redis":
         return Path(str(connections().queue.config_get("dir")["dir"])).parent
     options = connections().mongodb.admin.command("getCmdLineOpts")["parsed"]
@@ -83,19 +83,19 @@ def _folder(server: Server) -> Path:
 
 
 def messages(queue: str) -> list[str]:
-    """The ids of the tasks whose message waits in this queue, oldest first."""
+    """The task ids of the messages in this queue, oldest first."""
     waiting = connections().queue.lrange(queue, 0, -1)
     return [json.loads(message)["headers"]["id"] for message in reversed(waiting)]
 
 
 def unacknowledged() -> list[str]:
-    """The ids of the tasks whose message some worker has."""
+    """The task ids of the messages that are delivered and not acknowledged."""
     held = connections().queue.hvals("unacked")
     return [json.loads(entry)[0]["headers"]["id"] for entry in held]
 
 
-def beginnings(task: Document) -> list[str]:
-    """The names of the workers that began this task, in order."""
+def starts(task: Document) -> list[str]:
+    """The names of the workers that started this task, in order."""
     return [
         event["note"]
         for event in task["timeline"]
@@ -104,22 +104,22 @@ def beginnings(task: Document) -> list[str]:
 
 
 def notes(task: Document) -> list[str]:
-    """What the timeline says beside the states."""
+    """The notes in the task's timeline."""
     return [event["note"] for event in task["timeline"] if event["note"]]
 
 
-def failure(task: Document) -> str:
-    """What a failed task says to people."""
+def failure_message(task: Document) -> str:
+    """The error message of a failed task."""
     return " ".join(map(str, json.loads(task["result"])["exc_message"]))
 
 
 def child_that_runs(task_id: str, worker: str) -> int:
-    """The process id of the worker's child that runs this task."""
+    """The process id of the worker's child that is running this task."""
 
-    def look() -> int | None:
-        # The connection that a test before had may have died with its Redis.
+    def find_pid() -> int | None:
+        # A new connection, because an earlier test's may have died with its Redis.
         with app.connection_for_write() as connection:
             running = (app.control.inspect([worker], connection=connection).active() or {}).get(worker, [])
         return next((request["worker_pid"] for request in running if request["id"] == task_id), None)
 
-    return eventually(look)
+    return eventually(find_pid)

@@ -1,6 +1,6 @@
-"""The child that runs a task dies, its worker lives on: the message goes back and the task runs again, not for ever.
+"""The child that runs a task dies and its worker survives: the task runs again, but not forever.
 
-A worker looks every 5 s whether its children live.
+A worker checks every 5 s whether its children are alive.
 """
 
 import os
@@ -12,11 +12,11 @@ import pytest
 from celery import states
 
 from tests.faults.conftest import StartWorker, Submit
-from tests.faults.support import METADATA, beginnings, child_that_runs, failure, messages, notes, unacknowledged
+from tests.faults.support import METADATA, child_that_runs, failure_message, messages, notes, starts, unacknowledged
 from tests.support import eventually, wait_for_state
 from worker_tasks.queue.celery_app import app
 
-#: A module of tasks for a worker of these tests alone.
+#: A module of tasks for the workers of these tests.
 POISON = """
 import os
 import signal
@@ -32,7 +32,7 @@ def poison(drop):
 """
 
 
-def test_a_task_whose_child_was_killed_once_is_tried_again_and_succeeds(
+def test_a_task_whose_child_is_killed_once_runs_again_and_succeeds(
     start_worker: StartWorker, submit_practice: Submit
 ) -> None:
     start_worker("first", LONG_TASK_SECONDS="3")
@@ -42,7 +42,7 @@ def test_a_task_whose_child_was_killed_once_is_tried_again_and_succeeds(
     task = wait_for_state(task_id, states.SUCCESS, states.FAILURE)
     assert task["status"] == states.SUCCESS
     assert task["result"] == '"Processed: survivor"'
-    assert (task["attempt"], beginnings(task)) == (2, ["first@test", "first@test"])
+    assert (task["attempt"], starts(task)) == (2, ["first@test", "first@test"])
     (note,) = [note for note in notes(task) if "the process that ran it was lost" in note]
     assert "signal 9 (SIGKILL)" in note
     assert task["metadata"] == METADATA
@@ -50,7 +50,7 @@ def test_a_task_whose_child_was_killed_once_is_tried_again_and_succeeds(
 
 @pytest.fixture
 def submit_poison(queue: str, tmp_path: Path) -> Callable[[], str]:
-    """Submits a task that kills its child whenever it is begun, and notes each time in the file ``drops``."""
+    """Submits a task that kills its child at each start, after adding a mark to the file ``drops``."""
     (tmp_path / "poison_tasks.py").write_text(POISON)
 
     def submit() -> str:
@@ -60,13 +60,13 @@ def submit_poison(queue: str, tmp_path: Path) -> Callable[[], str]:
 
 
 @pytest.mark.parametrize("max_attempts", [1, 3])
-def test_a_task_that_kills_its_child_each_time_fails_and_says_so(
+def test_a_task_that_kills_its_child_each_time_fails_with_that_reason(
     start_worker: StartWorker, submit_poison: Callable[[], str], queue: str, tmp_path: Path, max_attempts: int
 ) -> None:
     start_worker("first", "--include poison_tasks", PYTHONPATH=str(tmp_path), MAX_ATTEMPTS=str(max_attempts))
     task_id = submit_poison()
     task = wait_for_state(task_id, states.FAILURE, within=30)
-    assert "takes its worker down" in failure(task)
+    assert "takes its worker down" in failure_message(task)
     assert (tmp_path / "drops").read_text() == "x" * max_attempts
     assert [event["status"] for event in task["timeline"]].count(states.RETRY) == 0
     assert task["metadata"] == METADATA

@@ -1,4 +1,4 @@
-"""What others send, and what they write on our application: it goes as on stock Celery, and our record is kept."""
+"""Tasks that other developers write and send work as on stock Celery, and the ledger records them."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,7 +12,7 @@ from redis.utils import str_if_bytes
 
 from development.servers import Server
 from tests.faults.conftest import StartWorker
-from tests.faults.support import METADATA, failure, killed, messages, unacknowledged
+from tests.faults.support import METADATA, failure_message, killed, messages, unacknowledged
 from tests.support import Process, eventually, wait_for_state
 from worker_tasks.infra.connections import TASKS_COLLECTION, connections
 from worker_tasks.queue.celery_app import app
@@ -20,7 +20,7 @@ from worker_tasks.records import ledger
 from worker_tasks.tasks import long_running_task
 from worker_tasks.worker.reconciler import reconcile
 
-#: A module of tasks as somebody writes them who knows Celery and nothing of us.
+#: A module of tasks by a developer who knows Celery, but not Dovetail.
 OTHERS = """
 import os
 import pathlib
@@ -81,7 +81,7 @@ def waits(for_file):
 
 @pytest.fixture
 def others(start_worker: StartWorker, queue: str, tmp_path: Path) -> Process:
-    """A worker that knows their tasks, and takes three beginnings that do not end for poison."""
+    """A worker with these tasks, which gives a task up after three starts that did not end."""
     (tmp_path / "others_tasks.py").write_text(OTHERS)
     return start_worker(
         "first", "--include others_tasks", PYTHONPATH=str(tmp_path), MAX_ATTEMPTS="3", OTHERS_QUEUE=queue
@@ -90,13 +90,13 @@ def others(start_worker: StartWorker, queue: str, tmp_path: Path) -> Process:
 
 @pytest.fixture
 def foreign(redis_server: Server) -> Iterator[Celery]:
-    """A client with Celery's own defaults."""
+    """A client with Celery's defaults."""
     with Celery("foreign", broker=f"{redis_server.url}/0", set_as_current=False) as client:
         yield client
 
 
 def calls(name: str, *arguments: Any, queue: str, **options: Any) -> Any:
-    """The signature of a task of theirs."""
+    """The signature of one of these tasks."""
     return app.signature(name, arguments, queue=queue, **options)
 
 
@@ -105,7 +105,7 @@ def documents_of_celery() -> int:
 
 
 @pytest.mark.usefixtures("others")
-def test_a_task_that_no_worker_knows_fails_and_the_worker_lives(foreign: Celery, queue: str) -> None:
+def test_a_task_with_an_unknown_name_fails_and_the_worker_survives(foreign: Celery, queue: str) -> None:
     unknown = foreign.send_task("no.such.task", queue=queue).id
     recorded = app.send_task("renamed.task", queue=queue, metadata=METADATA).id
     task = wait_for_state(recorded, states.FAILURE)
@@ -117,7 +117,7 @@ def test_a_task_that_no_worker_knows_fails_and_the_worker_lives(foreign: Celery,
 
 
 @pytest.mark.usefixtures("others")
-def test_celery_s_own_retries_are_not_taken_for_crashes(queue: str) -> None:
+def test_retries_of_celery_do_not_count_as_crashes(queue: str) -> None:
     task_id = app.send_task("others.retries", [12], queue=queue, metadata=METADATA).id
     task = wait_for_state(task_id, states.SUCCESS, states.FAILURE)
     assert (task["status"], task["result"], task["attempt"]) == (states.SUCCESS, "12", 13)
@@ -125,13 +125,13 @@ def test_celery_s_own_retries_are_not_taken_for_crashes(queue: str) -> None:
 
 
 @pytest.mark.usefixtures("others")
-def test_a_task_that_rejects_its_message_has_failed(queue: str) -> None:
+def test_a_task_that_rejects_its_message_fails(queue: str) -> None:
     task = wait_for_state(app.send_task("others.rejects", queue=queue).id, states.FAILURE)
-    assert "not for me" in failure(task)
+    assert "not for me" in failure_message(task)
     eventually(lambda: not messages(queue) and task["_id"] not in unacknowledged())
 
 
-def test_an_outcome_that_could_not_be_stored_is_not_taken_for_a_failure(
+def test_an_error_in_storing_an_outcome_is_not_a_failure_of_the_task(
     others: Process, queue: str, tmp_path: Path, mongodb_server: Server
 ) -> None:
     task_id = app.send_task("others.waits", [str(tmp_path / "go")], queue=queue, metadata=METADATA).id
@@ -147,7 +147,7 @@ def test_an_outcome_that_could_not_be_stored_is_not_taken_for_a_failure(
 
 @pytest.mark.usefixtures("others")
 @pytest.mark.parametrize("name", ["others.notes", "others.waits"], ids=["by the task", "by the call"])
-def test_a_task_whose_result_is_ignored_runs_once_and_has_ended(queue: str, tmp_path: Path, name: str) -> None:
+def test_a_task_with_an_ignored_result_runs_once_and_ends(queue: str, tmp_path: Path, name: str) -> None:
     file = tmp_path / "file"
     file.touch()
     task_id = app.send_task(name, [str(file)], queue=queue, ignore_result=True, metadata=METADATA).id
@@ -159,15 +159,15 @@ def test_a_task_whose_result_is_ignored_runs_once_and_has_ended(queue: str, tmp_
 
 
 @pytest.mark.usefixtures("others")
-def test_a_task_whose_result_is_ignored_fails_with_its_reason(queue: str, tmp_path: Path) -> None:
+def test_a_task_with_an_ignored_result_fails_with_its_reason(queue: str, tmp_path: Path) -> None:
     task = wait_for_state(app.send_task("others.notes", [str(tmp_path / "log"), -1], queue=queue).id, states.FAILURE)
-    assert "noted and failed" in failure(task)
+    assert "noted and failed" in failure_message(task)
 
 
 @pytest.mark.usefixtures("others")
-def test_a_chord_whose_header_takes_its_time_has_a_body(queue: str, tmp_path: Path) -> None:
+def test_a_chord_with_a_slow_header_runs_its_body(queue: str, tmp_path: Path) -> None:
     before = documents_of_celery()
-    # Its header is looked at once a second, more often than a task may crash.
+    # Celery checks the header once a second, and so more often than a task may crash.
     header = [calls("others.add", 1, 2, queue=queue), calls("others.add", 3, 4, queue=queue, countdown=5)]
     unlock = {"queue": queue}
     app.conf.task_routes = {"celery.chord_unlock": unlock}
@@ -180,7 +180,7 @@ def test_a_chord_whose_header_takes_its_time_has_a_body(queue: str, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("others")
-def test_what_celery_s_own_tasks_return_is_read_and_they_are_nobody_s(queue: str) -> None:
+def test_results_of_celerys_own_tasks_are_readable_without_task_documents(queue: str) -> None:
     before = connections().tasks.count_documents({})
     add = calls("others.add", queue=queue)
     result = app.send_task("celery.starmap", [dict(add), [[1, 2], [3, 4]]], queue=queue)
@@ -190,14 +190,14 @@ def test_what_celery_s_own_tasks_return_is_read_and_they_are_nobody_s(queue: str
 
 
 @pytest.mark.usefixtures("others")
-def test_a_task_that_is_replaced_by_a_group_ends_with_its_results(queue: str) -> None:
+def test_a_task_replaced_by_a_group_ends_with_the_results_of_the_group(queue: str) -> None:
     result = app.send_task("others.replaced", [queue], queue=queue, metadata=METADATA)
     assert result.get(timeout=20) == [2, 4]
     task = ledger.find_task(result.id)
     assert (task["status"], task["metadata"]) == (states.SUCCESS, METADATA)
 
 
-def test_a_task_that_is_applied_in_place_has_no_document_and_no_message(servers: None, queue: str) -> None:
+def test_a_task_applied_in_place_has_no_document(servers: None, queue: str) -> None:
     task_id = f"applied-{queue}"
     result = long_running_task.apply(["in place"], task_id=task_id)
     assert result.get() == "Processed: in place"
@@ -206,13 +206,13 @@ def test_a_task_that_is_applied_in_place_has_no_document_and_no_message(servers:
 
 @pytest.mark.usefixtures("others")
 @pytest.mark.parametrize("task_id", [None, "", "x" * 300], ids=["null", "empty", "long"])
-def test_a_message_whose_id_names_nothing_runs_nothing(foreign: Celery, queue: str, task_id: Any) -> None:
+def test_a_message_with_an_invalid_task_id_runs_nothing(foreign: Celery, queue: str, task_id: Any) -> None:
     before = connections().tasks.count_documents({})
     for name in ("others.add", "no.such.task"):
         message = foreign.amqp.create_task_message(task_id, name, [1, 2], {})
         with foreign.producer_or_acquire() as producer:
             foreign.amqp.send_task_message(producer, name, message, queue=queue)
-    # Worked off in order, and the worker lives.
+    # Messages are consumed in order, so this one ends last, and only if the worker is alive.
     wait_for_state(app.send_task("others.add", [1, 2], queue=queue).id, states.SUCCESS)
     eventually(lambda: not messages(queue) and task_id not in unacknowledged())
     assert connections().tasks.count_documents({}) == before + 1
@@ -238,30 +238,28 @@ def test_terminate_ends_a_running_task_and_frees_its_slot(
     assert ledger.find_task(task_id)["attempt"] == 1
 
 
-def test_events_of_tasks_are_sent_once_somebody_switches_them_on(start_worker: StartWorker, queue: str) -> None:
+def test_task_events_are_sent_once_they_are_enabled(start_worker: StartWorker, queue: str) -> None:
     start_worker("first", LONG_TASK_SECONDS="0")
     seen: list[str] = []
     with app.connection_for_read() as connection:
         receiver = app.events.Receiver(connection, handlers={"*": lambda event: seen.append(event["type"])})
 
-        def heard() -> set[str]:
-            # What happens to it before somebody listens is not heard.
-            task_id = long_running_task.apply_async(["heard"], queue=queue, countdown=0.5).id
+        def received_events() -> set[str]:
+            # The countdown lets the receiver connect before the events come.
+            task_id = long_running_task.apply_async(["received"], queue=queue, countdown=0.5).id
             with suppress(TimeoutError):
                 receiver.capture(limit=None, timeout=1, wakeup=False)
             wait_for_state(task_id, states.SUCCESS)
             return {name for name in seen if name.startswith("task-")}
 
-        assert heard() == set()
+        assert received_events() == set()
         (answer,) = app.control.enable_events(["first@test"], reply=True)
         assert "ok" in answer["first@test"]
-        eventually(lambda: {"task-started", "task-succeeded"} <= heard())
+        eventually(lambda: {"task-started", "task-succeeded"} <= received_events())
     assert "worker-heartbeat" in seen
 
 
-def test_a_worker_makes_the_indexes_and_repairs_where_nobody_ran_the_release_phase(
-    start_worker: StartWorker, queue: str
-) -> None:
+def test_a_worker_makes_the_indexes_if_the_release_phase_was_skipped(start_worker: StartWorker, queue: str) -> None:
     database = connections().mongodb[f"unreleased_{queue[-6:]}"]
     lost = ledger.new_document(f"lost-{queue}", long_running_task.name, ["found"], queue=queue)
     lost["changed_at"] = ledger.now() - timedelta(minutes=5)
@@ -272,6 +270,6 @@ def test_a_worker_makes_the_indexes_and_repairs_where_nobody_ran_the_release_pha
     connections().mongodb.drop_database(database.name)
 
 
-def test_the_queues_have_an_exchange_each(worker: Process) -> None:
+def test_each_queue_has_its_own_exchange(worker: Process) -> None:
     bound: Any = connections().queue.smembers("_kombu.binding.celery")
     assert {str_if_bytes(member).split("\x06\x16")[-1] for member in bound} & {"celery", "reading"} == {"celery"}

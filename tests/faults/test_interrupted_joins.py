@@ -1,4 +1,4 @@
-"""MongoDB breaks a join off and says nothing of the join with it: it is tried again, and never explained by it."""
+"""MongoDB interrupts a join for reasons of its own: the join is tried again, and its errors are not blamed on it."""
 
 import json
 import time
@@ -11,12 +11,12 @@ from development.servers import Server
 from tests.faults.conftest import StartWorker, Submit
 from tests.faults.support import (
     METADATA,
-    in_mongodb,
-    is_written,
+    has_written_rows,
     killed,
+    mongodb_operations,
     slow_join,
+    slow_rows_error,
     submit_to,
-    wrong_with_slow_rows,
 )
 from tests.support import eventually, wait_for_state
 from worker_tasks.infra.connections import Document, connections
@@ -28,34 +28,34 @@ from worker_tasks.tasks import join_users_orders
 
 pytestmark = pytest.mark.timeout(120)
 
-ENDS_WITHIN = 60.0
+END_SECONDS = 60.0
 IN_PARTS = {"PART_DOCUMENTS": "500"}
 
 
 def kill_from_outside(task_id: str) -> None:
-    """As an administrator does who sees a long operation."""
-    for found in eventually(lambda: in_mongodb(task_id)):
-        if (session := found.get("lsid")) is not None:
+    """Kills the task's sessions, as an administrator does with long operations."""
+    for operation in eventually(lambda: mongodb_operations(task_id)):
+        if (session := operation.get("lsid")) is not None:
             connections().mongodb.admin.command("killSessions", [{"id": session["id"]}])
 
 
 @pytest.mark.parametrize("parts", [{}, IN_PARTS], ids=["one stream", "parts"])
-def test_a_join_that_somebody_kills_in_mongodb_is_done_all_the_same(
+def test_a_join_killed_in_mongodb_is_tried_again_and_succeeds(
     slow: Database[Document], start_worker: StartWorker, queue: str, parts: dict[str, str]
 ) -> None:
     start_worker("first", **parts)
     task_id = submit_to(slow_join(), queue)
     for _ in range(2):
-        eventually(lambda: is_written(task_id))
+        eventually(lambda: has_written_rows(task_id))
         kill_from_outside(task_id)
-        time.sleep(1.5)  # the pause before the first new try, and some
-    task = wait_for_state(task_id, *ledger.FINAL_STATES, within=ENDS_WITHIN)
-    assert wrong_with_slow_rows(task) is None
+        time.sleep(1.5)  # longer than the pause before the first retry
+    task = wait_for_state(task_id, *ledger.FINAL_STATES, within=END_SECONDS)
+    assert slow_rows_error(task) is None
     assert (task["attempt"], task["metadata"]) == (1, METADATA)
 
 
 @pytest.mark.parametrize("parts", [{}, IN_PARTS], ids=["one stream", "parts"])
-def test_a_join_whose_mongodb_dies_is_done_when_it_is_back(
+def test_a_join_whose_mongodb_dies_succeeds_after_the_outage(
     slow: Database[Document],
     start_worker: StartWorker,
     queue: str,
@@ -64,38 +64,38 @@ def test_a_join_whose_mongodb_dies_is_done_when_it_is_back(
 ) -> None:
     start_worker("first", **parts)
     task_id = submit_to(slow_join(), queue)
-    eventually(lambda: is_written(task_id))
+    eventually(lambda: has_written_rows(task_id))
     with killed(mongodb_server):
         time.sleep(4)
-    task = wait_for_state(task_id, *ledger.FINAL_STATES, within=ENDS_WITHIN)
-    assert wrong_with_slow_rows(task) is None
+    task = wait_for_state(task_id, *ledger.FINAL_STATES, within=END_SECONDS)
+    assert slow_rows_error(task) is None
     assert task["metadata"] == METADATA
 
 
-def test_a_join_that_is_killed_each_time_fails_and_says_so(
+def test_a_join_that_is_killed_each_time_fails_with_that_reason(
     slow: Database[Document], start_worker: StartWorker, queue: str
 ) -> None:
     start_worker("first", MAX_ATTEMPTS="2")
     task_id = submit_to(slow_join(), queue)
-    eventually(lambda: in_mongodb(task_id))
+    eventually(lambda: mongodb_operations(task_id))
 
     def ended_after_another_kill() -> Document | None:
-        if in_mongodb(task_id):
+        if mongodb_operations(task_id):
             kill_from_outside(task_id)
         task = ledger.find_task(task_id)
         return task if task["status"] in ledger.FINAL_STATES else None
 
-    task = eventually(ended_after_another_kill, within=ENDS_WITHIN)
+    task = eventually(ended_after_another_kill, within=END_SECONDS)
     assert task["status"] == states.FAILURE
     assert "MongoDB broke it off 2 times" in task["result"]
     assert "16 MB" not in task["result"]
 
 
-def test_an_outcome_that_could_not_be_stored_is_found_in_redis_and_nothing_runs_again(
+def test_an_outcome_missing_from_mongodb_is_found_in_redis_without_another_run(
     start_worker: StartWorker, submit_join: Submit
 ) -> None:
     task_id = submit_join("u1")
-    # What a worker does whose MongoDB goes away in the moment that it has published the result.
+    # As a worker does if MongoDB goes away just after the worker has published the result.
     claimed = ledger.claim(task_id, join_users_orders.name, ["u1"], {}, "first@test")
     assert isinstance(claimed, ledger.Claimed)
     published = lifecycle.start_run(task_id, claimed.attempt, user_orders.plan("u1"), lambda *_: None)

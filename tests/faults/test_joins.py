@@ -1,4 +1,4 @@
-"""Joins that are stopped, die, or meet a limit: nothing goes on in MongoDB, and nothing is lost that need not be."""
+"""Joins that are stopped, die, or reach a limit: MongoDB ends its operations, and the rows joined so far are kept."""
 
 import json
 import os
@@ -14,7 +14,15 @@ from pymongo.database import Database
 
 from development.servers import Server, start_redis
 from tests.faults.conftest import StartWorker
-from tests.faults.support import METADATA, TAGGED, child_that_runs, failure, in_mongodb, slow_join, submit_to
+from tests.faults.support import (
+    METADATA,
+    TAGGED,
+    child_that_runs,
+    failure_message,
+    mongodb_operations,
+    slow_join,
+    submit_to,
+)
 from tests.support import eventually, wait_for_state
 from worker_tasks.infra.connections import Document, connections
 from worker_tasks.joins.plan.catalog import Catalog
@@ -40,10 +48,10 @@ def first_rows(task_id: str) -> list[Any]:
     return result_writer.glimpse(state.first_key, 10) if state else []
 
 
-def stopped(task_id: str) -> Document:
-    """Cancels; what the task document says as soon as MongoDB has nothing of it, which is at once."""
+def cancelled(task_id: str) -> Document:
+    """Cancels a task, which must end its operations in MongoDB at once. Returns the final task document."""
     assert cancel(task_id)
-    assert in_mongodb(task_id) == []
+    assert mongodb_operations(task_id) == []
     return wait_for_state(task_id, *ledger.FINAL_STATES, within=5)
 
 
@@ -68,41 +76,41 @@ def assert_nothing_is_staged(task_id: str) -> None:
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_a_join_is_stopped_before_its_first_batch(
+def test_a_join_can_be_stopped_before_its_first_batch(
     slow: Database[Document], start_worker: StartWorker, queue: str, pool: str
 ) -> None:
     start_worker("first", f"--pool {pool}")
     task_id = submit_to(slow_join(sort=[["_id", -1]]), queue)
-    eventually(lambda: in_mongodb(task_id))
-    task = stopped(task_id)
+    eventually(lambda: mongodb_operations(task_id))
+    task = cancelled(task_id)
     assert_revoked(task)
     assert task["partial"] is None
     assert_nothing_is_staged(task_id)
 
 
-def test_a_join_that_celery_s_own_command_terminates_ends_in_mongodb_and_its_follower_runs(
+def test_terminating_a_join_through_celery_ends_it_in_mongodb_and_its_follower_runs(
     slow: Database[Document], start_worker: StartWorker, queue: str
 ) -> None:
     start_worker("first", "--concurrency 1")
     task_id = submit_to(slow_join(sort=[["_id", -1]]), queue)
-    eventually(lambda: in_mongodb(task_id))
+    eventually(lambda: mongodb_operations(task_id))
     follower = ledger.new_document(f"follower-{queue}", "worker_tasks.tasks.long_running_task", ["own"], queue=queue)
     connections().tasks.insert_one(follower | {"shares": task_id, "fingerprint": queue})
     app.control.terminate(task_id, signal="SIGTERM")
     task = wait_for_state(task_id, states.REVOKED)
     assert (task["cancel_requested"], task["metadata"]) == (True, METADATA)
-    eventually(lambda: not in_mongodb(task_id), within=3)
+    eventually(lambda: not mongodb_operations(task_id), within=3)
     wait_for_state(follower["_id"], states.SUCCESS)
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_a_join_is_stopped_in_mid_stream_and_its_rows_are_kept(
+def test_a_join_stopped_in_mid_stream_keeps_its_rows(
     slow: Database[Document], start_worker: StartWorker, queue: str, pool: str
 ) -> None:
     start_worker("first", f"--pool {pool}")
     task_id = submit_to(slow_join(), queue)
     eventually(lambda: first_rows(task_id))
-    task = stopped(task_id)
+    task = cancelled(task_id)
     assert_revoked(task)
     assert 0 < len(partial_rows(task)) < TAGGED
     assert result_store.find_result(result_store.join_key(task_id)) is None
@@ -110,21 +118,21 @@ def test_a_join_is_stopped_in_mid_stream_and_its_rows_are_kept(
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_a_join_in_parts_is_stopped_in_all_of_them(
+def test_stopping_a_join_stops_all_of_its_parts(
     slow: Database[Document], start_worker: StartWorker, queue: str, pool: str
 ) -> None:
     start_worker("first", f"--pool {pool}", PART_DOCUMENTS="250")
     task_id = submit_to(slow_join(), queue)
-    eventually(lambda: len(in_mongodb(task_id)) == 2)
+    eventually(lambda: len(mongodb_operations(task_id)) == 2)
     eventually(lambda: first_rows(task_id))
-    task = stopped(task_id)
+    task = cancelled(task_id)
     assert_revoked(task)
     assert task["plan"]["parts"] == 4
     assert 0 < len(partial_rows(task)) < TAGGED
     assert_nothing_is_staged(task_id)
 
 
-def test_a_join_is_stopped_while_its_cursor_is_idle(
+def test_a_join_can_be_stopped_while_its_cursor_is_idle(
     slow: Database[Document], start_worker: StartWorker, queue: str
 ) -> None:
     start_worker()
@@ -133,15 +141,15 @@ def test_a_join_is_stopped_while_its_cursor_is_idle(
     child = child_that_runs(task_id, "first@test")
     os.kill(child, signal.SIGSTOP)
     try:
-        eventually(lambda: [found["type"] for found in in_mongodb(task_id)] == ["idleCursor"])
+        eventually(lambda: [operation["type"] for operation in mongodb_operations(task_id)] == ["idleCursor"])
         assert cancel(task_id)
-        assert in_mongodb(task_id) == []
+        assert mongodb_operations(task_id) == []
     finally:
         os.kill(child, signal.SIGCONT)
     assert_revoked(wait_for_state(task_id, *ledger.FINAL_STATES))
 
 
-def test_a_join_that_still_waits_is_stopped_before_it_begins(
+def test_a_waiting_join_is_stopped_before_it_starts(
     slow: Database[Document], start_worker: StartWorker, queue: str
 ) -> None:
     task_id = submit_to(slow_join(), queue)
@@ -151,9 +159,7 @@ def test_a_join_that_still_waits_is_stopped_before_it_begins(
     assert not cancel(task_id)
 
 
-def test_a_join_whose_parts_wait_for_workers_that_are_gone_is_ended_by_whoever_cancels_it(
-    slow: Database[Document], queue: str
-) -> None:
+def test_cancelling_ends_a_join_whose_parts_wait_for_lost_workers(slow: Database[Document], queue: str) -> None:
     task_id = submit_to(slow_join(), queue)
     ledger.claim(task_id, run_join.name, [], {}, "gone@test")
     ranges = [{"_id": {"$lt": 100}}, {"_id": {"$gte": 100}}]
@@ -173,12 +179,12 @@ def pipeline_of(join: Document) -> list[Document]:
     return compile_pipeline(spec, choose_strategy(spec, Catalog(spec, connections().joins.big), 300)).pipeline
 
 
-def test_a_part_whose_child_is_killed_is_run_again_alone(
+def test_a_part_whose_child_is_killed_runs_again_alone(
     slow: Database[Document], start_worker: StartWorker, queue: str
 ) -> None:
     start_worker("first", PART_DOCUMENTS="250")
     task_id = submit_to(slow_join(), queue)
-    eventually(lambda: len(in_mongodb(task_id)) == 2)
+    eventually(lambda: len(mongodb_operations(task_id)) == 2)
     state = run_state.find_run(task_id)
     assert state is not None
     os.kill(child_that_runs(f"{state.run}.1", "first@test"), signal.SIGKILL)
@@ -189,12 +195,12 @@ def test_a_part_whose_child_is_killed_is_run_again_alone(
     assert [row["_id"] for row in json.loads(value)] == list(range(TAGGED))
 
 
-def test_a_worker_that_is_killed_leaves_its_parts_to_another_one(
+def test_another_worker_runs_the_parts_of_a_killed_worker(
     slow: Database[Document], start_worker: StartWorker, queue: str
 ) -> None:
     first = start_worker("first", PART_DOCUMENTS="250")
     task_id = submit_to(slow_join(), queue)
-    eventually(lambda: len(in_mongodb(task_id)) == 2)
+    eventually(lambda: len(mongodb_operations(task_id)) == 2)
     first.kill()
     start_worker("second", PART_DOCUMENTS="250")
     task = wait_for_state(task_id, *ledger.FINAL_STATES, within=90)
@@ -204,34 +210,36 @@ def test_a_worker_that_is_killed_leaves_its_parts_to_another_one(
 
 
 @pytest.mark.parametrize("parts", [{}, {"PART_DOCUMENTS": "250"}], ids=["one part", "four parts"])
-def test_a_join_of_too_many_rows_says_so_and_keeps_what_is_allowed(
+def test_a_join_with_too_many_rows_fails_and_keeps_the_allowed_ones(
     slow: Database[Document], start_worker: StartWorker, queue: str, parts: dict[str, str]
 ) -> None:
     start_worker("first", RESULT_MAX_ROWS="300", **parts)
     task_id = submit_to(slow_join(), queue)
     task = wait_for_state(task_id, *ledger.FINAL_STATES, within=60)
     assert task["status"] == states.FAILURE
-    assert failure(task).startswith("It has more than 300 rows, which is the limit.")
-    # Parts learn of each other's rows a few times a second.
+    assert failure_message(task).startswith("It has more than 300 rows, which is the limit.")
+    # Parts learn of each other's row counts only a few times a second, so they may exceed the limit.
     assert 0 < len(partial_rows(task)) <= (600 if parts else 300)
-    assert in_mongodb(task_id) == []
+    assert mongodb_operations(task_id) == []
     assert_nothing_is_staged(task_id)
 
 
 def many_joins() -> Document:
-    """Far more bytes, and seconds, than what it is made of."""
+    """A join whose result is far larger, and takes far longer, than its collections suggest."""
     on = [{"local": "_id", "foreign": "userId"}]
     joins: list[Document] = [{"from": "orders", "as": f"orders{number}", "on": on} for number in range(6)]
     return {"database": "big", "from": "users", "joins": [joins[0] | {"shape": "rows"}, *joins[1:]]}
 
 
-def test_a_join_that_takes_too_long_says_so(big: Database[Document], start_worker: StartWorker, queue: str) -> None:
+def test_a_join_that_takes_too_long_fails_with_that_reason(
+    big: Database[Document], start_worker: StartWorker, queue: str
+) -> None:
     start_worker("first", JOIN_SECONDS="0.5", PART_DOCUMENTS="100000")
     task_id = submit_to(many_joins(), queue)
     task = wait_for_state(task_id, *ledger.FINAL_STATES, within=60)
     assert task["status"] == states.FAILURE
-    assert failure(task).startswith("It took longer than 0.5 s, which is the limit.")
-    assert in_mongodb(task_id) == []
+    assert failure_message(task).startswith("It took longer than 0.5 s, which is the limit.")
+    assert mongodb_operations(task_id) == []
     assert_nothing_is_staged(task_id)
 
 
@@ -243,7 +251,7 @@ def small_redis(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-def test_a_full_redis_is_said_and_nothing_of_the_join_stays_in_it(
+def test_a_join_that_fills_redis_fails_and_leaves_nothing_in_it(
     big: Database[Document], start_worker: StartWorker, queue: str, small_redis: Server
 ) -> None:
     start_worker("first", RESULTS_REDIS_URL=small_redis.url)
@@ -254,12 +262,12 @@ def test_a_full_redis_is_said_and_nothing_of_the_join_stays_in_it(
         submit_to({"database": "big", "from": "users", "joins": [join, *more]}, queue), "FAILURE", "SUCCESS"
     )
     assert task["status"] == states.FAILURE
-    assert "Redis has no room for the result" in failure(task)
+    assert "Redis has no room for the result" in failure_message(task)
     with redis.Redis.from_url(small_redis.url, db=2) as client:
         assert [key for key in client.keys("*") if key.startswith(b"staging:")] == []
 
 
-def test_a_redis_that_is_full_already_is_found_before_anything_is_joined(
+def test_a_full_redis_fails_a_join_before_it_starts(
     big: Database[Document], start_worker: StartWorker, queue: str, small_redis: Server
 ) -> None:
     with redis.Redis.from_url(small_redis.url) as client:
@@ -267,4 +275,4 @@ def test_a_redis_that_is_full_already_is_found_before_anything_is_joined(
     start_worker("first", RESULTS_REDIS_URL=small_redis.url)
     join = {"from": "orders", "as": "orders", "on": [{"local": "_id", "foreign": "userId"}]}
     task = wait_for_state(submit_to({"database": "big", "from": "users", "joins": [join]}, queue), "FAILURE", "SUCCESS")
-    assert "Redis has no room" in failure(task)
+    assert "Redis has no room" in failure_message(task)

@@ -1,4 +1,4 @@
-"""MongoDB is frozen, or dies and comes back: nothing that was accepted is lost, and each outcome is stored."""
+"""MongoDB is frozen, or dies and comes back: no accepted task is lost, and every outcome is stored."""
 
 import signal
 import time
@@ -10,30 +10,30 @@ from celery import states
 
 from development.servers import Server
 from tests.faults.conftest import StartWorker, Submit
-from tests.faults.support import METADATA, beginnings, killed
+from tests.faults.support import METADATA, killed, starts
 from tests.support import eventually, paused, wait_for_state
 from worker_tasks.records import live
 
 pytestmark = pytest.mark.timeout(60)
 
-#: Longer than any single write waits.
+#: Longer than the timeout of a single write.
 FROZEN_SECONDS = 5.0
 
 
-def is_worked_off(task_id: str) -> bool:
-    """Whether all steps are done, as Redis tells: what is left is to store the outcome."""
-    alive = live.read_live(task_id)
-    return alive is not None and alive.progress is not None and alive.progress.done == alive.progress.total
+def has_finished_its_steps(task_id: str) -> bool:
+    """Whether all steps are done, according to Redis, so that only the outcome has to be stored."""
+    report = live.read_live(task_id)
+    return report is not None and report.progress is not None and report.progress.done == report.progress.total
 
 
-def test_an_outcome_that_meets_a_frozen_mongodb_is_stored_when_it_is_back(
+def test_an_outcome_is_stored_after_mongodb_was_frozen(
     start_worker: StartWorker, submit_practice: Submit, mongodb_server: Server
 ) -> None:
     worker = start_worker(LONG_TASK_SECONDS="2")
     task_id = submit_practice("x")
     wait_for_state(task_id, states.STARTED)
     with paused(mongodb_server):
-        eventually(lambda: is_worked_off(task_id))
+        eventually(lambda: has_finished_its_steps(task_id))
         time.sleep(FROZEN_SECONDS)
         eventually(lambda: "Failed operation _store_result. Retrying" in worker.log.read_text())
     task = wait_for_state(task_id, states.SUCCESS)
@@ -41,7 +41,7 @@ def test_an_outcome_that_meets_a_frozen_mongodb_is_stored_when_it_is_back(
     assert (task["attempt"], task["metadata"]) == (1, METADATA)
 
 
-def test_a_mongodb_killed_under_a_running_task_loses_neither_outcome_nor_metadata(
+def test_killing_mongodb_loses_neither_outcome_nor_metadata_of_a_running_task(
     start_worker: StartWorker, submit_practice: Submit, mongodb_server: Server
 ) -> None:
     worker = start_worker(LONG_TASK_SECONDS="2")
@@ -52,11 +52,11 @@ def test_a_mongodb_killed_under_a_running_task_loses_neither_outcome_nor_metadat
     task = wait_for_state(task_id, states.SUCCESS)
     assert task["result"] == '"Processed: x"'
     assert task["metadata"] == METADATA
-    assert beginnings(task) == ["first@test"]
+    assert starts(task) == ["first@test"]
 
 
 @pytest.mark.parametrize("outage", [paused, killed], ids=["frozen", "dead"])
-def test_a_task_that_can_not_be_claimed_goes_back_and_runs_when_mongodb_is_back(
+def test_a_task_that_cannot_be_claimed_goes_back_and_runs_after_the_outage(
     start_worker: StartWorker,
     submit_join: Submit,
     mongodb_server: Server,
@@ -68,14 +68,14 @@ def test_a_task_that_can_not_be_claimed_goes_back_and_runs_when_mongodb_is_back(
         eventually(lambda: worker.log.read_text().count(f"[{task_id}] received") > 1)
     task = wait_for_state(task_id, states.SUCCESS)
     assert task["metadata"] == METADATA
-    assert task["attempt"] == len(beginnings(task)) == 1
+    assert task["attempt"] == len(starts(task)) == 1
 
 
-def test_a_claim_that_a_frozen_mongodb_would_carry_out_late_is_no_beginning(
+def test_a_claim_sent_to_a_frozen_mongodb_does_not_count_as_a_start(
     start_worker: StartWorker, submit_join: Submit, mongodb_server: Server
 ) -> None:
     worker = start_worker("first", "--concurrency 1", MAX_ATTEMPTS="1")
-    # From here on the child has a connection, and what it sends there waits in it until MongoDB wakes up.
+    # The child now has an open connection, which would hold its claim until MongoDB wakes up.
     wait_for_state(submit_join("u1"), states.SUCCESS)
     worker.signal_group(signal.SIGSTOP)
     task_id = submit_join("u2")
@@ -83,4 +83,4 @@ def test_a_claim_that_a_frozen_mongodb_would_carry_out_late_is_no_beginning(
         worker.signal_group(signal.SIGCONT)
         eventually(lambda: worker.log.read_text().count(f"[{task_id}] received") > 1)
     task = wait_for_state(task_id, states.SUCCESS, states.FAILURE)
-    assert (task["status"], task["attempt"], beginnings(task)) == (states.SUCCESS, 1, ["first@test"])
+    assert (task["status"], task["attempt"], starts(task)) == (states.SUCCESS, 1, ["first@test"])

@@ -1,4 +1,4 @@
-"""A MongoDB user who may do less than is needed: the web says what, on the page and to who watches it."""
+"""A MongoDB user with too few privileges: pages and probes name the missing one."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ from tests.support import Process, eventually
 
 pytestmark = pytest.mark.timeout(120)
 
-PASSWORD = "secret"  # noqa: S105 - of users that live as long as the test
+PASSWORD = "secret"  # noqa: S105 - of users that exist only during the test
 PAIRS = [{"local": "_id", "foreign": "x"}]
 READER = {"role": "read", "db": "shop"}
 WRITER = {"role": "readWrite", "db": "tasks"}
@@ -28,9 +28,9 @@ def uri(port: int, user: str, password: str = PASSWORD) -> str:
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a MongoDB that knows users: one who may not read flights, one who may not write."""
-    folder, port = tmp_path_factory.mktemp("guarded"), free_port()
+def restricted_mongodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a MongoDB with access control: one user may not read flights, another may not write."""
+    folder, port = tmp_path_factory.mktemp("restricted-mongodb"), free_port()
     (folder / "data").mkdir()
     program = find_mongod()
     command = [program, "--auth", "--bind_ip", HOST, "--port", str(port), "--dbpath", str(folder / "data")]
@@ -61,14 +61,14 @@ def _answers(client: pymongo.MongoClient[dict[str, Any]]) -> bool:
 
 
 @pytest.fixture
-def web(request: pytest.FixtureRequest, redis_server: object, guarded: int, tmp_path: Path) -> Iterator[str]:
-    """A web process whose MongoDB user is the one that the test names."""
+def web(request: pytest.FixtureRequest, redis_server: object, restricted_mongodb: int, tmp_path: Path) -> Iterator[str]:
+    """The address of a web process with the MongoDB user that the test names."""
     port = free_port()
     process = Process(
         "web",
         tmp_path / "web.log",
         GUNICORN_CMD_ARGS=f"--bind {HOST}:{port}",
-        MONGODB_URI=uri(guarded, *request.param),
+        MONGODB_URI=uri(restricted_mongodb, *request.param),
         JOIN_DATABASES="shop,flights",
     )
     process.wait_for_line("Booting worker")
@@ -77,33 +77,33 @@ def web(request: pytest.FixtureRequest, redis_server: object, guarded: int, tmp_
 
 
 @pytest.mark.parametrize("web", [("half",)], indirect=True)
-def test_a_database_that_may_not_be_read_is_named_to_who_asks_for_it(web: str) -> None:
-    sentence = "The MongoDB user may not read flights"
+def test_a_request_for_a_database_that_may_not_be_read_names_it(web: str) -> None:
+    reason = "The MongoDB user may not read flights"
     assert get(f"{web}/readyz").status == 200
     builder = get(f"{web}/?database=flights")
     assert builder.status == 200
-    assert sentence in builder.body
-    assert sentence in get(f"{web}/?database=flights&from=airports&joins-0-from=airports").body
+    assert reason in builder.body
+    assert reason in get(f"{web}/?database=flights&from=airports&joins-0-from=airports").body
     join = {"database": "flights", "from": "airports", "joins": [{"from": "a", "on": PAIRS, "as": "a"}]}
-    asked = post_json(f"{web}/api/v1/joins", {"join": join})
-    assert asked.status == 422
-    (error,) = json.loads(asked.body)["errors"]
-    assert (error["field"], sentence in error["message"]) == ("join.database", True)
+    answer = post_json(f"{web}/api/v1/joins", {"join": join})
+    assert answer.status == 422
+    (error,) = json.loads(answer.body)["errors"]
+    assert (error["field"], reason in error["message"]) == ("join.database", True)
     assert get(f"{web}/?database=shop").status == 200
 
 
 @pytest.mark.parametrize("web", [("reader",)], indirect=True)
-def test_who_may_not_write_tasks_is_not_ready_and_every_submission_says_why(web: str) -> None:
+def test_without_write_access_the_web_is_not_ready_and_submissions_say_why(web: str) -> None:
     ready = get(f"{web}/readyz")
     assert (ready.status, json.loads(ready.body)["away"]) == (503, ["MongoDB"])
     assert "read and write TASKS_DATABASE" in ready.body
-    asked = post_json(f"{web}/create-task", {"task_input": "x"})
-    assert (asked.status, json.loads(asked.body)["title"]) == (503, "MongoDB refuses")
+    answer = post_json(f"{web}/create-task", {"task_input": "x"})
+    assert (answer.status, json.loads(answer.body)["title"]) == (503, "MongoDB refuses")
     assert get(f"{web}/tasks").status == 200
 
 
 @pytest.mark.parametrize("web", [("half", "wrong")], indirect=True)
-def test_who_is_not_known_to_mongodb_is_told_so_every_time(web: str) -> None:
+def test_wrong_credentials_are_reported_by_every_request(web: str) -> None:
     for _ in range(2):
         assert "does not accept the user name and password" in get(f"{web}/readyz").body
         assert "does not accept the user name and password" in get(f"{web}/tasks").body

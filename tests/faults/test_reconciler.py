@@ -1,4 +1,4 @@
-"""A task whose message is nowhere is finished or published again; one whose message is somewhere is left alone."""
+"""The reconciler finishes or republishes tasks without a message, and leaves all other tasks alone."""
 
 from datetime import timedelta
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from celery import states
 
 from tests.faults.conftest import StartWorker, Submit
-from tests.faults.support import METADATA, beginnings, failure, messages, notes, unacknowledged
+from tests.faults.support import METADATA, failure_message, messages, notes, starts, unacknowledged
 from tests.support import eventually, wait_for_state
 from worker_tasks.infra.connections import connections
 from worker_tasks.joins.plan import user_orders
@@ -30,7 +30,7 @@ def lose_messages(queue: str) -> None:
     assert connections().queue.delete(queue)
 
 
-def test_a_waiting_task_whose_message_is_lost_is_published_again_under_its_id(
+def test_a_waiting_task_without_a_message_is_published_again_under_its_id(
     start_worker: StartWorker, submit_practice: Submit, queue: str
 ) -> None:
     task_id = submit_practice("lost")
@@ -46,7 +46,7 @@ def test_a_waiting_task_whose_message_is_lost_is_published_again_under_its_id(
     assert "message lost, published again" in notes(task)
 
 
-def test_a_begun_task_whose_message_is_lost_is_published_again(
+def test_a_started_task_without_a_message_is_published_again(
     start_worker: StartWorker, submit_practice: Submit, queue: str
 ) -> None:
     task_id = submit_practice("lost")
@@ -55,11 +55,11 @@ def test_a_begun_task_whose_message_is_lost_is_published_again(
     assert reconcile() == [task_id]
     start_worker()
     task = wait_for_state(task_id, states.SUCCESS)
-    assert beginnings(task) == ["gone@test", "first@test"]
+    assert starts(task) == ["gone@test", "first@test"]
     assert task["attempt"] == 2
 
 
-def test_a_task_whose_message_waits_is_left_alone(submit_practice: Submit, queue: str) -> None:
+def test_a_task_with_a_waiting_message_is_left_alone(submit_practice: Submit, queue: str) -> None:
     task_ids = [submit_practice("waits"), submit_practice("waits behind it")]
     before = [ledger.find_task(task_id) for task_id in task_ids]
     assert reconcile() == []
@@ -67,7 +67,7 @@ def test_a_task_whose_message_waits_is_left_alone(submit_practice: Submit, queue
     assert [ledger.find_task(task_id) for task_id in task_ids] == before
 
 
-def test_a_task_that_runs_is_left_alone(start_worker: StartWorker, submit_practice: Submit, queue: str) -> None:
+def test_a_running_task_is_left_alone(start_worker: StartWorker, submit_practice: Submit, queue: str) -> None:
     start_worker(LONG_TASK_SECONDS="5")
     task_id = submit_practice("runs")
     wait_for_state(task_id, states.STARTED)
@@ -77,13 +77,13 @@ def test_a_task_that_runs_is_left_alone(start_worker: StartWorker, submit_practi
     assert (task["attempt"], len(task["timeline"])) == (1, 3)
 
 
-def test_an_outcome_that_only_redis_knows_finishes_its_task(submit_join: Submit, queue: str) -> None:
+def test_an_outcome_that_only_redis_has_finishes_its_task(submit_join: Submit, queue: str) -> None:
     task_id = submit_join("u1")
     ledger.claim(task_id, "worker_tasks.tasks.join_users_orders", ["u1"], {}, "gone@test")
     lose_messages(queue)
-    ending = lifecycle.start_run(task_id, 1, user_orders.plan("u1"), lambda *_: None)
-    assert ending is not None
-    summary = ending.summary
+    outcome = lifecycle.start_run(task_id, 1, user_orders.plan("u1"), lambda *_: None)
+    assert outcome is not None
+    summary = outcome.summary
     assert summary is not None
     assert reconcile() == [task_id]
     assert messages(queue) == []
@@ -96,19 +96,19 @@ def test_an_outcome_that_only_redis_knows_finishes_its_task(submit_join: Submit,
     assert task["attempt"] == 1
 
 
-def test_a_task_that_nothing_can_be_done_for_fails_and_says_so(servers: None, queue: str) -> None:
+def test_a_lost_task_without_a_name_fails_with_that_reason(servers: None, queue: str) -> None:
     task_id = f"nameless-{queue}"
     ledger.transition(task_id, states.RETRY, note="of a task that nobody recorded")
     assert ledger.find_task(task_id)["name"] is None
     assert reconcile() == [task_id]
     task = ledger.find_task(task_id)
     assert task["status"] == states.FAILURE
-    assert failure(task) == "Its message is lost, and nothing says what it was to do."
+    assert failure_message(task) == "Its message is lost, and nothing says what it was to do."
     assert task["date_done"] is not None
     assert reconcile() == []
 
 
-def test_a_lost_task_that_was_cancelled_is_not_begun_again(
+def test_a_lost_task_that_was_cancelled_is_not_started_again(
     start_worker: StartWorker, submit_practice: Submit, queue: str
 ) -> None:
     task_id = submit_practice("lost")
@@ -118,7 +118,7 @@ def test_a_lost_task_that_was_cancelled_is_not_begun_again(
     reconcile()
     start_worker()
     task = wait_for_state(task_id, states.REVOKED)
-    assert beginnings(task) == ["gone@test"]
+    assert starts(task) == ["gone@test"]
 
 
 @pytest.mark.parametrize("ends_as", [states.REVOKED, states.SUCCESS])
@@ -127,21 +127,21 @@ def test_a_task_that_ends_just_before_its_repair_is_left_alone(
 ) -> None:
     task_id = submit_practice("lost")
     lose_messages(queue)
-    seen_lost = ledger.find_task(task_id)
+    stale_document = ledger.find_task(task_id)
     ledger.transition(task_id, ends_as, fields={"cancel_requested": True})
-    done = ledger.find_task(task_id)
-    reconciler._repair(app, seen_lost)
-    assert ledger.find_task(task_id) == done
+    before = ledger.find_task(task_id)
+    reconciler._repair(app, stale_document)
+    assert ledger.find_task(task_id) == before
     assert messages(queue) == []
 
 
-def test_tasks_that_ended_are_left_alone(start_worker: StartWorker, submit_join: Submit, queue: str) -> None:
+def test_finished_tasks_are_left_alone(start_worker: StartWorker, submit_join: Submit, queue: str) -> None:
     start_worker()
     task_ids = [submit_join("u1"), submit_join(" ")]
-    done = [wait_for_state(task_id, states.SUCCESS, states.FAILURE) for task_id in task_ids]
-    assert [task["status"] for task in done] == [states.SUCCESS, states.FAILURE]
+    before = [wait_for_state(task_id, states.SUCCESS, states.FAILURE) for task_id in task_ids]
+    assert [task["status"] for task in before] == [states.SUCCESS, states.FAILURE]
     assert reconcile() == []
-    assert [ledger.find_task(task_id) for task_id in task_ids] == done
+    assert [ledger.find_task(task_id) for task_id in task_ids] == before
 
 
 def test_a_lost_task_behind_a_long_queue_is_found(
@@ -164,9 +164,9 @@ def test_a_worker_finds_lost_tasks_by_itself(start_worker: StartWorker, submit_p
     eventually(lambda: not unacknowledged())
 
 
-def test_what_a_run_left_whose_task_has_ended_is_cleared_away(servers: None) -> None:
-    ended, under_way = f"ended-{uuid4().hex}", f"under-way-{uuid4().hex}"
-    for task_id in (ended, under_way):
+def test_the_leftovers_of_a_run_are_cleared_once_its_task_has_ended(servers: None) -> None:
+    ended, running = f"ended-{uuid4().hex}", f"under-way-{uuid4().hex}"
+    for task_id in (ended, running):
         ledger.claim(task_id, join_users_orders.name, ["u1"], {}, "gone@test")
         run_state.open_run(task_id, run_state.name_of(task_id, 1), 2, None)
         writer = run_state.begin_part(task_id, run_state.name_of(task_id, 1), 0).writer
@@ -175,10 +175,10 @@ def test_what_a_run_left_whose_task_has_ended_is_cleared_away(servers: None) -> 
     lifecycle.clear_ended_runs()
     assert run_state.find_run(ended) is not None, "somebody may just be about to"
     long_ago = ledger.now() - timedelta(minutes=5)
-    connections().tasks.update_many({"_id": {"$in": [ended, under_way]}}, {"$set": {"changed_at": long_ago}})
+    connections().tasks.update_many({"_id": {"$in": [ended, running]}}, {"$set": {"changed_at": long_ago}})
     lifecycle.clear_ended_runs()
     left: Any = connections().results.keys(f"*{ended}*")
     assert [key for key in left if not key.startswith(b"task_live:")] == []
     assert ended not in run_state.all_tasks()
-    assert run_state.find_run(under_way) is not None
-    lifecycle.clear_run(under_way)
+    assert run_state.find_run(running) is not None
+    lifecycle.clear_run(running)

@@ -1,11 +1,11 @@
-"""The same message comes more than once, or the same task is submitted more than once: it is one task."""
+"""A message that is delivered twice, or a task that is submitted twice, remains one task."""
 
 from concurrent.futures import ThreadPoolExecutor
 
 from celery import states
 
 from tests.faults.conftest import StartWorker, Submit
-from tests.faults.support import METADATA, beginnings, messages, unacknowledged
+from tests.faults.support import METADATA, messages, starts, unacknowledged
 from tests.support import eventually, wait_for_state
 from worker_tasks.infra.connections import connections
 from worker_tasks.joins.plan import user_orders
@@ -16,23 +16,23 @@ from worker_tasks.tasks import join_users_orders
 SUBMISSIONS = 8
 
 
-def test_a_message_delivered_again_after_its_task_ended_runs_nothing(
+def test_a_message_redelivered_after_its_task_ended_runs_nothing(
     start_worker: StartWorker, submit_join: Submit, queue: str
 ) -> None:
     task_id = submit_join("u1")
     (message,) = connections().queue.lrange(queue, 0, -1)
     start_worker()
-    done = wait_for_state(task_id, states.SUCCESS)
+    before = wait_for_state(task_id, states.SUCCESS)
     connections().results.delete(user_orders.result_key("u1"))
     connections().queue.lpush(queue, message)
-    # Worked off in order: once a later task is done, the copy was looked at.
+    # Messages are consumed in order: once a later task is done, the copy has been handled.
     wait_for_state(submit_join("u2"), states.SUCCESS)
     eventually(lambda: task_id not in messages(queue) + unacknowledged())
-    assert ledger.find_task(task_id) == done
+    assert ledger.find_task(task_id) == before
     assert not connections().results.exists(user_orders.result_key("u1"))
 
 
-def test_a_publish_that_is_tried_again_on_a_new_connection_makes_one_task(submit_practice: Submit, queue: str) -> None:
+def test_publishing_again_on_a_new_connection_makes_one_task(submit_practice: Submit, queue: str) -> None:
     submit_practice("makes the connection")
     connections().queue.client_kill_filter(_type="normal", skipme=True)
     task_id = submit_practice("meets a dead connection")
@@ -41,7 +41,7 @@ def test_a_publish_that_is_tried_again_on_a_new_connection_makes_one_task(submit
     assert ledger.find_task(task_id)["status"] == states.PENDING
 
 
-def test_submissions_of_one_id_that_race_make_one_document(start_worker: StartWorker, queue: str) -> None:
+def test_racing_submissions_of_one_id_make_one_document(start_worker: StartWorker, queue: str) -> None:
     task_id = f"race-{queue}"
 
     def submit(number: int) -> None:
@@ -68,6 +68,6 @@ def test_submissions_of_one_id_that_race_make_one_document(start_worker: StartWo
     task = ledger.find_task(task_id)
     assert task["status"] == states.SUCCESS
     assert task["metadata"] == waiting["metadata"]
-    # Each that begins before another has ended takes its place; all that come later are refused.
-    assert 1 <= task["attempt"] == len(beginnings(task)) <= SUBMISSIONS + 1
+    # A start before the end of an earlier one supersedes it; all later ones are refused.
+    assert 1 <= task["attempt"] == len(starts(task)) <= SUBMISSIONS + 1
     assert [event["status"] for event in task["timeline"]].count(states.SUCCESS) == 1

@@ -1,4 +1,4 @@
-"""Redis dies and comes back, with all that it knew or with nothing: every task still ends."""
+"""Redis dies and comes back, with or without its data: every task still ends."""
 
 import json
 from datetime import timedelta
@@ -19,11 +19,11 @@ from worker_tasks.worker import reconciler
 
 pytestmark = [pytest.mark.timeout(90), pytest.mark.usefixtures("no_tasks")]
 
-#: A worker tries to connect each two seconds or so; visibility 6 s, a sweep each 5 s.
-RECOVERED_WITHIN = 30.0
+#: A worker reconnects within some two seconds; the visibility timeout is 6 s, with a sweep every 5 s.
+RECOVERY_SECONDS = 30.0
 
 
-def test_a_restarted_redis_loses_neither_what_waits_nor_what_runs(
+def test_a_restart_of_redis_loses_neither_waiting_nor_running_tasks(
     start_worker: StartWorker, submit_join: Submit, submit_practice: Submit, redis_server: Server, queue: str
 ) -> None:
     start_worker("first", LONG_TASK_SECONDS="3")
@@ -35,21 +35,21 @@ def test_a_restarted_redis_loses_neither_what_waits_nor_what_runs(
     with killed(redis_server):
         for task_id in running:
             wait_for_state(task_id, states.SUCCESS)
-        # Nobody can know yet what has become of the others.
+        # The others cannot have started.
         assert {ledger.find_task(task_id)["status"] for task_id in waiting.values()} == {states.PENDING}
     for user_id, task_id in waiting.items():
-        task = wait_for_state(task_id, states.SUCCESS, within=RECOVERED_WITHIN)
+        task = wait_for_state(task_id, states.SUCCESS, within=RECOVERY_SECONDS)
         assert (task["attempt"], task["metadata"]) == (1, METADATA)
         summary = result_store.find_result(user_orders.result_key(user_id))
         assert summary is not None
         assert summary.task_id == task_id
         assert json.loads(task["result"]) == summary.outcome
-    # The messages of what ran were acknowledged on a dead connection: delivered again, they run nothing.
-    eventually(lambda: not messages(queue) and not unacknowledged(), within=RECOVERED_WITHIN)
+    # The finished tasks acknowledged on a dead connection. Delivered again, their messages run nothing.
+    eventually(lambda: not messages(queue) and not unacknowledged(), within=RECOVERY_SECONDS)
     assert [ledger.find_task(task_id)["attempt"] for task_id in running] == [1, 1]
 
 
-def test_a_redis_that_comes_back_empty_is_filled_again_from_the_task_documents(
+def test_an_empty_redis_is_refilled_from_the_task_documents(
     start_worker: StartWorker, submit_join: Submit, submit_practice: Submit, redis_server: Server, queue: str
 ) -> None:
     start_worker("first", RECONCILE_SECONDS="1", LONG_TASK_SECONDS="3")
@@ -60,16 +60,16 @@ def test_a_redis_that_comes_back_empty_is_filled_again_from_the_task_documents(
     with killed(redis_server, wiped=True):
         pass
     for task_id in running + waiting:
-        task = wait_for_state(task_id, states.SUCCESS, within=RECOVERED_WITHIN)
+        task = wait_for_state(task_id, states.SUCCESS, within=RECOVERY_SECONDS)
         assert task["metadata"] == METADATA
     for task_id in waiting:
         task = ledger.find_task(task_id)
         assert task["attempt"] == 1
         assert notes(task).count("message lost, published again") == 1
-    eventually(lambda: not messages(queue) and not unacknowledged(), within=RECOVERED_WITHIN)
+    eventually(lambda: not messages(queue) and not unacknowledged(), within=RECOVERY_SECONDS)
 
 
-def test_what_is_submitted_to_an_empty_redis_is_not_taken_for_lost(
+def test_a_task_submitted_to_an_empty_redis_does_not_count_as_lost(
     submit_practice: Submit, redis_server: Server, queue: str
 ) -> None:
     submit_practice("tells Redis of the queue")

@@ -1,4 +1,4 @@
-"""Redis is there and refuses, full or without a primary: the web says so, and still shows what can be read."""
+"""Redis refuses commands because it is full or has no primary: pages say so, and still show readable data."""
 
 import json
 
@@ -21,7 +21,7 @@ JOIN = {
 
 @pytest.fixture
 def joined(servers: None) -> str:
-    """The id of a task that has a result of 200 rows, of which nothing was worked out yet."""
+    """The id of a task with a result of 200 rows, without any artifacts."""
     document = ledger.new_document("joined", "worker_tasks.tasks.run_join", [JOIN], join=JOIN)
     connections().tasks.delete_one({"_id": document["_id"]})
     summary = publish([{"_id": number} for number in range(200)], result_store.join_key("some"), document["_id"])
@@ -30,35 +30,35 @@ def joined(servers: None) -> str:
     return document["_id"]
 
 
-@pytest.mark.parametrize("word", REFUSALS)
-def test_what_redis_refuses_to_take_is_answered_in_words_and_all_else_is_there(
-    word: str, address: str, shop: object, submit_practice: Submit, joined: str
+@pytest.mark.parametrize("refusal_code", REFUSALS)
+def test_writes_that_redis_refuses_get_a_reason_and_everything_else_works(
+    refusal_code: str, address: str, shop: object, submit_practice: Submit, joined: str
 ) -> None:
     task_id = submit_practice("waits")
     before = connections().tasks.count_documents({})
-    with refusing(word):
+    with refusing(refusal_code):
         answers = ask_for_everything(address, task_id)
-        looked = get(f"{address}/?database=shop&from=orders&joins-0-from=users")
+        builder = get(f"{address}/?database=shop&from=orders&joins-0-from=users")
         result = get(f"{address}/tasks/{joined}/result")
-        whole = get(f"{address}/api/v1/tasks/{joined}/result.json")
-        asked = post_json(f"{address}/api/v1/joins", {"join": JOIN})
+        download = get(f"{address}/api/v1/tasks/{joined}/result.json")
+        posted = post_json(f"{address}/api/v1/joins", {"join": JOIN})
     assert late(answers) == {}
-    refused = {asked_for: status for asked_for, status in statuses(answers).items() if status != 200}
-    # One that is full is ready: what is there can be read.
-    assert refused == {"POST /create-task": 503} | ({} if word == "OOM" else {"/readyz": 503})
-    title, reason = REDIS_REFUSALS[word]
-    for refusal in (answers["POST /create-task"], asked):
+    refused = {name: status for name, status in statuses(answers).items() if status != 200}
+    # A full Redis still counts as ready, because its data can be read.
+    assert refused == {"POST /create-task": 503} | ({} if refusal_code == "OOM" else {"/readyz": 503})
+    title, reason = REDIS_REFUSALS[refusal_code]
+    for refusal in (answers["POST /create-task"], posted):
         assert (refusal.status, json.loads(refusal.body)["title"]) == (503, title)
-    assert ("no room" if word == "OOM" else reason) in answers["/readyz"].body
+    assert ("no room" if refusal_code == "OOM" else reason) in answers["/readyz"].body
     assert connections().tasks.count_documents({}) == before
-    assert (looked.status, result.status, whole.status) == (200, 200, 200)
-    assert json.loads(whole.body)[199] == {"_id": 199}
+    assert (builder.status, result.status, download.status) == (200, 200, 200)
+    assert json.loads(download.body)[199] == {"_id": 199}
     assert "can be read, but not sorted or searched: Redis" in result.body
-    # And as soon as it takes something again:
+    # Submissions work as soon as Redis accepts writes again.
     assert post_json(f"{address}/create-task", {"task_input": "after it"}).status == 200
 
 
-def test_a_redis_that_lost_its_primary_shows_nothing_and_says_why(address: str, submit_practice: Submit) -> None:
+def test_without_a_primary_pages_say_why_they_cannot_show_a_task(address: str, submit_practice: Submit) -> None:
     task_id = submit_practice("waits")
     with refusing("MASTERDOWN"):
         page, ready = get(f"{address}/tasks/{task_id}"), get(f"{address}/readyz")
@@ -67,7 +67,7 @@ def test_a_redis_that_lost_its_primary_shows_nothing_and_says_why(address: str, 
     assert get(f"{address}/tasks/{task_id}").status == 200
 
 
-def test_what_changes_a_task_while_redis_is_full_is_done_and_said_to_be(address: str, submit_practice: Submit) -> None:
+def test_tasks_can_be_edited_and_cancelled_while_redis_is_full(address: str, submit_practice: Submit) -> None:
     task_id = submit_practice("waits")
     with refusing("OOM"):
         edited = post_json(f"{address}/api/v1/tasks/{task_id}", {"metadata": {"seen": True}}, method="PATCH")

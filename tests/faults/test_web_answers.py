@@ -1,4 +1,4 @@
-"""The web process, while a server is frozen, which is worse than dead: each request is answered in time, and truly."""
+"""The web process answers every request in time and correctly while a server is frozen, which is worse than dead."""
 
 import json
 import time
@@ -17,8 +17,8 @@ from tests.support import eventually, paused, wait_for_state
 from worker_tasks.infra.connections import connections
 from worker_tasks.tasks import long_running_task
 
-#: Seconds that a person or a program may wait.
-ANSWERED_WITHIN = 3.0
+#: The longest wait for an answer, in seconds.
+ANSWER_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def post_json(address: str, body: dict[str, Any], method: str = "POST") -> Answe
 
 @pytest.fixture
 def waiting_task(submit_practice: Submit, address: str) -> str:
-    """The id of a task that waits; the web process has shown it, and so holds open connections."""
+    """The id of a waiting task. The web process has shown it, and therefore holds open connections."""
     task_id = submit_practice("waits")
     for page in (f"/tasks/{task_id}", "/readyz"):
         shown = get(address + page)
@@ -60,7 +60,7 @@ def waiting_task(submit_practice: Submit, address: str) -> str:
 
 
 def ask_for_everything(address: str, task_id: str) -> dict[str, Answer]:
-    """Every kind of request at once, by its name."""
+    """The answers to every kind of request, sent at once, by the request's name."""
     pages = [
         "/",
         "/user-orders",
@@ -78,11 +78,11 @@ def ask_for_everything(address: str, task_id: str) -> dict[str, Answer]:
 
 
 def statuses(answers: dict[str, Answer]) -> dict[str, int]:
-    return {asked: answer.status for asked, answer in answers.items()}
+    return {name: answer.status for name, answer in answers.items()}
 
 
 def late(answers: dict[str, Answer]) -> dict[str, float]:
-    return {asked: answer.seconds for asked, answer in answers.items() if answer.seconds > ANSWERED_WITHIN}
+    return {name: answer.seconds for name, answer in answers.items() if answer.seconds > ANSWER_SECONDS}
 
 
 def test_while_mongodb_is_frozen_every_answer_comes_in_time_and_says_so(
@@ -136,19 +136,19 @@ def test_while_redis_is_frozen_every_answer_comes_in_time_and_says_so(
     eventually(lambda: get(f"{address}/readyz").status == 200)
 
 
-def test_what_was_refused_because_redis_is_frozen_is_not_recorded_and_does_not_run(
+def test_a_task_refused_by_a_frozen_redis_is_not_recorded_and_does_not_run(
     address: str, waiting_task: str, redis_server: Server, start_worker: StartWorker
 ) -> None:
     with paused(redis_server):
         assert post_json(f"{address}/create-task", {"task_input": "met a frozen Redis"}).status == 503
-    # Had Redis got a message all the same, it would be worked off before this one.
+    # If Redis had received a message nevertheless, that would be consumed before this one.
     after = long_running_task.apply_async(["after it"]).id
     start_worker("first", "--queues celery", "--concurrency 1")
     wait_for_state(after, states.SUCCESS)
     assert not connections().tasks.find_one({"args": ["met a frozen Redis"]})
 
 
-def test_what_was_refused_because_mongodb_is_frozen_is_not_there_when_it_is_back(
+def test_a_task_refused_by_a_frozen_mongodb_does_not_appear_later(
     address: str, waiting_task: str, mongodb_server: Server
 ) -> None:
     assert post_json(f"{address}/create-task", {"task_input": "before"}).status == 200
