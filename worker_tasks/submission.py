@@ -24,7 +24,7 @@ from worker_tasks.records import metadata as metadata_rules
 from worker_tasks.results import result_store, retention
 
 RUN_JOIN = "worker_tasks.tasks.run_join"
-#: Attempts to join the run of another task, each of which may end just before it can be joined.
+#: Attempts to join another task's run. Each run may end just before the task can join it.
 SHARING_TRIES = 5
 
 logger = logging.getLogger(__name__)

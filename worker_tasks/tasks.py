@@ -35,7 +35,7 @@ class JoinTask(ClaimedTask):
         """Runs a join to its end.
 
         Returns:
-            The task's result: ``{"redis_key": the key of the JSON array, "count": its documents}``.
+            The task's result: ``{"redis_key": the key of a JSON array, "count": the number of its documents}``.
 
         Raises:
             celery.exceptions.Ignore: the join was cancelled, or other tasks run its parts.
@@ -124,13 +124,13 @@ class JoinTask(ClaimedTask):
 
 @app.task(bind=True, base=JoinTask)
 def join_users_orders(self: JoinTask, user_id: str) -> dict[str, Any]:
-    """Joins a user with their orders. Returns ``{"redis_key": the key of the JSON array, "count": its documents}``."""
+    """Joins a user with their orders. Returns ``{"redis_key": the key of a JSON array, "count": its length}``."""
     return self.run_join(lambda: user_orders.plan(user_id))
 
 
 @app.task(bind=True, base=JoinTask)
 def run_join(self: JoinTask, join: dict[str, Any], *, divided: bool = True) -> dict[str, Any]:
-    """Runs a JoinSpec, given as JSON. Returns ``{"redis_key": the key of the JSON array, "count": its documents}``."""
+    """Runs a JoinSpec, given as JSON. Returns ``{"redis_key": the key of a JSON array, "count": its length}``."""
     join_spec = spec.parse_spec(join, settings().open_databases)
     key = result_store.join_key(join_spec.fingerprint)
     outcome = self.run_join(lambda: self.make_plan(join_spec, key, divided=divided))

@@ -26,9 +26,9 @@ logger = get_logger(__name__)
 
 
 def requires_redelivery(error: BaseException) -> bool:
-    """Whether the task's message must go back to the queue: its outcome was not stored, or its retry not published.
+    """Whether the error means that an outcome was not stored or a retry not published, so the message must go back.
 
-    A task that rejects its own message gives a text as the reason; that is a failure of the task.
+    If a task rejects its own message, the reason is a text, not an exception. That is a failure of the task.
     """
     return isinstance(error, BackendStoreError) or (isinstance(error, Reject) and isinstance(error.reason, Exception))
 
@@ -172,7 +172,7 @@ class MetadataBackend(MongoBackend):
         )
 
     def cleanup(self) -> None:
-        """Deletes groups older than ``result_expires``. Task documents are history: only ``expires_at`` ends them."""
+        """Deletes groups older than ``result_expires``. Task documents are history, and expire at ``expires_at``."""
         if self.expires:
             oldest = datetime.now(UTC) - timedelta(seconds=self.expires)
             self.group_collection.delete_many({"date_done": {"$lt": oldest}})

@@ -157,8 +157,8 @@ class RecordingCelery(Celery):
     def record_unpublished(self, task: Document, cause: Exception, *, sent: bool = True) -> None:
         """Withdraws the record of a task whose message was not sent. MongoDB errors are logged, never raised.
 
-        If Redis may have accepted the message nevertheless, the document stays and records a failure, because a late
-        message must meet a final state. ``sent=False`` says that no message was sent at all.
+        If Redis may have accepted the message after all, the document stays and records a failure: a late message
+        must find a final state. ``sent=False`` means that the caller never tried to send one.
         """
         failure = NotPublished(f"The queue did not take the task ({type(cause).__name__}); it will not run.")
         try:

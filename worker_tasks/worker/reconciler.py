@@ -78,7 +78,7 @@ def _repair(app: Any, task: Document) -> bool:
 
 
 def _repair_follower(app: Any, task: Document) -> bool:
-    """Repairs a follower whose leader ended without answering it. An unfinished leader is repaired itself instead."""
+    """Repairs a follower whose leader ended without answering it. Returns False while the leader is unfinished."""
     try:
         if ledger.find_task(task["shares"])["status"] in ledger.UNFINISHED_STATES:
             return False
