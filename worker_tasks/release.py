@@ -9,7 +9,7 @@ from redis.exceptions import RedisError, ResponseError
 from worker_tasks.infra.connections import close_connections, connections
 from worker_tasks.infra.settings import SettingsError
 from worker_tasks.joins.saved import saved_joins
-from worker_tasks.records.indexes import ensure_indexes
+from worker_tasks.records.indexes import BUILD_SECONDS, ensure_indexes
 from worker_tasks.records.ledger import new_document
 from worker_tasks.records.old_documents import ORIGINAL_WAITING, all_fields, complete_document
 
@@ -70,7 +70,7 @@ def complete_old_documents() -> None:
     """
     tasks = connections().tasks
     lacking = [{field: {"$exists": False}} for field in sorted(all_fields(new_document))]
-    with pymongo.timeout(SECONDS):
+    with pymongo.timeout(BUILD_SECONDS):
         # A message without an id left this document, and no request can name it.
         tasks.delete_many({"_id": None})
         # In bulk, because every document of an older version lacks these fields.

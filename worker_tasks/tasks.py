@@ -19,7 +19,7 @@ from worker_tasks.joins.spec import spec
 from worker_tasks.queue.celery_app import app
 from worker_tasks.queue.claim import ClaimedTask
 from worker_tasks.queue.retrying import RunInterrupted, retry_while_away
-from worker_tasks.records import leads, ledger, live
+from worker_tasks.records import leads, ledger, live, task_fields
 from worker_tasks.results import result_store
 
 PRACTICE_STEPS = 20
@@ -72,7 +72,7 @@ class JoinTask(ClaimedTask):
         task: dict[str, Any] = {}
         if len(plan.parts) > 1:
             task = ledger.find_task(task_id)
-            ledger.amend(task_id, {"plan": plan.to_document()}, f"in {len(plan.parts)} parts")
+            task_fields.amend(task_id, {"plan": plan.to_document()}, f"in {len(plan.parts)} parts")
         outcome = lifecycle.start_run(
             task_id, self.request.attempt, plan, lambda run, number: app.publish_part(task, run, number)
         )

@@ -24,6 +24,7 @@ from worker_tasks import submission
 from worker_tasks.infra.connections import connections
 from worker_tasks.infra.errors import REDIS_REFUSALS, DovetailError, InvalidInput, ServiceUnavailable, TaskNotFound
 from worker_tasks.joins.run import sharing
+from worker_tasks.joins.spec.spec import JoinSpec
 from worker_tasks.records import leads, ledger
 from worker_tasks.submission import read_join, submit, submit_again, submit_join
 
@@ -184,16 +185,15 @@ def test_submitting_again_while_a_server_is_away_fails_in_time_and_works_later(
     assert submit_again(task_id) in messages()
 
 
-def test_a_recorded_follower_is_accepted_even_if_mongodb_then_goes_away(
-    shop: object, mongodb_server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def led_join() -> tuple[JoinSpec, str]:
+    """A join, and the id of a task that leads it and never ends."""
     spec = read_join({"database": "shop", "from": "users", "match": {"_id": new_id()}, "joins": [ORDERS]})
     leader = ledger.new_document(new_id(), submission.RUN_JOIN, [spec.canonical()], fingerprint=spec.fingerprint)
     ledger.record(leader | {"leads": spec.fingerprint})
     return spec, leader["_id"]
 
 
-def test_a_recorded_follower_is_accepted_though_mongodb_goes_away_right_after(
+def test_a_recorded_follower_is_accepted_even_if_mongodb_then_goes_away(
     shop: object, mongodb_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec, leader_id = led_join()
