@@ -1,16 +1,13 @@
--- Begins a derivation, unless another worker has begun it or it is done.
--- Returns how often it was begun, or 0.
+-- Starts an attempt at an artifact, unless another worker has started one or the artifact is done.
+-- Returns the number of attempts, or 0.
 --
--- KEYS: 1 the state, 2 the mark of the worker that is on it, 3 the count of its beginnings
--- ARGV: 1 the state to write as JSON, 2 the seconds that state and mark stay, 3 this worker's mark,
---       4 the seconds that the count stays
-local there = redis.call('GET', KEYS[1])
-if there then
-  local state = cjson.decode(there).state
-  if state ~= 'asked' then return 0 end
-end
+-- KEYS: 1 the state, 2 the worker's mark, 3 the count of attempts
+-- ARGV: 1 the new state as JSON, 2 the time to live of state and mark, in seconds, 3 the caller's mark,
+--       4 the time to live of the count, in seconds
+local state = redis.call('GET', KEYS[1])
+if state and cjson.decode(state).state ~= 'asked' then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
 redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[2])
-local times = redis.call('INCR', KEYS[3])
+local attempts = redis.call('INCR', KEYS[3])
 redis.call('EXPIRE', KEYS[3], ARGV[4])
-return times
+return attempts

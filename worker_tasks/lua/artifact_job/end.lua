@@ -1,22 +1,22 @@
--- Shows all parts of a derivation and its state in one step. Runs behind if_mine, and returns 1.
+-- Publishes all parts of an artifact and its state. Runs after if_mine, and returns 1.
 --
--- KEYS: 1 the mark of the worker that is on it, 2 the state, 3 the count of its beginnings,
---       4 the set of keys derived from the result
+-- KEYS: 1 the worker's mark, 2 the state, 3 the count of attempts,
+--       4 the set of the artifacts' keys of the result
 -- ARGV: 1 the caller's mark, 2 JSON:
---         state              the state to write, as JSON of its own
---         parts              pairs of keys: where a part was written, where it is read
---         expires_at         when state and parts expire, a Unix time in milliseconds
+--         state              the new state, as a JSON string
+--         parts              pairs of a part's staging key and public key
+--         expires_at         the expiry of state and parts, a Unix time in milliseconds
 --         result_expires_at  the same for the result
-local given = cjson.decode(ARGV[2])
+local parameters = cjson.decode(ARGV[2])
 
-for _, part in ipairs(given.parts) do
+for _, part in ipairs(parameters.parts) do
   local staged, public = part[1], part[2]
   redis.call('RENAME', staged, public)
-  redis.call('PEXPIREAT', public, given.expires_at)
+  redis.call('PEXPIREAT', public, parameters.expires_at)
   redis.call('SADD', KEYS[4], public)
 end
-redis.call('SET', KEYS[2], given.state, 'PXAT', given.expires_at)
+redis.call('SET', KEYS[2], parameters.state, 'PXAT', parameters.expires_at)
 redis.call('SADD', KEYS[4], KEYS[2])
-redis.call('PEXPIREAT', KEYS[4], given.result_expires_at)
+redis.call('PEXPIREAT', KEYS[4], parameters.result_expires_at)
 redis.call('UNLINK', KEYS[1], KEYS[3])
 return 1

@@ -1,5 +1,5 @@
--- Stands before a script that only the worker on a derivation may run: returns 0 for any other.
+-- Guards a script that only the current worker of an artifact may run: returns 0 to any other.
 --
--- KEYS: 1 the mark of the worker that is on it
+-- KEYS: 1 the worker's mark
 -- ARGV: 1 the caller's mark
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end

@@ -1,6 +1,6 @@
--- Gives an artifact up without an outcome, and does not count that it was begun.
+-- Gives up an artifact without an outcome, and takes the attempt off the count.
 --
--- KEYS: 1 the mark of the worker that is on it, 2 the state, 3 the count of its beginnings
+-- KEYS: 1 the worker's mark, 2 the state, 3 the count of attempts
 -- ARGV: 1 the caller's mark
 local mark = redis.call('GET', KEYS[1])
 if mark and mark ~= ARGV[1] then return end

@@ -1,16 +1,16 @@
--- Returns the state of a derivation, or notes that it was asked for and returns nothing.
+-- Returns the state of an artifact. If there is none, records the request and returns false.
 --
--- KEYS: 1 the state; the derivation's parts have the same name but for the word behind the last colon
--- ARGV: 1 the state to write as JSON, 2 the seconds it stays
-local there = redis.call('GET', KEYS[1])
-if there then
-  -- A Redis that is full may have deleted a part and kept the state.
-  local beginning = string.sub(KEYS[1], 1, -1 - string.len('state'))
-  local whole = true
-  for _, name in ipairs(cjson.decode(there).parts) do
-    whole = whole and redis.call('EXISTS', beginning .. name) == 1
+-- KEYS: 1 the state; the keys of the parts differ only in the word after the last colon
+-- ARGV: 1 the new state as JSON, 2 its time to live in seconds
+local state = redis.call('GET', KEYS[1])
+if state then
+  -- A full Redis may have evicted a part but not the state.
+  local prefix = string.sub(KEYS[1], 1, -1 - string.len('state'))
+  local complete = true
+  for _, name in ipairs(cjson.decode(state).parts) do
+    complete = complete and redis.call('EXISTS', prefix .. name) == 1
   end
-  if whole then return there end
+  if complete then return state end
 end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
 return false

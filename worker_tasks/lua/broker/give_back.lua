@@ -1,9 +1,9 @@
--- Gives a delivery back to its queues; it is pushed first, because a full Redis refuses the push, and then nothing
--- has changed. Returns 0 where its lease has not run out, or another process has given it back.
+-- Returns a delivery to its queues. Pushes first, because a full Redis refuses that, and then nothing has changed.
+-- Returns 0 if the lease has not expired, or another process has already given the delivery back.
 --
--- KEYS: 1 the leases by delivery tag, 2 the deliveries that are not acknowledged, and behind these its queues
--- ARGV: 1 the delivery tag, 2 the message, 3 the seconds of a lease, empty to give it back whatever its lease,
---       4 RPUSH to have it taken next, LPUSH to have it taken last
+-- KEYS: 1 the leases by delivery tag, 2 the unacknowledged deliveries, followed by the delivery's queues
+-- ARGV: 1 the delivery tag, 2 the message, 3 the duration of a lease in seconds; empty to ignore the lease,
+--       4 RPUSH to deliver it next, LPUSH to deliver it last
 local leases, deliveries = KEYS[1], KEYS[2]
 local tag, message, lease_seconds, push = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 

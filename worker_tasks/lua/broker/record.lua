@@ -1,6 +1,6 @@
 -- Records a delivery.
 --
--- KEYS: 1 the leases by delivery tag, 2 the deliveries that are not acknowledged
+-- KEYS: 1 the leases by delivery tag, 2 the unacknowledged deliveries
 -- ARGV: 1 the delivery tag, 2 the delivery
 local now = redis.call('TIME')
 redis.call('ZADD', KEYS[1], now[1] + now[2] / 1000000, ARGV[1])

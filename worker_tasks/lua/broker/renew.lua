@@ -1,4 +1,4 @@
--- Renews the leases that are still there.
+-- Renews the leases that still exist.
 --
 -- KEYS: 1 the leases by delivery tag
 -- ARGV: the delivery tags

@@ -1,7 +1,7 @@
--- Notes how many tasks a worker can run at once. By Redis's clock, which is the same for all workers.
+-- Records the number of tasks that a worker can run at once. Uses Redis's clock, which all workers share.
 --
--- KEYS: 1 the hash of all workers
--- ARGV: 1 the worker's host name, 2 its slots, 3 the seconds after which it no longer counts
+-- KEYS: 1 the hash of the workers
+-- ARGV: 1 the worker's host name, 2 its slots, 3 the time until the entry expires, in seconds
 local workers = KEYS[1]
 local hostname, slots, seconds = ARGV[1], ARGV[2], ARGV[3]
 

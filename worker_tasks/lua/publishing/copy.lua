@@ -1,13 +1,13 @@
--- Copies bytes of a part into the whole at their offset. Returns 1, or 0 where the whole is not as it was left.
+-- Copies bytes of a part to an offset in the joined rows. Returns 1, or 0 if their length is unexpected.
 --
--- KEYS: 1 the part, 2 the whole
--- ARGV: 1 the first byte of the part and 2 the last one, 3 the offset in the whole, 4 the seconds the whole stays
+-- KEYS: 1 the part, 2 the joined rows
+-- ARGV: 1 the first and 2 the last byte in the part, 3 the offset in the joined rows, 4 their time to live in seconds
 local offset = ARGV[3]
 
 local piece = redis.call('GETRANGE', KEYS[1], ARGV[1], ARGV[2])
 local length = redis.call('STRLEN', KEYS[2])
 if length ~= tonumber(offset) and length ~= offset + #piece then return 0 end
-local answer = redis.pcall('SETRANGE', KEYS[2], offset, piece)
-if type(answer) == 'table' then return answer end
+local reply = redis.pcall('SETRANGE', KEYS[2], offset, piece)
+if type(reply) == 'table' then return reply end
 redis.call('EXPIRE', KEYS[2], ARGV[4])
 return 1

@@ -1,62 +1,62 @@
--- Shows a result under its public key, with its row index and its summary. Returns the summary that is there then.
--- The error STAGING says that the rows are gone.
+-- Publishes a result under its public key, with its row index and its summary. Returns the published summary.
+-- Fails with the error STAGING if the rows are gone.
 --
--- KEYS: 1 the result, 2 its row index, 3 its summary, 4 the outcome of its task, 5 where its rows were put together
--- ARGV: 1 the row index, which is binary, 2 JSON:
---         seconds   how long the result stays
---         summary   its summary, as JSON of its own
---         outcome   the outcome of its task, as JSON of its own; empty for a partial result
---         run       the text in the summary that names the run
---         key       the result's key as it is written in the summary
---         size      the bytes that were put together
+-- KEYS: 1 the result, 2 its row index, 3 its summary, 4 the outcome of its task, 5 the staging key of its rows
+-- ARGV: 1 the row index (binary), 2 JSON:
+--         seconds   the time to live of the result
+--         summary   its summary, as a JSON string
+--         outcome   the outcome of its task, as a JSON string; empty for a partial result
+--         run       the text that identifies the run in a summary
+--         key       the result's key as the summary's JSON has it
+--         size      the number of bytes in the staging key
 --         staged    the keys of the parts
---         prefixes  what the names of other keys begin with: index, summary, derived, older
-local target, index, summary, outcome, whole = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local given = cjson.decode(ARGV[2])
-local prefixes = given.prefixes
+--         prefixes  the prefixes of other keys: index, summary, derived, older
+local target, index, summary, outcome, rows = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local parameters = cjson.decode(ARGV[2])
+local prefixes = parameters.prefixes
 
-local function with_its_own(key) return {key, prefixes.index .. key, prefixes.summary .. key} end
+local function result_keys(key) return {key, prefixes.index .. key, prefixes.summary .. key} end
 
-local function discard_derived(run)
-  local derived = prefixes.derived .. run
-  for _, key in ipairs(redis.call('SMEMBERS', derived)) do redis.call('UNLINK', key) end
-  redis.call('UNLINK', derived)
+local function discard_artifacts(run)
+  local artifacts = prefixes.derived .. run
+  for _, key in ipairs(redis.call('SMEMBERS', artifacts)) do redis.call('UNLINK', key) end
+  redis.call('UNLINK', artifacts)
 end
 
--- The last but one goes, unless someone asked to keep it longer.
-local function discard_last_but_one(pointer)
-  local before = redis.call('GET', pointer)
-  local text = before and redis.call('GET', prefixes.summary .. before)
+-- Discards the result before the current one, unless a person has kept it longer.
+local function discard_previous(pointer)
+  local previous = redis.call('GET', pointer)
+  local text = previous and redis.call('GET', prefixes.summary .. previous)
   if text and not cjson.decode(text).kept then
-    discard_derived(cjson.decode(text).run)
-    redis.call('UNLINK', unpack(with_its_own(before)))
+    discard_artifacts(cjson.decode(text).run)
+    redis.call('UNLINK', unpack(result_keys(previous)))
   end
 end
 
--- The result that is here stays as long as it was to, or as long as it is the last but one.
-local function move_away(there)
+-- Moves the current result to its older key, where it stays until it expires or the next run discards it.
+local function move_away(current)
   local pointer = 'before:' .. target
-  discard_last_but_one(pointer)
-  local older = prefixes.older .. tostring(cjson.decode(there).task_id)
-  local from, to = with_its_own(target), with_its_own(older)
-  for place = 1, 3 do redis.call('RENAME', from[place], to[place]) end
-  -- Only the key is another one now; a decoder would lose what an empty list is.
-  local left = math.max(redis.call('PTTL', older), 1)
-  local first, last = string.find(there, given.key, 1, true)
-  local text = string.sub(there, 1, first - 1) .. cjson.encode(older) .. string.sub(there, last + 1)
-  redis.call('SET', to[3], text, 'PX', left)
-  redis.call('SET', pointer, older, 'PX', left)
+  discard_previous(pointer)
+  local older = prefixes.older .. tostring(cjson.decode(current).task_id)
+  local from, to = result_keys(target), result_keys(older)
+  for i = 1, 3 do redis.call('RENAME', from[i], to[i]) end
+  local time_to_live = math.max(redis.call('PTTL', older), 1)
+  -- Replaces the key in the text, because cjson would turn empty lists into objects.
+  local first, last = string.find(current, parameters.key, 1, true)
+  local text = string.sub(current, 1, first - 1) .. cjson.encode(older) .. string.sub(current, last + 1)
+  redis.call('SET', to[3], text, 'PX', time_to_live)
+  redis.call('SET', pointer, older, 'PX', time_to_live)
 end
 
-local there = redis.call('GET', summary)
-if there and string.find(there, given.run, 1, true) then return there end  -- done before; the answer was lost
-if redis.call('STRLEN', whole) ~= given.size then return redis.error_reply('STAGING the rows are gone') end
-if there and redis.call('EXISTS', target, index) == 2 then move_away(there) end
-redis.call('APPEND', whole, ']')
-redis.call('RENAME', whole, target)
-redis.call('EXPIRE', target, given.seconds)
-redis.call('SET', index, ARGV[1], 'EX', given.seconds)
-redis.call('SET', summary, given.summary, 'EX', given.seconds)
-if given.outcome ~= '' then redis.call('SET', outcome, given.outcome, 'EX', given.seconds) end
-for _, key in ipairs(given.staged) do redis.call('UNLINK', key) end
-return given.summary
+local current = redis.call('GET', summary)
+if current and string.find(current, parameters.run, 1, true) then return current end  -- already published
+if redis.call('STRLEN', rows) ~= parameters.size then return redis.error_reply('STAGING the rows are gone') end
+if current and redis.call('EXISTS', target, index) == 2 then move_away(current) end
+redis.call('APPEND', rows, ']')
+redis.call('RENAME', rows, target)
+redis.call('EXPIRE', target, parameters.seconds)
+redis.call('SET', index, ARGV[1], 'EX', parameters.seconds)
+redis.call('SET', summary, parameters.summary, 'EX', parameters.seconds)
+if parameters.outcome ~= '' then redis.call('SET', outcome, parameters.outcome, 'EX', parameters.seconds) end
+for _, key in ipairs(parameters.staged) do redis.call('UNLINK', key) end
+return parameters.summary

@@ -1,6 +1,6 @@
--- Deletes a result and all that was derived from it. Runs behind if_still_there; returns how many keys went.
+-- Deletes a result and its artifacts. Runs after if_still_there; returns the number of keys deleted beside artifacts.
 --
--- KEYS: 1 the result, 2 its row index, 3 its summary, 4 the outcome of its task, 5 the set of keys derived from it
--- ARGV: 1 the text in the summary that names the run
+-- KEYS: 1 the result, 2 its row index, 3 its summary, 4 the outcome of its task, 5 the set of its artifacts' keys
+-- ARGV: 1 the text that identifies the run in a summary
 for _, key in ipairs(redis.call('SMEMBERS', KEYS[5])) do redis.call('UNLINK', key) end
 return redis.call('UNLINK', unpack(KEYS))

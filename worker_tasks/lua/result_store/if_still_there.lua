@@ -1,6 +1,6 @@
--- Stands before a script on a result: returns 0 where it is gone, or that of another run.
+-- Guards a script on a result: returns 0 if the result is gone, or belongs to another run.
 --
 -- KEYS: 3 the summary
--- ARGV: 1 the text in the summary that names the run
-local there = redis.call('GET', KEYS[3])
-if not there or not string.find(there, ARGV[1], 1, true) then return 0 end
+-- ARGV: 1 the text that identifies the run in a summary
+local summary = redis.call('GET', KEYS[3])
+if not summary or not string.find(summary, ARGV[1], 1, true) then return 0 end

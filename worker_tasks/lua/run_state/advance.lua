@@ -1,6 +1,6 @@
--- Notes how far a part is. Runs behind if_the_writers, which names run, number and writer. Returns the run's hash.
+-- Records the progress of a part. Runs after if_the_writers, which sets run, number and writer. Returns the run's hash.
 --
 -- KEYS: 1 the run's hash
--- ARGV: 1 the run, 2 the part's number, 3 the writer, 4 its rows, 5 its bytes
+-- ARGV: 1 the run, 2 the part's number, 3 the writer, 4 the rows and 5 the bytes written so far
 redis.call('HSET', KEYS[1], 'rows:' .. number, ARGV[4], 'size:' .. number, ARGV[5])
 return redis.call('HGETALL', KEYS[1])

@@ -1,4 +1,4 @@
--- Stands before a script that only the writer of a part may run: returns 'stale' for any other.
+-- Guards a script that only the current writer of a part may run: returns 'stale' to any other.
 --
 -- KEYS: 1 the run's hash
 -- ARGV: 1 the run, 2 the part's number, 3 the writer

@@ -1,4 +1,4 @@
--- Notes under which name the parts are put together.
+-- Records the name under which the parts are being joined.
 --
 -- KEYS: 1 the run's hash
 -- ARGV: 1 the run, 2 the name

@@ -1,19 +1,19 @@
--- Makes way for a new run of a task, and deletes what the one before it has written. Returns nothing where a newer
--- run is there. What broke a part of the older run off is kept.
+-- Opens a new run of a task, and deletes the rows of the previous run. Returns false if a newer run exists. Keeps the
+-- errors that broke off parts of the previous run.
 --
--- KEYS: 1 the run's hash, 2 the set of tasks with a run, 3 the mark of a task cancelled before it ran
--- ARGV: 1 the run, 2 its parts, 3 its rows in all, empty where they are unknown, 4 the seconds it stays,
---       5 the task, 6 the reason to stop with that a cancelled task has
+-- KEYS: 1 the run's hash, 2 the set of tasks with a run, 3 the mark of a task cancelled before its run
+-- ARGV: 1 the run, 2 the number of its parts, 3 its total of rows; empty if unknown, 4 its time to live in seconds,
+--       5 the task, 6 the reason to stop the run of a cancelled task
 local run = redis.call('HGET', KEYS[1], 'run') or ''
 local function attempt(name) return tonumber(string.match(name, '%.(%d+)$') or 0) end
 if attempt(run) > attempt(ARGV[1]) then return false end
 local kept = {}
 local fields = redis.call('HGETALL', KEYS[1])
-for at = 1, #fields, 2 do
-  local name, number = string.match(fields[at], '^(%a+):(%d+)$')
-  if fields[at] == 'whole' then name, number = 'writer', 'whole' end
-  if name == 'writer' then redis.call('UNLINK', 'staging:' .. run .. ':' .. number .. ':' .. fields[at + 1]) end
-  if name == 'broke' then kept[#kept + 1] = fields[at]; kept[#kept + 1] = fields[at + 1] end
+for i = 1, #fields, 2 do
+  local name, number = string.match(fields[i], '^(%a+):(%d+)$')
+  if fields[i] == 'whole' then name, number = 'writer', 'whole' end
+  if name == 'writer' then redis.call('UNLINK', 'staging:' .. run .. ':' .. number .. ':' .. fields[i + 1]) end
+  if name == 'broke' then kept[#kept + 1] = fields[i]; kept[#kept + 1] = fields[i + 1] end
 end
 redis.call('DEL', KEYS[1])
 redis.call('SADD', KEYS[2], ARGV[5])

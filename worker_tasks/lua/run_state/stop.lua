@@ -1,13 +1,13 @@
--- Tells a run to stop; the first reason counts. Returns 'nothing' where there is none, 'running' where a part of it is
--- under way, 'idle' otherwise. Where no run is there, and none was named, the next one is cancelled.
+-- Tells a run to stop; the first reason wins. Returns 'nothing' if there is no such run, 'running' if a part of it is
+-- active, 'idle' otherwise. If the task has no run and the caller names none, the task's next run is cancelled.
 --
--- KEYS: 1 the run's hash, 2 the mark of a task cancelled before it ran
--- ARGV: 1 the reason, 2 the run, empty for any, 3 the seconds that the mark stays
-local reason, wanted = ARGV[1], ARGV[2]
+-- KEYS: 1 the run's hash, 2 the mark of a task cancelled before its run
+-- ARGV: 1 the reason, 2 the run; empty for any, 3 the time to live of the mark, in seconds
+local reason, named = ARGV[1], ARGV[2]
 
 local run = redis.call('HGET', KEYS[1], 'run')
-if not run and wanted == '' then redis.call('SET', KEYS[2], 1, 'EX', ARGV[3]) end
-if not run or (wanted ~= '' and wanted ~= run) then return 'nothing' end
+if not run and named == '' then redis.call('SET', KEYS[2], 1, 'EX', ARGV[3]) end
+if not run or (named ~= '' and named ~= run) then return 'nothing' end
 redis.call('HSETNX', KEYS[1], 'stop', reason)
 for _, value in ipairs(redis.call('HVALS', KEYS[1])) do
   if value == 'begun' then return 'running' end
