@@ -1,4 +1,4 @@
-"""What these tests do again and again: a task document in any state, a task that waits, a message looked for."""
+"""Helpers of these tests: task documents in any state, a task that waits, queued messages, time limits."""
 
 import json
 import time
@@ -12,11 +12,11 @@ from worker_tasks.queue.celery_app import app
 from worker_tasks.queue.claim import ClaimedTask
 from worker_tasks.records import ledger
 
-#: Goes with every task; nothing that happens to the task may change it.
+#: The metadata of every task here, which no change of the task may alter.
 METADATA = {"reason": "audit", "ticket": 4711}
-#: No worker takes from this queue.
+#: A queue without workers.
 UNATTENDED = "unattended"
-#: The longest that anybody waits for an answer, whatever is away.
+#: The longest acceptable time for an answer during an outage, in seconds.
 ANSWER_SECONDS = 3.0
 
 
@@ -25,14 +25,14 @@ def new_id() -> str:
 
 
 def task_in(status: str, **fields: Any) -> str:
-    """The id of a task document in this state, put there past the ledger's rules."""
+    """Inserts a task document in this state, bypassing the ledger's rules, and returns its id."""
     document = ledger.new_document(new_id(), waiting.name, ["u1"], metadata=METADATA)
     connections().tasks.insert_one(document | {"status": status, **fields})
     return document["_id"]
 
 
 class Unattended(ClaimedTask):
-    """A task that goes where no worker takes it."""
+    """A task that goes to the queue without workers."""
 
     def apply_async(self, *arguments: Any, **options: Any) -> Any:
         return super().apply_async(*arguments, **{"queue": UNATTENDED, **options})
@@ -40,24 +40,24 @@ class Unattended(ClaimedTask):
 
 @app.task(name="tests.waiting", base=Unattended)
 def waiting(*_: Any) -> None:
-    """Waits, and goes on waiting."""
+    """Never runs."""
 
 
 def messages() -> list[str]:
-    """The ids of the tasks whose message waits where no worker takes it."""
+    """The ids of the tasks with a message in the queue without workers."""
     queued: Any = connections().queue.lrange(UNATTENDED, 0, -1)
     return [json.loads(message)["headers"]["id"] for message in queued]
 
 
 def recorded(mark: str) -> list[Document]:
-    """The task documents whose metadata bear this mark."""
+    """The task documents with this mark in their metadata."""
     return list(connections().tasks.find({"metadata.mark": mark}))
 
 
 @contextmanager
 def answered_in_time() -> Iterator[None]:
-    """Fails if what is done here takes longer than anybody waits."""
+    """Fails if the block takes ``ANSWER_SECONDS`` or longer."""
     started = time.monotonic()
     yield
-    took = time.monotonic() - started
-    assert took < ANSWER_SECONDS, f"took {took:.1f} s"
+    duration = time.monotonic() - started
+    assert duration < ANSWER_SECONDS, f"took {duration:.1f} s"

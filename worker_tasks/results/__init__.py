@@ -1,1 +1,1 @@
-"""Joined documents in Redis: written part by part, published in one step, read row by row."""
+"""Joined documents in Redis: written in parts, published in one atomic step, read by rows."""

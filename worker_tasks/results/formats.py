@@ -1,6 +1,6 @@
-"""The formats of files that a result can be downloaded in, a row each. Pure: no I/O.
+"""The file formats of downloads, one entry each. Pure: no I/O.
 
-The writers are in the worker's package for reading results: the web process never loads what they need.
+The writers are in worker_tasks/analysis/export_writers.py, so that the web process does not load their libraries.
 """
 
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ from enum import StrEnum
 
 
 class Ready(StrEnum):
-    """How the whole result is sent in a format that needs no worker."""
+    """How to send a complete result in a format that needs no worker."""
 
-    #: The bytes that are in Redis.
+    #: The bytes in Redis, unchanged.
     AS_STORED = "as stored"
-    #: The same rows, with a line break in place of each separator.
+    #: The same rows, separated by line breaks alone.
     AS_LINES = "as lines"
 
 
@@ -21,10 +21,14 @@ class Ready(StrEnum):
 class Format:
     """A file format.
 
-    ``name`` is the one in addresses. A format that ``embeds_provenance`` always carries it; others carry it before
-    their rows, if asked to. ``ready`` says how the whole result is sent straight from Redis, None where a
-    worker has to write the file. Files that are ``is_text`` are kept as gzip. ``label`` is the key of the format's
-    words, ``writer`` the name of the function that writes it.
+    Attributes:
+        name: the name in URLs.
+        label: the key of the format's name and description for people.
+        writer: the name of the function that writes the file.
+        embeds_provenance: whether the file always contains the provenance. Other formats have it before their rows,
+            on request.
+        ready: how to send the complete result straight from Redis; None if a worker has to write the file.
+        is_text: whether the file is stored gzipped.
     """
 
     name: str
@@ -38,8 +42,8 @@ class Format:
 
 
 FORMATS: Mapping[str, Format] = {
-    each.name: each
-    for each in (
+    file_format.name: file_format
+    for file_format in (
         Format("csv", ".csv", "text/csv; charset=utf-8", label="csv", writer="write_csv", is_text=True),
         Format(
             "xlsx",

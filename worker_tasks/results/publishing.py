@@ -1,4 +1,4 @@
-"""Parts of a result put together and shown to readers in one step, after a check of every byte."""
+"""Verifies the parts of a result, joins them, and publishes the result in one atomic step."""
 
 import json
 import zlib
@@ -18,7 +18,7 @@ from worker_tasks.results.result_writer import CHUNK_BYTES, STAGING_SECONDS, Par
 
 _COPY = lua_scripts.load("publishing/copy")
 _PUBLISH = lua_scripts.load("publishing/publish")
-#: What the names of the keys begin with that are beside a result.
+#: The prefixes of the keys beside a result.
 _PREFIXES = {
     "index": result_store.index_key(""),
     "summary": result_store.summary_key(""),
@@ -27,7 +27,7 @@ _PREFIXES = {
 }
 
 
-def publish(  # noqa: PLR0913 - what is where, and what becomes of it
+def publish(  # noqa: PLR0913 - the run, its parts, the result
     run: str,
     parts: Sequence[Part],
     key: str,
@@ -37,41 +37,43 @@ def publish(  # noqa: PLR0913 - what is where, and what becomes of it
     complete: bool = True,
     writer: str | None = None,
 ) -> Summary:
-    """Checks the parts, puts them together, and shows them under the public key with everything beside it.
+    """Verifies and joins the parts, and publishes the result with its index and summary.
 
-    Readers see nothing of it before the last step, which is one script. The copying before it is done in small calls,
-    between which Redis answers others.
+    Readers see the result only after the last step, which is one script. The parts are copied in small calls, so that
+    Redis can serve other clients in between.
 
     Args:
-        writer: the name under which the parts are put together, where there are several.
+        key: the public key of the result.
+        complete: False for a partial result.
+        writer: the name for the staging key of the joined parts, if there are several.
 
     Raises:
-        StagingLost: a part is gone, or is not what its writer wrote.
-        StorageFull: there is no room for putting them together.
-        redis.exceptions.RedisError: not known to be published.
+        StagingLost: a part is gone or damaged.
+        StorageFull: Redis has no room for joining the parts.
+        redis.exceptions.RedisError: the outcome is unknown.
     """
     try:
-        return _published(run, parts, key, task_id, ttl_seconds, complete=complete, writer=writer or new_writer())
+        return _publish(run, parts, key, task_id, ttl_seconds, complete=complete, writer=writer or new_writer())
     except StagingLost:
-        # It may be under the public key by now: the answer was lost, or its publisher died before the rest.
-        there = result_store.find_result(key)
-        if there is not None and there.run == run:
-            return there
+        # An earlier call may have published the result, if its reply was lost or its worker died afterwards.
+        published = result_store.find_result(key)
+        if published is not None and published.run == run:
+            return published
         raise
 
 
-def _published(  # noqa: PLR0913 - as its caller
+def _publish(  # noqa: PLR0913 - as its caller
     run: str, parts: Sequence[Part], key: str, task_id: str, ttl_seconds: int, *, complete: bool, writer: str
 ) -> Summary:
     store = connections().results
-    size, index, places = _laid_out(parts)
+    size, index, placements = _lay_out(parts)
     keys = [part_key(run, number, part.writer) for number, part in enumerate(parts)]
     if len(parts) == 1:
         whole = keys[0]
-        seconds, microseconds = _check(whole, parts[0])
+        seconds, microseconds = _verify(whole, parts[0])
     else:
         whole = part_key(run, "whole", writer)
-        _put_together(whole, keys, parts, places, size)
+        _join(whole, keys, parts, placements, size)
         seconds, microseconds = store.time()
     published_at = datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds // 1000 * 1000)
     summary = Summary(
@@ -85,12 +87,12 @@ def _published(  # noqa: PLR0913 - as its caller
         complete=complete,
         published_at=published_at,
         expires_at=published_at + timedelta(seconds=ttl_seconds),
-        unmatched=_unmatched(parts),
+        unmatched=_merge_unmatched(parts),
     )
-    # Lets a task whose outcome could not be stored in MongoDB find it again.
+    # Stored too, in case MongoDB cannot store the outcome of the task.
     outcome = json.dumps(summary.outcome) if complete else ""
     names = [key, result_store.index_key(key), result_store.summary_key(key), result_store.outcome_key(task_id), whole]
-    given = {
+    parameters = {
         "seconds": ttl_seconds,
         "summary": summary.to_json(),
         "outcome": outcome,
@@ -101,7 +103,7 @@ def _published(  # noqa: PLR0913 - as its caller
         "prefixes": _PREFIXES,
     }
     try:
-        published: Any = store.eval(_PUBLISH, len(names), *names, index, json.dumps(given))
+        published: Any = store.eval(_PUBLISH, len(names), *names, index, json.dumps(parameters))
     except ResponseError as error:
         if "STAGING" in str(error):
             raise StagingLost(whole) from error
@@ -109,56 +111,57 @@ def _published(  # noqa: PLR0913 - as its caller
     return result_store.summary_from_json(published)
 
 
-def _check(key: str, part: Part) -> tuple[int, int]:
-    """Reads a part again.
+def _verify(key: str, part: Part) -> tuple[int, int]:
+    """Reads a part back and verifies it.
 
     Returns:
-        The time by Redis's clock, in seconds and microseconds. Most results are read in one call, together with it.
+        The time of Redis's clock, in seconds and microseconds. It comes with the last read, which saves a call.
 
     Raises:
-        StagingLost: it is not what its writer wrote.
+        StagingLost: the part is damaged.
     """
-    reading = _Reading(key, part)
+    verifier = _PartVerifier(key, part)
     time = (0, 0)
     for first in range(0, max(part.size, 1), CHUNK_BYTES):
         with connections().results.pipeline(transaction=False) as pipe:
             pipe.getrange(key, first, first + CHUNK_BYTES - 1)
             pipe.time()
             piece, time = pipe.execute()
-        reading.add(ensure_bytes(piece))
-    reading.require_whole()
+        verifier.add(ensure_bytes(piece))
+    verifier.require_intact()
     return time
 
 
-def _put_together(
-    whole: str, keys: Sequence[str], parts: Sequence[Part], places: Sequence["_Place"], size: int
+def _join(
+    whole: str, keys: Sequence[str], parts: Sequence[Part], placements: Sequence["_Placement"], size: int
 ) -> None:
-    """Copies the parts behind each other into a key of its own, each piece checked as it is copied.
+    """Copies the parts one after another into the key ``whole``, and verifies each piece on the way.
 
     Raises:
-        StagingLost: a part is not what its writer wrote.
-        StorageFull: there is no room for it.
+        StagingLost: a part is damaged.
+        StorageFull: Redis has no room for the copy.
     """
     require_room(size)
     store = connections().results
     store.set(whole, b"[", ex=STAGING_SECONDS)
-    for key, part, place in zip(keys, parts, places, strict=True):
-        reading = _Reading(key, part)
+    for key, part, placement in zip(keys, parts, placements, strict=True):
+        verifier = _PartVerifier(key, part)
         for first in range(0, part.size, CHUNK_BYTES):
             last = min(first + CHUNK_BYTES, part.size) - 1
-            start = max(first, place.skip)
+            start = max(first, placement.skip)
+            offset = placement.offset + start - placement.skip
             with store.pipeline(transaction=False) as pipe:
                 pipe.getrange(key, first, last)
-                pipe.eval(_COPY, 2, key, whole, start, last, place.offset + start - place.skip, STAGING_SECONDS)
+                pipe.eval(_COPY, 2, key, whole, start, last, offset, STAGING_SECONDS)
                 piece, copied = pipe.execute()
-            reading.add(piece)
+            verifier.add(piece)
             if not copied:
                 raise StagingLost(whole)
-        reading.require_whole()
+        verifier.require_intact()
 
 
-class _Reading:
-    """A part that is read again, piece by piece, and compared with what its writer says of it."""
+class _PartVerifier:
+    """Compares the pieces of a part, as read back, with its writer's size, checksum and number of rows."""
 
     def __init__(self, key: str, part: Part):
         self._key, self._part = key, part
@@ -169,38 +172,38 @@ class _Reading:
         self._checksum = zlib.crc32(piece, self._checksum)
         self._line_breaks += piece.count(b"\n")
 
-    def require_whole(self) -> None:
-        # Every row but the first of all stands behind a separator, which has the only line breaks.
+    def require_intact(self) -> None:
+        # Line breaks occur only in separators, and every row but the first of the result follows one.
         rows = self._line_breaks + (1 if self._part.starts_the_array and self._part.rows else 0)
         if (self._size, self._checksum, rows) != (self._part.size, self._part.checksum, self._part.rows):
             raise StagingLost(self._key)
 
 
-def _unmatched(parts: Sequence[Part]) -> dict[str, Unmatched]:
-    """What each part noted, its rows counted on from those of the parts before it."""
-    noted: dict[str, Unmatched] = {}
-    before = 0
+def _merge_unmatched(parts: Sequence[Part]) -> dict[str, Unmatched]:
+    """The unmatched rows of all parts, with row numbers of the whole result."""
+    merged: dict[str, Unmatched] = {}
+    rows_before = 0
     for part in parts:
         for name, unmatched in part.unmatched.items():
-            whole = noted.setdefault(name, Unmatched())
-            whole.count += unmatched.count
-            # An older version also noted rows that a limit kept from being written.
-            there = [before + row for row in unmatched.rows if row < part.rows]
-            whole.rows += there[: UNMATCHED_ROWS - len(whole.rows)]
-        before += part.rows
-    return noted
+            total = merged.setdefault(name, Unmatched())
+            total.count += unmatched.count
+            # Older versions also recorded rows beyond the limit, which were never written.
+            numbers = [rows_before + row for row in unmatched.rows if row < part.rows]
+            total.rows += numbers[: UNMATCHED_ROWS - len(total.rows)]
+        rows_before += part.rows
+    return merged
 
 
-class _Place(NamedTuple):
-    """Where a part goes: its offset in the whole, and how many of its bytes are left out before."""
+class _Placement(NamedTuple):
+    """The offset of a part in the result, and the number of its first bytes to skip."""
 
     offset: int
     skip: int
 
 
-def _laid_out(parts: Sequence[Part]) -> tuple[int, bytes, list[_Place]]:
-    """The size of all but the closing bracket, the row index, and where each part goes."""
-    size, index, places = len(b"["), bytearray(), []
+def _lay_out(parts: Sequence[Part]) -> tuple[int, bytes, list[_Placement]]:
+    """The size of the result without its closing bracket, the row index, and the placement of each part."""
+    size, index, placements = len(b"["), bytearray(), []
     rows = 0
     for part in parts:
         skip = 0
@@ -210,7 +213,7 @@ def _laid_out(parts: Sequence[Part]) -> tuple[int, bytes, list[_Place]]:
             skip = len(SEPARATOR)
         for offset in part.offsets:
             index += OFFSET.pack(size + offset - skip)
-        places.append(_Place(size, skip))
+        placements.append(_Placement(size, skip))
         size += max(part.size - skip, 0)
         rows += part.rows
-    return size, bytes(index), places
+    return size, bytes(index), placements

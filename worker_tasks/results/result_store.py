@@ -1,8 +1,8 @@
-"""Joined documents in Redis: found, read row by row, expired.
+"""Finds and reads published results in Redis.
 
-Under a result's key stands one plain JSON array, the documents as relaxed MongoDB Extended JSON v2, one a
-line, so that ``json.loads(redis.get(key))`` always works. Beside it, with the same time to live: its summary,
-and a row index, so that any rows of it are one byte range. How they come there: staging.py.
+The value of a result's key is one JSON array with one document per line, in relaxed MongoDB Extended JSON v2, so that
+``json.loads(redis.get(key))`` always works. Two more keys with the same expiry hold its summary and its row index,
+which turns any range of rows into one byte range. result_writer.py and publishing.py create them.
 """
 
 import json
@@ -18,13 +18,13 @@ from kombu.utils.encoding import ensure_bytes
 from worker_tasks.infra import lua_scripts
 from worker_tasks.infra.connections import connections
 
-#: Rows between two entries of the row index, and rows of a page.
+#: Rows per entry of the row index, and rows per page.
 PAGE_ROWS = 50
-#: What stands between two rows. No row holds a line break, so a byte range is cut into its rows here.
+#: The separator of rows. Rows contain no line breaks, so splitting at it is safe.
 SEPARATOR = b",\n"
-#: Rows without a match whose numbers are noted.
+#: The largest number of unmatched rows to record.
 UNMATCHED_ROWS = 50
-#: Bytes that are read at once by :func:`read_all`.
+#: Bytes per chunk of :func:`read_chunks`.
 CHUNK_BYTES = 1024 * 1024
 
 OFFSET = struct.Struct(">Q")
@@ -34,12 +34,12 @@ _DISCARD = lua_scripts.load("result_store/if_still_there", "result_store/discard
 
 
 class ResultGone(Exception):
-    """A result expired, was evicted or replaced while it was read."""
+    """A result expired, or was evicted or replaced, during reading."""
 
 
 @dataclass
 class Unmatched:
-    """The rows in which a join found nothing: how many, and the numbers of the first ones, counted from 0."""
+    """The rows in which a join found no match: their count, and the numbers of the first ones, from 0."""
 
     count: int = 0
     rows: list[int] = field(default_factory=list)
@@ -51,12 +51,17 @@ class Unmatched:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a published result is: its key, rows, bytes, columns (over all rows, as first seen) and times.
+    """The description of a published result.
 
-    ``run`` names the beginning of the task that made it. ``segments`` holds the rows of each part that it was put
-    together from: the row index begins anew in each. One that is not ``complete`` holds the rows that were joined when
-    the run was stopped. ``unmatched`` notes the rows in which a join found nothing, by the field that it brings in.
-    One that someone asked to be ``kept`` longer outlives the next runs of the same join.
+    Attributes:
+        key: the key of the rows.
+        run: the name of the run, which identifies the attempt of the task.
+        count, bytes: the numbers of rows and bytes.
+        columns: the column names of all rows, in the order of their first appearance.
+        segments: the number of rows of each part; the row index starts again in each.
+        complete: False for a partial result, which holds the rows joined before the run stopped.
+        unmatched: the rows in which a join found no match, by the field that the join embeds.
+        kept: whether a person kept the result longer, so that it outlives later runs of the same join.
     """
 
     key: str
@@ -74,7 +79,7 @@ class Summary:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """What the task document says of its result."""
+        """The fields of the task document about its result."""
         counts = {name: unmatched.count for name, unmatched in self.unmatched.items()}
         return {"result_expires_at": self.expires_at, "result_bytes": self.bytes, "unmatched": counts}
 
@@ -89,7 +94,7 @@ class Summary:
 
     @property
     def mark_of_run(self) -> str:
-        """What stands in the JSON of every summary of this run, and of no other."""
+        """The text by which the JSON of a summary of this run can be recognized."""
         return f'"run": {json.dumps(self.run)}'
 
     def to_json(self) -> str:
@@ -97,15 +102,15 @@ class Summary:
 
 
 def summary_from_json(text: str | bytes) -> Summary:
-    """The summary that was written as this JSON."""
+    """Parses a summary from its JSON."""
     fields = json.loads(text)
-    for instant in ("published_at", "expires_at"):
-        fields[instant] = datetime.fromisoformat(fields[instant])
-    fields["unmatched"] = {name: Unmatched(**noted) for name, noted in fields.get("unmatched", {}).items()}
+    for name in ("published_at", "expires_at"):
+        fields[name] = datetime.fromisoformat(fields[name])
+    fields["unmatched"] = {name: Unmatched(**values) for name, values in fields.get("unmatched", {}).items()}
     return Summary(**fields)
 
 
-# By prefix, so that no user id can make one key name out of another.
+# Prefixes, not suffixes, so that a user id in a key cannot imitate another kind of key.
 def summary_key(key: str) -> str:
     return f"result_summary:{key}"
 
@@ -119,27 +124,27 @@ def outcome_key(task_id: str) -> str:
 
 
 def join_key(fingerprint: str) -> str:
-    """Where the joined documents of a description land."""
+    """The key of the result of the join with this fingerprint."""
     return f"join_result:{fingerprint}"
 
 
 def partial_key(task_id: str) -> str:
-    """Where the rows of a run that was stopped land."""
+    """The key of the partial result of a stopped run."""
     return f"partial_result:{task_id}"
 
 
 def older_key(task_id: str) -> str:
-    """Where the result of a task is once a newer run of the same join has taken its place."""
+    """The key of a task's result after a newer run of the same join has replaced it."""
     return f"older_result:{task_id}"
 
 
 def artifacts_key(run: str) -> str:
-    """The names of all keys that hold what was derived from the result of a run."""
+    """The key of the set with the keys of all artifacts of a run's result."""
     return f"derived_of:{run}"
 
 
 def find_result(key: str) -> Summary | None:
-    """What is under this key now; None where nothing is, or no longer.
+    """The summary of the result under this key; None if there is none.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
@@ -149,7 +154,7 @@ def find_result(key: str) -> Summary | None:
 
 
 def find_task_result(task: Mapping[str, Any]) -> Summary | None:
-    """The result, whole or partial, that belongs to this task; None where it has none, or it expired or was replaced.
+    """The complete or partial result of a task; None if it has none, or the result is gone.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
@@ -157,23 +162,23 @@ def find_task_result(task: Mapping[str, Any]) -> Summary | None:
     key = key_of(task)
     if key is None:
         return None
-    made_by = task.get("shares") or task["_id"]
+    leader_id = task.get("shares") or task["_id"]
     summary = find_result(key)
-    return summary if summary is not None and summary.task_id == made_by else find_result(older_key(made_by))
+    return summary if summary is not None and summary.task_id == leader_id else find_result(older_key(leader_id))
 
 
 def find_run_result(key: str, task_id: str, run: str) -> Summary | None:
-    """The result of a run that was under this key, wherever it is now; None where it is gone.
+    """The result of a run that was published under this key, even if replaced since; None if it is gone.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    places = map(find_result, (key, older_key(task_id)))
-    return next((found for found in places if found is not None and found.run == run), None)
+    candidates = map(find_result, (key, older_key(task_id)))
+    return next((summary for summary in candidates if summary is not None and summary.run == run), None)
 
 
 def key_of(task: Mapping[str, Any]) -> str | None:
-    """Where the result of a task is, or was; None where it has none."""
+    """The key under which the result of a task was published; None if it has none."""
     if task.get("partial"):
         return task["partial"]["redis_key"]
     outcome = json.loads(task["result"]) if task["status"] == states.SUCCESS else None
@@ -190,82 +195,79 @@ def page(summary: Summary, number: int) -> list[dict[str, Any]] | None:
 
 
 def read_rows(summary: Summary, first: int, limit: int) -> list[dict[str, Any]] | None:
-    """At most ``limit`` rows from the ``first`` on, counted from 0; None where the result is gone or replaced.
+    """Up to ``limit`` rows, starting with number ``first`` (from 0); None if the result is gone or replaced.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    wanted = range(first, min(first + limit, summary.count))
-    found: list[bytes] | None = []
-    if wanted:
-        found = _lines(summary, wanted)
-    # Asked last, so that what was read above belongs to this run and not to one that came in between.
-    still = find_result(summary.key)
-    if found is None or still is None or still.run != summary.run:
+    numbers = range(first, min(first + limit, summary.count))
+    lines = _lines(summary, numbers) if numbers else []
+    # Checked last, so that a run published meanwhile is noticed.
+    current = find_result(summary.key)
+    if lines is None or current is None or current.run != summary.run:
         return None
-    return [json.loads(line) for line in found]
+    return [json.loads(line) for line in lines]
 
 
 def unmatched_rows(summary: Summary, name: str) -> list[tuple[int, dict[str, Any]]] | None:
-    """The first rows in which the join that brings in this field found nothing, each with its number, counted from 0.
+    """The first rows in which the join that embeds the field ``name`` found no match.
 
-    None where the result is gone or replaced.
+    Returns:
+        Pairs of row number, from 0, and row; None if the result is gone or replaced.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    found = []
+    numbered = []
     for number in summary.unmatched[name].rows:
         row = read_rows(summary, number, 1)
         if row is None:
             return None
-        found.append((number, row[0]))
-    return found
+        numbered.append((number, row[0]))
+    return numbered
 
 
-def _lines(summary: Summary, wanted: range) -> list[bytes] | None:
-    """These rows as they were written, in one byte range; None where a full Redis has deleted a part of the result."""
-    entry, row_of_entry = _entry(summary, wanted[0])
-    behind = _entry_behind(summary, wanted[-1])
+def _lines(summary: Summary, numbers: range) -> list[bytes] | None:
+    """The stored lines of these rows, read as one byte range; None if a full Redis has evicted a part of the result."""
+    first_entry, first_row = _index_entry(summary, numbers[0])
+    end_entry = _index_entry(summary, numbers[-1])[0] + 1
+    count = end_entry - first_entry
     store = connections().results
-    bounds = ensure_bytes(store.getrange(index_key(summary.key), entry * OFFSET.size, (behind + 1) * OFFSET.size - 1))
-    offsets = [offset for (offset,) in OFFSET.iter_unpack(bounds)]
-    if len(offsets) < behind - entry:
+    # The entry after the last row bounds the byte range. It does not exist at the end of the result.
+    first_byte, last_byte = first_entry * OFFSET.size, (end_entry + 1) * OFFSET.size - 1
+    entries = ensure_bytes(store.getrange(index_key(summary.key), first_byte, last_byte))
+    offsets = [offset for (offset,) in OFFSET.iter_unpack(entries)]
+    if len(offsets) < count:
         return None
-    end = offsets[behind - entry] - len(SEPARATOR) if len(offsets) > behind - entry else summary.bytes - len(b"]")
+    end = offsets[count] - len(SEPARATOR) if len(offsets) > count else summary.bytes - len(b"]")
     text = ensure_bytes(store.getrange(summary.key, offsets[0], end - 1))
     if len(text) != end - offsets[0]:
         return None
-    return text.split(SEPARATOR)[wanted[0] - row_of_entry :][: len(wanted)]
+    return text.split(SEPARATOR)[numbers[0] - first_row :][: len(numbers)]
 
 
-def _entry(summary: Summary, row: int) -> tuple[int, int]:
-    """The entry of the row index that leads to this row, and the row that the entry is of."""
+def _index_entry(summary: Summary, row: int) -> tuple[int, int]:
+    """The number of the last index entry at or before this row, and the number of that entry's row."""
     entry = first_row = 0
     for segment in summary.segments:
         if row < first_row + segment:
-            inside = (row - first_row) // PAGE_ROWS
-            return entry + inside, first_row + inside * PAGE_ROWS
+            entries_before = (row - first_row) // PAGE_ROWS
+            return entry + entries_before, first_row + entries_before * PAGE_ROWS
         entry += -(-segment // PAGE_ROWS)
         first_row += segment
     raise IndexError(row)
 
 
-def _entry_behind(summary: Summary, row: int) -> int:
-    """The first entry of the row index that is of a later row; it need not be there."""
-    return _entry(summary, row)[0] + 1
-
-
 def read_chunks(summary: Summary) -> Iterator[bytes]:
-    """The whole value, a chunk at a time.
+    """Yields the whole value in chunks.
 
     Raises:
-        ResultGone: it expired or was replaced meanwhile; what was read so far is not all.
+        ResultGone: the result expired or was replaced meanwhile, so that the chunks so far are incomplete.
         redis.exceptions.RedisError: Redis does not answer.
     """
     start = 0
     while start < summary.bytes:
-        # A full Redis refuses transactions. Where the summary is still of this run, so was what was read before it.
+        # No transaction, because a full Redis refuses them. The summary, read second, proves the chunk's run.
         with connections().results.pipeline(transaction=False) as pipe:
             pipe.getrange(summary.key, start, start + CHUNK_BYTES - 1)
             pipe.get(summary_key(summary.key))
@@ -277,7 +279,7 @@ def read_chunks(summary: Summary) -> Iterator[bytes]:
 
 
 def read_lines(summary: Summary) -> Iterator[bytes]:
-    """The documents, each as the line that was written.
+    """Yields the documents as stored lines.
 
     Raises:
         ResultGone: the result expired or was replaced meanwhile.
@@ -287,44 +289,50 @@ def read_lines(summary: Summary) -> Iterator[bytes]:
 
 
 def split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The documents of a whole value that comes in chunks, each as the line that was written."""
-    held = b""
+    """Splits a complete value, given in chunks, into the stored lines of its documents."""
+    buffer = b""
     for number, chunk in enumerate(chunks):
-        held += chunk if number else chunk.removeprefix(b"[")
-        *whole, held = held.split(SEPARATOR)
-        yield from whole
-    if last := held.removesuffix(b"]"):
+        buffer += chunk if number else chunk.removeprefix(b"[")
+        *lines, buffer = buffer.split(SEPARATOR)
+        yield from lines
+    if last := buffer.removesuffix(b"]"):
         yield last
 
 
 def keep(summary: Summary, expires_at: datetime) -> Summary | None:
-    """Lets a result live until another instant; None where it is gone or replaced.
+    """Sets another expiry for a result and its artifacts.
+
+    Returns:
+        The changed summary; None if the result is gone or replaced.
 
     Raises:
-        redis.exceptions.RedisError: not known to be done.
+        redis.exceptions.RedisError: the outcome is unknown.
     """
     kept = replace(summary, expires_at=expires_at, kept=True)
     until = int(expires_at.timestamp() * 1000)
-    return kept if _of_run(_KEEP, summary, kept.to_json(), until) else None
+    return kept if _run_script(_KEEP, summary, kept.to_json(), until) else None
 
 
 def discard(summary: Summary) -> bool:
-    """Deletes a result at once; False where it is gone or replaced already.
+    """Deletes a result and its artifacts at once.
+
+    Returns:
+        False if the result is gone or replaced.
 
     Raises:
-        redis.exceptions.RedisError: not known to be done.
+        redis.exceptions.RedisError: the outcome is unknown.
     """
-    return bool(_of_run(_DISCARD, summary))
+    return bool(_run_script(_DISCARD, summary))
 
 
-def _of_run(script: str, summary: Summary, *arguments: Any) -> Any:
+def _run_script(script: str, summary: Summary, *arguments: Any) -> Any:
     key = summary.key
     keys = [key, index_key(key), summary_key(key), outcome_key(summary.task_id), artifacts_key(summary.run)]
     return connections().results.eval(script, len(keys), *keys, summary.mark_of_run, *arguments)
 
 
 def find_outcome(task_id: str) -> dict[str, Any] | None:
-    """What a task that published a result returns, while the result lives.
+    """The return value of a task that has published a result; None if the result is gone.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
@@ -334,14 +342,14 @@ def find_outcome(task_id: str) -> dict[str, Any] | None:
 
 
 class Published(NamedTuple):
-    """The outcome of a task whose result is in Redis, and what its document says of that."""
+    """The return value of a task whose result is in Redis, and the matching fields of its document."""
 
     outcome: dict[str, Any]
     fields: dict[str, Any]
 
 
 def find_published(task_id: str) -> Published | None:
-    """What a task returned that published its result and may not have said so; None where there is none.
+    """The outcome of a task that published its result but may have failed to record that; None if there is none.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.

@@ -1,7 +1,7 @@
-"""Results in the making, in Redis: the rows of a run, written part by part, perhaps by several workers at once.
+"""Writes the rows of a run to Redis in parts, perhaps by several workers at once.
 
-Each beginning of a part writes into a key of its own, so that no two writers ever share a byte. publishing.py puts the
-parts together.
+Each attempt at a part writes to its own staging key, so that writers never share a key. publishing.py joins the parts
+into the result.
 """
 
 import json
@@ -20,27 +20,33 @@ from worker_tasks.infra.errors import LimitExceeded
 from worker_tasks.infra.redis_memory import require_room
 from worker_tasks.results.result_store import PAGE_ROWS, SEPARATOR, Unmatched
 
-#: Bytes held back before they are sent to Redis, and bytes that are read or copied there in one call.
+#: Bytes buffered before they are sent to Redis, and bytes read or copied in one call.
 CHUNK_BYTES = 1024 * 1024
-#: Seconds that the parts of a result that was never published may stay.
+#: Seconds until the parts of an unpublished result expire.
 STAGING_SECONDS = 6 * 3600
 NARROW_HINT = "Filter either side, keep fewer fields, or set a limit."
-#: Bytes of a part that is being written that are looked at for its first rows.
+#: Bytes that a glimpse at the first rows of an unfinished part reads.
 GLIMPSE_BYTES = 64 * 1024
 
 _APPEND = lua_scripts.load("result_writer/append")
 
 
 class StagingLost(Exception):
-    """Redis no longer has what was written, or not as it was written: the rows have to be joined again."""
+    """Redis has lost or damaged written rows, so that the join has to run again."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one part of a run wrote: its rows, its bytes, columns (as first seen), and the offset of every 50th row.
+    """A finished part of a run.
 
-    ``unmatched`` notes the rows in which a join found nothing, by the field that it brings in. ``writer`` names the
-    beginning of the part that wrote it, and ``checksum`` is the CRC-32 of its bytes.
+    Attributes:
+        rows, size: the numbers of rows and bytes.
+        columns: the names of the columns, in the order of their first appearance.
+        offsets: the byte offset of every 50th row.
+        unmatched: the rows in which a join found no match, by the field that the join embeds.
+        writer: the name of the attempt that wrote the part.
+        checksum: the CRC-32 of the bytes.
+        starts_the_array: whether the first byte is the opening bracket of the result.
     """
 
     rows: int
@@ -50,7 +56,6 @@ class Part:
     unmatched: dict[str, Unmatched] = field(default_factory=dict)
     writer: str = ""
     checksum: int = 0
-    #: Whether its first byte is the opening bracket of the whole.
     starts_the_array: bool = False
 
     def to_json(self) -> str:
@@ -58,44 +63,47 @@ class Part:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        read = json.loads(text)
-        read["unmatched"] = {name: Unmatched(**noted) for name, noted in read.get("unmatched", {}).items()}
-        return cls(**read)
+        fields = json.loads(text)
+        fields["unmatched"] = {name: Unmatched(**values) for name, values in fields.get("unmatched", {}).items()}
+        return cls(**fields)
 
 
 def new_writer() -> str:
-    """A name for one beginning of one part. Not a number: a Redis that lost its last second would give it twice."""
+    """A random name for one attempt at a part. A Redis that loses its last second would assign a number twice."""
     return secrets.token_hex(8)
 
 
 class PartWriter:
-    """Writes one part of a run, up to so many rows and bytes, into a key that no other writer has.
+    """Writes one part of a run to a staging key of its own, within limits of rows and bytes for the whole run.
 
-    ``noted_in`` is the hash whose field ``writer:<number>`` says who writes the part: a writer whose place another has
-    taken writes no more.
+    Attributes:
+        columns: the names of the columns, in the order of their first appearance; the encoder adds to them.
+        unmatched: the rows in which a join found no match, by the field that the join embeds; from the encoder too.
+
+    Args:
+        run_key: the run's hash, whose field ``writer:<number>`` names the current writer of the part. A writer that
+            has been replaced there can write no more.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - what is written, how much of it, and by which writer
+    def __init__(  # noqa: PLR0913, PLR0917 - the part, its limits, its writer
         self,
         run: str,
         number: int,
         max_rows: int,
         max_size: int,
         writer: str | None = None,
-        noted_in: str | None = None,
+        run_key: str | None = None,
     ):
-        #: The names of the columns, as first seen; whoever encodes the rows adds to them.
         self.columns: dict[str, None] = {}
-        #: The rows in which a join found nothing, by the field that it brings in; noted by the same.
         self.unmatched: dict[str, Unmatched] = {}
         self._max_rows, self._max_size = max_rows, max_size
-        self._rows_elsewhere = self._size_elsewhere = 0
+        self._other_rows = self._other_size = 0
         self._writer = writer or new_writer()
         self._key = part_key(run, number, self._writer)
-        self._keys = [self._key, *([noted_in] if noted_in else [])]
+        self._keys = [self._key, *([run_key] if run_key else [])]
         self._field = f"writer:{number}"
         self._prefix = b"[" if number == 0 else b""
-        self._held = bytearray(self._prefix)
+        self._buffer = bytearray(self._prefix)
         self._offsets: list[int] = []
         self._rows = 0
         self._sent = 0
@@ -108,72 +116,72 @@ class PartWriter:
 
     @property
     def size(self) -> int:
-        return self._sent + len(self._held)
+        return self._sent + len(self._buffer)
 
     def count_other_parts(self, rows: int, size: int) -> None:
-        """Says how much the other parts of the run hold, which counts as well."""
-        self._rows_elsewhere, self._size_elsewhere = rows, size
+        """Sets the rows and bytes of the other parts of the run, which count towards the limits."""
+        self._other_rows, self._other_size = rows, size
 
     def append(self, lines: Sequence[bytes]) -> None:
         """Adds rows, each a JSON document without line breaks.
 
         Raises:
-            LimitExceeded: at a row that there is no room for; those before it are added.
-            redis.exceptions.RedisError: Redis does not take them.
+            LimitExceeded: a row exceeds a limit; the rows before it are added.
+            StorageFull, StagingLost, redis.exceptions.RedisError: as for :meth:`flush`.
         """
-        allowed = self._fitting(lines)
+        allowed = self._count_fitting(lines)
         start = 0
         while start < allowed:
             end = min(allowed, start + PAGE_ROWS - self._rows % PAGE_ROWS)
-            # A part but the first begins with a separator: what is left of it where nothing stands before.
+            # Every part except the first starts with a separator; publishing drops it if all earlier parts are empty.
             if self._rows or not self._prefix:
-                self._held += SEPARATOR
+                self._buffer += SEPARATOR
             if self._rows % PAGE_ROWS == 0:
-                self._offsets.append(self._sent + len(self._held))
-            self._held += SEPARATOR.join(lines[start:end])
+                self._offsets.append(self._sent + len(self._buffer))
+            self._buffer += SEPARATOR.join(lines[start:end])
             self._rows += end - start
             start = end
-        if len(self._held) >= CHUNK_BYTES:
+        if len(self._buffer) >= CHUNK_BYTES:
             self.flush()
         if allowed < len(lines):
-            raise self._no_room()
+            raise self._limit_error()
 
-    def _fitting(self, lines: Sequence[bytes]) -> int:
-        """How many of these rows there is room for."""
-        rows = min(len(lines), max(0, self._max_rows - self._rows - self._rows_elsewhere))
-        room = self._max_size - self.size - self._size_elsewhere
-        if sum(map(len, lines)) + len(SEPARATOR) * len(lines) <= room:
+    def _count_fitting(self, lines: Sequence[bytes]) -> int:
+        """The number of these rows, from the first on, that fit within the limits."""
+        rows = min(len(lines), max(0, self._max_rows - self._rows - self._other_rows))
+        free = self._max_size - self.size - self._other_size
+        if sum(map(len, lines)) + len(SEPARATOR) * len(lines) <= free:
             return rows
         sizes = accumulate(len(line) + len(SEPARATOR) for line in lines[:rows])
-        return sum(1 for size in sizes if size <= room)
+        return sum(1 for size in sizes if size <= free)
 
-    def _no_room(self) -> LimitExceeded:
-        if self._rows + self._rows_elsewhere >= self._max_rows:
+    def _limit_error(self) -> LimitExceeded:
+        if self._rows + self._other_rows >= self._max_rows:
             return LimitExceeded(f"It has more than {self._max_rows:,} rows, which is the limit. {NARROW_HINT}")
         mib = self._max_size / 2**20
         return LimitExceeded(f"Its rows take more than {mib:,.0f} MiB, which is the limit. {NARROW_HINT}")
 
     def flush(self) -> None:
-        """Sends what is held back: from then on it can be glimpsed.
+        """Sends the buffered rows, so that glimpses can show them.
 
         Raises:
-            StorageFull: Redis has no room but its reserve.
-            StagingLost: what was sent before is no longer there.
-            redis.exceptions.RedisError: Redis does not take it.
+            StorageFull: Redis has only its reserve left.
+            StagingLost: Redis has lost rows sent before, or another writer has taken over the part.
+            redis.exceptions.RedisError: Redis does not answer, or refuses.
         """
-        if not self._held:
+        if not self._buffer:
             return
-        require_room(len(self._held))
-        # At its offset, so sending it twice after a lost reply changes nothing.
-        arguments: list[Any] = [self._sent, bytes(self._held), STAGING_SECONDS, self._field, self._writer]
+        require_room(len(self._buffer))
+        # Written at an offset, so that repeating the call after a lost reply changes nothing.
+        arguments: list[Any] = [self._sent, bytes(self._buffer), STAGING_SECONDS, self._field, self._writer]
         if not self._redis.eval(_APPEND, len(self._keys), *self._keys, *arguments):
             raise StagingLost(self._key)
-        self._sent += len(self._held)
-        self._checksum = zlib.crc32(self._held, self._checksum)
-        self._held.clear()
+        self._sent += len(self._buffer)
+        self._checksum = zlib.crc32(self._buffer, self._checksum)
+        self._buffer.clear()
 
     def discard(self) -> None:
-        """Deletes what was written.
+        """Deletes the written rows.
 
         Raises:
             redis.exceptions.RedisError: Redis does not answer.
@@ -181,7 +189,10 @@ class PartWriter:
         self._redis.unlink(self._key)
 
     def close(self) -> Part:
-        """Sends the rest.
+        """Sends the rest of the rows.
+
+        Returns:
+            The finished part.
 
         Raises:
             StorageFull, StagingLost, redis.exceptions.RedisError: as for :meth:`flush`.
@@ -204,7 +215,7 @@ def part_key(run: str, number: int | str, writer: str) -> str:
 
 
 def glimpse(key: str | None, limit: int) -> list[dict[str, Any]]:
-    """At most ``limit`` of the first rows of a run that is still being written, from the key of its first part.
+    """Up to ``limit`` of the first rows of an unfinished run, read from the key of its first part.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
@@ -214,5 +225,5 @@ def glimpse(key: str | None, limit: int) -> list[dict[str, Any]]:
     text = ensure_bytes(connections().results.getrange(key, 0, GLIMPSE_BYTES - 1)).removeprefix(b"[")
     lines = text.split(SEPARATOR)
     if len(text) >= GLIMPSE_BYTES - 1:
-        lines.pop()  # most likely cut in the middle
+        lines.pop()  # the last line may be cut
     return [json.loads(line) for line in lines[:limit] if line]

@@ -1,4 +1,4 @@
-"""How long results live: from when they are joined, kept longer, replaced by newer ones, discarded, gone."""
+"""The lifetime of results: expiry, keeping them longer, discarding them, and the reason why one is gone."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -10,47 +10,50 @@ from worker_tasks.records import ledger, task_fields
 from worker_tasks.results import result_store
 from worker_tasks.results.result_store import Summary
 
-#: What keeping a result once adds to its life.
-KEPT_LONGER = timedelta(hours=1)
-#: A result that is closer to its end answers no other join.
-ALMOST_EXPIRED = timedelta(seconds=5)
-#: A worker's clock says when a result expires, the web process's whether it has: so close to the end it has.
-CLOCKS_DIFFER = timedelta(seconds=5)
+#: The extension of a result's lifetime each time that somebody keeps it.
+EXTENSION = timedelta(hours=1)
+#: A result with less time left answers no other join.
+MIN_TIME_LEFT = timedelta(seconds=5)
+#: Tolerance for the clocks of the worker, which sets the expiry, and of the web process, which compares it.
+CLOCK_TOLERANCE = timedelta(seconds=5)
 
 
 class Fate(Enum):
-    """Why a result is not in Redis any more."""
+    """The reason why a result is no longer in Redis."""
 
     DISCARDED = auto()
     EXPIRED = auto()
     REPLACED = auto()
     LOST = auto()
-    #: Of a task whose document does not say how long its result was to stay.
+    #: Unknown: the task document has no time of expiry.
     GONE = auto()
 
 
 def time_to_live() -> timedelta:
-    """How long a result stays that nobody keeps longer or discards."""
+    """The lifetime of a result that nobody keeps longer or discards."""
     return timedelta(seconds=settings().result_ttl_seconds)
 
 
 def can_answer(summary: Summary) -> bool:
-    """Whether a result will be there for long enough to answer another join."""
-    return summary.expires_at - ledger.now() > ALMOST_EXPIRED
+    """Whether a result lives long enough to answer another join."""
+    return summary.expires_at - ledger.now() > MIN_TIME_LEFT
 
 
 def kept_until(summary: Summary) -> datetime | None:
-    """Until when keeping a result once more lets it live; None if it can not be kept longer."""
-    last = summary.published_at + timedelta(seconds=settings().result_keep_seconds)
-    until = min(last, max(ledger.now(), summary.expires_at) + KEPT_LONGER)
+    """The new time of expiry if the result is kept once more; None if it cannot be kept longer."""
+    latest = summary.published_at + timedelta(seconds=settings().result_keep_seconds)
+    until = min(latest, max(ledger.now(), summary.expires_at) + EXTENSION)
     return until if until > summary.expires_at else None
 
 
 def keep(summary: Summary, until: datetime) -> bool:
-    """Lets a result live until then, for all who share it; False if it is gone or replaced already.
+    """Keeps a result until this time, for its task and all followers.
+
+    Returns:
+        False if the result is gone or replaced.
 
     Raises:
-        redis.exceptions.RedisError, pymongo.errors.PyMongoError: not known to be done.
+        redis.exceptions.RedisError, pymongo.errors.PyMongoError: the outcome is unknown.
     """
     if result_store.keep(summary, until) is None:
         return False
@@ -59,10 +62,13 @@ def keep(summary: Summary, until: datetime) -> bool:
 
 
 def discard(summary: Summary) -> bool:
-    """Deletes a result at once, for all who share it; False if it is gone or replaced already.
+    """Deletes a result at once, for its task and all followers.
+
+    Returns:
+        False if the result is gone or replaced.
 
     Raises:
-        redis.exceptions.RedisError, pymongo.errors.PyMongoError: not known to be done.
+        redis.exceptions.RedisError, pymongo.errors.PyMongoError: the outcome is unknown.
     """
     if not result_store.discard(summary):
         return False
@@ -71,11 +77,11 @@ def discard(summary: Summary) -> bool:
 
 
 def fate_of(task: Mapping[str, Any], newer: Summary | None) -> Fate:
-    """Why the result of a task is not there; ``newer`` is what is under its key now."""
+    """The reason why a task's result is gone; ``newer`` is the result that is under its key now, if any."""
     expires_at = task.get("result_expires_at")
     if task.get("result_discarded"):
         return Fate.DISCARDED
-    if expires_at is not None and expires_at - ledger.now() < CLOCKS_DIFFER:
+    if expires_at is not None and expires_at - ledger.now() < CLOCK_TOLERANCE:
         return Fate.EXPIRED
     if newer is not None:
         return Fate.REPLACED

@@ -1,4 +1,4 @@
-"""Joined documents in Redis: one JSON array, read page by page, gone as a whole."""
+"""Published results: one JSON array, read by ranges of rows, gone as a whole."""
 
 import json
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ pytestmark = pytest.mark.usefixtures("servers")
 OID = ObjectId("65a000000000000000000001")
 
 
-def rows(count: int, **more: Any) -> list[Document]:
-    """Rows of many lengths."""
-    return [{"_id": number, "text": "ü" * (number % 7), **more} for number in range(count)]
+def rows(count: int, **fields: Any) -> list[Document]:
+    """Rows of different lengths."""
+    return [{"_id": number, "text": "ü" * (number % 7), **fields} for number in range(count)]
 
 
 def publish(documents: Sequence[Document], key: str | None = None, ttl_seconds: int = 300, parts: int = 1) -> Summary:
@@ -35,20 +35,20 @@ def publish(documents: Sequence[Document], key: str | None = None, ttl_seconds: 
 
 
 def value(key: str) -> bytes:
-    found: Any = connections().results.get(key)
-    return found
+    stored: Any = connections().results.get(key)
+    return stored
 
 
 def keys_of(summary: Summary) -> dict[str, int]:
-    """Every key that belongs to this result, with its time to live in seconds."""
+    """All keys of this result, with their time to live in seconds."""
     redis: Any = connections().results
-    parts = [key for part in (summary.key, summary.task_id) for key in redis.keys(f"*{part}*")]
-    return {key.decode(): redis.ttl(key) for key in parts}
+    keys = [key for name in (summary.key, summary.task_id) for key in redis.keys(f"*{name}*")]
+    return {key.decode(): redis.ttl(key) for key in keys}
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])
 @pytest.mark.parametrize("count", [0, 1, 2, PAGE_ROWS - 1, PAGE_ROWS, PAGE_ROWS + 1, 2 * PAGE_ROWS, 1234])
-def test_the_pages_are_the_slices_of_the_value(count: int, parts: int) -> None:
+def test_pages_are_slices_of_the_value(count: int, parts: int) -> None:
     summary = publish(rows(count), parts=parts)
     whole = json.loads(value(summary.key))
     assert whole == rows(count)
@@ -59,21 +59,21 @@ def test_the_pages_are_the_slices_of_the_value(count: int, parts: int) -> None:
 
 
 @pytest.mark.parametrize("parts", [1, 4])
-def test_any_rows_are_read_wherever_they_begin_and_end(parts: int) -> None:
+def test_any_range_of_rows_can_be_read(parts: int) -> None:
     summary = publish(rows(333), parts=parts)
     for first in (0, 1, 49, 50, 51, 83, 84, 99, 100, 249, 250, 299, 300, 331, 332, 333, 1000):
         for limit in (1, 2, 49, 50, 51, 150, 1000):
             assert result_store.read_rows(summary, first, limit) == rows(333)[first : first + limit], (first, limit)
 
 
-def test_the_whole_value_is_read_a_chunk_at_a_time() -> None:
+def test_the_whole_value_is_read_in_chunks() -> None:
     summary = publish([{"text": "ü" * CHUNK_BYTES} for _ in range(3)])
     chunks = list(result_store.read_chunks(summary))
     assert b"".join(chunks) == value(summary.key)
     assert max(map(len, chunks)) == result_store.CHUNK_BYTES
 
 
-def test_a_value_that_is_replaced_while_it_is_read_breaks_off() -> None:
+def test_reading_fails_if_the_value_is_replaced_meanwhile() -> None:
     summary = publish([{"text": "x" * CHUNK_BYTES} for _ in range(3)])
     chunks = result_store.read_chunks(summary)
     next(chunks)
@@ -82,7 +82,7 @@ def test_a_value_that_is_replaced_while_it_is_read_breaks_off() -> None:
         next(chunks)
 
 
-def test_the_value_is_one_json_array_of_one_document_a_line() -> None:
+def test_the_value_is_a_json_array_with_one_document_per_line() -> None:
     assert value(publish([{"a": 1}, {"b": "two\nlines"}]).key) == b'[{"a":1},\n{"b":"two\\nlines"}]'
     assert value(publish([]).key) == b"[]"
 
@@ -107,25 +107,25 @@ def test_the_value_is_one_json_array_of_one_document_a_line() -> None:
     ],
     ids=lambda stored: type(stored).__name__,
 )
-def test_a_value_is_kept_as_relaxed_extended_json(stored: Any, as_json: Any) -> None:
+def test_values_are_stored_as_relaxed_extended_json(stored: Any, as_json: Any) -> None:
     summary = publish([{"value": stored}])
     assert json.loads(value(summary.key)) == result_store.page(summary, 1) == [{"value": as_json}]
 
 
-def test_rows_larger_than_what_is_sent_at_once_arrive_whole() -> None:
+def test_rows_larger_than_a_chunk_are_stored_completely() -> None:
     documents = [{"_id": number, "text": "ü" * (CHUNK_BYTES * number // 5)} for number in range(8)]
     summary = publish(documents)
     assert summary.bytes > 5 * CHUNK_BYTES
     assert json.loads(value(summary.key)) == result_store.page(summary, 1) == documents
 
 
-def test_columns_are_gathered_over_all_rows_in_the_order_first_seen() -> None:
+def test_columns_come_from_all_rows_in_order_of_first_appearance() -> None:
     documents = [{"_id": 1, "b": 1}, *({"_id": number} for number in range(2, 200)), {"a": 1, "_id": 200, "b": 2}]
     assert publish(documents).columns == ["_id", "b", "a"]
     assert publish([]).columns == []
 
 
-def test_what_was_published_is_found_with_its_times() -> None:
+def test_a_published_result_is_found_with_its_times() -> None:
     summary = publish(rows(3), ttl_seconds=60)
     assert result_store.find_result(summary.key) == summary
     assert summary.expires_at - summary.published_at == timedelta(seconds=60)
@@ -133,33 +133,33 @@ def test_what_was_published_is_found_with_its_times() -> None:
     assert result_store.find_outcome(summary.task_id) == {"redis_key": summary.key, "count": 3}
 
 
-def test_all_that_belongs_to_a_result_has_its_time_to_live() -> None:
+def test_all_keys_of_a_result_expire_together() -> None:
     summary = publish(rows(200), ttl_seconds=60)
     keys = keys_of(summary)
     assert len(keys) == 4
     assert all(50 <= seconds <= 60 for seconds in keys.values()), keys
 
 
-def test_what_was_never_published_is_not_there() -> None:
+def test_an_unpublished_result_is_not_found() -> None:
     assert result_store.find_result("result of nobody") is None
     assert result_store.find_outcome(new_id()) is None
 
 
 @pytest.mark.parametrize("gone", ["{}", "result_index:{}", "result_summary:{}"], ids=["value", "index", "summary"])
-def test_a_result_that_is_gone_in_part_is_gone_as_a_whole(gone: str) -> None:
-    """A full Redis with ``volatile-ttl`` deletes single keys."""
+def test_a_result_without_one_of_its_keys_is_gone(gone: str) -> None:
+    """A full Redis with ``volatile-ttl`` evicts single keys."""
     summary = publish(rows(120), ttl_seconds=60)
     assert connections().results.delete(gone.format(summary.key)) == 1
     assert [result_store.page(summary, number) for number in (1, 2, 3)] == [None] * 3
 
 
-def test_a_result_without_rows_that_is_gone_has_no_pages() -> None:
+def test_an_expired_empty_result_has_no_pages() -> None:
     summary = publish([])
     connections().results.delete(*keys_of(summary))
     assert (result_store.find_result(summary.key), result_store.page(summary, 1)) == (None, None)
 
 
-def test_a_replaced_result_has_no_pages_and_the_new_one_has_its_own() -> None:
+def test_only_the_new_result_has_pages_after_a_replacement() -> None:
     old = publish(rows(120))
     new = publish(rows(60, new=True), key=old.key)
     assert [result_store.page(old, number) for number in (1, 2, 3, 4)] == [None] * 4
@@ -167,7 +167,7 @@ def test_a_replaced_result_has_no_pages_and_the_new_one_has_its_own() -> None:
     assert result_store.find_result(old.key) == new
 
 
-def test_a_reader_sees_the_whole_of_one_result_or_nothing_while_it_is_replaced() -> None:
+def test_readers_see_one_complete_result_or_nothing_during_replacements() -> None:
     key = f"result {new_id()}"
     expected = {count: rows(count, run=count) for count in (3, 70, 140)}
     publish(expected[3], key=key)
@@ -187,7 +187,7 @@ def test_a_reader_sees_the_whole_of_one_result_or_nothing_while_it_is_replaced()
         writing.result()
 
 
-def test_a_redis_that_does_not_answer_is_an_error_in_time(redis_server: Server) -> None:
+def test_reading_from_a_frozen_redis_fails_in_time(redis_server: Server) -> None:
     summary = publish(rows(1))
     with paused(redis_server), answered_in_time(), pytest.raises(RedisError):
         result_store.page(summary, 1)

@@ -1,4 +1,4 @@
-"""Results in the making: parts that are written apart, put together in one step, never seen before."""
+"""Results being written: parts are written separately, joined and published in one step, and invisible before."""
 
 import json
 import threading
@@ -22,29 +22,29 @@ def part_writer(run: str, number: int = 0, max_rows: int = 10_000, max_size: int
     return PartWriter(run, number, max_rows, max_size)
 
 
-def written(run: str, number: int, *lines: bytes) -> Part:
+def write_part(run: str, number: int, *lines: bytes) -> Part:
     writer = part_writer(run, number)
     writer.append(lines)
     return writer.close()
 
 
 def keys(mark: str) -> list[bytes]:
-    found: Any = connections().results.keys(f"*{mark}*")
-    return found
+    names: Any = connections().results.keys(f"*{mark}*")
+    return names
 
 
 def value(key: str) -> bytes:
-    found: Any = connections().results.get(key)
-    return found
+    stored: Any = connections().results.get(key)
+    return stored
 
 
 @pytest.mark.parametrize(
     "counts", [(0, 0), (0, 3), (3, 0), (0, 0, 2, 0, 1), (1, 1, 1), (50, 50), (49, 2, 51), (120, 0, 7)], ids=str
 )
-def test_parts_become_one_array_in_their_order_also_where_some_are_empty(counts: tuple[int, ...]) -> None:
+def test_parts_become_one_array_in_order_even_if_some_are_empty(counts: tuple[int, ...]) -> None:
     run, key = f"{new_id()}.1", f"result {new_id()}"
     lines = iter([b'{"_id":%d}' % number for number in range(sum(counts))])
-    parts = [written(run, number, *(next(lines) for _ in range(count))) for number, count in enumerate(counts)]
+    parts = [write_part(run, number, *(next(lines) for _ in range(count))) for number, count in enumerate(counts)]
     summary = publishing.publish(run, parts, key, new_id(), 60)
     expected = [{"_id": number} for number in range(sum(counts))]
     assert json.loads(value(key)) == expected
@@ -54,19 +54,19 @@ def test_parts_become_one_array_in_their_order_also_where_some_are_empty(counts:
     assert keys(run) == []
 
 
-def test_parts_may_be_written_in_any_order_and_at_the_same_time() -> None:
+def test_parts_can_be_written_in_any_order_and_concurrently() -> None:
     run, key = f"{new_id()}.1", f"result {new_id()}"
     writers = [part_writer(run, number) for number in range(3)]
     for row in range(2000):
         for number in (2, 0, 1):
             writers[number].append([b'{"part":%d,"row":%d,"text":"%s"}' % (number, row, b"x" * 500)])
     summary = publishing.publish(run, [writer.close() for writer in writers], key, new_id(), 60)
-    found = [(row["part"], row["row"]) for row in json.loads(value(key))]
-    assert found == [(number, row) for number in range(3) for row in range(2000)]
+    rows = [(row["part"], row["row"]) for row in json.loads(value(key))]
+    assert rows == [(number, row) for number in range(3) for row in range(2000)]
     assert summary.count == 6000
 
 
-def test_two_writers_of_one_part_never_share_a_byte() -> None:
+def test_two_writers_of_a_part_never_mix_their_rows() -> None:
     run, key = f"{new_id()}.1", f"result {new_id()}"
     late, first = part_writer(run), part_writer(run)
     late.append([b'{"old":"%s"}' % (b"x" * CHUNK_BYTES)])
@@ -79,7 +79,7 @@ def test_two_writers_of_one_part_never_share_a_byte() -> None:
     assert keys(run) == []
 
 
-def test_a_writer_finds_out_that_redis_has_lost_what_it_sent() -> None:
+def test_a_writer_notices_that_redis_has_lost_its_rows() -> None:
     writer = part_writer(f"{new_id()}.1")
     writer.append([b'{"text":"%s"}' % (b"x" * CHUNK_BYTES)])
     connections().results.flushdb()
@@ -87,12 +87,12 @@ def test_a_writer_finds_out_that_redis_has_lost_what_it_sent() -> None:
         writer.append([b'{"text":"%s"}' % (b"x" * CHUNK_BYTES)])
 
 
-def test_a_piece_whose_answer_was_lost_can_be_sent_again() -> None:
+def test_sending_rows_again_after_a_lost_reply_changes_nothing() -> None:
     run, key = f"{new_id()}.1", f"result {new_id()}"
     writer = part_writer(run)
     writer.append([b'{"_id":1}'])
     (name,) = [f"staging:{run}:0:{writer.close().writer}"]
-    # As redis-py does: the same command once more.
+    # redis-py repeats the same command.
     connections().results.eval(result_writer._APPEND, 1, name, 0, b'[{"_id":1}', 60)
     publishing.publish(run, [writer.close()], key, new_id(), 60)
     assert value(key) == b'[{"_id":1}]'
@@ -100,10 +100,10 @@ def test_a_piece_whose_answer_was_lost_can_be_sent_again() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3], ids="{} parts".format)
 @pytest.mark.parametrize("damage", ["a hole", "a byte", "a row less", "gone"])
-def test_a_part_that_is_not_as_it_was_written_is_not_published(count: int, damage: str) -> None:
+def test_a_damaged_part_is_not_published(count: int, damage: str) -> None:
     run, key = f"{new_id()}.1", f"result {new_id()}"
     old = publish([{"_id": "old"}], key, new_id())
-    parts = [written(run, number, *[b'{"_id":%d}' % row for row in range(60)]) for number in range(count)]
+    parts = [write_part(run, number, *[b'{"_id":%d}' % row for row in range(60)]) for number in range(count)]
     broken = result_writer.part_key(run, count - 1, parts[-1].writer)
     store = connections().results
     if damage == "a hole":
@@ -120,20 +120,20 @@ def test_a_part_that_is_not_as_it_was_written_is_not_published(count: int, damag
     assert json.loads(value(key)) == [{"_id": "old"}]
 
 
-def test_what_is_published_a_second_time_because_the_answer_was_lost_stays_as_it_is() -> None:
+def test_publishing_again_after_a_lost_reply_changes_nothing() -> None:
     run, key, task_id = f"{new_id()}.1", f"result {new_id()}", new_id()
-    parts = [written(run, 0, b'{"_id":1}'), written(run, 1, b'{"_id":2}')]
+    parts = [write_part(run, 0, b'{"_id":1}'), write_part(run, 1, b'{"_id":2}')]
     first = publishing.publish(run, parts, key, task_id, 60)
     assert publishing.publish(run, parts, key, task_id, 60) == first
     assert value(key) == b'[{"_id":1},\n{"_id":2}]'
 
 
 def task_with(key: str, task_id: str) -> dict[str, Any]:
-    """As much of a finished task as leads to its result."""
+    """The fields of a finished task that lead to its result."""
     return {"_id": task_id, "status": "SUCCESS", "result": json.dumps({"redis_key": key, "count": 1})}
 
 
-def test_the_result_before_stays_as_long_as_it_was_to_and_the_one_before_that_goes() -> None:
+def test_a_new_result_keeps_the_previous_one_and_discards_the_one_before() -> None:
     key, tasks = f"result {new_id()}", [new_id() for _ in range(3)]
     for number, task_id in enumerate(tasks):
         publish([{"run": number}], key, task_id, ttl_seconds=60 + number)
@@ -148,7 +148,7 @@ def test_the_result_before_stays_as_long_as_it_was_to_and_the_one_before_that_go
     assert keys(tasks[0]) == [f"task_outcome:{tasks[0]}".encode()]
 
 
-def test_a_result_that_is_kept_longer_outlives_any_number_of_runs() -> None:
+def test_a_result_kept_longer_outlives_any_number_of_runs() -> None:
     key, task_id = f"result {new_id()}", new_id()
     until = ledger.now() + timedelta(hours=1)
     assert result_store.keep(publish([{"kept": "yes"}], key, task_id), until) is not None
@@ -162,7 +162,7 @@ def test_a_result_that_is_kept_longer_outlives_any_number_of_runs() -> None:
     assert result_store.find_task_result(task_with(key, task_id)) is None
 
 
-def test_what_is_being_written_is_not_seen_and_ends_by_itself() -> None:
+def test_unpublished_rows_are_invisible_and_expire() -> None:
     run = f"{new_id()}.1"
     writer = part_writer(run)
     writer.append([b'{"text":"%s"}' % (b"x" * CHUNK_BYTES)])
@@ -170,7 +170,7 @@ def test_what_is_being_written_is_not_seen_and_ends_by_itself() -> None:
     assert 0 < int(connections().results.ttl(staged)) <= result_writer.STAGING_SECONDS
 
 
-def test_the_first_rows_are_glimpsed_while_the_rest_is_written() -> None:
+def test_the_first_rows_can_be_glimpsed_during_writing() -> None:
     run = f"{new_id()}.1"
     assert result_writer.glimpse(None, 10) == []
     writer = PartWriter(run, 0, 10_000, 2**28, "writer")
@@ -181,12 +181,12 @@ def test_the_first_rows_are_glimpsed_while_the_rest_is_written() -> None:
     assert result_writer.glimpse(key, 3) == [{"_id": 0}, {"_id": 1}, {"_id": 2}]
     writer.append([b'{"_id":%d,"text":"%s"}' % (number, b"x" * 2000) for number in range(5, 100)])
     writer.flush()
-    seen = result_writer.glimpse(key, 1000)
-    assert [row["_id"] for row in seen] == list(range(len(seen)))
-    assert 30 < len(seen) < 40  # as many as stand whole in what is looked at
+    rows = result_writer.glimpse(key, 1000)
+    assert [row["_id"] for row in rows] == list(range(len(rows)))
+    assert 30 < len(rows) < 40  # the complete rows within GLIMPSE_BYTES
 
 
-def test_more_rows_than_the_limit_are_refused_at_the_row_that_is_too_many() -> None:
+def test_the_first_row_over_the_limit_is_refused() -> None:
     run = f"{new_id()}.1"
     writer = part_writer(run, max_rows=3)
     with pytest.raises(LimitExceeded, match="more than 3 rows, which is the limit"):
@@ -194,7 +194,7 @@ def test_more_rows_than_the_limit_are_refused_at_the_row_that_is_too_many() -> N
     assert writer.close().rows == 3
 
 
-def test_more_bytes_than_the_limit_are_refused_wherever_the_others_are() -> None:
+def test_the_limit_of_bytes_includes_the_other_parts() -> None:
     run = f"{new_id()}.1"
     writer = part_writer(run, max_size=2**20)
     writer.count_other_parts(rows=10, size=2**20 - 100)
@@ -205,7 +205,7 @@ def test_more_bytes_than_the_limit_are_refused_wherever_the_others_are() -> None
     assert part.size <= 100
 
 
-def test_a_reader_meets_no_half_result_while_large_ones_replace_each_other() -> None:
+def test_readers_see_complete_results_while_large_ones_replace_each_other() -> None:
     key = f"result {new_id()}"
     publish([{"run": 0}], key, new_id())
     done = threading.Event()
