@@ -8,8 +8,8 @@ from benchmarks.stack import Row, Servers, fill, ratio, timed
 from worker_tasks.infra.connections import connections
 from worker_tasks.joins.plan.catalog import Catalog
 from worker_tasks.joins.plan.pipeline import compile_pipeline
-from worker_tasks.joins.plan.stages import matching
-from worker_tasks.joins.plan.strategy import JoinMethod, Strategy, choose_strategy, starts_right, step_of
+from worker_tasks.joins.plan.stages import match_stages
+from worker_tasks.joins.plan.strategy import JoinMethod, Strategy, choose_strategy, is_correct, make_step
 from worker_tasks.joins.spec.kinds import KINDS
 from worker_tasks.joins.spec.spec import JoinSpec, parse_spec
 
@@ -44,19 +44,19 @@ def measure(servers: Servers, repeats: int) -> Iterator[Row]:
     for name, spec, others in QUESTIONS:
         facts = Catalog(spec, connections().joins.bench)
         chosen = choose_strategy(spec, facts, BEARABLE_SECONDS)
-        ways = [way for way in others if way is not chosen.steps[0].way and starts_right(spec, 0, way, facts)]
-        strategies = {way: Strategy((step_of(spec.joins[0], way, 0, facts),)) for way in ways}
+        ways = [way for way in others if way is not chosen.steps[0].method and is_correct(spec, 0, way, facts)]
+        strategies = {way: Strategy((make_step(spec.joins[0], way, 0, facts),)) for way in ways}
         times: dict[Any, list[float]] = {way: [] for way in ("chosen", *ways)}
         for _ in range(repeats):
             times["chosen"].append(timed(lambda spec=spec, chosen=chosen: drain(spec, chosen)))  # type: ignore[misc]
             for way, strategy in strategies.items():
                 times[way].append(timed(lambda spec=spec, strategy=strategy: drain(spec, strategy)))  # type: ignore[misc]
         for way in ways:
-            yield ratio(f"{name}: {chosen.steps[0].way} against {way}", "<= 3", times["chosen"], times[way])
+            yield ratio(f"{name}: {chosen.steps[0].method} against {way}", "<= 3", times["chosen"], times[way])
 
 
 def drain(spec: JoinSpec, strategy: Strategy) -> None:
     aggregation = compile_pipeline(spec, strategy)
-    pipeline = matching(aggregation.filter) + aggregation.pipeline
+    pipeline = match_stages(aggregation.filter) + aggregation.pipeline
     for _ in baselines.mongodb().bench[aggregation.collection].aggregate_raw_batches(pipeline, allowDiskUse=True):
         pass

@@ -36,7 +36,7 @@ def release() -> str | None:
         return "; ".join(f"{name} cannot be used ({reason})" for name, reason in unusable.items())
     ensure_indexes()
     complete_old_documents()
-    saved_joins.convert_old()
+    saved_joins.convert_drafts()
     unbind_reading_queue()
     if warning := eviction_warning():
         print(warning, file=sys.stderr)

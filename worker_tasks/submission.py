@@ -109,8 +109,8 @@ def submit_join(
             join=join,
             fingerprint=spec.fingerprint,
         )
-        if (kept := checks.kept_checks(spec.fingerprint)) is not None:
-            document["checks"] = checks.verdict(kept)
+        if (checked := checks.cached_checks(spec.fingerprint)) is not None:
+            document["checks"] = checks.verdict(checked)
         if fresh:
             _require_room()
             ledger.record(document)
@@ -139,7 +139,7 @@ def admit(spec: JoinSpec) -> JoinSpec:
     """
     require_open(spec, settings().open_databases)
     with named_driver_errors():
-        Catalog(spec, sources.default_source().database(spec.database)).check()
+        Catalog(spec, sources.default_source().database(spec.database)).require_collections()
     return spec
 
 

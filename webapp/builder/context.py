@@ -14,7 +14,7 @@ from worker_tasks.infra.errors import InvalidInput
 from worker_tasks.infra.settings import settings
 from worker_tasks.joins.preflight.sampling import CollectionSample, Field, collections_of, sample_collection
 from worker_tasks.joins.preflight.suggestions import LeftField, Suggestion, suggest_keys
-from worker_tasks.joins.spec.bson_types import words_of
+from worker_tasks.joins.spec.bson_types import type_label
 from worker_tasks.joins.spec.value_types import value_type
 
 #: Fields that can be ticked to be kept.
@@ -196,7 +196,7 @@ def field_words(found: Field | None) -> str:
     """``text, 84 % filled``: what is known of a field, briefly."""
     if found is None:
         return ""
-    kinds = list(dict.fromkeys(words_of(name) for name in found.types))
+    kinds = list(dict.fromkeys(type_label(name) for name in found.types))
     words = " or ".join(kinds[:2]) or "always empty"
     if found.filled == 1:
         return words

@@ -32,7 +32,7 @@ class FilterFormParser:
         raw = self._raw(form)
         if raw:
             conditions.append(raw)
-        return filters.merged(conditions)
+        return filters.merge_filters(conditions)
 
     def _condition(self, row: Any, collection: str) -> Any:
         operator = operator_of(row.operator.data)

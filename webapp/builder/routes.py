@@ -110,7 +110,7 @@ def _run(draft: Draft) -> ResponseReturnValue:
         if not draft.validate():
             raise DraftIncomplete(SEE_MARKED)
         # Already there, most often: the page asks for the checks as soon as there is something to check.
-        if checks.kept_checks(spec.fingerprint) is None:
+        if checks.cached_checks(spec.fingerprint) is None:
             checks.check_join(spec)
         task_id = submission.submit_join(spec, metadata=draft.collected_metadata())
     except DraftIncomplete as unfinished:
@@ -159,7 +159,7 @@ def _read_open(draft: Draft) -> OpenJoin:
     """
     with _errors_placed(draft):
         join = draft.asked(field_types(draft.database.data), with_parameters=True)
-        return OpenJoin(join, submission.admit(parameters.check(join)))
+        return OpenJoin(join, submission.admit(parameters.validate(join)))
 
 
 @contextmanager
@@ -187,13 +187,13 @@ def _checked(draft: Draft, outcome: OpenJoin | DraftIncomplete) -> dict[str, Any
     """What the checks say of a draft, for the template."""
     if isinstance(outcome, DraftIncomplete):
         return {"checks": None, "next_step": str(outcome), "errors": outcome.messages}
-    if open_values := parameters.find(outcome.join):
+    if open_values := parameters.find_parameters(outcome.join):
         names = " and ".join(dict.fromkeys(f"{{{each.name}}}" for each in open_values))
         step = f"{names} will be asked for when the saved join is run. Save it, or type a value to see what to expect."
         return {"checks": None, "next_step": step, "errors": []}
     spec = outcome.example
     return {
-        "checks": checks.kept_checks(spec.fingerprint) or checks.check_join(spec).to_document(),
+        "checks": checks.cached_checks(spec.fingerprint) or checks.check_join(spec).to_document(),
         "join": spec.canonical(),
         "metadata": draft.collected_metadata(),
         "result_ttl": retention.time_to_live(),

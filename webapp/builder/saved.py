@@ -44,7 +44,7 @@ def find(saved_id: str) -> dict[str, Any]:
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
     ready = next((join for join in READY if join["_id"] == saved_id), None)
-    return ready or saved_joins.find(saved_id)
+    return ready or saved_joins.find_saved_join(saved_id)
 
 
 def save(join: Document, given: Mapping[str, str]) -> str:
@@ -72,7 +72,7 @@ def written(saved_id: str) -> MultiDict[str, str]:
         InvalidInput: it can no longer be read.
         pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
     """
-    return as_written(saved_joins.join_of(find(saved_id)))
+    return as_written(saved_joins.read_join(find(saved_id)))
 
 
 @blueprint.get("")
@@ -84,7 +84,7 @@ def all_joins() -> ResponseReturnValue:
 def saved_join(saved_id: str) -> ResponseReturnValue:
     saved = find(saved_id)
     try:
-        join = saved_joins.join_of(saved)
+        join = saved_joins.read_join(saved)
     except InvalidInput as error:
         return _unreadable(saved, error)
     return _page(saved, join, SavedJoinForm(), dict(request.args.items()))
@@ -104,7 +104,7 @@ def run(saved_id: str) -> ResponseReturnValue:
 
 
 def _run(saved: Document, form: SavedJoinForm, given: dict[str, str]) -> ResponseReturnValue:
-    join = saved_joins.join_of(saved)
+    join = saved_joins.read_join(saved)
     if form.adds_row(request.form.get("do", "")):
         return _page(saved, join, form, given)
     try:
@@ -130,7 +130,7 @@ def _given() -> dict[str, str]:
 
 
 def _filled(join: Document, given: Mapping[str, str]) -> JoinSpec:
-    names = {parameter.name for parameter in parameters.find(join)}
+    names = {parameter.name for parameter in parameters.find_parameters(join)}
     typed = {name: text for name, text in given.items() if name in names}
     return parameters.fill(join, typed, field_types(join["database"]))
 
@@ -162,7 +162,7 @@ def _described(saved: Document, join: Document) -> dict[str, Any]:
 def _asked(join: Document, types: TypeOf, given: Mapping[str, str], errors: Mapping[str, str]) -> list[dict[str, Any]]:
     """The fields for the values of a join, one for each name."""
     first: dict[str, Parameter] = {}
-    for parameter in parameters.find(join):
+    for parameter in parameters.find_parameters(join):
         first.setdefault(parameter.name, parameter)
     return [
         _field(parameter, types, given.get(name, ""), errors.get(f"parameters.{name}"))

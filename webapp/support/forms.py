@@ -200,7 +200,7 @@ class UserOrdersForm(TaskForm):
     user_id = StringField("User id", description="The _id of a user in the collection users, such as u1.")
 
     def validate_user_id(self, field: StringField) -> None:
-        if complaint := user_orders.user_id_complaint(field.data):
+        if complaint := user_orders.user_id_error(field.data):
             raise ValidationError(f"The user id {complaint}")
 
 

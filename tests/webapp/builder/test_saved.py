@@ -51,7 +51,7 @@ def save(client: FlaskClient, **more: str) -> str:
 
 def join_at(saved: str) -> Document:
     """The join that is saved there."""
-    return saved_joins.join_of(saved_joins.find(saved.rpartition("/")[2]))
+    return saved_joins.read_join(saved_joins.find_saved_join(saved.rpartition("/")[2]))
 
 
 def in_builder(client: FlaskClient, saved: str) -> dict[str, str]:
@@ -62,10 +62,10 @@ def in_builder(client: FlaskClient, saved: str) -> dict[str, str]:
 
 
 def test_what_is_kept_is_a_join_with_parameters(client: FlaskClient, saved: str) -> None:
-    document = saved_joins.find(saved.rpartition("/")[2])
+    document = saved_joins.find_saved_join(saved.rpartition("/")[2])
     assert document.keys() == {"_id", "name", "description", "join", "saved_at"}
     assert document["join"]["match"] == {"city": {"$parameter": "city", "type": "auto"}}
-    assert parameters.check(document["join"]).joins[0].shape == "count"
+    assert parameters.validate(document["join"]).joins[0].shape == "count"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from worker_tasks.joins.spec import filters
 from worker_tasks.joins.spec.spec import JoinSpec
 
 #: Seconds that one look at the data may take; what it would have told is then unknown.
-LOOK_SECONDS = 2.0
+QUERY_SECONDS = 2.0
 #: MongoDB's code for what a view does not have: storage and indexes of its own.
 COMMAND_NOT_SUPPORTED_ON_VIEW = 166
 
@@ -49,16 +49,16 @@ class CollectionStats:
     is_view: bool = False
 
     def serves(self, paths: Iterable[str]) -> bool:
-        return self.serving(paths) is not None
+        return self.index_for(paths) is not None
 
-    def serving(self, paths: Iterable[str]) -> Index | None:
+    def index_for(self, paths: Iterable[str]) -> Index | None:
         """An index in which an equality on all of these fields is looked up."""
         wanted = list(paths)
         return next((index for index in self.indexes if index.serves(wanted)), None)
 
 
 @contextmanager
-def readable(database: str) -> Iterator[None]:
+def require_readable(database: str) -> Iterator[None]:
     """For what is asked of a database inside.
 
     Raises:
@@ -82,14 +82,14 @@ class Catalog:
         self._database = database
         self._answers: dict[Any, Any] = {}
 
-    def check(self) -> None:
+    def require_collections(self) -> None:
         """Refuses names of which nothing is there; MongoDB itself would take them for empty collections.
 
         Raises:
             InvalidInput: names each of them, and the name that may have been meant.
             pymongo.errors.PyMongoError: MongoDB does not answer.
         """
-        with readable(self._database.name):
+        with require_readable(self._database.name):
             there = self._database.list_collection_names(authorizedCollections=True)
         named = {"join.from": self._spec.from_}
         named |= {f"join.joins.{number}.from": join.from_ for number, join in enumerate(self._spec.joins)}
@@ -97,7 +97,7 @@ class Catalog:
         if errors:
             raise InvalidInput(errors)
 
-    def known(self, collection: str) -> CollectionStats:
+    def stats(self, collection: str) -> CollectionStats:
         """Its size and its indexes."""
         return self._once(("known", collection), lambda: self._look_at(collection))
 
@@ -121,13 +121,13 @@ class Catalog:
 
     def counted(self, collection: str, stored: filters.Filter) -> int:
         """How many documents a filter keeps; where counting takes too long, how many there are."""
-        everything = self.known(collection).count
+        everything = self.stats(collection).count
         return self._counted(collection, filters.to_query(stored), otherwise=everything) if stored else everything
 
     @property
     def left_size(self) -> int:
         """Bytes of these documents, if all of the collection are alike."""
-        everything = self.known(self._spec.from_)
+        everything = self.stats(self._spec.from_)
         return everything.size * self.left_count // max(1, everything.count)
 
     def holds_lists(self, collection: str, path: str) -> bool:
@@ -141,14 +141,14 @@ class Catalog:
 
     def _any(self, collection: str, query: dict[str, Any]) -> bool:
         try:
-            with within(LOOK_SECONDS):
+            with within(QUERY_SECONDS):
                 return self._database[collection].find_one(query, {"_id": 1}, comment=self._comment) is not None
         except TookTooLong:
             return True
 
     def _counted(self, collection: str, query: dict[str, Any], otherwise: int) -> int:
         try:
-            with within(LOOK_SECONDS):
+            with within(QUERY_SECONDS):
                 return self._database[collection].count_documents(query, comment=self._comment)
         except TookTooLong:
             return otherwise

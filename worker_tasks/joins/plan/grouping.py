@@ -6,15 +6,15 @@ without a usable key gets one that nothing else has, so that it stays alone.
 
 from typing import Any
 
-from worker_tasks.joins.plan.keys import left_value, matches_nothing
-from worker_tasks.joins.plan.stages import Stage, kept, matching, projection
+from worker_tasks.joins.plan.keys import matches_nothing, whole_left_key
+from worker_tasks.joins.plan.stages import Stage, match_stages, project_stages, projection
 from worker_tasks.joins.spec.names import OWN_PREFIX
 from worker_tasks.joins.spec.spec import Join
 
 KEY, LEFT, OTHER = (f"{OWN_PREFIX}_{name}" for name in ("key", "left", "other"))
 
 
-def joined(join: Join) -> list[Stage]:
+def group_join_stages(join: Join) -> list[Stage]:
     """The stages that bring this collection in."""
     return [
         *_left_side(join),
@@ -26,7 +26,7 @@ def joined(join: Join) -> list[Stage]:
 
 
 def _left_side(join: Join) -> list[Stage]:
-    keys = {f"k{number}": left_value(pair) for number, pair in enumerate(join.on)}
+    keys = {f"k{number}": whole_left_key(pair) for number, pair in enumerate(join.on)}
     whole: Any = "$$ROOT"
     if join.embeds and join.shape_traits.may_be_missing:
         # A field of this name gives way also where nothing matches.
@@ -38,9 +38,11 @@ def _other_side(join: Join) -> list[Stage]:
     keys = {f"k{number}": f"${pair.foreign}" for number, pair in enumerate(join.on)}
     whole = join.embeds_documents
     # What is sorted by may be a field that is not kept.
-    early = kept(None if not whole or join.sort or join.fields_ is None else [*join.fields_, "_id", *_foreign(join)])
+    early = project_stages(
+        None if not whole or join.sort or join.fields_ is None else [*join.fields_, "_id", *_foreign(join)]
+    )
     return [
-        *matching(join.match),
+        *match_stages(join.match),
         *early,
         {"$project": {"_id": 0, KEY: _usable(keys, "other"), OTHER: "$$ROOT" if whole else {"$literal": 1}}},
     ]

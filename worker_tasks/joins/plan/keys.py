@@ -11,7 +11,7 @@ Expression = Any
 
 #: Stands where a key is null, missing or can not be converted. No document holds it, so it matches nothing; a null
 #: in its place would match every null and every missing field of the other side.
-NOTHING = Binary(b"dovetail: matches nothing", subtype=0x80)
+UNMATCHABLE = Binary(b"dovetail: matches nothing", subtype=0x80)
 
 
 def left_key(pair: KeyPair, *, elementwise: bool) -> Expression:
@@ -26,7 +26,7 @@ def left_key(pair: KeyPair, *, elementwise: bool) -> Expression:
     return _or_nothing(_cast(value, pair.cast))
 
 
-def left_value(pair: KeyPair) -> Expression:
+def whole_left_key(pair: KeyPair) -> Expression:
     """The left side's key as a whole; null or missing where it matches nothing."""
     return _cast(f"${pair.local}", pair.cast)
 
@@ -75,4 +75,4 @@ def _or_nothing(value: Expression) -> Expression:
 
 
 def _nothing() -> Expression:
-    return {"$literal": NOTHING}
+    return {"$literal": UNMATCHABLE}

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from worker_tasks.joins.plan import grouping
 from worker_tasks.joins.plan.keys import left_key
-from worker_tasks.joins.plan.stages import Stage, kept, matching, ordered
+from worker_tasks.joins.plan.stages import Stage, match_stages, project_stages, sort_and_limit_stages
 from worker_tasks.joins.plan.strategy import JoinMethod, Step, Strategy
 from worker_tasks.joins.spec import filters
 from worker_tasks.joins.spec.names import OWN_PREFIX
@@ -31,20 +31,22 @@ def compile_pipeline(spec: JoinSpec, strategy: Strategy) -> Aggregation:
     """The aggregation that answers this description."""
     collection, first = spec.from_, spec.match
     stages: list[Stage] = []
-    if strategy.steps[0].way is JoinMethod.SWAPPED:
+    if strategy.steps[0].method is JoinMethod.SWAPPED:
         collection, first = spec.joins[0].from_, spec.joins[0].match
     else:
         stages += _left_fields(spec)
     for join, step in zip(spec.joins, strategy.steps, strict=True):
-        if step.way is JoinMethod.SWAPPED:
+        if step.method is JoinMethod.SWAPPED:
             stages += _swapped(spec, join)
-        elif step.way is JoinMethod.ONE_PASS:
-            stages += grouping.joined(join)
+        elif step.method is JoinMethod.ONE_PASS:
+            stages += grouping.group_join_stages(join)
         else:
             stages += _looked_up(join, step)
             if join.kind_traits.keeps_other:
                 stages.append(_unmatched_of_the_other_side(spec, join))
-    return Aggregation(collection, first, stages + ordered(spec.sort, spec.limit) + kept(spec.fields_))
+    return Aggregation(
+        collection, first, stages + sort_and_limit_stages(spec.sort, spec.limit) + project_stages(spec.fields_)
+    )
 
 
 def _left_fields(spec: JoinSpec) -> list[Stage]:
@@ -54,12 +56,12 @@ def _left_fields(spec: JoinSpec) -> list[Stage]:
     brought = {join.as_ for join in spec.joins}
     looked_at = [pair.local for join in spec.joins for pair in join.on] + [path for path, _ in spec.sort]
     wanted = [path for path in [*spec.fields_, *looked_at] if path.partition(".")[0] not in brought]
-    return kept(["_id", *wanted])
+    return project_stages(["_id", *wanted])
 
 
 def _looked_up(join: Join, step: Step) -> list[Stage]:
     target = join.as_ or MATCHES
-    if not step.guarded:
+    if not step.null_safe:
         return [_lookup(join, step, target, join.on[0].local), *_shaped(join, target)]
     return [*_with_keys(join.on), _lookup(join, step, target, f"{KEYS}.k0"), {"$unset": KEYS}, *_shaped(join, target)]
 
@@ -78,19 +80,21 @@ def _lookup(join: Join, step: Step, target: str, local: str) -> Stage:
         lookup["let"] = {f"k{number}": f"${KEYS}.k{number}" for number in range(len(join.on))}
         equal = [{"$eq": [f"${pair.foreign}", f"$$k{number}"]} for number, pair in enumerate(join.on)]
         on_keys = [{"$match": {"$expr": {"$and": equal}}}]
-    if step.bare:
+    if step.native_lookup:
         return {"$lookup": lookup}
-    inner = on_keys + matching(join.match) + _matches(join)
+    inner = on_keys + match_stages(join.match) + _matches(join)
     return {"$lookup": {**lookup, "pipeline": inner} if inner else lookup}
 
 
 def _matches(join: Join) -> list[Stage]:
     """What is done to the matches of one row."""
     if not join.embeds:
-        return ordered([], 1) + kept(["_id"])
+        return sort_and_limit_stages([], 1) + project_stages(["_id"])
     if not join.embeds_documents:
-        return ordered([], join.limit) + kept(["_id"])
-    return ordered(join.sort, 1 if join.shape_traits.takes_one else join.limit) + kept(join.fields_)
+        return sort_and_limit_stages([], join.limit) + project_stages(["_id"])
+    return sort_and_limit_stages(join.sort, 1 if join.shape_traits.takes_one else join.limit) + project_stages(
+        join.fields_
+    )
 
 
 def _shaped(join: Join, target: str) -> list[Stage]:
@@ -126,7 +130,7 @@ def _swapped(spec: JoinSpec, join: Join) -> list[Stage]:
         lookup["let"] = {f"k{number}": f"${KEYS}.k{number}" for number in range(len(turned))}
         equal = [{"$eq": [f"${pair.foreign}", f"$$k{number}"]} for number, pair in enumerate(turned)]
         on_keys = [{"$match": {"$expr": {"$and": equal}}}]
-    inner = on_keys + matching(spec.match) + _left_fields(spec)
+    inner = on_keys + match_stages(spec.match) + _left_fields(spec)
     if inner:
         lookup["pipeline"] = inner
     matches = _matches(join)
@@ -160,9 +164,9 @@ def _unmatched_of_the_other_side(spec: JoinSpec, join: Join) -> Stage:
         "$unionWith": {
             "coll": join.from_,
             "pipeline": [
-                *matching(join.match),
+                *match_stages(join.match),
                 *_looked_up(back, Step(JoinMethod.COMPARE, 0)),
-                *kept(join.fields_),
+                *project_stages(join.fields_),
                 {"$replaceWith": {join.as_: alone}},
             ],
         }

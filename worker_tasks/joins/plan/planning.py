@@ -17,7 +17,7 @@ from worker_tasks.infra.settings import settings
 from worker_tasks.infra.sources import default_source
 from worker_tasks.joins.plan.catalog import Catalog
 from worker_tasks.joins.plan.pipeline import Aggregation, compile_pipeline
-from worker_tasks.joins.plan.stages import Stage, matching
+from worker_tasks.joins.plan.stages import Stage, match_stages
 from worker_tasks.joins.plan.strategy import JoinMethod, Strategy, choose_strategy
 from worker_tasks.joins.spec import filters, mongosh
 from worker_tasks.joins.spec.spec import Join, JoinSpec
@@ -91,10 +91,10 @@ def make_plan(spec: JoinSpec, key: str, comment: str, *, divided: bool = True) -
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
     catalog = Catalog(spec, default_source().database(spec.database), comment)
-    catalog.check()
+    catalog.require_collections()
     strategy = choose_strategy(spec, catalog, settings().join_seconds)
     aggregation = compile_pipeline(spec, strategy)
-    count = catalog.left_count if aggregation.collection == spec.from_ else catalog.known(aggregation.collection).count
+    count = catalog.left_count if aggregation.collection == spec.from_ else catalog.stats(aggregation.collection).count
     parts: list[filters.Filter] = [{}]
     snapshot: Timestamp | None = None
     note: str | None = None
@@ -105,7 +105,7 @@ def make_plan(spec: JoinSpec, key: str, comment: str, *, divided: bool = True) -
         key=key,
         database=spec.database,
         collection=aggregation.collection,
-        pipeline=matching(aggregation.filter) + aggregation.pipeline,
+        pipeline=match_stages(aggregation.filter) + aggregation.pipeline,
         parts=parts,
         snapshot=snapshot,
         total=_total(spec, catalog),
@@ -118,7 +118,7 @@ def make_plan(spec: JoinSpec, key: str, comment: str, *, divided: bool = True) -
 def is_divisible(spec: JoinSpec, strategy: Strategy) -> bool:
     """Whether each document of the left side can be joined without looking at the others of it."""
     whole = spec.sort or spec.limit is not None or any(join.kind_traits.keeps_other for join in spec.joins)
-    return not whole and all(step.way is not JoinMethod.ONE_PASS for step in strategy.steps)
+    return not whole and all(step.method is not JoinMethod.ONE_PASS for step in strategy.steps)
 
 
 def _cut(
@@ -146,7 +146,7 @@ def _borders(
 ) -> list[Any]:
     """The least ``_id`` of each part, and the greatest of all."""
     if stored:
-        cutting = [*matching(stored), {"$bucketAuto": {"groupBy": "$_id", "buckets": count}}]
+        cutting = [*match_stages(stored), {"$bucketAuto": {"groupBy": "$_id", "buckets": count}}]
         buckets = list(collection.aggregate(cutting, session=session, comment=comment, allowDiskUse=True))
         return [*(bucket["_id"]["min"] for bucket in buckets), buckets[-1]["_id"]["max"]] if buckets else []
     # Every document is in the index on _id, which can be walked without reading any.
@@ -200,16 +200,18 @@ def _steps(spec: JoinSpec, strategy: Strategy, catalog: Catalog) -> list[Documen
     """How each collection is brought in, and by which index."""
     steps = []
     for join, step in zip(spec.joins, strategy.steps, strict=True):
-        swapped = step.way is JoinMethod.SWAPPED
+        swapped = step.method is JoinMethod.SWAPPED
         looked_up_in = spec.from_ if swapped else join.from_
         paths = [pair.local if swapped else pair.foreign for pair in join.on]
         index = (
-            catalog.known(looked_up_in).serving(paths) if step.way in {JoinMethod.INDEX, JoinMethod.SWAPPED} else None
+            catalog.stats(looked_up_in).index_for(paths)
+            if step.method in {JoinMethod.INDEX, JoinMethod.SWAPPED}
+            else None
         )
         steps.append(
             {
                 "collection": join.from_,
-                "way": str(step.way),
+                "way": str(step.method),
                 "index": None if index is None else f"{looked_up_in}: {', '.join(index.fields)}",
                 "estimated_seconds": round(step.seconds, 3),
             }

@@ -8,16 +8,16 @@ from worker_tasks.joins.spec.spec import Sort
 Stage = dict[str, Any]
 
 
-def matching(stored: filters.Filter) -> list[Stage]:
+def match_stages(stored: filters.Filter) -> list[Stage]:
     return [{"$match": filters.to_query(stored)}] if stored else []
 
 
-def ordered(sort: Sort, limit: int | None) -> list[Stage]:
+def sort_and_limit_stages(sort: Sort, limit: int | None) -> list[Stage]:
     stages: list[Stage] = [{"$sort": dict(sort)}] if sort else []
     return [*stages, {"$limit": limit}] if limit is not None else stages
 
 
-def kept(fields: list[str] | None) -> list[Stage]:
+def project_stages(fields: list[str] | None) -> list[Stage]:
     """Only these fields; ``_id`` is one like any other."""
     if fields is None:
         return []

@@ -59,10 +59,10 @@ class Step:
     from matching; where no document of the other side lacks its key, they find nothing by themselves.
     """
 
-    way: JoinMethod
+    method: JoinMethod
     seconds: float
-    bare: bool = False
-    guarded: bool = True
+    native_lookup: bool = False
+    null_safe: bool = True
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class PlannerStats(Protocol):
     def left_count(self) -> int: ...
     @property
     def left_size(self) -> int: ...
-    def known(self, collection: str) -> CollectionStats: ...
+    def stats(self, collection: str) -> CollectionStats: ...
     def holds_lists(self, collection: str, path: str) -> bool: ...
     def has_gaps(self, collection: str, path: str) -> bool: ...
 
@@ -100,25 +100,25 @@ def choose_strategy(spec: JoinSpec, facts: PlannerStats, bearable_seconds: float
 def _step(spec: JoinSpec, number: int, facts: PlannerStats, bearable_seconds: float) -> Step:
     join = spec.joins[number]
     # The cheapest first; whether it is right is asked only then, because that may mean to look at all documents.
-    costs = costs_of(join, facts)
+    costs = estimate_costs(join, facts)
     for way in sorted(costs, key=lambda way: costs[way] / (PREFERENCE if way in STREAMING else 1)):
-        if not starts_right(spec, number, way, facts):
+        if not is_correct(spec, number, way, facts):
             continue
         if costs[way] > bearable_seconds:
             raise TooExpensive(_refusal(join, facts, costs[way]))
-        return step_of(join, way, costs[way], facts)
+        return make_step(join, way, costs[way], facts)
     raise AssertionError("comparing is always right")
 
 
-def step_of(join: Join, way: JoinMethod, seconds: float, facts: PlannerStats) -> Step:
+def make_step(join: Join, way: JoinMethod, seconds: float, facts: PlannerStats) -> Step:
     """A way, with what follows from the facts."""
-    bare = way in LOOKUPS and is_native_lookup(join, facts.known(join.from_))
-    return Step(way, seconds, bare, guarded=not bare or _needs_guard(join, facts))
+    bare = way in LOOKUPS and is_native_lookup(join, facts.stats(join.from_))
+    return Step(way, seconds, bare, null_safe=not bare or _needs_guard(join, facts))
 
 
-def costs_of(join: Join, facts: PlannerStats) -> dict[JoinMethod, float]:
+def estimate_costs(join: Join, facts: PlannerStats) -> dict[JoinMethod, float]:
     """The seconds of each way, right or not; of the three kinds of lookup only the one that MongoDB would take."""
-    left, other = facts.left_count, facts.known(join.from_)
+    left, other = facts.left_count, facts.stats(join.from_)
     bare = is_native_lookup(join, other)
     size = other.size + facts.left_size
     costs = {
@@ -135,7 +135,7 @@ def costs_of(join: Join, facts: PlannerStats) -> dict[JoinMethod, float]:
     return costs
 
 
-def starts_right(spec: JoinSpec, number: int, way: JoinMethod, facts: PlannerStats) -> bool:
+def is_correct(spec: JoinSpec, number: int, way: JoinMethod, facts: PlannerStats) -> bool:
     """Whether this way leads to the right rows of the join of this number."""
     join = spec.joins[number]
     if way is JoinMethod.SWAPPED:
@@ -158,7 +158,7 @@ def _may_swap(spec: JoinSpec, join: Join, facts: PlannerStats) -> bool:
     flat = join.embeds and join.kind_traits.requires_match and join.shape_traits.repeats_rows
     whole = flat and not join.sort and join.limit is None
     locals_ = [pair.local for pair in join.on]
-    return whole and not any(pair.cast for pair in join.on) and facts.known(spec.from_).serves(locals_)
+    return whole and not any(pair.cast for pair in join.on) and facts.stats(spec.from_).serves(locals_)
 
 
 def _may_group(spec: JoinSpec, join: Join, facts: PlannerStats) -> bool:
@@ -185,7 +185,7 @@ def _needs_guard(join: Join, facts: PlannerStats) -> bool:
 
 def _refusal(join: Join, facts: PlannerStats, seconds: float) -> str:
     command = mongosh.create_index(join.from_, [pair.foreign for pair in join.on])
-    pairs = facts.left_count * facts.known(join.from_).count
+    pairs = facts.left_count * facts.stats(join.from_).count
     fields = ", ".join(f"{join.from_}.{pair.foreign}" for pair in join.on)
     return (
         f"No index serves {fields}: about {pairs:,} comparisons, {seconds:,.0f} s by estimate. "

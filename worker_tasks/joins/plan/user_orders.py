@@ -9,7 +9,7 @@ from worker_tasks.joins.plan.planning import Plan
 MAX_USER_ID_LENGTH = 200
 
 
-def user_id_complaint(user_id: Any) -> str | None:
+def user_id_error(user_id: Any) -> str | None:
     """What is wrong with this user id, if anything."""
     if not isinstance(user_id, str):
         return "must be text."
@@ -49,6 +49,6 @@ def plan(user_id: str) -> Plan:
     Raises:
         InvalidInput: the user id can not be one.
     """
-    if complaint := user_id_complaint(user_id):
+    if complaint := user_id_error(user_id):
         raise InvalidInput({"user_id": complaint})
     return Plan(result_key(user_id), settings().join_database, "users", pipeline(user_id))

@@ -16,7 +16,7 @@ from worker_tasks.infra.settings import settings
 from worker_tasks.infra.sources import default_source
 from worker_tasks.joins.plan.catalog import Catalog, CollectionStats
 from worker_tasks.joins.plan.pipeline import compile_pipeline
-from worker_tasks.joins.plan.stages import matching
+from worker_tasks.joins.plan.stages import match_stages
 from worker_tasks.joins.plan.strategy import Strategy, choose_strategy
 from worker_tasks.joins.preflight import findings
 from worker_tasks.joins.preflight.findings import Finding, Level
@@ -82,7 +82,7 @@ def check_join(spec: JoinSpec) -> Checks:
     found += _of_left_filter(spec, catalog)
     if spec.match:
         look = sample_collection(spec.database, spec.from_)
-        found += findings.filter_findings(filters.fields_of(spec.match), look, spec.from_, None)
+        found += findings.filter_findings(filters.field_paths(spec.match), look, spec.from_, None)
     probe = Probe(spec, catalog, COMMENT)
     left_fields = {name for document in probe.sample for name in document}
     joins: list[JoinStats] = []
@@ -92,9 +92,9 @@ def check_join(spec: JoinSpec) -> Checks:
             found += findings.join_findings(joins[-1], spec.from_)
         found += findings.name_findings(join, number, left_fields)
         found += findings.kept_field_findings(join, number, spec.fields_)
-        found += findings.filter_findings(filters.fields_of(join.match), joins[-1].other, join.from_, number)
+        found += findings.filter_findings(filters.field_paths(join.match), joins[-1].other, join.from_, number)
         if strategy is not None:
-            step, can_be_indexed = strategy.steps[number], not catalog.known(join.from_).is_view
+            step, can_be_indexed = strategy.steps[number], not catalog.stats(join.from_).is_view
             way = findings.method_finding(join, number, step, _served_by(join, catalog), can_be_indexed=can_be_indexed)
             found.append(way)
         left_fields |= {join.as_} if join.as_ else set()
@@ -113,7 +113,7 @@ def check_join(spec: JoinSpec) -> Checks:
     return checks
 
 
-def kept_checks(fingerprint: str) -> dict[str, Any] | None:
+def cached_checks(fingerprint: str) -> dict[str, Any] | None:
     """What was found of this join within the last minutes, as a document; None where it was not looked at.
 
     Raises:
@@ -140,7 +140,7 @@ def explain_empty(spec: JoinSpec) -> list[str]:
 
 def _shell(spec: JoinSpec, strategy: Strategy) -> str:
     aggregation = compile_pipeline(spec, strategy)
-    pipeline = matching(aggregation.filter) + aggregation.pipeline
+    pipeline = match_stages(aggregation.filter) + aggregation.pipeline
     return mongosh.aggregate(spec.database, aggregation.collection, pipeline)
 
 
@@ -159,13 +159,13 @@ def _strategy(spec: JoinSpec, catalog: Catalog, found: list[Finding]) -> Strateg
 
 def _served_by(join: Join, catalog: Catalog) -> str | None:
     paths = [pair.foreign for pair in join.on]
-    known: CollectionStats = catalog.known(join.from_)
+    known: CollectionStats = catalog.stats(join.from_)
     index = next((index for index in known.indexes if index.serves(paths)), None)
     return None if index is None else f"{join.from_}({', '.join(index.fields)})"
 
 
 def _of_left_filter(spec: JoinSpec, catalog: Catalog) -> Iterator[Finding]:
-    everything = catalog.known(spec.from_).count
+    everything = catalog.stats(spec.from_).count
     if everything == 0:
         yield Finding(Level.STOP, f"{spec.from_} is empty.")
     elif spec.match:

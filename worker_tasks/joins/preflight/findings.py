@@ -10,7 +10,7 @@ from worker_tasks.joins.plan.strategy import JoinMethod, Step
 from worker_tasks.joins.preflight.probing import JoinStats, KeyStats
 from worker_tasks.joins.preflight.sampling import CollectionSample
 from worker_tasks.joins.spec import mongosh
-from worker_tasks.joins.spec.bson_types import kind_of, plural_of
+from worker_tasks.joins.spec.bson_types import type_bracket, type_label_plural
 from worker_tasks.joins.spec.spec import Join
 
 #: The share above which something is worth telling.
@@ -133,12 +133,12 @@ def format_amount(number: float) -> str:
 def _kinds(types: dict[str, float]) -> dict[str, float]:
     kinds: dict[str, float] = {}
     for name, share in types.items():
-        kinds[kind_of(name)] = kinds.get(kind_of(name), 0) + share
+        kinds[type_bracket(name)] = kinds.get(type_bracket(name), 0) + share
     return kinds
 
 
 def _listed(kinds: dict[str, float]) -> str:
-    return " and ".join(map(plural_of, kinds))
+    return " and ".join(map(type_label_plural, kinds))
 
 
 def _of_matches(facts: JoinStats, left: str) -> Iterator[Finding]:
@@ -231,21 +231,23 @@ def name_findings(join: Join, number: int, left_fields: set[str]) -> Iterator[Fi
 def method_finding(join: Join, number: int, step: Step, served_by: str | None, *, can_be_indexed: bool) -> Finding:
     """How it will be run, and what that means."""
     fields = ", ".join(f"{join.from_}.{pair.foreign}" for pair in join.on)
-    if step.way is JoinMethod.INDEX:
+    if step.method is JoinMethod.INDEX:
         return Finding(Level.GOOD, f"The index {served_by} finds the matches.", number)
     command = create_index(join) if can_be_indexed else None
-    if step.way is JoinMethod.HASH:
+    if step.method is JoinMethod.HASH:
         text = f"No index serves {fields}; {join.from_} is small enough to be held in memory."
         return Finding(Level.GOOD, text, number)
-    if step.way is JoinMethod.COMPARE:
+    if step.method is JoinMethod.COMPARE:
         text = f"No index serves {fields}: every pair is compared, about {step.seconds:,.0f} s."
         level = Level.WARNING if step.seconds > 1 else Level.NOTE
         return Finding(level, text, number, command=command)
-    if step.way is JoinMethod.ONE_PASS and served_by is None:
+    if step.method is JoinMethod.ONE_PASS and served_by is None:
         took = f"about {step.seconds:,.1f} s before the first row"
         text = f"No index serves {fields}: both sides are read in one pass, {took}."
         return Finding(Level.NOTE, text, number, command=command)
-    words = "Both sides are read in one pass" if step.way is JoinMethod.ONE_PASS else "It is joined from the other side"
+    words = (
+        "Both sides are read in one pass" if step.method is JoinMethod.ONE_PASS else "It is joined from the other side"
+    )
     return Finding(Level.GOOD, f"{words}, which is the fastest here.", number)
 
 

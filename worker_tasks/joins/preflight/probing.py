@@ -17,13 +17,13 @@ from worker_tasks.infra.connections import Document, within
 from worker_tasks.infra.errors import TookTooLong
 from worker_tasks.infra.sources import default_source
 from worker_tasks.joins.plan.catalog import Catalog
-from worker_tasks.joins.plan.keys import NOTHING, left_key
+from worker_tasks.joins.plan.keys import UNMATCHABLE, left_key
 from worker_tasks.joins.plan.pipeline import compile_pipeline
-from worker_tasks.joins.plan.stages import Stage, matching
+from worker_tasks.joins.plan.stages import Stage, match_stages
 from worker_tasks.joins.plan.strategy import JoinMethod, Step, Strategy, is_native_lookup
 from worker_tasks.joins.preflight.sampling import WHOLE_DOCUMENTS, CollectionSample, draw_documents, sample_collection
-from worker_tasks.joins.preflight.suggestions import repr_key
-from worker_tasks.joins.spec.bson_types import kind_of
+from worker_tasks.joins.preflight.suggestions import equality_key
+from worker_tasks.joins.spec.bson_types import type_bracket
 from worker_tasks.joins.spec.casts import Cast, cast_to
 from worker_tasks.joins.spec.spec import Join, JoinSpec, KeyPair
 
@@ -117,7 +117,7 @@ class Probe:
         self._until = time.monotonic() + ALL_SECONDS
         self._source = default_source().database(self.spec.database)
         source = self._source[self.spec.from_]
-        self.is_whole = self.catalog.known(self.spec.from_).count <= WHOLE_DOCUMENTS
+        self.is_whole = self.catalog.stats(self.spec.from_).count <= WHOLE_DOCUMENTS
         size = WHOLE_DOCUMENTS if self.is_whole else SAMPLE_ROWS
         self.sample = draw_documents(source, self.spec.match, size, self.comment)
 
@@ -194,7 +194,7 @@ class Probe:
         variants = list({each for text in lost for each in (text, text.strip())})
         pipeline = [
             {"$match": {pair.foreign: {"$in": variants}}},
-            *matching(join.match),
+            *match_stages(join.match),
             {"$group": {"_id": f"${pair.foreign}"}},
         ]
         there = self._ask(join.from_, pipeline, collation=OTHER_CASE)
@@ -204,7 +204,7 @@ class Probe:
     def _before(self, number: int) -> list[Stage]:
         """The sample, taken through the joins before this one."""
         ids = [document["_id"] for document in self.sample if "_id" in document]
-        earlier = [capped(join) for join in self.spec.joins[:number]]
+        earlier = [limit_matches(join) for join in self.spec.joins[:number]]
         stages: list[Stage] = [{"$match": {"_id": {"$in": ids}}}]
         if not earlier:
             return stages
@@ -233,20 +233,20 @@ class Probe:
         """How many documents of the other side each of these keys has."""
         if not wanted:
             return Counter()
-        first = list({repr_key(key[0]): key[0] for key in wanted}.values())
+        first = list({equality_key(key[0]): key[0] for key in wanted}.values())
         pipeline = [
             {"$match": {on[0].foreign: {"$in": first}}},
-            *matching(join.match),
+            *match_stages(join.match),
             {"$group": {"_id": [f"${pair.foreign}" for pair in on], "count": {"$sum": 1}}},
             {"$limit": 100_000},
         ]
         groups = self._ask(join.from_, pipeline)
         if groups is None:
             return None
-        keys = {tuple(map(repr_key, key)) for key in wanted}
+        keys = {tuple(map(equality_key, key)) for key in wanted}
         found: Counter[tuple[Any, ...]] = Counter()
         for group in groups:
-            for key in _elementwise(group["_id"]) if len(on) == 1 else [tuple(map(repr_key, group["_id"]))]:
+            for key in _elementwise(group["_id"]) if len(on) == 1 else [tuple(map(equality_key, group["_id"]))]:
                 if key in keys:
                     found[key] += group["count"]
         return found
@@ -254,10 +254,10 @@ class Probe:
     def preview(self) -> tuple[list[Document], bool]:
         """A few joined rows; and whether they are not the first ones, because to find those would take too long."""
         limit = min(self.spec.limit or PREVIEW_ROWS, PREVIEW_ROWS)
-        spec = self.spec.model_copy(update={"joins": [capped(join) for join in self.spec.joins], "limit": limit})
+        spec = self.spec.model_copy(update={"joins": [limit_matches(join) for join in self.spec.joins], "limit": limit})
         for sort in [self.spec.sort, []] if self.spec.sort else [[]]:
             pipeline = compile_pipeline(spec.model_copy(update={"sort": sort}), self.lookups(spec))
-            whole = matching(pipeline.filter) + pipeline.pipeline
+            whole = match_stages(pipeline.filter) + pipeline.pipeline
             if (rows := self._ask(spec.from_, whole, PREVIEW_SECONDS)) is not None:
                 return rows, sort != self.spec.sort
         few = [{"$match": {"_id": {"$in": [document.get("_id") for document in self.sample[: PREVIEW_ROWS * 4]]}}}]
@@ -286,7 +286,7 @@ def _plain(text: str) -> str:
     return text.strip().casefold()
 
 
-def capped(join: Join) -> Join:
+def limit_matches(join: Join) -> Join:
     """The same join with few matches for each row."""
     if not (join.embeds and join.shape_traits.needs_all):
         return join
@@ -295,7 +295,7 @@ def capped(join: Join) -> Join:
 
 
 def _lookup(join: Join, catalog: Catalog) -> Step:
-    return Step(JoinMethod.INDEX, 0, is_native_lookup(join, catalog.known(join.from_)), guarded=True)
+    return Step(JoinMethod.INDEX, 0, is_native_lookup(join, catalog.stats(join.from_)), null_safe=True)
 
 
 def _listed(path: str) -> Any:
@@ -308,28 +308,28 @@ def _wanted(rows: Iterable[Document]) -> list[list[Any]]:
     wanted = []
     for row in rows:
         parts = [part if isinstance(part, list) and len(row["keys"]) == 1 else [part] for part in row["keys"]]
-        wanted += [list(key) for key in product(*parts) if NOTHING not in key]
+        wanted += [list(key) for key in product(*parts) if UNMATCHABLE not in key]
     return wanted
 
 
 def _count(keys: list[Any], found: Counter[tuple[Any, ...]]) -> int:
     if len(keys) == 1:
         (key,) = keys
-        elements = {repr_key(each) for each in (key if isinstance(key, list) else [key]) if each != NOTHING}
+        elements = {equality_key(each) for each in (key if isinstance(key, list) else [key]) if each != UNMATCHABLE}
         return sum(found[(element,)] for element in elements)
-    return found[tuple(map(repr_key, keys))]
+    return found[tuple(map(equality_key, keys))]
 
 
 def _elementwise(values: list[Any]) -> set[tuple[Any, ...]]:
     (value,) = values
-    return {(repr_key(each),) for each in (value if isinstance(value, list) else [value])}
+    return {(equality_key(each),) for each in (value if isinstance(value, list) else [value])}
 
 
 def _cure(key: KeyStats) -> Cast | None:
     """The conversion that makes types meet that differ."""
     if key.pair.cast is not None or not key.left_types or not key.other_types:
         return None
-    kinds = {kind_of(name) for name in key.other_types}
-    odd = [name for name in key.left_types if kind_of(name) not in kinds]
+    kinds = {type_bracket(name) for name in key.other_types}
+    odd = [name for name in key.left_types if type_bracket(name) not in kinds]
     main = max(key.other_types, key=lambda name: key.other_types[name])
     return next((cast for name in odd if (cast := cast_to(name, main)) is not None), None)

@@ -15,10 +15,10 @@ from worker_tasks.infra.connections import Document, connections, within
 from worker_tasks.infra.errors import TookTooLong
 from worker_tasks.infra.settings import settings
 from worker_tasks.infra.sources import default_source
-from worker_tasks.joins.plan.catalog import COMMAND_NOT_SUPPORTED_ON_VIEW, readable
+from worker_tasks.joins.plan.catalog import COMMAND_NOT_SUPPORTED_ON_VIEW, require_readable
 from worker_tasks.joins.spec import filters
-from worker_tasks.joins.spec.bson_types import kind_of, type_of
-from worker_tasks.joins.spec.names import collection_complaint, path_complaint
+from worker_tasks.joins.spec.bson_types import type_bracket, type_of
+from worker_tasks.joins.spec.names import collection_error, path_error
 from worker_tasks.joins.spec.value_types import TypeOf
 from worker_tasks.records import live
 
@@ -55,7 +55,7 @@ class Field:
 
     @property
     def kinds(self) -> frozenset[str]:
-        return frozenset(map(kind_of, self.types))
+        return frozenset(map(type_bracket, self.types))
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,9 @@ def collections_of(database: str) -> list[tuple[str, int | None]]:
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
     source = default_source().database(database)
-    with readable(database):
+    with require_readable(database):
         found = list(source.list_collections(authorizedCollections=True, nameOnly=True))
-    kinds = {entry["name"]: entry["type"] for entry in found if not collection_complaint(entry["name"])}
+    kinds = {entry["name"]: entry["type"] for entry in found if not collection_error(entry["name"])}
     names = sorted(kinds)[:MAX_COLLECTIONS]
     return [(name, None if kinds[name] == "view" else source[name].estimated_document_count()) for name in names]
 
@@ -118,7 +118,7 @@ def sample_collection(database: str, collection: str) -> CollectionSample:
     if (kept := connections().results.get(key)) is not None:
         return CollectionSample.from_json(ensure_bytes(kept))
     source = default_source().database(database)[collection]
-    with readable(database):
+    with require_readable(database):
         count, indexes = _count_and_indexes(source)
     is_small = count is not None and count <= WHOLE_DOCUMENTS
     documents = draw_documents(source, {}, WHOLE_DOCUMENTS if is_small else SAMPLE_DOCUMENTS)
@@ -139,7 +139,7 @@ def field_types(database: str) -> TypeOf:
     is_open = database in settings().open_databases
 
     def main_type(collection: str, path: str) -> str | None:
-        if not is_open or collection_complaint(collection):
+        if not is_open or collection_error(collection):
             return None
         found = sample_collection(database, collection).field(path)
         if found is None:
@@ -208,7 +208,7 @@ def _fields(documents: list[Document]) -> list[Field]:
     return [
         Field(path, filled[path] / len(documents), {name: count / found.total() for name, count in found.most_common()})
         for path, found in list(types.items())[:MAX_FIELDS]
-        if not path_complaint(path)
+        if not path_error(path)
     ]
 
 

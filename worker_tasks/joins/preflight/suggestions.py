@@ -21,7 +21,7 @@ from worker_tasks.joins.preflight.sampling import (
     sample_collection,
     values_at,
 )
-from worker_tasks.joins.spec.bson_types import NUMBER, kind_of, type_of
+from worker_tasks.joins.spec.bson_types import NUMBER, type_bracket, type_of
 from worker_tasks.joins.spec.casts import CASTS, Cast, cast_to
 from worker_tasks.records import live
 
@@ -214,22 +214,22 @@ class _Tries:
                 found = self._source[collection].distinct(path, {path: {"$in": values}})
         except TookTooLong:
             return None
-        wanted = {repr_key(value) for value in values}
-        return len(wanted & {repr_key(value) for value in found}) / len(wanted)
+        wanted = {equality_key(value) for value in values}
+        return len(wanted & {equality_key(value) for value in found}) / len(wanted)
 
 
 def _converted(documents: list[Document], path: str, cast: Cast | None) -> list[Any]:
     values = [value for document in documents for value in values_at(document, path) if not isinstance(value, dict)]
-    unique = list({repr_key(value): value for value in values}.values())[:TRIED_VALUES]
+    unique = list({equality_key(value): value for value in values}.values())[:TRIED_VALUES]
     estimate = None if cast is None else CASTS[cast].estimate
     if estimate is None:
         return unique
     return [converted for value in unique if (converted := estimate(value)) is not None]
 
 
-def repr_key(value: Any) -> tuple[str, Any]:
+def equality_key(value: Any) -> tuple[str, Any]:
     """A value as a key that equals another one exactly if MongoDB would match the two."""
-    kind = kind_of(type_of(value))
+    kind = type_bracket(type_of(value))
     if kind == NUMBER:
         number = value.to_decimal() if hasattr(value, "to_decimal") else value
         return kind, number if number == number else "NaN"  # noqa: PLR0124 - that is how NaN is told

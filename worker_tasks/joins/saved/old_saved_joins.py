@@ -22,7 +22,7 @@ SEARCHES = {"contains": "", "starts": "^"}
 Document = dict[str, Any]
 
 
-def read(draft: str, types_in: Callable[[str], TypeOf]) -> Document:
+def read_draft(draft: str, types_in: Callable[[str], TypeOf]) -> Document:
     """The join with parameters that a form says.
 
     Args:
@@ -127,7 +127,7 @@ def _match(form: _Form, type_of: TypeOf) -> Document:
                 raise InvalidInput({f"join.match.{field}": str(error)}) from None
     if raw := form.text("raw").strip():
         conditions.append(_raw(raw))
-    return filters.merged(conditions)
+    return filters.merge_filters(conditions)
 
 
 def _raw(text: str) -> Document:

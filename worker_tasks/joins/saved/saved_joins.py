@@ -37,14 +37,14 @@ def save(name: str, description: str, join: Document) -> str:
         InvalidInput: it is none; names every path that is wrong.
         pymongo.errors.PyMongoError: not known to be kept.
     """
-    parameters.check(join)
+    parameters.validate(join)
     saved_id = uuid4().hex[:12]
     document = {"_id": saved_id, "name": name, "description": description, "join": join, "saved_at": ledger.now()}
     _collection().insert_one(document)
     return saved_id
 
 
-def find(saved_id: str) -> dict[str, Any]:
+def find_saved_join(saved_id: str) -> dict[str, Any]:
     """The saved join of this id.
 
     Raises:
@@ -57,7 +57,7 @@ def find(saved_id: str) -> dict[str, Any]:
     return found
 
 
-def join_of(saved: Document) -> Document:
+def read_join(saved: Document) -> Document:
     """The join of a saved one, with its parameters.
 
     Raises:
@@ -66,12 +66,12 @@ def join_of(saved: Document) -> Document:
     """
     join = saved.get("join")
     if join is None:
-        join = old_saved_joins.read(str(saved.get("draft", "")), field_types)
-    parameters.check(join)
+        join = old_saved_joins.read_draft(str(saved.get("draft", "")), field_types)
+    parameters.validate(join)
     return join
 
 
-def convert_old() -> None:
+def convert_drafts() -> None:
     """Gives the saved joins of an older version their join.
 
     The draft stays, because a web process of that version may still read it. Where the type of a field decides how a
@@ -82,8 +82,8 @@ def convert_old() -> None:
     """
     for saved in _collection().find({"join": {"$exists": False}, "draft": {"$type": "string"}}):
         try:
-            join = old_saved_joins.read(saved["draft"], _known_types)
-            parameters.check(join)
+            join = old_saved_joins.read_draft(saved["draft"], _known_types)
+            parameters.validate(join)
         except (InvalidInput, _UnknownType):
             continue
         _collection().update_one({"_id": saved["_id"], "join": {"$exists": False}}, {"$set": {"join": join}})

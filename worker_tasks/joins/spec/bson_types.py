@@ -21,7 +21,7 @@ class BsonType:
     """
 
     name: str
-    words: str
+    label: str
     plural: str
     python: tuple[type, ...] = ()
     is_number: bool = False
@@ -60,18 +60,18 @@ def type_of(value: Any) -> str:
     return _BY_PYTHON.get(type(value), OTHER)
 
 
-def kind_of(type_name: str) -> str:
+def type_bracket(type_name: str) -> str:
     """The name that types share whose values can match."""
     return NUMBER if type_name in NUMBERS else type_name
 
 
-def words_of(type_name: str) -> str:
+def type_label(type_name: str) -> str:
     """What people call one value of this type."""
     found = BSON_TYPES.get(type_name)
-    return type_name if found is None else found.words
+    return type_name if found is None else found.label
 
 
-def plural_of(type_name: str) -> str:
+def type_label_plural(type_name: str) -> str:
     """What people call several values of this type."""
     found = BSON_TYPES.get(type_name)
     return type_name if found is None else found.plural

@@ -12,7 +12,7 @@ from bson import json_util
 from bson.errors import BSONError
 
 from worker_tasks.joins.spec.bson_types import BSON_TYPES
-from worker_tasks.joins.spec.names import path_complaint
+from worker_tasks.joins.spec.names import path_error
 from worker_tasks.joins.spec.operators import BY_MONGODB
 
 MAX_DEPTH = 6
@@ -24,7 +24,7 @@ Filter = dict[str, Any]
 Complaint = tuple[str, str]
 
 #: The typed scalars of Extended JSON that stand for a value that JSON can not say.
-TYPED = frozenset({"$oid", "$date", "$numberDecimal", "$numberLong", "$numberInt", "$numberDouble", "$uuid"})
+TYPED_SCALARS = frozenset({"$oid", "$date", "$numberDecimal", "$numberLong", "$numberInt", "$numberDouble", "$uuid"})
 
 
 class FilterError(ValueError):
@@ -56,12 +56,12 @@ def to_query(stored: Filter) -> Filter:
     return {key: _query_part(key, value) for key, value in stored.items()}
 
 
-def fields_of(stored: Filter) -> set[str]:
+def field_paths(stored: Filter) -> set[str]:
     """Every field path that a checked filter looks at."""
     found: set[str] = set()
     for key, value in stored.items():
         if key in LOGICAL:
-            found |= {field for branch in value for field in fields_of(branch)}
+            found |= {field for branch in value for field in field_paths(branch)}
         else:
             found.add(key)
     return found
@@ -70,7 +70,7 @@ def fields_of(stored: Filter) -> set[str]:
 LOGICAL = frozenset({"$and", "$or", "$nor"})
 
 
-def merged(conditions: list[Filter]) -> Filter:
+def merge_filters(conditions: list[Filter]) -> Filter:
     """All conditions in one filter, with those of one field side by side where possible."""
     whole: Filter = {}
     rest = []
@@ -106,7 +106,7 @@ def _checked_nodes(stored: Filter, at: str, depth: int) -> Iterator[None]:
                 yield from _checked_nodes(branch, f"{here}.{number}", depth - 1)
         elif key.startswith("$"):
             raise FilterError(here, f"{key} is not allowed in a filter.")
-        elif complaint := path_complaint(key):
+        elif complaint := path_error(key):
             raise FilterError(here, complaint)
         else:
             yield from _checked_conditions(value, here, depth - 1)
@@ -150,7 +150,7 @@ def _is_operators(value: Any) -> bool:
 
 
 def _is_typed(value: Any) -> bool:
-    return isinstance(value, dict) and len(value) == 1 and next(iter(value)) in TYPED
+    return isinstance(value, dict) and len(value) == 1 and next(iter(value)) in TYPED_SCALARS
 
 
 def _require_scalar(value: Any, at: str) -> None:

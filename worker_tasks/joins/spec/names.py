@@ -8,7 +8,7 @@ MAX_PARTS = 10
 OWN_PREFIX = "__dovetail"
 
 
-def path_complaint(path: str) -> str | None:
+def path_error(path: str) -> str | None:
     """What is wrong with this dotted field path, if anything."""
     parts = path.split(".")
     if not all(parts):
@@ -26,7 +26,7 @@ def path_complaint(path: str) -> str | None:
     return None
 
 
-def collection_complaint(name: str) -> str | None:
+def collection_error(name: str) -> str | None:
     """What is wrong with this name of a collection, if anything."""
     if not name or len(name) > MAX_PATH_LENGTH:
         return f"must be the name of a collection, of at most {MAX_PATH_LENGTH} characters."

@@ -76,7 +76,7 @@ class Parameter:
 Replace = Callable[[Parameter], Any]
 
 
-def find(join: Any) -> list[Parameter]:
+def find_parameters(join: Any) -> list[Parameter]:
     """Every place whose value is left open, in the order in which they are written.
 
     Raises:
@@ -87,13 +87,13 @@ def find(join: Any) -> list[Parameter]:
     return found
 
 
-def check(join: Any) -> JoinSpec:
+def validate(join: Any) -> JoinSpec:
     """Checks a join with parameters; returns it with an example in the place of each.
 
     Raises:
         InvalidInput: names every path that is wrong, with the reason.
     """
-    if len({parameter.name for parameter in find(join)}) > MAX_PARAMETERS:
+    if len({parameter.name for parameter in find_parameters(join)}) > MAX_PARAMETERS:
         raise InvalidInput({"join": f"asks for more than {MAX_PARAMETERS} values."})
     return spec.parse(_replaced(join, Parameter.example))
 
@@ -108,7 +108,7 @@ def fill(join: Any, given: Mapping[str, str], type_of: TypeOf) -> JoinSpec:
     Raises:
         InvalidInput: names each value that is missing, unknown or wrong as ``parameters.<name>``.
     """
-    places = find(join)
+    places = find_parameters(join)
     errors = {f"parameters.{name}": "is not asked for." for name in given.keys() - {place.name for place in places}}
 
     def value(parameter: Parameter) -> Any:

@@ -15,7 +15,7 @@ from worker_tasks.infra.errors import InvalidInput
 from worker_tasks.joins.spec import filters
 from worker_tasks.joins.spec.casts import Cast
 from worker_tasks.joins.spec.kinds import DEFAULT_KIND, DEFAULT_SHAPE, KINDS, SHAPES, JoinKind, Kind, MatchShape, Shape
-from worker_tasks.joins.spec.names import collection_complaint, path_complaint
+from worker_tasks.joins.spec.names import collection_error, path_error
 
 MAX_JOINS = 6
 MAX_PAIRS = 8
@@ -26,13 +26,13 @@ MAX_MATCHES = 1_000_000
 
 
 def _path(path: str) -> str:
-    if complaint := path_complaint(path):
+    if complaint := path_error(path):
         raise ValueError(complaint)
     return path
 
 
 def _collection(name: str) -> str:
-    if complaint := collection_complaint(name):
+    if complaint := collection_error(name):
         raise ValueError(complaint)
     return name
 

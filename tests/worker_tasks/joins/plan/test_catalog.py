@@ -43,13 +43,13 @@ def catalog(database: Database[Document], **asked: Any) -> Catalog:
 
 
 def test_documents_and_bytes_are_counted(database: Database[Document]) -> None:
-    known = catalog(database).known("left")
+    known = catalog(database).stats("left")
     assert known.count == 1000
     assert 20_000 < known.size < 60_000
 
 
 def test_the_indexes_are_those_that_an_equality_could_use(database: Database[Document]) -> None:
-    assert set(catalog(database).known("other").indexes) == {
+    assert set(catalog(database).stats("other").indexes) == {
         Index(("_id",)),
         Index(("full", "gap")),
         Index(("full",)),
@@ -60,7 +60,7 @@ def test_the_indexes_are_those_that_an_equality_could_use(database: Database[Doc
 
 
 def test_a_view_has_documents_and_no_indexes(database: Database[Document]) -> None:
-    known = catalog(database).known("view")
+    known = catalog(database).stats("view")
     assert (known.count, known.indexes) == (500, ())
 
 
@@ -90,9 +90,9 @@ def test_the_left_side_is_counted_as_its_filter_keeps_it(database: Database[Docu
 def test_a_name_that_is_not_there_is_refused_with_the_one_that_was_meant(database: Database[Document]) -> None:
     joins = [{"from": "othr", "as": "matches", "on": [{"local": "_id", "foreign": "full"}]}]
     with pytest.raises(InvalidInput) as caught:
-        catalog(database, **{"from": "nothing", "joins": joins}).check()
+        catalog(database, **{"from": "nothing", "joins": joins}).require_collections()
     assert caught.value.errors == {
         "join.from": "nothing does not exist, or is not open for joins.",
         "join.joins.0.from": "othr does not exist, or is not open for joins. Did you mean other?",
     }
-    catalog(database).check()
+    catalog(database).require_collections()

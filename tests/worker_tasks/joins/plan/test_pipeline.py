@@ -16,8 +16,8 @@ from tests.worker_tasks.joins.reference import MISSING, canonical, joined
 from worker_tasks.infra.connections import Document, connections
 from worker_tasks.joins.plan.catalog import CollectionStats, Index
 from worker_tasks.joins.plan.pipeline import compile_pipeline
-from worker_tasks.joins.plan.stages import matching
-from worker_tasks.joins.plan.strategy import LOOKUPS, JoinMethod, Step, Strategy, starts_right, step_of
+from worker_tasks.joins.plan.stages import match_stages
+from worker_tasks.joins.plan.strategy import LOOKUPS, JoinMethod, Step, Strategy, is_correct, make_step
 from worker_tasks.joins.spec.spec import Join, JoinSpec, KeyPair
 
 DATA_SETS, SPECS = 60, 60
@@ -44,7 +44,7 @@ class TrueFacts:
     def left_size(self) -> int:
         return self.size
 
-    def known(self, collection: str) -> CollectionStats:
+    def stats(self, collection: str) -> CollectionStats:
         return CollectionStats(len(self.data[collection]), self.size, EVERY_INDEX)
 
     def holds_lists(self, collection: str, path: str) -> bool:
@@ -145,10 +145,10 @@ def strategies(asked: JoinSpec, facts: TrueFacts) -> Iterator[Strategy]:
         steps: list[Step] = []
         for number in range(len(asked.joins)):
             ways = [
-                way for way in (first, JoinMethod.ONE_PASS, JoinMethod.INDEX) if starts_right(asked, number, way, facts)
+                way for way in (first, JoinMethod.ONE_PASS, JoinMethod.INDEX) if is_correct(asked, number, way, facts)
             ]
-            steps.append(step_of(asked.joins[number], ways[0], 0, facts))
-        if steps[0].way is first:
+            steps.append(make_step(asked.joins[number], ways[0], 0, facts))
+        if steps[0].method is first:
             yield Strategy(tuple(steps))
 
 
@@ -159,7 +159,7 @@ def database(servers: None) -> Database[Document]:
 
 def rows_of(asked: JoinSpec, strategy: Strategy, database: Database[Document]) -> list[Document]:
     aggregation = compile_pipeline(asked, strategy)
-    pipeline = matching(aggregation.filter) + aggregation.pipeline
+    pipeline = match_stages(aggregation.filter) + aggregation.pipeline
     return list(database[aggregation.collection].aggregate(pipeline, allowDiskUse=True))
 
 
@@ -203,8 +203,10 @@ def test_each_way_kind_and_shape_is_tried(servers: None) -> None:
             facts = TrueFacts(data, chance.choice([10, 10**9]))
             facts.has_gaps = lambda *_: False  # type: ignore[method-assign]
             for strategy in strategies(asked, facts):
-                tried[strategy.steps[0].way, asked.joins[0].kind, asked.joins[0].shape] += 1
-                tried[strategy.steps[0].way in LOOKUPS, strategy.steps[0].bare, strategy.steps[0].guarded] += 1
+                tried[strategy.steps[0].method, asked.joins[0].kind, asked.joins[0].shape] += 1
+                tried[
+                    strategy.steps[0].method in LOOKUPS, strategy.steps[0].native_lookup, strategy.steps[0].null_safe
+                ] += 1
     kinds = [("left", "inner"), ("array", "rows", "first", "count")]
     for way in (JoinMethod.INDEX, JoinMethod.ONE_PASS):
         for kind in kinds[0]:

@@ -32,7 +32,7 @@ class GivenFacts:
     def left_size(self) -> int:
         return self.left.size
 
-    def known(self, collection: str) -> CollectionStats:
+    def stats(self, collection: str) -> CollectionStats:
         return self.left if collection == "left" else self.other
 
     def holds_lists(self, collection: str, path: str) -> bool:
@@ -60,7 +60,7 @@ def step(spec: JoinSpec, facts: GivenFacts, seconds: float = 300) -> Step:
 
 def test_an_index_is_taken_and_nothing_is_asked_of_the_documents() -> None:
     facts = GivenFacts(known(100_000), known(1_000_000, Index(("f0",))))
-    assert step(asked(), facts).way is JoinMethod.INDEX
+    assert step(asked(), facts).method is JoinMethod.INDEX
     assert facts.asked == []
 
 
@@ -76,56 +76,56 @@ def test_an_index_is_taken_and_nothing_is_asked_of_the_documents() -> None:
     ids=["prefix", "sparse", "no prefix", "partial", "collation"],
 )
 def test_what_serves_an_equality_and_what_does_not(index: Index, way: JoinMethod) -> None:
-    assert step(asked(), GivenFacts(known(100_000), known(100_000, index))).way is way
+    assert step(asked(), GivenFacts(known(100_000), known(100_000, index))).method is way
 
 
 def test_several_keys_are_served_by_an_index_that_begins_with_them_in_any_order() -> None:
     other = known(100_000, Index(("f1", "f0", "f5")))
-    assert step(asked(keys=2), GivenFacts(known(1_000), other)).way is JoinMethod.INDEX
+    assert step(asked(keys=2), GivenFacts(known(1_000), other)).method is JoinMethod.INDEX
 
 
 def test_a_small_other_side_is_held_in_memory() -> None:
-    assert step(asked(), GivenFacts(known(300_000), known(3_000))).way is JoinMethod.HASH
+    assert step(asked(), GivenFacts(known(300_000), known(3_000))).method is JoinMethod.HASH
 
 
 def test_a_few_pairs_are_compared() -> None:
-    assert step(asked(), GivenFacts(known(1), known(200_000))).way is JoinMethod.COMPARE
+    assert step(asked(), GivenFacts(known(1), known(200_000))).method is JoinMethod.COMPARE
 
 
 def test_two_large_sides_without_an_index_are_read_once() -> None:
-    assert step(asked(), GivenFacts(known(300_000), known(26_000))).way is JoinMethod.ONE_PASS
+    assert step(asked(), GivenFacts(known(300_000), known(26_000))).method is JoinMethod.ONE_PASS
 
 
 def test_several_keys_in_bulk_are_read_once_though_an_index_serves() -> None:
     other = known(26_000, Index(("f0", "f1", "f2")))
-    assert step(asked(keys=3), GivenFacts(known(300_000), other)).way is JoinMethod.ONE_PASS
+    assert step(asked(keys=3), GivenFacts(known(300_000), other)).method is JoinMethod.ONE_PASS
 
 
 def test_lists_are_not_grouped_by() -> None:
     facts = GivenFacts(known(3_000), known(30_000), lists={("other", "f0")})
-    assert step(asked(), facts).way is JoinMethod.COMPARE
+    assert step(asked(), facts).method is JoinMethod.COMPARE
 
 
 def test_flat_rows_are_looked_up_from_the_side_whose_partner_has_the_index() -> None:
     facts = GivenFacts(known(1_000_000, Index(("k0",))), known(20_000))
-    assert step(asked(kind="inner", shape="rows"), facts).way is JoinMethod.SWAPPED
-    assert step(asked(kind="left", shape="rows"), facts).way is JoinMethod.ONE_PASS
-    assert step(asked(kind="inner", shape="array"), facts).way is JoinMethod.ONE_PASS
+    assert step(asked(kind="inner", shape="rows"), facts).method is JoinMethod.SWAPPED
+    assert step(asked(kind="left", shape="rows"), facts).method is JoinMethod.ONE_PASS
+    assert step(asked(kind="inner", shape="array"), facts).method is JoinMethod.ONE_PASS
 
 
 @pytest.mark.parametrize("more", [{"kind": "semi"}, {"kind": "anti"}, {"shape": "count"}, {"shape": "first"}], ids=str)
 def test_matches_that_are_not_wanted_themselves_never_become_a_document_that_is_too_big(more: dict[str, Any]) -> None:
     big, small = (known(100_000, Index(("f0",)), size=size) for size in (100 * MEGABYTE, 10 * MEGABYTE))
-    assert not step(asked(**more), GivenFacts(known(10), big)).bare
-    assert step(asked(**more), GivenFacts(known(10), small)).bare
+    assert not step(asked(**more), GivenFacts(known(10), big)).native_lookup
+    assert step(asked(**more), GivenFacts(known(10), small)).native_lookup
 
 
 def test_keys_are_guarded_only_where_the_other_side_has_gaps_or_they_are_converted() -> None:
     left, other = known(10), known(100, Index(("f0",)))
-    assert not step(asked(), GivenFacts(left, other)).guarded
-    assert step(asked(), GivenFacts(left, other, gaps={("other", "f0")})).guarded
+    assert not step(asked(), GivenFacts(left, other)).null_safe
+    assert step(asked(), GivenFacts(left, other, gaps={("other", "f0")})).null_safe
     converted = asked(on=[{"local": "k0", "foreign": "f0", "cast": "int"}])
-    assert step(converted, GivenFacts(left, other)).guarded
+    assert step(converted, GivenFacts(left, other)).null_safe
 
 
 def test_what_no_way_can_bear_is_refused_with_the_index_that_would_help() -> None:
@@ -149,4 +149,7 @@ def test_a_key_that_an_earlier_join_brought_in_a_list_is_one() -> None:
     }
     spec = JoinSpec.model_validate_json(json.dumps(text))
     facts = GivenFacts(known(50_000), known(20_000, Index(("f0",))))
-    assert [step.way for step in choose_strategy(spec, facts, 10_000).steps] == [JoinMethod.INDEX, JoinMethod.COMPARE]
+    assert [step.method for step in choose_strategy(spec, facts, 10_000).steps] == [
+        JoinMethod.INDEX,
+        JoinMethod.COMPARE,
+    ]

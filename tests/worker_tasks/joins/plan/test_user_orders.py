@@ -20,7 +20,7 @@ from worker_tasks.tasks import join_users_orders
 
 @pytest.mark.parametrize("user_id", ["u1", "$name", '{"$ne": null}', " u1 ", "ünïcödé 🙂", "a.b", "u" * 200])
 def test_any_text_may_be_a_user_id(user_id: str) -> None:
-    assert user_orders.user_id_complaint(user_id) is None
+    assert user_orders.user_id_error(user_id) is None
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_any_text_may_be_a_user_id(user_id: str) -> None:
     ],
 )
 def test_what_can_not_be_a_user_id_is_said_and_not_joined(user_id: Any, complaint: str) -> None:
-    assert complaint in str(user_orders.user_id_complaint(user_id))
+    assert complaint in str(user_orders.user_id_error(user_id))
     with pytest.raises(InvalidInput, match=f"user_id: .*{complaint}"):
         user_orders.plan(user_id)
 

@@ -262,7 +262,7 @@ def test_a_collection_that_is_held_in_memory_needs_no_index() -> None:
 class Endless(Catalog):
     """A catalogue of collections that are far too big to be compared, and have nothing but lists for keys."""
 
-    def known(self, collection: str) -> CollectionStats:
+    def stats(self, collection: str) -> CollectionStats:
         return CollectionStats(10**6, 10**9)
 
     @cached_property

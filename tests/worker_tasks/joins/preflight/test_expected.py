@@ -13,7 +13,7 @@ from worker_tasks.infra.connections import Document, connections
 from worker_tasks.infra.settings import settings
 from worker_tasks.joins.plan.catalog import Catalog
 from worker_tasks.joins.plan.pipeline import compile_pipeline
-from worker_tasks.joins.plan.stages import matching
+from worker_tasks.joins.plan.stages import match_stages
 from worker_tasks.joins.plan.strategy import choose_strategy
 from worker_tasks.joins.preflight import checks
 from worker_tasks.joins.preflight.checks import Checks, check_join
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("wrong_collections")
 def result_of(spec: JoinSpec) -> list[Document]:
     source = connections().joins[NAME]
     aggregation = compile_pipeline(spec, choose_strategy(spec, Catalog(spec, source), settings().join_seconds))
-    whole = matching(aggregation.filter) + aggregation.pipeline
+    whole = match_stages(aggregation.filter) + aggregation.pipeline
     return list(source[aggregation.collection].aggregate(whole))
 
 
@@ -66,7 +66,7 @@ def rows_of(spec: JoinSpec) -> int:
     """How many rows the join really has."""
     source = connections().joins[NAME]
     aggregation = compile_pipeline(spec, choose_strategy(spec, Catalog(spec, source), 300))
-    return len(list(source[aggregation.collection].aggregate(matching(aggregation.filter) + aggregation.pipeline)))
+    return len(list(source[aggregation.collection].aggregate(match_stages(aggregation.filter) + aggregation.pipeline)))
 
 
 def test_an_outer_join_is_expected_to_bring_what_matches_nothing_from_either_side() -> None:
@@ -184,9 +184,9 @@ def test_the_pipeline_is_told_as_it_is_typed_into_the_shell() -> None:
 
 def test_what_was_found_is_found_again_by_the_fingerprint_for_a_while() -> None:
     spec = asked("users", joined("orders", "_id", "userId"), limit=3)
-    assert checks.kept_checks(spec.fingerprint) is None
+    assert checks.cached_checks(spec.fingerprint) is None
     found = check_join(spec)
-    assert checks.kept_checks(spec.fingerprint) == json.loads(json.dumps(found.to_document()))
+    assert checks.cached_checks(spec.fingerprint) == json.loads(json.dumps(found.to_document()))
     assert 0 < connections().results.ttl(f"join_check:{spec.fingerprint}") <= checks.KEPT_SECONDS
 
 

@@ -22,7 +22,7 @@ from worker_tasks.joins.preflight.sampling import (
     sample_collection,
     values_at,
 )
-from worker_tasks.joins.spec.bson_types import kind_of, type_of
+from worker_tasks.joins.spec.bson_types import type_bracket, type_of
 
 NAME = "sampling"
 
@@ -125,7 +125,7 @@ def test_names_that_no_join_may_use_are_not_told(database: Database[Document]) -
 def test_numbers_of_all_types_are_of_one_kind_and_other_types_each_of_their_own(
     value: Any, name: str, kind: str
 ) -> None:
-    assert (type_of(value), kind_of(type_of(value))) == (name, kind)
+    assert (type_of(value), type_bracket(type_of(value))) == (name, kind)
 
 
 def test_the_types_of_numbers_come_from_mongodb_as_they_were_stored(database: Database[Document]) -> None:

@@ -11,7 +11,7 @@ from pymongo.database import Database
 from tests.support import eventually
 from worker_tasks.infra.connections import Document, connections
 from worker_tasks.joins.preflight.sampling import sample_collection
-from worker_tasks.joins.preflight.suggestions import MAX_TOLD, LeftField, Pair, Suggestion, repr_key, suggest_keys
+from worker_tasks.joins.preflight.suggestions import MAX_TOLD, LeftField, Pair, Suggestion, equality_key, suggest_keys
 
 NAME = "suggestions"
 
@@ -191,9 +191,9 @@ def test_what_was_proposed_is_remembered_for_a_while(database: Database[Document
     ids=str,
 )
 def test_keys_are_equal_exactly_where_mongodb_matches_them(one: Any, other: Any, equal: bool) -> None:
-    assert (repr_key(one) == repr_key(other)) is equal
-    assert len({repr_key(one), repr_key(other)}) == (1 if equal else 2)
+    assert (equality_key(one) == equality_key(other)) is equal
+    assert len({equality_key(one), equality_key(other)}) == (1 if equal else 2)
 
 
 def test_a_decimal_is_compared_by_its_value() -> None:
-    assert repr_key(Decimal128("10")) == ("number", Decimal(10))
+    assert equality_key(Decimal128("10")) == ("number", Decimal(10))

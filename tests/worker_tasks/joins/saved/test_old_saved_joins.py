@@ -66,8 +66,8 @@ def types_in(database: str) -> Any:
 
 @pytest.mark.parametrize("saved", SAVED, ids=range(len(SAVED)))
 def test_it_asks_for_the_same_join_as_it_did(saved: Document) -> None:
-    join = old_saved_joins.read(saved["draft"], types_in)
-    asked_for = {parameter.name for parameter in parameters.find(join)}
+    join = old_saved_joins.read_draft(saved["draft"], types_in)
+    asked_for = {parameter.name for parameter in parameters.find_parameters(join)}
     given = {name: text for name, text in saved["given"].items() if name in asked_for}
     assert parameters.fill(join, given, types_in("")).fingerprint == saved["fingerprint"]
 
@@ -82,7 +82,7 @@ def test_forms_of_every_kind_are_among_them() -> None:
 
 @pytest.mark.parametrize("ready", READY, ids=lambda join: join["_id"])
 def test_what_is_there_from_the_start_is_what_it_was(ready: Document) -> None:
-    assert old_saved_joins.read(READY_DRAFTS[ready["_id"]], types_in) == ready["join"]
+    assert old_saved_joins.read_draft(READY_DRAFTS[ready["_id"]], types_in) == ready["join"]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_what_is_there_from_the_start_is_what_it_was(ready: Document) -> None:
 )
 def test_a_form_that_says_no_join_is_refused(draft: str, path: str) -> None:
     with pytest.raises(InvalidInput) as refused:
-        old_saved_joins.read(draft, types_in)
+        old_saved_joins.read_draft(draft, types_in)
     assert refused.value.errors.keys() == {path}
 
 
@@ -118,7 +118,7 @@ def old(saved_id: str, draft: str) -> Document:
 
 def test_a_release_converts_them_once(collection: Collection[Document]) -> None:
     collection.insert_many([old("city", OF_A_CITY), old("anti", READY_DRAFTS["users-without-orders"])])
-    before = [saved_joins.join_of(saved_joins.find(saved_id)) for saved_id in ("city", "anti")]
+    before = [saved_joins.read_join(saved_joins.find_saved_join(saved_id)) for saved_id in ("city", "anti")]
     assert release.release() is None
     converted = {saved["_id"]: saved for saved in collection.find()}
     assert [converted[saved_id]["join"] for saved_id in ("city", "anti")] == before
@@ -133,14 +133,14 @@ def test_a_field_that_is_not_known_now_decides_when_the_join_is_read(collection:
     elsewhere = default_source().database("shop").later
     collection.insert_one(old("later", OF_A_CITY.replace("joins-0-source=orders", "joins-0-source=later")))
     assert release.release() is None
-    assert "join" not in saved_joins.find("later")
+    assert "join" not in saved_joins.find_saved_join("later")
     elsewhere.insert_one({"userId": "u1", "amount": 3})
     connections().results.delete("collection_look:shop.later")
     try:
-        join = saved_joins.join_of(saved_joins.find("later"))
+        join = saved_joins.read_join(saved_joins.find_saved_join("later"))
         assert join["joins"][0]["match"] == {"amount": {"$gte": 20}}
         assert release.release() is None
-        assert saved_joins.find("later")["join"] == join
+        assert saved_joins.find_saved_join("later")["join"] == join
     finally:
         elsewhere.drop()
 
@@ -153,10 +153,10 @@ def test_one_that_can_not_be_read_hinders_no_release_and_says_so(
 ) -> None:
     collection.insert_one({"_id": "wrong", "name": "Wrong", "description": "", **wrong})
     assert release.release() is None
-    saved = saved_joins.find("wrong")
+    saved = saved_joins.find_saved_join("wrong")
     assert saved == {"_id": "wrong", "name": "Wrong", "description": "", **wrong}
     with pytest.raises(InvalidInput, match="join"):
-        saved_joins.join_of(saved)
+        saved_joins.read_join(saved)
 
 
 def test_a_join_that_is_none_is_not_kept(collection: Collection[Document]) -> None:

@@ -69,4 +69,4 @@ def test_a_filter_finds_what_it_says(stored: Collection[Document], condition: An
 
 def test_the_fields_that_a_filter_looks_at_are_known() -> None:
     condition = {"a": 1, "$or": [{"b.c": {"$gt": 1}}, {"$and": [{"d": 1}]}], "e": {"$elemMatch": {"x": 1}}}
-    assert filters.fields_of(condition) == {"a", "b.c", "d", "e"}
+    assert filters.field_paths(condition) == {"a", "b.c", "d", "e"}

@@ -11,7 +11,7 @@ from bson.datetime_ms import DatetimeMS
 
 from worker_tasks.infra.connections import Document
 from worker_tasks.joins.plan.pipeline import compile_pipeline
-from worker_tasks.joins.plan.stages import matching
+from worker_tasks.joins.plan.stages import match_stages
 from worker_tasks.joins.plan.strategy import JoinMethod, Step, Strategy
 from worker_tasks.joins.spec.mongosh import LINE_LENGTH, aggregate, create_index, text_of
 from worker_tasks.joins.spec.spec import JoinSpec
@@ -135,7 +135,7 @@ def read_again(text: str) -> Any:
 @pytest.mark.parametrize("first", [JoinMethod.INDEX, JoinMethod.ONE_PASS, JoinMethod.SWAPPED], ids=str)
 def test_the_text_of_a_compiled_pipeline_holds_every_stage_as_it_is(first: JoinMethod, second: JoinMethod) -> None:
     aggregation = compile_pipeline(spec_of(), Strategy((Step(first, 0), Step(second, 0))))
-    stages = matching(aggregation.filter) + aggregation.pipeline
+    stages = match_stages(aggregation.filter) + aggregation.pipeline
     assert len(stages) > 8
     assert read_again(aggregate("shop", aggregation.collection, stages)) == json.loads(
         json.dumps(stages, default=text_of)

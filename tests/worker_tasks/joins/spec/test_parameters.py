@@ -73,7 +73,7 @@ def test_a_join_is_filled_with_what_is_typed(
     match: dict[str, Any], given: dict[str, str], filled: dict[str, Any]
 ) -> None:
     written = join(match, match=match)
-    parameters.check(written)
+    parameters.validate(written)
     assert parameters.fill(written, given, type_of) == spec.parse(join(filled, match=filled))
     assert written == join(match, match=match), "the join itself stays as it was"
 
@@ -85,13 +85,13 @@ def test_no_join_runs_with_a_value_left_open(match: dict[str, Any]) -> None:
 
 
 def test_parameter_is_neither_a_typed_value_nor_an_operator() -> None:
-    assert "$parameter" not in filters.TYPED | filters.OPERANDS.keys() | filters.LOGICAL
+    assert "$parameter" not in filters.TYPED_SCALARS | filters.OPERANDS.keys() | filters.LOGICAL
 
 
 def test_each_place_is_found_with_what_it_is_compared_with() -> None:
     inner = {"c": {"$elemMatch": {"d": {"$parameter": "one", "type": "date"}}}}
     match = {"$and": [{"a.b": {"$in": {"$parameter": "any", "type": "auto"}}}, inner]}
-    first, second, third = parameters.find(join(match, match={"x": {"$parameter": "x", "type": "string"}}))
+    first, second, third = parameters.find_parameters(join(match, match={"x": {"$parameter": "x", "type": "string"}}))
     assert (first.name, first.path, first.collection, first.field) == ("x", "match.x", "users", "x")
     assert (second.path, second.field, second.is_list) == ("joins.0.match.$and.0.a.b.$in", "a.b", True)
     assert (third.path, third.field, third.is_list) == ("joins.0.match.$and.1.c.$elemMatch.d", "c.d", False)
@@ -121,21 +121,21 @@ def test_each_place_is_found_with_what_it_is_compared_with() -> None:
 )
 def test_a_parameter_that_is_none_is_refused_at_its_place(match: Any, path: str, words: str) -> None:
     with pytest.raises(InvalidInput) as refused:
-        parameters.check(join({}, match=match))
+        parameters.validate(join({}, match=match))
     assert words in refused.value.errors[f"join.match.{path}".rstrip(".")]
 
 
 @pytest.mark.parametrize("written", [None, [], {}, {"joins": [1]}, join({}) | {"limit": {"$parameter": "a"}}])
 def test_a_join_that_is_none_is_refused(written: Any) -> None:
     with pytest.raises(InvalidInput):
-        parameters.check(written)
+        parameters.validate(written)
 
 
 def test_a_join_asks_for_so_many_values_at_most() -> None:
     places = [{"$parameter": f"p{number}", "type": "string"} for number in range(MAX_PARAMETERS + 1)]
-    parameters.check(join({"a": {"$in": places[1:]}}))
+    parameters.validate(join({"a": {"$in": places[1:]}}))
     with pytest.raises(InvalidInput, match="more than 100 values"):
-        parameters.check(join({"a": {"$in": places}}))
+        parameters.validate(join({"a": {"$in": places}}))
 
 
 def test_a_filter_that_is_nested_beyond_measure_is_refused() -> None:
@@ -143,7 +143,7 @@ def test_a_filter_that_is_nested_beyond_measure_is_refused() -> None:
     for _ in range(60):
         match = {"$and": [match]}
     with pytest.raises(InvalidInput, match="nested"):
-        parameters.check(join(match))
+        parameters.validate(join(match))
 
 
 @pytest.mark.parametrize(
