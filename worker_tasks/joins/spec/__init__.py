@@ -1,1 +1,1 @@
-"""What a join may say."""
+"""The description of a join: its parts, their rules, its canonical form."""

@@ -1,4 +1,4 @@
-"""The BSON types, one row each: which values they hold, which of them match, how people call them. Pure."""
+"""The BSON types, one row each: the Python types that hold them, and their names for people. Pure."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,17 +7,18 @@ from typing import Any
 from bson import Binary, Decimal128, Int64, ObjectId, Regex, Timestamp
 from bson.datetime_ms import DatetimeMS
 
-#: Stands for all types of numbers: a number matches an equal one of any type.
+#: The bracket of all number types: MongoDB matches equal numbers whatever their types.
 NUMBER = "number"
-#: Stands for all types that are not in the table.
+#: Any type that is not in the table.
 OTHER = "other"
 
 
 @dataclass(frozen=True)
 class BsonType:
-    """``name`` is the one that MongoDB's ``$type`` takes, ``words`` what people call one value, ``plural`` several.
+    """One BSON type.
 
-    ``python`` holds the types that pymongo decodes it to.
+    ``name`` is its alias in MongoDB's ``$type``. ``label`` names one value for people, ``plural`` several. ``python``
+    lists the types that pymongo decodes it to.
     """
 
     name: str
@@ -56,22 +57,22 @@ _BY_PYTHON = {python: name for name, bson_type in BSON_TYPES.items() for python 
 
 
 def type_of(value: Any) -> str:
-    """The name of a value's BSON type; ``other`` where it is a rare one."""
+    """The name of a value's BSON type, or ``other`` if the table lacks it."""
     return _BY_PYTHON.get(type(value), OTHER)
 
 
 def type_bracket(type_name: str) -> str:
-    """The name that types share whose values can match."""
+    """The group of types whose values can be equal: one for all numbers, else the type itself."""
     return NUMBER if type_name in NUMBERS else type_name
 
 
 def type_label(type_name: str) -> str:
-    """What people call one value of this type."""
-    found = BSON_TYPES.get(type_name)
-    return type_name if found is None else found.label
+    """The name of one value of this type, for people."""
+    bson_type = BSON_TYPES.get(type_name)
+    return type_name if bson_type is None else bson_type.label
 
 
 def type_label_plural(type_name: str) -> str:
-    """What people call several values of this type."""
-    found = BSON_TYPES.get(type_name)
-    return type_name if found is None else found.plural
+    """The name of several values of this type, for people."""
+    bson_type = BSON_TYPES.get(type_name)
+    return type_name if bson_type is None else bson_type.plural

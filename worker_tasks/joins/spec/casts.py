@@ -1,4 +1,4 @@
-"""The conversions of a left key, one row each: what suggests one, and roughly what it makes of a value. Pure."""
+"""The conversions of a left key, one row each: when to suggest it, and an estimate of its result. Pure."""
 
 import re
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from bson import ObjectId
 
 from worker_tasks.joins.spec.bson_types import NUMBERS
 
-#: Written out for the types; the tests compare it with the table.
+#: Repeats the names in the table, because a type cannot be computed. A test compares the two.
 Cast = Literal["string", "int", "long", "double", "objectId", "date"]
 
 _HEXADECIMAL_ID = re.compile(r"[0-9a-fA-F]{24}")
@@ -33,10 +33,10 @@ def _as_number(value: Any) -> float | None:
 class Conversion:
     """A BSON type that a left key can be converted to.
 
-    ``name`` is the one that MongoDB's ``$convert`` takes, ``label`` the word in a list of choices, ``type_name`` the
-    name of the type as it is commonly spelled. A left key of a type in ``suggested_from`` is likely to need it where
-    the other side's key is of one in ``suggested_to``. ``estimate`` does roughly what ``$convert`` does, for trying on
-    a sample, and gives None for a value that cannot be converted; it is None where only MongoDB knows.
+    ``name`` is its alias in MongoDB's ``$convert``, ``label`` its text in a list of choices, ``type_name`` the usual
+    spelling of the type. It is suggested for a left key of a type in ``suggested_from`` if the other key has a type in
+    ``suggested_to``. ``estimate`` imitates ``$convert`` roughly, to try a conversion on a sample. It returns None for
+    a value that cannot be converted, and is itself None if only MongoDB can tell.
     """
 
     name: Cast
@@ -86,6 +86,6 @@ CASTS: dict[str, Conversion] = {
 
 
 def cast_to(local: str, foreign: str) -> Cast | None:
-    """The cast that makes values of one BSON type comparable with those of another; None where none does."""
+    """The conversion to suggest for keys of these two BSON types, or None."""
     suggested = (each for each in CASTS.values() if local in each.suggested_from and foreign in each.suggested_to)
     return next((each.name for each in suggested), None)

@@ -1,6 +1,6 @@
 """Filters of a join: an allow-list of MongoDB's query operators over plain or typed scalars.
 
-Everything that executes code, writes, or reads another place is refused by name. Values are relaxed MongoDB
+Operators that execute code, write, or read other collections are refused by name. Values are relaxed MongoDB
 Extended JSON v2: https://www.mongodb.com/docs/manual/reference/mongodb-extended-json/
 """
 
@@ -21,14 +21,13 @@ MAX_CHOICES = 1_000
 MAX_TEXT = 1_000
 
 Filter = dict[str, Any]
-Complaint = tuple[str, str]
 
-#: The typed scalars of Extended JSON that stand for a value that JSON can not say.
+#: Keys of the Extended JSON objects that stand for one value which plain JSON cannot express.
 TYPED_SCALARS = frozenset({"$oid", "$date", "$numberDecimal", "$numberLong", "$numberInt", "$numberDouble", "$uuid"})
 
 
 class FilterError(ValueError):
-    """What is wrong with a filter: ``path`` inside it, and ``reason``."""
+    """A filter breaks a rule: ``path`` is the place inside it, ``reason`` the message."""
 
     def __init__(self, path: str, reason: str):
         self.path = path
@@ -37,7 +36,7 @@ class FilterError(ValueError):
 
 
 def check_filter(stored: Any) -> Filter:
-    """The filter itself, if it is one.
+    """Returns the filter unchanged if it is valid.
 
     Raises:
         FilterError: names the place and the reason.
@@ -52,52 +51,56 @@ def check_filter(stored: Any) -> Filter:
 
 
 def to_query(stored: Filter) -> Filter:
-    """A checked filter as MongoDB takes it: typed scalars as BSON, texts to search for escaped."""
+    """Translates a checked filter into a MongoDB query: typed scalars become BSON, search texts are escaped."""
     return {key: _query_part(key, value) for key, value in stored.items()}
 
 
 def field_paths(stored: Filter) -> set[str]:
-    """Every field path that a checked filter looks at."""
-    found: set[str] = set()
+    """The paths of all fields that a checked filter tests."""
+    paths: set[str] = set()
     for key, value in stored.items():
         if key in LOGICAL:
-            found |= {field for branch in value for field in field_paths(branch)}
+            paths |= {path for branch in value for path in field_paths(branch)}
         else:
-            found.add(key)
-    return found
+            paths.add(key)
+    return paths
 
 
 LOGICAL = frozenset({"$and", "$or", "$nor"})
 
 
 def merge_filters(conditions: list[Filter]) -> Filter:
-    """All conditions in one filter, with those of one field side by side where possible."""
-    whole: Filter = {}
+    """Combines conditions into one filter.
+
+    Conditions on the same field share its object if their operators differ; others go into ``$and``.
+    """
+    merged: Filter = {}
     rest = []
     for condition in conditions:
-        if not whole.keys() & condition.keys():
-            whole |= condition
+        if not merged.keys() & condition.keys():
+            merged |= condition
             continue
-        ((field, wanted), *more) = condition.items()
-        present = whole.get(field)
-        both = [present, wanted]
-        if not more and all(map(are_comparisons, both)) and not set(present or ()) & set(wanted):
-            whole[field] = {name: value for each in both for name, value in each.items()}
+        ((field, added), *more) = condition.items()
+        present = merged.get(field)
+        both = [present, added]
+        if not more and all(map(are_comparisons, both)) and not set(present or ()) & set(added):
+            merged[field] = {name: value for each in both for name, value in each.items()}
         else:
             rest.append(condition)
-    return {"$and": [whole, *rest]} if rest else whole
+    return {"$and": [merged, *rest]} if rest else merged
 
 
 def are_comparisons(value: Any) -> bool:
-    """Whether this is an object of operators that can stand side by side as the conditions of one field."""
+    """Whether this is an object of operators that can be combined for one field."""
     return isinstance(value, dict) and bool(value) and value.keys() <= BY_MONGODB.keys()
 
 
-def _checked_nodes(stored: Filter, at: str, depth: int) -> Iterator[None]:
+def _checked_nodes(stored: Filter, path: str, depth: int) -> Iterator[None]:
+    """Checks a filter and the ones inside it. Yields once per condition, so that the caller can count them."""
     if depth == 0:
-        raise FilterError(at, f"is nested more than {MAX_DEPTH} deep.")
+        raise FilterError(path, f"is nested more than {MAX_DEPTH} deep.")
     for key, value in stored.items():
-        here = f"{at}.{key}".lstrip(".")
+        here = f"{path}.{key}".lstrip(".")
         yield None
         if key in LOGICAL:
             if not isinstance(value, list) or not value or not all(isinstance(branch, dict) for branch in value):
@@ -106,20 +109,20 @@ def _checked_nodes(stored: Filter, at: str, depth: int) -> Iterator[None]:
                 yield from _checked_nodes(branch, f"{here}.{number}", depth - 1)
         elif key.startswith("$"):
             raise FilterError(here, f"{key} is not allowed in a filter.")
-        elif complaint := path_error(key):
-            raise FilterError(here, complaint)
+        elif error := path_error(key):
+            raise FilterError(here, error)
         else:
             yield from _checked_conditions(value, here, depth - 1)
 
 
-def _checked_conditions(value: Any, at: str, depth: int) -> Iterator[None]:
+def _checked_conditions(value: Any, path: str, depth: int) -> Iterator[None]:
     if not _is_operators(value):
-        _require_scalar(value, at)
+        _require_scalar(value, path)
         return
     if depth == 0:
-        raise FilterError(at, f"is nested more than {MAX_DEPTH} deep.")
+        raise FilterError(path, f"is nested more than {MAX_DEPTH} deep.")
     for operator, operand in value.items():
-        here = f"{at}.{operator}"
+        here = f"{path}.{operator}"
         yield None
         if operator == "$not":
             if not _is_operators(operand):
@@ -136,13 +139,13 @@ def _checked_conditions(value: Any, at: str, depth: int) -> Iterator[None]:
             OPERANDS[operator](operand, here)
 
 
-def _checked_element(operand: Any, at: str, depth: int) -> Iterator[None]:
+def _checked_element(operand: Any, path: str, depth: int) -> Iterator[None]:
     if not isinstance(operand, dict) or not operand:
-        raise FilterError(at, "must be an object of conditions.")
+        raise FilterError(path, "must be an object of conditions.")
     if _is_operators(operand):
-        yield from _checked_conditions(operand, at, depth)
+        yield from _checked_conditions(operand, path, depth)
     else:
-        yield from _checked_nodes(operand, at, depth)
+        yield from _checked_nodes(operand, path, depth)
 
 
 def _is_operators(value: Any) -> bool:
@@ -153,73 +156,73 @@ def _is_typed(value: Any) -> bool:
     return isinstance(value, dict) and len(value) == 1 and next(iter(value)) in TYPED_SCALARS
 
 
-def _require_scalar(value: Any, at: str) -> None:
+def _require_scalar(value: Any, path: str) -> None:
     if value is None or isinstance(value, bool | float):
         return
     if isinstance(value, int):
         if not -(2**63) <= value < 2**63:
-            raise FilterError(at, "a whole number has at most 64 bits.")
+            raise FilterError(path, "a whole number has at most 64 bits.")
     elif isinstance(value, str):
-        _require_text(value, at)
+        _require_text(value, path)
     elif _is_typed(value):
-        _typed(value, at)
+        _parse_typed(value, path)
     else:
-        raise FilterError(at, 'must be a plain value, or one such as {"$date": …} or {"$oid": …}.')
+        raise FilterError(path, 'must be a plain value, or one such as {"$date": …} or {"$oid": …}.')
 
 
-def _require_text(value: str, at: str) -> None:
+def _require_text(value: str, path: str) -> None:
     if len(value) > MAX_TEXT:
-        raise FilterError(at, f"a text has at most {MAX_TEXT:,} characters.")
+        raise FilterError(path, f"a text has at most {MAX_TEXT:,} characters.")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise FilterError(at, "must be valid Unicode.") from None
+        raise FilterError(path, "must be valid Unicode.") from None
 
 
-def _typed(value: dict[str, Any], at: str) -> Any:
+def _parse_typed(value: dict[str, Any], path: str) -> Any:
     try:
         return json_util.object_hook(dict(value), json_util.RELAXED_JSON_OPTIONS)
     except (BSONError, ValueError, TypeError, ArithmeticError) as error:
-        raise FilterError(at, f"is no {next(iter(value))}: {str(error)[:100]}") from None
+        raise FilterError(path, f"is no {next(iter(value))}: {str(error)[:100]}") from None
 
 
-def _require_scalars(operand: Any, at: str) -> None:
+def _require_scalars(operand: Any, path: str) -> None:
     if not isinstance(operand, list) or not operand:
-        raise FilterError(at, "must be a list of values that is not empty.")
+        raise FilterError(path, "must be a list of values that is not empty.")
     if len(operand) > MAX_CHOICES:
-        raise FilterError(at, f"has at most {MAX_CHOICES:,} values.")
+        raise FilterError(path, f"has at most {MAX_CHOICES:,} values.")
     for number, value in enumerate(operand):
-        _require_scalar(value, f"{at}.{number}")
+        _require_scalar(value, f"{path}.{number}")
 
 
-def _require_bool(operand: Any, at: str) -> None:
+def _require_bool(operand: Any, path: str) -> None:
     if not isinstance(operand, bool):
-        raise FilterError(at, "must be true or false.")
+        raise FilterError(path, "must be true or false.")
 
 
-def _require_type(operand: Any, at: str) -> None:
+def _require_type(operand: Any, path: str) -> None:
     for name in operand if isinstance(operand, list) and operand else [operand]:
         if not (isinstance(name, str) and name in BSON_TYPES):
-            raise FilterError(at, f"must be one of {', '.join(sorted(BSON_TYPES))}.")
+            raise FilterError(path, f"must be one of {', '.join(sorted(BSON_TYPES))}.")
 
 
-def _require_search(operand: Any, at: str) -> None:
+def _require_search(operand: Any, path: str) -> None:
     if not isinstance(operand, str) or not operand.removeprefix("^"):
-        raise FilterError(at, "must be the text to look for; ^ in front of it means: at the beginning.")
-    _require_text(operand, at)
+        raise FilterError(path, "must be the text to look for; ^ in front of it means: at the beginning.")
+    _require_text(operand, path)
     if "\0" in operand:
-        raise FilterError(at, "must not contain NUL.")
+        raise FilterError(path, "must not contain NUL.")
 
 
-def _require_size(operand: Any, at: str) -> None:
+def _require_size(operand: Any, path: str) -> None:
     if isinstance(operand, bool) or not isinstance(operand, int) or not 0 <= operand < 2**31:
-        raise FilterError(at, "must be a whole number that is not negative.")
+        raise FilterError(path, "must be a whole number that is not negative.")
 
 
-def _require_mod(operand: Any, at: str) -> None:
+def _require_mod(operand: Any, path: str) -> None:
     whole = isinstance(operand, list) and all(isinstance(part, int) and not isinstance(part, bool) for part in operand)
     if not whole or len(operand) != 2 or operand[0] == 0 or any(abs(part) >= 2**63 for part in operand):  # noqa: PLR2004
-        raise FilterError(at, "must be a divisor other than 0 and a remainder, such as [4, 0].")
+        raise FilterError(path, "must be a divisor other than 0 and a remainder, such as [4, 0].")
 
 
 OPERANDS: dict[str, Callable[[Any, str], None]] = {
@@ -236,7 +239,7 @@ OPERANDS: dict[str, Callable[[Any, str], None]] = {
 def _query_part(key: str, value: Any) -> Any:
     if key in LOGICAL:
         return [to_query(branch) for branch in value]
-    # Spelled out, so that a value can never be read as anything else.
+    # The explicit $eq keeps MongoDB from reading a value as an operator.
     return _query_conditions(value) if _is_operators(value) else {"$eq": _bson(value)}
 
 
@@ -258,4 +261,4 @@ def _query_operand(operator: str, operand: Any) -> Any:
 
 
 def _bson(value: Any) -> Any:
-    return _typed(value, "") if _is_typed(value) else value
+    return _parse_typed(value, "") if _is_typed(value) else value

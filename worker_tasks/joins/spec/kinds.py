@@ -1,13 +1,13 @@
 """The kinds of join and the shapes of their matches, one row each. Pure.
 
-Whatever depends on a kind or a shape asks its flags, so that a new one is a row here and its words in
+Code that depends on a kind or a shape tests its flags, so a new one needs only a row here and its words in
 ``webapp/presenters/join_text.py``.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-#: Written out for the types; the tests compare them with the tables.
+#: Repeat the names in the tables, because a type cannot be computed. A test compares them.
 Kind = Literal["left", "inner", "semi", "anti", "outer"]
 Shape = Literal["array", "rows", "first", "count"]
 
@@ -16,10 +16,10 @@ Shape = Literal["array", "rows", "first", "count"]
 class JoinKind:
     """Which rows a join keeps, and whether it adds a field to them.
 
-    ``keeps_left``: rows of the left side without a match stay. ``keeps_other``: documents of the other side without a
-    match become rows. ``excludes_matches``: rows of the left side with a match go. ``embeds``: the matches go into a
-    field of the row; otherwise the join only chooses among rows. ``first_only``: no other join may come before it.
-    ``one_sided`` names the kind that differs only in that it adds no rows of the other side.
+    ``keeps_left``: left rows without a match stay. ``keeps_other``: documents of the other side without a match
+    become rows. ``excludes_matches``: left rows with a match are dropped. ``embeds``: the matches go into a field of
+    the row; otherwise the join only selects rows. ``first_only``: no other join may precede it. ``one_sided``: the
+    same kind without the rows of the other side.
     """
 
     name: Kind
@@ -32,12 +32,12 @@ class JoinKind:
 
     @property
     def requires_match(self) -> bool:
-        """Whether each row that is left has a match."""
+        """Whether every resulting row has a match."""
         return not (self.keeps_left or self.keeps_other)
 
     @property
     def keeps_exactly_left(self) -> bool:
-        """Whether every row of the left side stays and no other row comes."""
+        """Whether the resulting rows are exactly those of the left side."""
         return self.keeps_left and not (self.keeps_other or self.excludes_matches)
 
 
@@ -45,8 +45,8 @@ class JoinKind:
 class MatchShape:
     """The form in which matches go into the field.
 
-    ``holds_documents``: the field holds what matches, not a number. ``holds_list``: all matches of a row stand in one
-    list. ``repeats_rows``: each match makes a row of its own. ``takes_one``: only the first match is kept.
+    ``holds_documents``: the field holds matching documents, not their number. ``holds_list``: one list holds all
+    matches of a row. ``repeats_rows``: each match makes its own row. ``takes_one``: only the first match is kept.
     """
 
     name: Shape
@@ -57,7 +57,7 @@ class MatchShape:
 
     @property
     def needs_all(self) -> bool:
-        """Whether every match is kept itself."""
+        """Whether the result keeps every matching document."""
         return self.holds_documents and not self.takes_one
 
     @property

@@ -1,4 +1,4 @@
-"""An aggregation as it is typed into mongosh or pasted into Compass. Pure."""
+"""Aggregations and index commands as text for mongosh or Compass. Pure."""
 
 import base64
 import json
@@ -9,56 +9,53 @@ from bson import Binary, Decimal128, Int64, ObjectId
 from bson.datetime_ms import DatetimeMS
 
 INDENT = "  "
-#: Characters of a value that stays on one line.
+#: A value with more characters is broken into several lines.
 LINE_LENGTH = 100
-#: Whole numbers beyond this one are rounded by JavaScript.
+#: JavaScript rounds whole numbers beyond this one.
 MAX_EXACT = 2**53
 
 
 def aggregate(database: str, collection: str, pipeline: list[dict[str, Any]]) -> str:
-    """``db.getSiblingDB("shop").getCollection("users").aggregate([…])``: what is sent, all of it."""
+    """The complete command: ``db.getSiblingDB("shop").getCollection("users").aggregate([…])``."""
     source = f"db.getSiblingDB({json.dumps(database)}).getCollection({json.dumps(collection)})"
-    return f"{source}.aggregate({text_of(pipeline)}, {{ allowDiskUse: true }})"
+    return f"{source}.aggregate({to_javascript(pipeline)}, {{ allowDiskUse: true }})"
 
 
 def create_index(collection: str, paths: list[str]) -> str:
-    """The command that makes an index on these fields."""
+    """The command that creates an index on these fields."""
     keys = ", ".join(f"{path!r}: 1" for path in paths)
     is_plain = collection.isascii() and collection.isidentifier()
-    named = f"db.{collection}" if is_plain else f"db.getCollection({json.dumps(collection)})"
-    return f"{named}.createIndex({{{keys}}})"
+    source = f"db.{collection}" if is_plain else f"db.getCollection({json.dumps(collection)})"
+    return f"{source}.createIndex({{{keys}}})"
 
 
-def text_of(value: Any, indent: str = "") -> str:
-    """A value of BSON as JavaScript."""
-    flat = _flat(value)
-    if not isinstance(value, dict | list) or len(flat) + len(indent) <= LINE_LENGTH:
-        return flat
+def to_javascript(value: Any, indent: str = "") -> str:
+    """A BSON value as JavaScript, broken into lines indented from ``indent`` if it is long."""
+    line = _on_one_line(value)
+    if not isinstance(value, dict | list) or len(line) + len(indent) <= LINE_LENGTH:
+        return line
     inner = indent + INDENT
     if isinstance(value, list):
-        parts = [text_of(each, inner) for each in value]
+        parts = [to_javascript(each, inner) for each in value]
         opening, closing = "[", "]"
     else:
-        parts = [f"{_name(name)}: {text_of(each, inner)}" for name, each in value.items()]
+        parts = [f"{_property_name(name)}: {to_javascript(each, inner)}" for name, each in value.items()]
         opening, closing = "{", "}"
     lines = ",\n".join(f"{inner}{part}" for part in parts)
     return f"{opening}\n{lines}\n{indent}{closing}"
 
 
-def _flat(value: Any) -> str:
+def _on_one_line(value: Any) -> str:
     match value:
         case dict():
-            return (
-                "{ " + ", ".join(f"{_name(name)}: {_flat(each)}" for name, each in value.items()) + " }"
-                if value
-                else "{}"
-            )
+            fields = ", ".join(f"{_property_name(name)}: {_on_one_line(each)}" for name, each in value.items())
+            return f"{{ {fields} }}" if value else "{}"
         case list() | tuple():
-            return f"[{', '.join(map(_flat, value))}]"
+            return f"[{', '.join(map(_on_one_line, value))}]"
         case ObjectId():
             return f'ObjectId("{value}")'
         case datetime():
-            # pymongo's are in UTC, also where they do not say so.
+            # pymongo decodes dates in UTC; naive ones are in UTC as well.
             value = value.replace(tzinfo=UTC) if value.tzinfo is None else value
             return f'ISODate("{value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")}")'
         case DatetimeMS():
@@ -79,6 +76,7 @@ def _base64(value: bytes) -> str:
     return base64.b64encode(value).decode()
 
 
-def _name(name: str) -> str:
-    bare = name.removeprefix("$").replace("_", "a")
-    return name if bare.isascii() and bare.isidentifier() else json.dumps(name, ensure_ascii=False)
+def _property_name(name: str) -> str:
+    # A leading $ and a _ anywhere, even before a digit, are fine in JavaScript.
+    identifier = name.removeprefix("$").replace("_", "a")
+    return name if identifier.isascii() and identifier.isidentifier() else json.dumps(name, ensure_ascii=False)

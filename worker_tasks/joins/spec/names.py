@@ -1,15 +1,15 @@
-"""Names that a join may use: of databases, collections, fields."""
+"""Rules for the names of collections and fields in a join."""
 
 import re
 
 MAX_PATH_LENGTH = 200
 MAX_PARTS = 10
-#: Field names beginning so are the compiler's own.
+#: Prefix of the compiler's own field names.
 OWN_PREFIX = "__dovetail"
 
 
 def path_error(path: str) -> str | None:
-    """What is wrong with this dotted field path, if anything."""
+    """The error in a dotted field path, or None if it is valid."""
     parts = path.split(".")
     if not all(parts):
         return "is no field path: it has an empty part."
@@ -27,7 +27,7 @@ def path_error(path: str) -> str | None:
 
 
 def collection_error(name: str) -> str | None:
-    """What is wrong with this name of a collection, if anything."""
+    """The error in the name of a collection or database, or None if it is valid."""
     if not name or len(name) > MAX_PATH_LENGTH:
         return f"must be the name of a collection, of at most {MAX_PATH_LENGTH} characters."
     if name.startswith("system.") or ".system." in name:

@@ -1,4 +1,4 @@
-"""The operators of a filter's conditions as people choose them, one row each. Pure: no I/O."""
+"""The operators that people choose for a filter's conditions, one row each. Pure: no I/O."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Operand(StrEnum):
-    """What an operator is given."""
+    """The operand that an operator takes."""
 
     NOTHING = "nothing"
     VALUE = "value"
@@ -17,10 +17,10 @@ class Operand(StrEnum):
 
 @dataclass(frozen=True)
 class FilterOperator:
-    """``condition`` makes MongoDB's condition on the field of what is given.
+    """An operator in the list of choices.
 
-    ``mongodb`` is MongoDB's operator, where that and the value are all there is to the condition. ``prefix`` goes in
-    front of a text to look for.
+    ``condition`` builds MongoDB's condition on the field from the operand. ``mongodb`` is MongoDB's name of the
+    operator, if the condition is just that operator and the value. ``prefix`` precedes the search text.
     """
 
     name: str
@@ -32,12 +32,12 @@ class FilterOperator:
 
 
 def _plain(name: str, label: str, operand: Operand = Operand.VALUE) -> FilterOperator:
-    """An operator that MongoDB has under the same name."""
-    return FilterOperator(name, label, operand, lambda given: {f"${name}": given}, f"${name}")
+    """An operator with the same name in MongoDB."""
+    return FilterOperator(name, label, operand, lambda value: {f"${name}": value}, f"${name}")
 
 
 def _search(name: str, label: str, prefix: str = "") -> FilterOperator:
-    """An operator that looks for a text."""
+    """An operator that searches for a text."""
     return FilterOperator(name, label, Operand.TEXT, lambda text: {"$regex": f"{prefix}{text}"}, prefix=prefix)
 
 
@@ -59,10 +59,10 @@ OPERATORS: dict[str, FilterOperator] = {
     )
 }
 
-#: The names of operators by MongoDB's.
+#: Names of operators, by MongoDB's names of them.
 BY_MONGODB = {operator.mongodb: name for name, operator in OPERATORS.items() if operator.mongodb is not None}
 
 
 def operator_of(name: str) -> FilterOperator:
-    """The operator of this name; an unknown one is passed on, for the rules of filters to refuse it by name."""
+    """The operator of this name. An unknown name passes through, so that the filter's own check refuses it."""
     return OPERATORS.get(name) or _plain(name, name)

@@ -1,7 +1,6 @@
-"""JoinSpec: what is asked, validated; its canonical form and its fingerprint.
+"""JoinSpec: the validated description of a join, its canonical form and its fingerprint.
 
-The same description gives the same fingerprint, whatever the order or the spacing in which it was written;
-values are never touched.
+The fingerprint does not depend on the order or spacing of the description's JSON. Values are never normalised.
 """
 
 import hashlib
@@ -25,27 +24,27 @@ MAX_LIMIT = 100_000_000
 MAX_MATCHES = 1_000_000
 
 
-def _path(path: str) -> str:
-    if complaint := path_error(path):
-        raise ValueError(complaint)
+def _check_path(path: str) -> str:
+    if error := path_error(path):
+        raise ValueError(error)
     return path
 
 
-def _collection(name: str) -> str:
-    if complaint := collection_error(name):
-        raise ValueError(complaint)
+def _check_collection(name: str) -> str:
+    if error := collection_error(name):
+        raise ValueError(error)
     return name
 
 
-def _name(name: str) -> str:
+def _check_new_field(name: str) -> str:
     if "." in name or name == "_id":
         raise ValueError("must be the name of one new field: without dots, and not _id.")
-    return _path(name)
+    return _check_path(name)
 
 
-FieldPath = Annotated[str, AfterValidator(_path)]
-CollectionName = Annotated[str, AfterValidator(_collection)]
-NewField = Annotated[str, AfterValidator(_name)]
+FieldPath = Annotated[str, AfterValidator(_check_path)]
+CollectionName = Annotated[str, AfterValidator(_check_collection)]
+NewField = Annotated[str, AfterValidator(_check_new_field)]
 Filter = Annotated[dict[str, Any], AfterValidator(filters.check_filter)]
 Direction = Literal[1, -1]
 Sort = Annotated[list[tuple[FieldPath, Direction]], Field(max_length=MAX_SORT_FIELDS)]
@@ -57,7 +56,7 @@ class _Model(BaseModel):
 
 
 class KeyPair(_Model):
-    """``local`` of the left side equals ``foreign`` of the other; ``cast`` converts the left one first."""
+    """``local`` on the left side must equal ``foreign`` on the other; ``cast`` converts the left key first."""
 
     local: FieldPath
     foreign: FieldPath
@@ -65,7 +64,7 @@ class KeyPair(_Model):
 
 
 class Join(_Model):
-    """One collection that is brought in."""
+    """One collection to join."""
 
     from_: CollectionName = Field(alias="from")
     as_: NewField | None = Field(default=None, alias="as")
@@ -87,12 +86,12 @@ class Join(_Model):
 
     @property
     def embeds(self) -> bool:
-        """Whether it adds a field to the rows, and does not only choose among them."""
+        """Whether it adds a field to the rows, instead of only selecting them."""
         return self.kind_traits.embeds
 
     @property
     def embeds_documents(self) -> bool:
-        """Whether the field that it adds holds what matches."""
+        """Whether the added field holds matching documents."""
         return self.embeds and self.shape_traits.holds_documents
 
     @model_validator(mode="after")
@@ -100,10 +99,10 @@ class Join(_Model):
         if self.embeds and self.as_ is None:
             raise ValueError("as: is missing: name the field that the matches go into.")
         if not self.embeds:
-            given = {"as_", "fields_", "sort", "limit", "shape"} & self.model_fields_set
-            if given:
-                named = ", ".join(sorted(field.rstrip("_") for field in given))
-                raise ValueError(f"{named}: has no meaning in a {self.kind} join, which brings nothing in.")
+            superfluous = {"as_", "fields_", "sort", "limit", "shape"} & self.model_fields_set
+            if superfluous:
+                names = ", ".join(sorted(field.rstrip("_") for field in superfluous))
+                raise ValueError(f"{names}: has no meaning in a {self.kind} join, which brings nothing in.")
         if self.kind_traits.keeps_other and not self.shape_traits.holds_documents:
             raise ValueError(
                 f"shape: {self.shape} has no meaning in an {self.kind} join: "
@@ -115,7 +114,7 @@ class Join(_Model):
 
 
 class JoinSpec(_Model):
-    """A join, as a pure description."""
+    """The description of a join."""
 
     database: CollectionName
     from_: CollectionName = Field(alias="from")
@@ -132,93 +131,89 @@ class JoinSpec(_Model):
             if join.kind_traits.first_only and number:
                 raise ValueError(f"joins.{number}.kind: only the first join can be an {join.kind} one.")
             for place, pair in enumerate(join.on):
-                if complaint := self._complaint_about_key(pair.local, self.joins[:number]):
-                    raise ValueError(f"joins.{number}.on.{place}.local: {complaint}")
+                if error := self._key_error(pair.local, self.joins[:number]):
+                    raise ValueError(f"joins.{number}.on.{place}.local: {error}")
             if join.as_ is not None and join.as_ in seen:
                 raise ValueError(f"joins.{number}.as: {join.as_} is taken by an earlier join.")
             seen |= {join.as_} if join.as_ else set()
         return self
 
-    def _complaint_about_key(self, path: str, before: list[Join]) -> str | None:
-        """What is wrong with a key that an earlier join is to bring, if it is one."""
+    def _key_error(self, path: str, earlier: list[Join]) -> str | None:
+        """The error in a key that an earlier join provides, or None."""
         head, _, rest = path.partition(".")
-        for join in before:
+        for join in earlier:
             if join.as_ != head:
                 continue
             if rest and not join.shape_traits.holds_documents:
                 return f"{head} is a number: that join has the shape {join.shape}."
-            kept = join.fields_
-            if kept is not None and rest and not any(_overlap(rest, field) for field in kept):
+            fields = join.fields_
+            if fields is not None and rest and not any(_overlap(rest, field) for field in fields):
                 return f"{rest} is not among the fields that {head} keeps."
         return None
 
     def canonical(self) -> dict[str, Any]:
-        """The description as JSON, with every default left out."""
+        """The description as a JSON document without default values."""
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
     @property
     def fingerprint(self) -> str:
-        """32 hexadecimal digits (the first half of a SHA-256) that stand for this description."""
+        """32 hexadecimal digits: the first half of the SHA-256 of the canonical form."""
         text = json.dumps(self.canonical(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
-    @property
-    def collections(self) -> list[str]:
-        """Every collection that is read, the left one first."""
-        return list(dict.fromkeys([self.from_, *(join.from_ for join in self.joins)]))
-
 
 def _overlap(path: str, other: str) -> bool:
-    """Whether one path is the other, or lies inside it."""
+    """Whether the paths are equal, or one lies inside the other."""
     return path == other or path.startswith(f"{other}.") or other.startswith(f"{path}.")
 
 
-def parse_spec(asked: Any, databases: Iterable[str]) -> JoinSpec:
-    """The description that was asked for.
+def parse_spec(description: Any, databases: Iterable[str]) -> JoinSpec:
+    """Parses the description of a join.
 
     Args:
-        databases: those that are open for joins.
+        databases: the names of those that are open for joins.
 
     Raises:
         InvalidInput: names every path that is wrong, with the reason.
     """
-    spec = parse(asked)
+    spec = parse(description)
     require_open(spec, databases)
     return spec
 
 
-def parse(asked: Any) -> JoinSpec:
-    """The description, whether or not its database is open for joins.
+def parse(description: Any) -> JoinSpec:
+    """Parses the description of a join, without asking whether its database is open for joins.
 
     Raises:
         InvalidInput: names every path that is wrong, with the reason.
     """
     try:
-        return JoinSpec.model_validate_json(json.dumps(asked))
+        return JoinSpec.model_validate_json(json.dumps(description))
     except ValidationError as error:
-        raise InvalidInput(dict(_complaint(dict(detail)) for detail in error.errors())) from None
+        raise InvalidInput(dict(_path_and_reason(dict(detail)) for detail in error.errors())) from None
     except RecursionError:
-        # Written as JSON it takes deeper calls than reading it took.
+        # Writing JSON recurses more deeply than parsing it did.
         raise InvalidInput({"join": "is nested too deep."}) from None
 
 
 def require_open(spec: JoinSpec, databases: Iterable[str]) -> None:
-    """Refuses a join of a database that is not among those open for joins.
+    """Checks that the join's database is open for joins.
 
     Raises:
-        InvalidInput: it is not.
+        InvalidInput: the database is not in ``databases``.
     """
     if spec.database not in set(databases):
         raise InvalidInput({"join.database": f"{spec.database} is not open for joins."})
 
 
-def _complaint(detail: dict[str, Any]) -> tuple[str, str]:
+def _path_and_reason(detail: dict[str, Any]) -> tuple[str, str]:
+    """Translates one of pydantic's errors."""
     path = ".".join(["join", *(str(part) for part in detail["loc"])])
     cause = detail.get("ctx", {}).get("error")
     if isinstance(cause, filters.FilterError):
         return f"{path}.{cause.path}".rstrip("."), cause.reason
     if isinstance(cause, ValueError):
-        # Of a rule about several fields: the one to mend stands in front.
+        # A rule about several fields puts the one to correct in front.
         inner, colon, reason = str(cause).partition(": ")
         return (f"{path}.{inner}", reason) if colon and " " not in inner else (path, str(cause))
     if detail["type"] == "extra_forbidden":

@@ -1,4 +1,4 @@
-"""The types that a condition's value is written as, one row each: how they are named, read and asked for. Pure."""
+"""The types of a condition's value, one row each: how to name, parse and ask for them. Pure."""
 
 import re
 from collections.abc import Callable
@@ -6,22 +6,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-#: The BSON type of most values of a path in a collection; None where it is not known.
+#: Looks up the most frequent BSON type of a field: takes a collection and a path, returns None if unknown.
 TypeOf = Callable[[str, str], str | None]
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def _number(text: str) -> int | float:
-    stripped = _digits(text)
-    return int(stripped) if re.fullmatch(r"[+-]?\d+", stripped) else float(stripped)
+    number = _numeric_text(text)
+    return int(number) if re.fullmatch(r"[+-]?\d+", number) else float(number)
 
 
 def _decimal(text: str) -> dict[str, str]:
-    return {"$numberDecimal": _digits(text)}
+    return {"$numberDecimal": _numeric_text(text)}
 
 
-def _digits(text: str) -> str:
+def _numeric_text(text: str) -> str:
     if not _NUMBER.fullmatch(text.strip()):
         raise ValueError(f"“{text}” is no number.")
     return text.strip()
@@ -53,12 +53,12 @@ def _bool(text: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class ValueType:
-    """A type that a value can be written as.
+    """A type that a value can have.
 
-    ``label`` is its word in the list of choices, ``hint`` says what to type, ``example`` is a text that can be read,
-    ``input_mode`` picks the keys that a phone shows. ``read`` makes Extended JSON of a text, or raises a ValueError
-    that says what is wrong; ``wrapper`` is the key of that, where it is an object. Fields of the types in
-    ``bson_types`` are compared with values of this type, if no other is chosen.
+    ``label`` is its text in the list of choices, ``hint`` the help beside an input, ``example`` a valid text, and
+    ``input_mode`` the HTML attribute that selects a phone's keyboard. ``read`` parses a text into Extended JSON, or
+    raises a ValueError with a message for people. ``wrapper`` is the key of that Extended JSON, if it is an object.
+    ``bson_types`` are the types of fields whose conditions have this type by default.
     """
 
     name: str
@@ -71,7 +71,7 @@ class ValueType:
     input_mode: str = "text"
 
     def read_list(self, text: str) -> list[Any]:
-        """The values of a text with commas between them; see ``read``."""
+        """Parses a comma-separated list of values; see ``read``."""
         return [self.read(part.strip()) for part in text.split(",") if part.strip()]
 
 
@@ -129,12 +129,12 @@ VALUE_TYPES: dict[str, ValueType] = {
     )
 }
 
-#: The types whose values are objects in Extended JSON, by the key of these.
+#: The types whose values are objects in Extended JSON, by the key of that object.
 BY_WRAPPER = {each.wrapper: each for each in VALUE_TYPES.values() if each.wrapper is not None}
 
 _BY_BSON_TYPE = {bson_type: each for each in VALUE_TYPES.values() for bson_type in each.bson_types}
 
 
 def value_type(chosen: str | None, bson_type: str | None = None) -> ValueType:
-    """The type that was chosen, or else the one that fits a field of this BSON type; text where neither is known."""
+    """The chosen type, or else the default for a field of this BSON type. Text if neither is known."""
     return VALUE_TYPES.get(chosen, TEXT) if chosen else _BY_BSON_TYPE.get(bson_type or "", TEXT)

@@ -1,4 +1,4 @@
-"""The table of casts: the names that the types know, what suggests each, what it makes of a sampled value."""
+"""The table of casts: its names, when each cast is suggested, and estimates for sampled values."""
 
 from typing import Any, get_args
 
@@ -12,12 +12,12 @@ from worker_tasks.joins.spec.casts import CASTS, Cast, cast_to
 OID = ObjectId("65a000000000000000000001")
 
 
-def test_the_types_name_every_row() -> None:
+def test_the_literal_type_lists_every_row() -> None:
     assert tuple(CASTS) == get_args(Cast)
 
 
 @pytest.mark.parametrize("cast", CASTS)
-def test_a_cast_is_suggested_between_known_types_and_leads_to_its_own(cast: str) -> None:
+def test_casts_are_suggested_between_distinct_known_types(cast: str) -> None:
     conversion = CASTS[cast]
     assert cast in BSON_TYPES
     assert conversion.suggested_from <= BSON_TYPES.keys()
@@ -28,8 +28,8 @@ def test_a_cast_is_suggested_between_known_types_and_leads_to_its_own(cast: str)
 def test_no_two_casts_are_suggested_for_the_same_types() -> None:
     for local in BSON_TYPES:
         for foreign in BSON_TYPES:
-            found = [each for each in CASTS.values() if local in each.suggested_from and foreign in each.suggested_to]
-            assert len(found) <= 1, (local, foreign)
+            casts = [each for each in CASTS.values() if local in each.suggested_from and foreign in each.suggested_to]
+            assert len(casts) <= 1, (local, foreign)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_no_two_casts_are_suggested_for_the_same_types() -> None:
         ("int", "objectId", None),
     ],
 )
-def test_the_conversion_follows_from_both_types(local: str, foreign: str, cast: Cast | None) -> None:
+def test_the_suggested_cast_depends_on_both_types(local: str, foreign: str, cast: Cast | None) -> None:
     assert cast_to(local, foreign) == cast
 
 
@@ -58,26 +58,26 @@ def test_the_conversion_follows_from_both_types(local: str, foreign: str, cast: 
         *(("int", "12"), ("long", "-12"), ("double", "-1.5"), ("objectId", str(OID))),
     ],
 )
-def test_an_estimate_is_what_mongodb_makes_of_it(servers: None, cast: str, value: Any) -> None:
+def test_an_estimate_equals_mongodbs_conversion(servers: None, cast: str, value: Any) -> None:
     converted = {"$convert": {"input": {"$literal": value}, "to": cast}}
     database: Any = connections().joins.casts
-    (found,) = database.aggregate([{"$documents": [{}]}, {"$project": {"converted": converted}}])
+    (document,) = database.aggregate([{"$documents": [{}]}, {"$project": {"converted": converted}}])
     estimate = CASTS[cast].estimate
     assert estimate is not None
-    assert estimate(value) == found["converted"]
+    assert estimate(value) == document["converted"]
 
 
 @pytest.mark.parametrize(("cast", "value"), [("int", "x"), ("double", "1e"), ("objectId", "x"), ("objectId", 1)])
-def test_what_cannot_be_converted_is_estimated_as_nothing(cast: str, value: Any) -> None:
+def test_a_value_that_cannot_be_converted_has_no_estimate(cast: str, value: Any) -> None:
     estimate = CASTS[cast].estimate
     assert estimate is not None
     assert estimate(value) is None
 
 
-def test_a_decimal_is_a_number_to_an_estimate() -> None:
+def test_the_estimate_for_a_decimal_is_a_number() -> None:
     assert CASTS["double"].estimate is not None
     assert CASTS["double"].estimate(Decimal128("1.5")) == 1.5
 
 
-def test_only_mongodb_knows_which_texts_are_dates() -> None:
+def test_a_cast_to_a_date_has_no_estimate() -> None:
     assert CASTS["date"].estimate is None

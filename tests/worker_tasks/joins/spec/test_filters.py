@@ -1,4 +1,4 @@
-"""What a checked filter finds in MongoDB: values are values, texts are texts."""
+"""The documents that a checked filter finds in MongoDB."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -32,7 +32,7 @@ def stored(servers: None) -> Iterator[Collection[Document]]:
 
 
 @pytest.mark.parametrize(
-    ("condition", "found"),
+    ("condition", "ids"),
     [
         ({}, [1, 2, 3, 4, 5, 6, 7]),
         ({"a": "New York"}, [1]),
@@ -62,11 +62,11 @@ def stored(servers: None) -> Iterator[Collection[Document]]:
         ({"$nor": [{"_id": {"$lt": 6}}]}, [6, 7]),
     ],
 )
-def test_a_filter_finds_what_it_says(stored: Collection[Document], condition: Any, found: list[int]) -> None:
+def test_a_filter_finds_the_matching_documents(stored: Collection[Document], condition: Any, ids: list[int]) -> None:
     query = filters.to_query(filters.check_filter(condition))
-    assert [document["_id"] for document in stored.find(query).sort("_id")] == found
+    assert [document["_id"] for document in stored.find(query).sort("_id")] == ids
 
 
-def test_the_fields_that_a_filter_looks_at_are_known() -> None:
+def test_field_paths_include_those_of_nested_filters() -> None:
     condition = {"a": 1, "$or": [{"b.c": {"$gt": 1}}, {"$and": [{"d": 1}]}], "e": {"$elemMatch": {"x": 1}}}
     assert filters.field_paths(condition) == {"a", "b.c", "d", "e"}

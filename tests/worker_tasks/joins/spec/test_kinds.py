@@ -1,4 +1,4 @@
-"""The tables of kinds and shapes: the names that the types know, and flags that agree with each other."""
+"""The tables of kinds and shapes: their names, and flags that agree with each other."""
 
 from typing import get_args
 
@@ -7,12 +7,12 @@ import pytest
 from worker_tasks.joins.spec.kinds import DEFAULT_KIND, DEFAULT_SHAPE, KINDS, SHAPES, JoinKind, Kind, MatchShape, Shape
 
 
-def test_the_types_name_every_row() -> None:
+def test_the_literal_types_list_every_row() -> None:
     assert tuple(KINDS) == get_args(Kind)
     assert tuple(SHAPES) == get_args(Shape)
 
 
-def test_the_defaults_are_the_ones_without_surprise() -> None:
+def test_the_defaults_keep_every_row_and_every_match() -> None:
     assert KINDS[DEFAULT_KIND].keeps_exactly_left
     assert KINDS[DEFAULT_KIND].embeds
     assert SHAPES[DEFAULT_SHAPE].needs_all
@@ -21,8 +21,8 @@ def test_the_defaults_are_the_ones_without_surprise() -> None:
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_the_flags_of_a_kind_agree(kind: JoinKind) -> None:
     assert kind.keeps_left or not kind.excludes_matches, "no row would be left"
-    assert kind.embeds or not kind.keeps_other, "rows of the other side stand in the field"
-    assert not (kind.embeds and kind.excludes_matches), "nothing would stand in the field"
+    assert kind.embeds or not kind.keeps_other, "rows of the other side need the field"
+    assert not (kind.embeds and kind.excludes_matches), "the field would always be empty"
     assert (kind.one_sided is not None) == kind.keeps_other
     if kind.one_sided is not None:
         one_sided = KINDS[kind.one_sided]

@@ -1,4 +1,4 @@
-"""A pipeline as text for MongoDB's shell: values of BSON as JavaScript, and every stage of what is sent."""
+"""Pipelines and index commands as text for MongoDB's shell."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from worker_tasks.infra.connections import Document
 from worker_tasks.joins.plan.pipeline import compile_pipeline
 from worker_tasks.joins.plan.stages import match_stages
 from worker_tasks.joins.plan.strategy import JoinMethod, Step, Strategy
-from worker_tasks.joins.spec.mongosh import LINE_LENGTH, aggregate, create_index, text_of
+from worker_tasks.joins.spec.mongosh import LINE_LENGTH, aggregate, create_index, to_javascript
 from worker_tasks.joins.spec.spec import JoinSpec
 
 OID = "65a000000000000000000001"
@@ -49,22 +49,22 @@ OID = "65a000000000000000000001"
     ids=lambda value: f"{type(value).__name__} {value}"[:40],
 )
 def test_each_value_is_written_as_javascript(value: Any, text: str) -> None:
-    assert text_of(value) == text
+    assert to_javascript(value) == text
 
 
 @pytest.mark.parametrize("name", ["a", "_id", "$match", "$_x", "camelCase", "a1", "__dovetail_key"])
-def test_names_that_javascript_takes_stand_bare(name: str) -> None:
-    assert text_of({name: 1}) == f"{{ {name}: 1 }}"
+def test_valid_identifiers_are_not_quoted(name: str) -> None:
+    assert to_javascript({name: 1}) == f"{{ {name}: 1 }}"
 
 
 @pytest.mark.parametrize("name", ["a.b", "a-b", "1a", "two words", "", "$", "$$x", "it's", 'a"b', "né"])
 def test_other_names_are_quoted(name: str) -> None:
-    assert text_of({name: 1}) == f"{{ {json.dumps(name, ensure_ascii=False)}: 1 }}"
+    assert to_javascript({name: 1}) == f"{{ {json.dumps(name, ensure_ascii=False)}: 1 }}"
 
 
-def test_what_is_too_long_for_a_line_is_broken_and_indented() -> None:
+def test_a_long_value_is_broken_into_indented_lines() -> None:
     value = {"$match": {"status": "x" * 60, "other": {"$in": ["y" * 30, "z"]}}, "a": [1, 2]}
-    assert text_of(value).splitlines() == [
+    assert to_javascript(value).splitlines() == [
         "{",
         "  $match: {",
         f'    status: "{"x" * 60}",',
@@ -75,26 +75,26 @@ def test_what_is_too_long_for_a_line_is_broken_and_indented() -> None:
     ]
 
 
-def test_no_line_is_longer_than_it_has_to_be() -> None:
+def test_no_line_exceeds_the_maximum_length() -> None:
     value = [{f"field{number}": {"$eq": [f"${number}", number]} for number in range(50)}]
-    assert max(map(len, text_of(value).splitlines())) <= LINE_LENGTH
+    assert max(map(len, to_javascript(value).splitlines())) <= LINE_LENGTH
 
 
-def test_what_is_sent_names_its_database_and_its_collection_whatever_they_are_called() -> None:
+def test_the_command_quotes_the_names_of_database_and_collection() -> None:
     text = aggregate("my shop", 'or"ders-1', [{"$limit": 1}])
     start = 'db.getSiblingDB("my shop").getCollection("or\\"ders-1").aggregate('
     assert text == start + "[{ $limit: 1 }], { allowDiskUse: true })"
 
 
-def test_instants_are_in_utc_and_whole_numbers_exact() -> None:
-    assert text_of(datetime(2024, 1, 1)) == 'ISODate("2024-01-01T00:00:00.000Z")'  # noqa: DTZ001 - as pymongo gives it
-    assert text_of(2**53 + 1) == 'NumberLong("9007199254740993")'
-    assert text_of(2**53) == "9007199254740992"
+def test_dates_are_in_utc_and_whole_numbers_stay_exact() -> None:
+    assert to_javascript(datetime(2024, 1, 1)) == 'ISODate("2024-01-01T00:00:00.000Z")'  # noqa: DTZ001 - as pymongo gives it
+    assert to_javascript(2**53 + 1) == 'NumberLong("9007199254740993")'
+    assert to_javascript(2**53) == "9007199254740992"
 
 
-@pytest.mark.parametrize(("collection", "named"), [("orders", "orders"), ("my-orders", 'getCollection("my-orders")')])
-def test_an_index_is_made_whatever_the_collection_is_called(collection: str, named: str) -> None:
-    assert create_index(collection, ["a.b", "c"]) == f"db.{named}.createIndex({{'a.b': 1, 'c': 1}})"
+@pytest.mark.parametrize(("collection", "source"), [("orders", "orders"), ("my-orders", 'getCollection("my-orders")')])
+def test_the_index_command_quotes_unusual_collection_names(collection: str, source: str) -> None:
+    assert create_index(collection, ["a.b", "c"]) == f"db.{source}.createIndex({{'a.b': 1, 'c': 1}})"
 
 
 def spec_of(**more: Any) -> JoinSpec:
@@ -114,18 +114,18 @@ def spec_of(**more: Any) -> JoinSpec:
         "sort": [["price", -1]],
         "shape": "first",
     }
-    asked: Document = {
+    description: Document = {
         "database": "shop",
         "from": "users",
         "joins": [orders, products],
         "match": {"city": {"$ne": "Oslo"}},
     }
-    asked |= {"sort": [["city", 1]], "limit": 10, "fields": ["city", "orders", "product"]}
-    return JoinSpec.model_validate_json(json.dumps(asked | more))
+    description |= {"sort": [["city", 1]], "limit": 10, "fields": ["city", "orders", "product"]}
+    return JoinSpec.model_validate_json(json.dumps(description | more))
 
 
-def read_again(text: str) -> Any:
-    """The pipeline that the text holds: names quoted again, binary data as its own text."""
+def parse_pipeline(text: str) -> Any:
+    """Parses the text of a pipeline as JSON, after quoting its property names and binary data."""
     start, end = text.index(".aggregate(") + len(".aggregate("), text.rindex(", { allowDiskUse")
     quoted = re.sub(r'BinData\(\d+, "[^"]*"\)', lambda found: json.dumps(found[0]), text[start:end])
     return json.loads(re.sub(r"([{,]\s*)([$\w]+):", r'\1"\2":', quoted))
@@ -133,10 +133,10 @@ def read_again(text: str) -> Any:
 
 @pytest.mark.parametrize("second", [JoinMethod.INDEX, JoinMethod.ONE_PASS], ids=str)
 @pytest.mark.parametrize("first", [JoinMethod.INDEX, JoinMethod.ONE_PASS, JoinMethod.SWAPPED], ids=str)
-def test_the_text_of_a_compiled_pipeline_holds_every_stage_as_it_is(first: JoinMethod, second: JoinMethod) -> None:
+def test_the_text_of_a_compiled_pipeline_contains_every_stage(first: JoinMethod, second: JoinMethod) -> None:
     aggregation = compile_pipeline(spec_of(), Strategy((Step(first, 0), Step(second, 0))))
     stages = match_stages(aggregation.filter) + aggregation.pipeline
     assert len(stages) > 8
-    assert read_again(aggregate("shop", aggregation.collection, stages)) == json.loads(
-        json.dumps(stages, default=text_of)
+    assert parse_pipeline(aggregate("shop", aggregation.collection, stages)) == json.loads(
+        json.dumps(stages, default=to_javascript)
     )

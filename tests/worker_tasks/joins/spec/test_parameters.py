@@ -1,4 +1,4 @@
-"""Joins with parameters: found wherever a filter takes a value, validated, and filled by what is typed."""
+"""Joins with parameters: how they are found, validated and filled."""
 
 from typing import Any
 
@@ -63,23 +63,23 @@ def type_of(collection: str, path: str) -> str | None:
 
 
 def join(other_match: Any, **more: Any) -> dict[str, Any]:
-    """A join with this filter on the collection that is brought in."""
+    """A join with this filter on the other collection."""
     orders = {"from": "orders", "as": "orders", "on": [{"local": "_id", "foreign": "userId"}], "match": other_match}
     return {"database": "shop", "from": "users", "joins": [orders], **more}
 
 
-@pytest.mark.parametrize(("match", "given", "filled"), FILTERS)
-def test_a_join_is_filled_with_what_is_typed(
-    match: dict[str, Any], given: dict[str, str], filled: dict[str, Any]
+@pytest.mark.parametrize(("match", "texts", "filled"), FILTERS)
+def test_parameters_are_replaced_by_the_values_of_the_texts(
+    match: dict[str, Any], texts: dict[str, str], filled: dict[str, Any]
 ) -> None:
-    written = join(match, match=match)
-    parameters.validate(written)
-    assert parameters.fill(written, given, type_of) == spec.parse(join(filled, match=filled))
-    assert written == join(match, match=match), "the join itself stays as it was"
+    open_join = join(match, match=match)
+    parameters.validate(open_join)
+    assert parameters.fill(open_join, texts, type_of) == spec.parse(join(filled, match=filled))
+    assert open_join == join(match, match=match), "the join itself must not change"
 
 
 @pytest.mark.parametrize("match", [match for match, _, _ in FILTERS])
-def test_no_join_runs_with_a_value_left_open(match: dict[str, Any]) -> None:
+def test_a_join_with_an_open_value_is_refused(match: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match=r"join\.match"):
         spec.parse(join({}, match=match))
 
@@ -88,7 +88,7 @@ def test_parameter_is_neither_a_typed_value_nor_an_operator() -> None:
     assert "$parameter" not in filters.TYPED_SCALARS | filters.OPERANDS.keys() | filters.LOGICAL
 
 
-def test_each_place_is_found_with_what_it_is_compared_with() -> None:
+def test_each_parameter_is_found_with_its_path_and_field() -> None:
     inner = {"c": {"$elemMatch": {"d": {"$parameter": "one", "type": "date"}}}}
     match = {"$and": [{"a.b": {"$in": {"$parameter": "any", "type": "auto"}}}, inner]}
     first, second, third = parameters.find_parameters(join(match, match={"x": {"$parameter": "x", "type": "string"}}))
@@ -99,7 +99,7 @@ def test_each_place_is_found_with_what_it_is_compared_with() -> None:
 
 
 @pytest.mark.parametrize(
-    ("match", "path", "words"),
+    ("match", "path", "message"),
     [
         ({"a": {"$parameter": "A", "type": "string"}}, "a", "small letters"),
         ({"a": {"$parameter": "a" * 41, "type": "string"}}, "a", "at most 40"),
@@ -119,26 +119,26 @@ def test_each_place_is_found_with_what_it_is_compared_with() -> None:
         ({"a": {"b": {"$parameter": "a", "type": "string"}}}, "a", "plain value"),
     ],
 )
-def test_a_parameter_that_is_none_is_refused_at_its_place(match: Any, path: str, words: str) -> None:
+def test_a_malformed_parameter_is_refused_with_its_path(match: Any, path: str, message: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         parameters.validate(join({}, match=match))
-    assert words in refused.value.errors[f"join.match.{path}".rstrip(".")]
+    assert message in refused.value.errors[f"join.match.{path}".rstrip(".")]
 
 
-@pytest.mark.parametrize("written", [None, [], {}, {"joins": [1]}, join({}) | {"limit": {"$parameter": "a"}}])
-def test_a_join_that_is_none_is_refused(written: Any) -> None:
+@pytest.mark.parametrize("description", [None, [], {}, {"joins": [1]}, join({}) | {"limit": {"$parameter": "a"}}])
+def test_a_malformed_join_is_refused(description: Any) -> None:
     with pytest.raises(InvalidInput):
-        parameters.validate(written)
+        parameters.validate(description)
 
 
-def test_a_join_asks_for_so_many_values_at_most() -> None:
-    places = [{"$parameter": f"p{number}", "type": "string"} for number in range(MAX_PARAMETERS + 1)]
-    parameters.validate(join({"a": {"$in": places[1:]}}))
+def test_the_number_of_parameters_is_limited() -> None:
+    values = [{"$parameter": f"p{number}", "type": "string"} for number in range(MAX_PARAMETERS + 1)]
+    parameters.validate(join({"a": {"$in": values[1:]}}))
     with pytest.raises(InvalidInput, match="more than 100 values"):
-        parameters.validate(join({"a": {"$in": places}}))
+        parameters.validate(join({"a": {"$in": values}}))
 
 
-def test_a_filter_that_is_nested_beyond_measure_is_refused() -> None:
+def test_a_filter_nested_too_deep_is_refused() -> None:
     match: Any = {"a": 1}
     for _ in range(60):
         match = {"$and": [match]}
@@ -147,7 +147,7 @@ def test_a_filter_that_is_nested_beyond_measure_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("match", "given", "words"),
+    ("match", "texts", "message"),
     [
         ({"stars": {"$parameter": "a", "type": "number"}}, {"a": "four"}, "“four” is no number."),
         ({"stars": {"$parameter": "a", "type": "number"}}, {}, "give a value"),
@@ -160,14 +160,14 @@ def test_a_filter_that_is_nested_beyond_measure_is_refused() -> None:
         ({"a": {"$parameter": "a", "type": "date"}}, {"a": "soon"}, "is no date"),
     ],
 )
-def test_a_value_that_is_missing_or_wrong_is_named(match: Any, given: dict[str, str], words: str) -> None:
+def test_a_missing_or_wrong_value_is_named(match: Any, texts: dict[str, str], message: str) -> None:
     with pytest.raises(InvalidInput) as refused:
-        parameters.fill(join(match), given, type_of)
+        parameters.fill(join(match), texts, type_of)
     assert refused.value.errors.keys() == {"parameters.a"}
-    assert words in refused.value.errors["parameters.a"]
+    assert message in refused.value.errors["parameters.a"]
 
 
-def test_all_that_is_wrong_is_said_at_once() -> None:
+def test_all_errors_are_reported_at_once() -> None:
     match = {name: {"$parameter": name, "type": "number"} for name in ("a", "b", "c")}
     with pytest.raises(InvalidInput) as refused:
         parameters.fill(join(match), {"a": "x", "b": "1", "d": "2"}, type_of)

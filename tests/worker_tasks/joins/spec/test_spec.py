@@ -1,4 +1,4 @@
-"""What can be asked, what is refused by name, and what counts as the same question."""
+"""Valid and invalid descriptions of joins, and which of them have the same fingerprint."""
 
 from typing import Any
 
@@ -34,12 +34,12 @@ FULL: dict[str, Any] = {
 }
 
 
-def read(asked: Any) -> spec.JoinSpec:
-    return spec.parse_spec(asked, databases=["shop"])
+def parse(description: Any) -> spec.JoinSpec:
+    return spec.parse_spec(description, databases=["shop"])
 
 
 def joined(**changes: Any) -> dict[str, Any]:
-    """The simple join with this in its one joined collection; None takes a field away."""
+    """The simple join with changes to its joined collection; None removes a field."""
     join = {field: value for field, value in {**ORDERS, **changes}.items() if value is not None}
     return {**SIMPLE, "joins": [join]}
 
@@ -48,8 +48,8 @@ def matching(condition: Any) -> dict[str, Any]:
     return {**SIMPLE, "match": condition}
 
 
-def test_a_full_description_comes_back_as_it_was_without_what_is_the_default() -> None:
-    canonical = read(FULL).canonical()
+def test_the_canonical_form_is_the_description_without_defaults() -> None:
+    canonical = parse(FULL).canonical()
     expected = {
         **FULL,
         "joins": [{field: value for field, value in FULL["joins"][0].items() if field not in {"kind", "shape"}}],
@@ -58,15 +58,15 @@ def test_a_full_description_comes_back_as_it_was_without_what_is_the_default() -
 
 
 @pytest.mark.parametrize("fields", [["item"], ["item.id"], ["item.id.x"], None])
-def test_a_later_join_may_use_what_an_earlier_one_keeps(fields: list[str] | None) -> None:
+def test_a_later_join_can_use_fields_that_an_earlier_one_keeps(fields: list[str] | None) -> None:
     orders = ORDERS if fields is None else {**ORDERS, "fields": fields}
-    assert len(read({**SIMPLE, "joins": [orders, ITEMS]}).joins) == 2
+    assert len(parse({**SIMPLE, "joins": [orders, ITEMS]}).joins) == 2
 
 
-def test_the_order_in_which_it_is_written_makes_no_other_question() -> None:
-    turned = dict(reversed(list(FULL.items())))
-    assert read(turned).fingerprint == read(FULL).fingerprint
-    assert read(joined(kind="left", shape="array", sort=[])).fingerprint == read(SIMPLE).fingerprint
+def test_key_order_and_explicit_defaults_do_not_change_the_fingerprint() -> None:
+    reordered = dict(reversed(list(FULL.items())))
+    assert parse(reordered).fingerprint == parse(FULL).fingerprint
+    assert parse(joined(kind="left", shape="array", sort=[])).fingerprint == parse(SIMPLE).fingerprint
 
 
 @pytest.mark.parametrize(
@@ -83,12 +83,12 @@ def test_the_order_in_which_it_is_written_makes_no_other_question() -> None:
         ({**SIMPLE, "sort": [["a", 1], ["b", 1]]}, {**SIMPLE, "sort": [["b", 1], ["a", 1]]}),
     ],
 )
-def test_what_differs_is_another_question(one: Any, other: Any) -> None:
-    assert read(one).fingerprint != read(other).fingerprint
+def test_different_descriptions_have_different_fingerprints(one: Any, other: Any) -> None:
+    assert parse(one).fingerprint != parse(other).fingerprint
 
 
 @pytest.mark.parametrize(
-    ("asked", "path"),
+    ("description", "path"),
     [
         (5, "join"),
         ({}, "join.database"),
@@ -128,9 +128,9 @@ def test_what_differs_is_another_question(one: Any, other: Any) -> None:
         (joined(pipeline=[]), "join.joins.0.pipeline"),
     ],
 )
-def test_what_can_not_be_asked_is_refused_by_its_path(asked: Any, path: str) -> None:
+def test_an_invalid_description_is_refused_with_its_path(description: Any, path: str) -> None:
     with pytest.raises(InvalidInput) as refusal:
-        read(asked)
+        parse(description)
     assert path in refusal.value.errors
 
 
@@ -180,26 +180,26 @@ def test_what_can_not_be_asked_is_refused_by_its_path(asked: Any, path: str) -> 
         ),
     ],
 )
-def test_a_condition_that_is_not_allowed_is_refused_by_its_path(condition: Any, path: str) -> None:
+def test_a_forbidden_condition_is_refused_with_its_path(condition: Any, path: str) -> None:
     with pytest.raises(InvalidInput) as refusal:
-        read(matching(condition))
+        parse(matching(condition))
     assert list(refusal.value.errors) == [f"join.match.{path}".rstrip(".")]
 
 
-def test_a_description_that_is_nested_beyond_measure_is_refused() -> None:
+def test_a_description_nested_too_deep_is_refused() -> None:
     condition: Any = 1
     for _ in range(100_000):
         condition = {"a": condition}
     with pytest.raises(InvalidInput, match="nested too deep"):
-        read(matching(condition))
+        parse(matching(condition))
 
 
-def test_more_conditions_than_are_bearable_are_refused() -> None:
+def test_the_number_of_conditions_is_limited() -> None:
     with pytest.raises(InvalidInput, match="more than 50 conditions"):
-        read(matching({f"field_{number}": 1 for number in range(51)}))
+        parse(matching({f"field_{number}": 1 for number in range(51)}))
 
 
 @pytest.mark.parametrize("type_", ["$eq", "$ne", "$gt", "$gte", "$lt", "$lte"])
 def test_comparisons_take_plain_and_typed_values(type_: str) -> None:
     for value in (1, 1.5, "x", None, True, {"$oid": "0123456789abcdef01234567"}, {"$date": "2024-01-01T00:00:00Z"}):
-        assert read(matching({"a": {type_: value}})).match == {"a": {type_: value}}
+        assert parse(matching({"a": {type_: value}})).match == {"a": {type_: value}}
