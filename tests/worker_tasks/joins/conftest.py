@@ -1,4 +1,4 @@
-"""Collections that several tests of joins look at."""
+"""Collections that several tests of joins share."""
 
 from collections.abc import Iterator
 

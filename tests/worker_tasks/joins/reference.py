@@ -1,7 +1,7 @@
-"""What a join means, in plain Python without MongoDB, for the property tests to hold the compiler to.
+"""A reference implementation of joins in plain Python, against which property tests check the compiled pipelines.
 
-Null and missing keys match nothing. With one pair of keys a list stands for each of its elements, on both sides; with
-several pairs each compares whole values. A field named ``as`` gives way to what is brought in.
+Null and missing keys match nothing. With one pair of keys, a list stands for each of its elements, on both sides;
+several pairs compare whole values. The matches replace a field of the row with the same name.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ def joined(spec: JoinSpec, data: Data) -> list[Document]:
     for join in spec.joins:
         others = [document for document in data[join.from_] if keeps(document, join.match)]
         rows = _joined_with(rows, others, join)
-    return [_kept(row, spec.fields_) for row in rows]
+    return [_project(row, spec.fields_) for row in rows]
 
 
 def _joined_with(rows: Sequence[Document], others: Sequence[Document], join: Join) -> list[Document]:
@@ -36,8 +36,8 @@ def _joined_with(rows: Sequence[Document], others: Sequence[Document], join: Joi
         used |= {other["_id"] for other in matches}
         result += _rows_of(row, matches, join)
     if join.kind == "outer":
-        alone = [_kept(other, join.fields_) for other in others if other["_id"] not in used]
-        result += [{join.as_ or "": [other] if join.shape == "array" else other} for other in alone]
+        unmatched = [_project(other, join.fields_) for other in others if other["_id"] not in used]
+        result += [{join.as_ or "": [other] if join.shape == "array" else other} for other in unmatched]
     return result
 
 
@@ -49,26 +49,26 @@ def _rows_of(row: Document, matches: list[Document], join: Join) -> list[Documen
     name = join.as_ or ""
     for path, direction in reversed(join.sort):
         matches = sorted(matches, key=lambda match: match[path], reverse=direction == -1)
-    matches = [_kept(match, join.fields_) for match in matches[: join.limit]]
-    bare = {field: value for field, value in row.items() if field != name}
+    matches = [_project(match, join.fields_) for match in matches[: join.limit]]
+    cleared = {field: value for field, value in row.items() if field != name}
     if join.shape == "array":
         return [{**row, name: matches}]
     if join.shape == "count":
         return [{**row, name: len(matches)}]
     if join.shape == "first":
-        return [{**bare, name: matches[0]} if matches else bare]
-    return [{**bare, name: match} for match in matches] or [bare]
+        return [{**cleared, name: matches[0]} if matches else cleared]
+    return [{**cleared, name: match} for match in matches] or [cleared]
 
 
-def _kept(document: Document, fields: list[str] | None) -> Document:
+def _project(document: Document, fields: list[str] | None) -> Document:
     return document if fields is None else {name: value for name, value in document.items() if name in fields}
 
 
 def _match(row: Document, other: Document, on: Sequence[KeyPair]) -> bool:
     if len(on) == 1:
         keys = [converted(key, on[0].cast) for key in _elements(row, on[0].local)]
-        found = {canonical(value) for value in _leaves(other, on[0].foreign)}
-        return any(canonical(key) in found for key in keys if not is_nothing(key))
+        other_keys = {canonical(value) for value in _leaves(other, on[0].foreign)}
+        return any(canonical(key) in other_keys for key in keys if not is_nothing(key))
     return all(_equal(converted(at(row, pair.local), pair.cast), at(other, pair.foreign)) for pair in on)
 
 
@@ -81,7 +81,7 @@ def is_nothing(value: Any) -> bool:
 
 
 def converted(value: Any, cast: str | None) -> Any:
-    """As ``$convert`` does; None where it can not. Of the casts only the two to int and string are used here."""
+    """Converts a value like ``$convert``; None if it cannot be converted. Supports the casts to int and string."""
     if cast is None or is_nothing(value):
         return value
     if cast == "string":
@@ -104,24 +104,24 @@ def _text(value: Any) -> str | None:
 
 
 def at(document: Any, path: str) -> Any:
-    """The value that an aggregation has for ``$path``: through a list, the list of what its elements have."""
+    """The value of ``$path`` in an aggregation. A path through a list gives the list of its elements' values."""
     head, _, rest = path.partition(".")
     if isinstance(document, list):
-        found = [at(element, path) for element in document if isinstance(element, dict | list)]
-        return [value for value in found if value is not MISSING]
+        values = [at(element, path) for element in document if isinstance(element, dict | list)]
+        return [value for value in values if value is not MISSING]
     if not isinstance(document, dict) or head not in document:
         return MISSING
     return at(document[head], rest) if rest else document[head]
 
 
 def _elements(document: Any, path: str) -> list[Any]:
-    """The values that ``localField`` looks up."""
+    """The values that ``localField`` looks up: the elements of a list instead of the list."""
     values = _reached(document, path)
     return [element for value in values for element in (value if isinstance(value, list) else [value])]
 
 
 def _leaves(document: Any, path: str) -> list[Any]:
-    """The values that ``foreignField`` is found by: a list as a whole, and each of its elements."""
+    """The values that match a ``foreignField``: a list as a whole, and each of its elements."""
     values = _reached(document, path)
     return values + [element for value in values if isinstance(value, list) for element in value]
 
@@ -133,11 +133,11 @@ def _reached(document: Any, path: str) -> list[Any]:
     value = document[head]
     if not rest:
         return [value]
-    return [found for element in (value if isinstance(value, list) else [value]) for found in _reached(element, rest)]
+    return [inner for element in (value if isinstance(value, list) else [value]) for inner in _reached(element, rest)]
 
 
 def keeps(document: Document, stored: Mapping[str, Any]) -> bool:
-    """Whether a filter of equalities and of ``$gt`` on numbers keeps the document."""
+    """Whether the document passes a filter of equalities and of ``$gt`` on numbers."""
     for path, condition in stored.items():
         values = _leaves(document, path)
         if isinstance(condition, dict):
@@ -153,7 +153,10 @@ def _is_number(value: Any) -> bool:
 
 
 def canonical(value: Any) -> tuple[Any, ...]:
-    """Equal for what MongoDB takes as equal: numbers by value, documents by the order of their fields too."""
+    """A form that is equal exactly if MongoDB treats the values as equal.
+
+    Numbers are compared by value, documents including the order of their fields.
+    """
     if isinstance(value, bool):
         return ("bool", value)
     if isinstance(value, int | float | Int64):

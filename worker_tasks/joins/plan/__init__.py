@@ -1,1 +1,1 @@
-"""From a description to the aggregation that answers it."""
+"""Planning: the aggregation that runs a join, its methods and its parts."""

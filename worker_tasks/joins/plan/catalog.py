@@ -1,4 +1,4 @@
-"""What is known of the collections of a join before it runs. Nothing is asked before it is needed, nor twice."""
+"""Statistics of the collections of a join, fetched from MongoDB when first needed."""
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,17 +15,17 @@ from worker_tasks.infra.errors import UNAUTHORIZED, InvalidInput, TookTooLong
 from worker_tasks.joins.spec import filters
 from worker_tasks.joins.spec.spec import JoinSpec
 
-#: Seconds that one look at the data may take; what it would have told is then unknown.
+#: Seconds that one query on the documents may take; after that its answer counts as unknown.
 QUERY_SECONDS = 2.0
-#: MongoDB's code for what a view does not have: storage and indexes of its own.
+#: MongoDB's error code for a command on storage or indexes, which views lack.
 COMMAND_NOT_SUPPORTED_ON_VIEW = 166
 
 
 @dataclass(frozen=True)
 class Index:
-    """One index: its fields in order, and what keeps it from serving an equality.
+    """One index: its fields in order, and the properties that keep it from serving an equality.
 
-    A sparse one serves equalities, since no key here is null, but can not tell whether a field is missing.
+    A sparse index serves equalities, because keys here are never null, but it cannot tell whether a field is missing.
     """
 
     fields: tuple[str, ...]
@@ -34,14 +34,14 @@ class Index:
     collation: bool = False
 
     def serves(self, paths: Iterable[str]) -> bool:
-        """Whether an equality on all of these fields is looked up in it."""
-        wanted = set(paths)
-        return not self.partial and not self.collation and set(self.fields[: len(wanted)]) == wanted
+        """Whether it serves an equality on all of these fields."""
+        compared = set(paths)
+        return not self.partial and not self.collation and set(self.fields[: len(compared)]) == compared
 
 
 @dataclass(frozen=True)
 class CollectionStats:
-    """A collection: its documents and their bytes (by MongoDB's own counters), and its indexes; a view has none."""
+    """The number and bytes of a collection's documents, by MongoDB's counters, and its indexes. Views have none."""
 
     count: int
     size: int
@@ -52,17 +52,17 @@ class CollectionStats:
         return self.index_for(paths) is not None
 
     def index_for(self, paths: Iterable[str]) -> Index | None:
-        """An index in which an equality on all of these fields is looked up."""
-        wanted = list(paths)
-        return next((index for index in self.indexes if index.serves(wanted)), None)
+        """The first index that serves an equality on all of these fields, or None."""
+        compared = list(paths)
+        return next((index for index in self.indexes if index.serves(compared)), None)
 
 
 @contextmanager
 def require_readable(database: str) -> Iterator[None]:
-    """For what is asked of a database inside.
+    """Translates MongoDB's refusal of a query in the block.
 
     Raises:
-        InvalidInput: the MongoDB user may not read it.
+        InvalidInput: the MongoDB user may not read the database.
     """
     try:
         yield
@@ -74,34 +74,34 @@ def require_readable(database: str) -> Iterator[None]:
 
 
 class Catalog:
-    """The collections of one join, as MongoDB tells of them; ``comment`` marks every question."""
+    """Statistics of the collections of one join. ``comment`` marks every query in MongoDB."""
 
     def __init__(self, spec: JoinSpec, database: Database[Document], comment: str | None = None):
         self._comment = comment
         self._spec = spec
         self._database = database
-        self._answers: dict[Any, Any] = {}
+        self._cache: dict[Any, Any] = {}
 
     def require_collections(self) -> None:
-        """Refuses names of which nothing is there; MongoDB itself would take them for empty collections.
+        """Checks that every collection exists; MongoDB treats a missing one as empty.
 
         Raises:
-            InvalidInput: names each of them, and the name that may have been meant.
+            InvalidInput: names each missing collection, and an existing one with a similar name.
             pymongo.errors.PyMongoError: MongoDB does not answer.
         """
         with require_readable(self._database.name):
-            there = self._database.list_collection_names(authorizedCollections=True)
-        named = {"join.from": self._spec.from_}
-        named |= {f"join.joins.{number}.from": join.from_ for number, join in enumerate(self._spec.joins)}
-        errors = {path: _not_there(name, there) for path, name in named.items() if name not in there}
+            existing = self._database.list_collection_names(authorizedCollections=True)
+        names = {"join.from": self._spec.from_}
+        names |= {f"join.joins.{number}.from": join.from_ for number, join in enumerate(self._spec.joins)}
+        errors = {path: _missing_error(name, existing) for path, name in names.items() if name not in existing}
         if errors:
             raise InvalidInput(errors)
 
     def stats(self, collection: str) -> CollectionStats:
-        """Its size and its indexes."""
-        return self._once(("known", collection), lambda: self._look_at(collection))
+        """The size and the indexes of a collection."""
+        return self._cached(("stats", collection), lambda: self._fetch_stats(collection))
 
-    def _look_at(self, collection: str) -> CollectionStats:
+    def _fetch_stats(self, collection: str) -> CollectionStats:
         try:
             (stats,) = self._database[collection].aggregate(
                 [{"$collStats": {"storageStats": {}}}], comment=self._comment
@@ -111,33 +111,33 @@ class Catalog:
         except OperationFailure as error:
             if error.code != COMMAND_NOT_SUPPORTED_ON_VIEW:
                 raise
-            return CollectionStats(self._counted(collection, {}, otherwise=10**9), 0, is_view=True)
+            return CollectionStats(self._count(collection, {}, default=10**9), 0, is_view=True)
         return CollectionStats(storage["count"], storage["size"], tuple(index for index in indexes if index))
 
     @cached_property
     def left_count(self) -> int:
-        """How many documents of the left side its filter keeps; where counting takes too long, how many there are."""
-        return self.counted(self._spec.from_, self._spec.match)
+        """The number of left documents that pass the filter, or of all if counting takes too long."""
+        return self.filtered_count(self._spec.from_, self._spec.match)
 
-    def counted(self, collection: str, stored: filters.Filter) -> int:
-        """How many documents a filter keeps; where counting takes too long, how many there are."""
-        everything = self.stats(collection).count
-        return self._counted(collection, filters.to_query(stored), otherwise=everything) if stored else everything
+    def filtered_count(self, collection: str, stored: filters.Filter) -> int:
+        """The number of documents that pass a filter, or of all if counting takes too long."""
+        total = self.stats(collection).count
+        return self._count(collection, filters.to_query(stored), default=total) if stored else total
 
     @property
     def left_size(self) -> int:
-        """Bytes of these documents, if all of the collection are alike."""
-        everything = self.stats(self._spec.from_)
-        return everything.size * self.left_count // max(1, everything.count)
+        """Bytes of the left documents that pass the filter, from the collection's mean."""
+        stats = self.stats(self._spec.from_)
+        return stats.size * self.left_count // max(1, stats.count)
 
     def holds_lists(self, collection: str, path: str) -> bool:
-        """Whether some document has a list at this path, or on the way there; True where that takes too long."""
-        look = {"$expr": {"$isArray": f"${path}"}}
-        return self._once(("list", collection, path), lambda: self._any(collection, look))
+        """Whether a document has a list at this path or on the way to it. True if the query takes too long."""
+        query = {"$expr": {"$isArray": f"${path}"}}
+        return self._cached(("list", collection, path), lambda: self._any(collection, query))
 
     def has_gaps(self, collection: str, path: str) -> bool:
-        """Whether some document has nothing or null at this path; True where that takes too long."""
-        return self._once(("gap", collection, path), lambda: self._any(collection, {path: None}))
+        """Whether a document has null or nothing at this path. True if the query takes too long."""
+        return self._cached(("gap", collection, path), lambda: self._any(collection, {path: None}))
 
     def _any(self, collection: str, query: dict[str, Any]) -> bool:
         try:
@@ -146,21 +146,21 @@ class Catalog:
         except TookTooLong:
             return True
 
-    def _counted(self, collection: str, query: dict[str, Any], otherwise: int) -> int:
+    def _count(self, collection: str, query: dict[str, Any], default: int) -> int:
         try:
             with within(QUERY_SECONDS):
                 return self._database[collection].count_documents(query, comment=self._comment)
         except TookTooLong:
-            return otherwise
+            return default
 
-    def _once(self, question: Any, ask: Callable[[], Any]) -> Any:
-        if question not in self._answers:
-            self._answers[question] = ask()
-        return self._answers[question]
+    def _cached(self, key: Any, fetch: Callable[[], Any]) -> Any:
+        if key not in self._cache:
+            self._cache[key] = fetch()
+        return self._cache[key]
 
 
 def _index(document: Mapping[str, Any]) -> Index | None:
-    """An index that an equality can use; text, geographical and hidden ones are none."""
+    """The index, or None if an equality cannot use it: text, geospatial and hidden ones."""
     kinds = dict(document["key"])
     if document.get("hidden") or any(kind not in {1, -1, "hashed"} for kind in kinds.values()):
         return None
@@ -172,7 +172,7 @@ def _index(document: Mapping[str, Any]) -> Index | None:
     )
 
 
-def _not_there(name: str, there: list[str]) -> str:
-    close = difflib.get_close_matches(name, there, n=1)
-    meant = f" Did you mean {close[0]}?" if close else ""
-    return f"{name} does not exist, or is not open for joins.{meant}"
+def _missing_error(name: str, existing: list[str]) -> str:
+    similar = difflib.get_close_matches(name, existing, n=1)
+    suggestion = f" Did you mean {similar[0]}?" if similar else ""
+    return f"{name} does not exist, or is not open for joins.{suggestion}"

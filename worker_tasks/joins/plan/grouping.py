@@ -1,7 +1,7 @@
-"""One pass over both sides, grouped by key: for bulk joins that no index serves, or that compare several keys.
+"""One pass over both sides, grouped by key: for bulk joins on several keys or without an index.
 
-Both sides become one stream of documents that carry their key; a group of one key holds what matches. A document
-without a usable key gets one that nothing else has, so that it stays alone.
+Both sides become one stream of documents with their keys, so that documents that match end up in one group. A
+document without a usable key gets a unique one and stays alone.
 """
 
 from typing import Any
@@ -15,67 +15,63 @@ KEY, LEFT, OTHER = (f"{OWN_PREFIX}_{name}" for name in ("key", "left", "other"))
 
 
 def group_join_stages(join: Join) -> list[Stage]:
-    """The stages that bring this collection in."""
+    """The stages that join this collection."""
     return [
         *_left_side(join),
         {"$unionWith": {"coll": join.from_, "pipeline": _other_side(join)}},
-        {"$group": {"_id": f"${KEY}", LEFT: {"$push": f"${LEFT}"}, OTHER: _gathered(join)}},
-        *_chosen(join),
+        {"$group": {"_id": f"${KEY}", LEFT: {"$push": f"${LEFT}"}, OTHER: _collected_matches(join)}},
+        *_selected_groups(join),
         *_rows(join),
     ]
 
 
 def _left_side(join: Join) -> list[Stage]:
     keys = {f"k{number}": whole_left_key(pair) for number, pair in enumerate(join.on)}
-    whole: Any = "$$ROOT"
+    row: Any = "$$ROOT"
     if join.embeds and join.shape_traits.may_be_missing:
-        # A field of this name gives way also where nothing matches.
-        whole = {"$unsetField": {"field": join.as_, "input": "$$ROOT"}}
-    return [{"$project": {"_id": 0, KEY: _usable(keys, "left"), LEFT: whole}}]
+        # A row loses an own field of this name even if it has no match.
+        row = {"$unsetField": {"field": join.as_, "input": "$$ROOT"}}
+    return [{"$project": {"_id": 0, KEY: _usable_key(keys, "left"), LEFT: row}}]
 
 
 def _other_side(join: Join) -> list[Stage]:
     keys = {f"k{number}": f"${pair.foreign}" for number, pair in enumerate(join.on)}
-    whole = join.embeds_documents
-    # What is sorted by may be a field that is not kept.
-    early = project_stages(
-        None if not whole or join.sort or join.fields_ is None else [*join.fields_, "_id", *_foreign(join)]
-    )
+    early: list[Stage] = []
+    # A sort may need fields that are not kept.
+    if join.embeds_documents and not join.sort and join.fields_ is not None:
+        early = project_stages([*join.fields_, "_id", *(pair.foreign for pair in join.on)])
+    match: Any = "$$ROOT" if join.embeds_documents else {"$literal": 1}
     return [
         *match_stages(join.match),
         *early,
-        {"$project": {"_id": 0, KEY: _usable(keys, "other"), OTHER: "$$ROOT" if whole else {"$literal": 1}}},
+        {"$project": {"_id": 0, KEY: _usable_key(keys, "other"), OTHER: match}},
     ]
 
 
-def _foreign(join: Join) -> list[str]:
-    return [pair.foreign for pair in join.on]
-
-
-def _usable(keys: dict[str, Any], side: str) -> Any:
-    """The key; where some part of it matches nothing, the document's own ``_id`` in its place."""
-    alone = {side: "$_id"}
+def _usable_key(keys: dict[str, Any], side: str) -> Any:
+    """The key, or the document's own ``_id`` if a part of the key matches nothing."""
+    unique = {side: "$_id"}
     unusable = {"$or": [matches_nothing(f"$${name}") for name in keys]}
-    return {"$let": {"vars": keys, "in": {"$cond": [unusable, alone, {name: f"$${name}" for name in keys}]}}}
+    return {"$let": {"vars": keys, "in": {"$cond": [unusable, unique, {name: f"$${name}" for name in keys}]}}}
 
 
-def _gathered(join: Join) -> Any:
+def _collected_matches(join: Join) -> Any:
     if join.embeds_documents:
         return {"$push": f"${OTHER}"}
     return {"$sum": f"${OTHER}"}
 
 
-def _chosen(join: Join) -> list[Stage]:
-    """The groups that make rows, and of their matches those that are wanted."""
+def _selected_groups(join: Join) -> list[Stage]:
+    """Keeps the groups that become rows."""
     kind = join.kind_traits
-    found: Any = {"$ne": []} if join.embeds_documents else {"$gt": 0}
-    found_nothing: Any = [] if join.embeds_documents else 0
-    chosen: Stage = {} if kind.keeps_other else {LEFT: {"$ne": []}}
+    any_match: Any = {"$ne": []} if join.embeds_documents else {"$gt": 0}
+    no_match: Any = [] if join.embeds_documents else 0
+    condition: Stage = {} if kind.keeps_other else {LEFT: {"$ne": []}}
     if kind.excludes_matches:
-        chosen[OTHER] = found_nothing
+        condition[OTHER] = no_match
     elif kind.requires_match:
-        chosen[OTHER] = found
-    return [{"$match": chosen}] if chosen else []
+        condition[OTHER] = any_match
+    return [{"$match": condition}] if condition else []
 
 
 def _rows(join: Join) -> list[Stage]:
@@ -83,13 +79,13 @@ def _rows(join: Join) -> list[Stage]:
     if not join.embeds:
         return [{"$unwind": f"${LEFT}"}, {"$replaceWith": f"${LEFT}"}]
     if not shape.holds_documents:
-        least: Any = {"$min": [f"${OTHER}", join.limit]} if join.limit else f"${OTHER}"
-        return [{"$unwind": f"${LEFT}"}, {"$replaceWith": {"$mergeObjects": [f"${LEFT}", {join.as_: least}]}}]
-    stages = _ordered_and_kept(join)
+        count: Any = {"$min": [f"${OTHER}", join.limit]} if join.limit else f"${OTHER}"
+        return [{"$unwind": f"${LEFT}"}, {"$replaceWith": {"$mergeObjects": [f"${LEFT}", {join.as_: count}]}}]
+    stages = _sorted_and_projected(join)
     matches: Any = f"${OTHER}"
     limit = 1 if shape.takes_one else join.limit
     if join.kind_traits.keeps_other:
-        stages += _alone(join)
+        stages += _unmatched_rows(join)
     elif limit is not None:
         stages.append({"$set": {OTHER: {"$slice": [matches, limit]}}})
     stages.append({"$unwind": f"${LEFT}"})
@@ -101,7 +97,8 @@ def _rows(join: Join) -> list[Stage]:
     return [*stages, {"$replaceWith": {"$mergeObjects": [f"${LEFT}", {join.as_: matches}]}}]
 
 
-def _ordered_and_kept(join: Join) -> list[Stage]:
+def _sorted_and_projected(join: Join) -> list[Stage]:
+    """Sorts the matches and keeps only their chosen fields."""
     stages: list[Stage] = []
     if join.sort:
         stages.append({"$set": {OTHER: {"$sortArray": {"input": f"${OTHER}", "sortBy": dict(join.sort)}}}})
@@ -111,8 +108,8 @@ def _ordered_and_kept(join: Join) -> list[Stage]:
     return stages
 
 
-def _alone(join: Join) -> list[Stage]:
-    """What of the other side matches nothing becomes a row of its own in an outer join."""
+def _unmatched_rows(join: Join) -> list[Stage]:
+    """Turns documents of the other side without a match into rows of an outer join."""
     no_left = {"$eq": [f"${LEFT}", []]}
     row = {join.as_: ["$$this"] if join.shape_traits.holds_list else "$$this"}
     rows = {"$map": {"input": f"${OTHER}", "in": row}}

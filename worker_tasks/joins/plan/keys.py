@@ -1,4 +1,4 @@
-"""Key expressions: what of a document takes part in matching, as SQL has it: null and missing match nothing."""
+"""Key expressions: the values of a document that take part in matching. As in SQL, null and missing match nothing."""
 
 from typing import Any
 
@@ -9,25 +9,25 @@ from worker_tasks.joins.spec.spec import KeyPair
 
 Expression = Any
 
-#: Stands where a key is null, missing or can not be converted. No document holds it, so it matches nothing; a null
-#: in its place would match every null and every missing field of the other side.
+#: Replaces a key that is null, missing or cannot be converted. No document holds this value, so it matches nothing;
+#: null would match every null and missing field of the other side.
 UNMATCHABLE = Binary(b"dovetail: matches nothing", subtype=0x80)
 
 
 def left_key(pair: KeyPair, *, elementwise: bool) -> Expression:
-    """The left side's key.
+    """The left side's key, with ``UNMATCHABLE`` in place of null and missing.
 
     Args:
-        elementwise: an array stands for each of its elements, as ``localField`` takes it; else for itself.
+        elementwise: an array stands for each of its elements, as in ``localField``; otherwise for itself.
     """
     value = f"${pair.local}"
     if elementwise:
         return _any_element(_leaves(pair.local), pair.cast)
-    return _or_nothing(_cast(value, pair.cast))
+    return _or_unmatchable(_cast(value, pair.cast))
 
 
 def whole_left_key(pair: KeyPair) -> Expression:
-    """The left side's key as a whole; null or missing where it matches nothing."""
+    """The left side's key as one value, which may be null or missing."""
     return _cast(f"${pair.local}", pair.cast)
 
 
@@ -37,7 +37,7 @@ def matches_nothing(value: Expression) -> Expression:
 
 
 def _leaves(path: str) -> Expression:
-    """The value at a path; where the path leads through an array, the elements of all the values that it leads to."""
+    """The value at a path, or all values that the path reaches through an array, with lists among them flattened."""
     parts = path.split(".")
     through = [{"$isArray": f"${'.'.join(parts[:length])}"} for length in range(1, len(parts))]
     if not through:
@@ -57,10 +57,10 @@ def _any_element(value: Expression, cast: Cast | None) -> Expression:
     some = {
         "$let": {
             "vars": {"elements": elements},
-            "in": {"$cond": [{"$eq": ["$$elements", []]}, _nothing(), "$$elements"]},
+            "in": {"$cond": [{"$eq": ["$$elements", []]}, _unmatchable(), "$$elements"]},
         }
     }
-    one = _or_nothing(_cast("$$value", cast))
+    one = _or_unmatchable(_cast("$$value", cast))
     return {"$let": {"vars": {"value": value}, "in": {"$cond": [{"$isArray": "$$value"}, some, one]}}}
 
 
@@ -70,9 +70,9 @@ def _cast(value: Expression, cast: Cast | None) -> Expression:
     return {"$convert": {"input": value, "to": cast, "onError": None, "onNull": None}}
 
 
-def _or_nothing(value: Expression) -> Expression:
-    return {"$ifNull": [value, _nothing()]}
+def _or_unmatchable(value: Expression) -> Expression:
+    return {"$ifNull": [value, _unmatchable()]}
 
 
-def _nothing() -> Expression:
+def _unmatchable() -> Expression:
     return {"$literal": UNMATCHABLE}

@@ -1,4 +1,4 @@
-"""From a description to a plan: what to run on which collection, in how many parts, at which instant."""
+"""Turns a JoinSpec into a plan: an aggregation, its parts, and the snapshot that they read."""
 
 from dataclasses import dataclass, field
 from math import isnan
@@ -23,12 +23,12 @@ from worker_tasks.joins.spec import filters, mongosh
 from worker_tasks.joins.spec.spec import Join, JoinSpec
 from worker_tasks.queue import capacity
 
-#: Parts that a join is cut into at most.
+#: Most parts that a join is divided into.
 MAX_PARTS = 32
-#: Seconds that finding the borders of the parts may take; a join that is not cut is one part.
+#: Seconds that finding the borders of the parts may take; after that, the join runs in one part.
 CUT_SECONDS = 5.0
 CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO)
-#: Where a server has no snapshots: NotAReplicaSet, SnapshotUnavailable, InvalidOptions.
+#: Error codes of a server without snapshots: NotAReplicaSet, SnapshotUnavailable, InvalidOptions.
 NO_SNAPSHOT = frozenset({123, 246, 72})
 
 
@@ -36,10 +36,10 @@ NO_SNAPSHOT = frozenset({123, 246, 72})
 class Plan:
     """How a join is run.
 
-    The result goes under ``key``. ``parts`` holds the filter on ``_id`` of each part; ``snapshot`` is the instant that
-    all of them read, None where there is one part alone. ``total`` is the number of rows that will come, None where
-    that is not known before. ``watched`` are the fields that joins bring in where a row may match nothing.
-    ``steps`` and ``note`` are for people.
+    The result goes under the Redis key ``key``. ``parts`` holds the filter on ``_id`` of each part, ``snapshot`` the
+    cluster time that all of them read (None for a single part). ``total`` is the expected number of rows, None if
+    unknown. ``watched`` names the fields that joins leave empty in rows without a match. ``steps`` and ``note`` are
+    for people.
     """
 
     key: str
@@ -61,7 +61,7 @@ class Plan:
         return cls(**bson.decode(data, CODEC))
 
     def to_document(self) -> dict[str, Any]:
-        """As it is kept with the task."""
+        """The plan as stored with the task."""
         pipeline = mongosh.aggregate(self.database, self.collection, self.pipeline)
         return {
             "steps": self.steps,
@@ -78,16 +78,16 @@ class Plan:
 
 
 def make_plan(spec: JoinSpec, key: str, comment: str, *, divided: bool = True) -> Plan:
-    """Looks at the collections, and chooses.
+    """Plans a join from statistics of its collections.
 
     Args:
-        key: where the result goes.
+        key: the Redis key of the result.
         comment: marks every operation in MongoDB, so that a stop finds it.
-        divided: whether it may be cut into parts.
+        divided: whether the join may be divided into parts.
 
     Raises:
-        InvalidInput: a collection is not there.
-        TooExpensive: no way to run it is bearable.
+        InvalidInput: a collection does not exist.
+        TooExpensive: every method takes too long.
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
     catalog = Catalog(spec, default_source().database(spec.database), comment)
@@ -100,7 +100,7 @@ def make_plan(spec: JoinSpec, key: str, comment: str, *, divided: bool = True) -
     note: str | None = None
     number = min(count // settings().part_documents, MAX_PARTS)
     if divided and number > 1 and is_divisible(spec, strategy) and capacity.slots() > 1:
-        parts, snapshot, note = _cut(spec.database, aggregation, number, comment)
+        parts, snapshot, note = _divide(spec.database, aggregation, number, comment)
     return Plan(
         key=key,
         database=spec.database,
@@ -116,15 +116,20 @@ def make_plan(spec: JoinSpec, key: str, comment: str, *, divided: bool = True) -
 
 
 def is_divisible(spec: JoinSpec, strategy: Strategy) -> bool:
-    """Whether each document of the left side can be joined without looking at the others of it."""
-    whole = spec.sort or spec.limit is not None or any(join.kind_traits.keeps_other for join in spec.joins)
-    return not whole and all(step.method is not JoinMethod.ONE_PASS for step in strategy.steps)
+    """Whether each left document can be joined independently of the others."""
+    needs_all = spec.sort or spec.limit is not None or any(join.kind_traits.keeps_other for join in spec.joins)
+    return not needs_all and all(step.method is not JoinMethod.ONE_PASS for step in strategy.steps)
 
 
-def _cut(
+def _divide(
     database: str, aggregation: Aggregation, count: int, comment: str
 ) -> tuple[list[filters.Filter], Timestamp | None, str | None]:
-    """Ranges of ``_id`` with about the same number of documents each, and the instant that they were cut at."""
+    """Divides an aggregation into ranges of ``_id`` with about equally many documents.
+
+    Returns:
+        The filter of each range, the snapshot that they were read from, and no note. If it cannot be divided: one
+        filter that keeps everything, no snapshot, and a note with the reason.
+    """
     collection = default_source().database(database)[aggregation.collection]
     with default_source().session(snapshot=True) as session:
         try:
@@ -136,7 +141,7 @@ def _cut(
             if error.code not in NO_SNAPSHOT:
                 raise
             return [{}], None, "in one part: this MongoDB has no snapshots that several parts could share"
-        if not _of_one_kind(borders):
+        if not _share_bracket(borders):
             return [{}], None, "in one part: its _id values are of several types"
         return _ranges(borders[:-1]), snapshot_of(session), None
 
@@ -144,22 +149,22 @@ def _cut(
 def _borders(
     collection: Collection[Document], stored: filters.Filter, count: int, session: ClientSession, comment: str
 ) -> list[Any]:
-    """The least ``_id`` of each part, and the greatest of all."""
+    """The smallest ``_id`` of each part, and the largest of all."""
     if stored:
-        cutting = [*match_stages(stored), {"$bucketAuto": {"groupBy": "$_id", "buckets": count}}]
-        buckets = list(collection.aggregate(cutting, session=session, comment=comment, allowDiskUse=True))
+        bucketing = [*match_stages(stored), {"$bucketAuto": {"groupBy": "$_id", "buckets": count}}]
+        buckets = list(collection.aggregate(bucketing, session=session, comment=comment, allowDiskUse=True))
         return [*(bucket["_id"]["min"] for bucket in buckets), buckets[-1]["_id"]["max"]] if buckets else []
-    # Every document is in the index on _id, which can be walked without reading any.
+    # Walking the index on _id reads no documents.
     length = -(-collection.estimated_document_count() // count)
     borders: list[Any] = []
-    behind: filters.Filter = {}
-    while found := _ids(collection, behind, 1, len(borders) and length, session, comment):
-        borders += found
-        behind = {"_id": {"$gte": found[0]}}
-    return borders + _ids(collection, {}, -1, 0, session, comment)
+    start: filters.Filter = {}
+    while border := _find_id(collection, start, 1, len(borders) and length, session, comment):
+        borders += border
+        start = {"_id": {"$gte": border[0]}}
+    return borders + _find_id(collection, {}, -1, 0, session, comment)
 
 
-def _ids(  # noqa: PLR0913, PLR0917 - what a query has
+def _find_id(  # noqa: PLR0913, PLR0917 - the parts of a query
     collection: Collection[Document],
     query: filters.Filter,
     direction: int,
@@ -167,37 +172,38 @@ def _ids(  # noqa: PLR0913, PLR0917 - what a query has
     session: ClientSession,
     comment: str,
 ) -> list[Any]:
-    """One ``_id``, from the index alone, or none."""
-    found = collection.find(query, {"_id": 1}, session=session, comment=comment).hint([("_id", 1)])
-    return [document["_id"] for document in found.sort("_id", direction).skip(skip).limit(1)]
+    """A list of one ``_id``, read from the index alone, or an empty list."""
+    cursor = collection.find(query, {"_id": 1}, session=session, comment=comment).hint([("_id", 1)])
+    return [document["_id"] for document in cursor.sort("_id", direction).skip(skip).limit(1)]
 
 
 def _ranges(borders: list[Any]) -> list[filters.Filter]:
     ranges: list[filters.Filter] = []
     for number, border in enumerate(borders):
-        inside = {} if number == 0 else {"$gte": border}
+        bounds = {} if number == 0 else {"$gte": border}
         if number + 1 < len(borders):
-            inside["$lt"] = borders[number + 1]
-        ranges.append({"_id": inside})
+            bounds["$lt"] = borders[number + 1]
+        ranges.append({"_id": bounds})
     return ranges
 
 
-def _of_one_kind(values: list[Any]) -> bool:
-    """Whether a comparison finds all that lies between: MongoDB compares only within one kind of value.
+def _share_bracket(values: list[Any]) -> bool:
+    """Whether comparisons with these values find everything between them.
 
-    Kinds lie side by side in MongoDB's order, so the first and the last value tell of all between them.
+    MongoDB compares only values of one type bracket, and sorts values by bracket. So if the first and the last value
+    share a bracket, all values between them do.
     """
-    kinds = {"number" if type(value) in {int, float, Int64} else type(value) for value in values}
-    return len(kinds) == 1 and not any(isinstance(value, float) and isnan(value) for value in values)
+    brackets = {"number" if type(value) in {int, float, Int64} else type(value) for value in values}
+    return len(brackets) == 1 and not any(isinstance(value, float) and isnan(value) for value in values)
 
 
 def snapshot_of(session: ClientSession) -> Timestamp | None:
-    """The instant that a snapshot session reads, known after its first operation."""
-    return session._snapshot_time  # noqa: SLF001 - the driver has no public way
+    """The cluster time that a snapshot session reads, known after its first operation."""
+    return session._snapshot_time  # noqa: SLF001 - the driver offers no public access
 
 
 def _steps(spec: JoinSpec, strategy: Strategy, catalog: Catalog) -> list[Document]:
-    """How each collection is brought in, and by which index."""
+    """The method and the index by which each collection is joined."""
     steps = []
     for join, step in zip(spec.joins, strategy.steps, strict=True):
         swapped = step.method is JoinMethod.SWAPPED
@@ -220,19 +226,21 @@ def _steps(spec: JoinSpec, strategy: Strategy, catalog: Catalog) -> list[Documen
 
 
 def _watched(spec: JoinSpec) -> list[str]:
+    """The fields that joins leave empty in rows without a match."""
     watched = [join for join in spec.joins if join.kind_traits.keeps_left and _is_kept(join, spec.fields_)]
     return [join.as_ for join in watched if join.as_ is not None]
 
 
 def _is_kept(join: Join, fields: list[str] | None) -> bool:
-    """Whether the rows still tell what this join found."""
+    """Whether the rows show whether this join found a match."""
     if fields is None or join.as_ in fields:
         return True
-    # Nothing is inside of a count.
+    # A count has no inner fields.
     return join.shape_traits.holds_documents and any(field.startswith(f"{join.as_}.") for field in fields)
 
 
 def _total(spec: JoinSpec, catalog: Catalog) -> int | None:
+    """The number of rows, if each left document makes exactly one."""
     one_each = all(join.kind_traits.keeps_exactly_left and not join.shape_traits.repeats_rows for join in spec.joins)
     if not one_each:
         return None

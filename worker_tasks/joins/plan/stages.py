@@ -1,4 +1,4 @@
-"""Stages that every way of joining is made of."""
+"""Aggregation stages that every join method uses."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def sort_and_limit_stages(sort: Sort, limit: int | None) -> list[Stage]:
 
 
 def project_stages(fields: list[str] | None) -> list[Stage]:
-    """Only these fields; ``_id`` is one like any other."""
+    """Keeps only these fields; ``_id`` only if it is among them."""
     if fields is None:
         return []
     return [{"$project": projection(fields)}]
@@ -29,5 +29,5 @@ def projection(fields: list[str]) -> dict[str, int]:
 
 
 def _outermost(fields: list[str]) -> list[str]:
-    """Without those inside another one, which MongoDB refuses as a collision."""
+    """The fields without those inside another one, which MongoDB refuses as a path collision."""
     return [field for field in dict.fromkeys(fields) if not any(field.startswith(f"{other}.") for other in fields)]

@@ -1,6 +1,6 @@
-"""JoinSpec and what is known of the collections to the way to run it. Pure: the facts are given.
+"""Chooses the method of each join from its spec and statistics of the collections. Pure: no I/O of its own.
 
-The costs are seconds on two shared cores, measured by ``benchmarks/strategies.py``; what counts is their proportion.
+The costs are seconds on two shared cores, measured by ``benchmarks/strategies.py``; only their ratios matter.
 """
 
 from dataclasses import dataclass
@@ -12,31 +12,31 @@ from worker_tasks.joins.plan.catalog import CollectionStats
 from worker_tasks.joins.spec import mongosh
 from worker_tasks.joins.spec.spec import Join, JoinSpec
 
-#: Seconds for each document of the left side: an equality that an index serves.
+#: Seconds per left document: an equality that an index serves.
 INDEXED = 12e-6
-#: The same where each match becomes a row of its own.
+#: The same if each match becomes a row of its own.
 INDEXED_ROWS = 32e-6
-#: The same with several keys, or where the matches are worked on: MongoDB runs a pipeline for each document.
+#: The same with several keys, or with stages on the matches: MongoDB runs a pipeline per document.
 INDEXED_PIPELINE = 46e-6
-#: Seconds for each document of the left side, and of the other: MongoDB holds the other side in a hash table.
+#: Seconds per document of both sides: MongoDB holds the other side in a hash table.
 HASHED = 5e-6
-#: Seconds for each document of both sides, and for each byte of them: one pass over both, grouped by key.
+#: Seconds per document and per byte of both sides: one pass over both, grouped by key.
 ONE_PASS, ONE_PASS_BYTE = 3e-6, 20e-9
-#: Seconds for each document of the left side that is joined from the other side.
+#: Seconds per left document, if joined from the other side.
 SWAPPED = 10e-6
-#: Seconds for each pair of documents that are compared.
+#: Seconds per compared pair of documents.
 COMPARED = 0.4e-6
-#: MongoDB makes no hash table of a side that is bigger: its internalQueryCollectionMaxNoOfDocumentsToChooseHashJoin
-#: and internalQueryCollectionMaxDataSizeBytesToChooseHashJoin.
+#: Above these limits MongoDB builds no hash table: its internalQueryCollectionMaxNoOfDocumentsToChooseHashJoin and
+#: internalQueryCollectionMaxDataSizeBytesToChooseHashJoin.
 HASHED_COUNT, HASHED_BYTES = 10_000, 100 * 1024 * 1024
-#: Bytes of the other side that all fit into one document (of at most 16 MB) together, whatever matches.
+#: Up to this size, the whole other side fits into one document (of at most 16 MB).
 FITS_BYTES = 12 * 1024 * 1024
-#: What shows its first rows at once is taken unless another way is this many times as fast.
+#: A method that shows its first rows at once wins unless another one is this many times as fast.
 PREFERENCE = 2.0
 
 
 class JoinMethod(StrEnum):
-    """How one collection is brought in. The value is what people read."""
+    """How one collection is joined. The values are stored with tasks and shown to people."""
 
     INDEX = "by index"
     HASH = "small side in memory"
@@ -45,18 +45,18 @@ class JoinMethod(StrEnum):
     COMPARE = "every pair compared"
 
 
-#: The ways that show their first rows at once.
+#: The methods that show their first rows at once.
 STREAMING = frozenset({JoinMethod.INDEX, JoinMethod.HASH, JoinMethod.SWAPPED})
-#: The ways that leave the rest to MongoDB: which of them it takes follows from indexes and sizes.
+#: The methods that are a ``$lookup`` on the left side. MongoDB chooses among them by indexes and sizes.
 LOOKUPS = frozenset({JoinMethod.INDEX, JoinMethod.HASH, JoinMethod.COMPARE})
 
 
 @dataclass(frozen=True)
 class Step:
-    """The way of one join, and the seconds that it is expected to take.
+    """The method of one join, and its estimated seconds.
 
-    ``bare``: nothing is done to the matches inside the lookup. ``guarded``: keys that are null or missing must be kept
-    from matching; where no document of the other side lacks its key, they find nothing by themselves.
+    ``native_lookup``: the lookup has no pipeline. ``null_safe``: a stage replaces null and missing keys by one that
+    matches nothing; that is needless if no document of the other side lacks its key.
     """
 
     method: JoinMethod
@@ -67,7 +67,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Strategy:
-    """The way of each join, in their order."""
+    """The steps of all joins, in order."""
 
     steps: tuple[Step, ...]
 
@@ -77,7 +77,7 @@ class Strategy:
 
 
 class PlannerStats(Protocol):
-    """What a strategy is chosen by: :class:`worker_tasks.joins.plan.catalog.Catalog`, or what a test says."""
+    """Statistics for choosing a strategy, as :class:`worker_tasks.joins.plan.catalog.Catalog` provides them."""
 
     @property
     def left_count(self) -> int: ...
@@ -88,104 +88,103 @@ class PlannerStats(Protocol):
     def has_gaps(self, collection: str, path: str) -> bool: ...
 
 
-def choose_strategy(spec: JoinSpec, facts: PlannerStats, bearable_seconds: float) -> Strategy:
-    """The cheapest way for each join.
+def choose_strategy(spec: JoinSpec, catalog: PlannerStats, max_seconds: float) -> Strategy:
+    """Chooses the cheapest correct method for each join, with some preference for early first rows.
 
     Raises:
-        TooExpensive: all of them would take longer than ``bearable_seconds``.
+        TooExpensive: the chosen method would take longer than ``max_seconds``.
     """
-    return Strategy(tuple(_step(spec, number, facts, bearable_seconds) for number in range(len(spec.joins))))
+    return Strategy(tuple(_step(spec, number, catalog, max_seconds) for number in range(len(spec.joins))))
 
 
-def _step(spec: JoinSpec, number: int, facts: PlannerStats, bearable_seconds: float) -> Step:
+def _step(spec: JoinSpec, number: int, catalog: PlannerStats, max_seconds: float) -> Step:
     join = spec.joins[number]
-    # The cheapest first; whether it is right is asked only then, because that may mean to look at all documents.
-    costs = estimate_costs(join, facts)
-    for way in sorted(costs, key=lambda way: costs[way] / (PREFERENCE if way in STREAMING else 1)):
-        if not is_correct(spec, number, way, facts):
+    # The check for correctness comes after the costs, because it may have to scan all documents.
+    costs = estimate_costs(join, catalog)
+    for method in sorted(costs, key=lambda method: costs[method] / (PREFERENCE if method in STREAMING else 1)):
+        if not is_correct(spec, number, method, catalog):
             continue
-        if costs[way] > bearable_seconds:
-            raise TooExpensive(_refusal(join, facts, costs[way]))
-        return make_step(join, way, costs[way], facts)
+        if costs[method] > max_seconds:
+            raise TooExpensive(_too_expensive_message(join, catalog, costs[method]))
+        return make_step(join, method, costs[method], catalog)
     raise AssertionError("comparing is always right")
 
 
-def make_step(join: Join, way: JoinMethod, seconds: float, facts: PlannerStats) -> Step:
-    """A way, with what follows from the facts."""
-    bare = way in LOOKUPS and is_native_lookup(join, facts.stats(join.from_))
-    return Step(way, seconds, bare, null_safe=not bare or _needs_guard(join, facts))
+def make_step(join: Join, method: JoinMethod, seconds: float, catalog: PlannerStats) -> Step:
+    """A step by this method, with the options that follow from the statistics."""
+    native_lookup = method in LOOKUPS and is_native_lookup(join, catalog.stats(join.from_))
+    return Step(method, seconds, native_lookup, null_safe=not native_lookup or _needs_null_safety(join, catalog))
 
 
-def estimate_costs(join: Join, facts: PlannerStats) -> dict[JoinMethod, float]:
-    """The seconds of each way, right or not; of the three kinds of lookup only the one that MongoDB would take."""
-    left, other = facts.left_count, facts.stats(join.from_)
-    bare = is_native_lookup(join, other)
-    size = other.size + facts.left_size
+def estimate_costs(join: Join, catalog: PlannerStats) -> dict[JoinMethod, float]:
+    """The seconds of each method, correct or not; of the lookups, only the one that MongoDB would choose."""
+    left, other = catalog.left_count, catalog.stats(join.from_)
+    native_lookup = is_native_lookup(join, other)
+    size = other.size + catalog.left_size
     costs = {
         JoinMethod.SWAPPED: max(other.count * INDEXED_PIPELINE, left * SWAPPED),
         JoinMethod.ONE_PASS: (left + other.count) * ONE_PASS + size * ONE_PASS_BYTE,
     }
     if other.serves([pair.foreign for pair in join.on]):
         with_index = INDEXED_ROWS if join.shape_traits.repeats_rows else INDEXED
-        costs[JoinMethod.INDEX] = left * (with_index if bare else INDEXED_PIPELINE)
-    elif bare and other.count <= HASHED_COUNT and 0 < other.size <= HASHED_BYTES:
+        costs[JoinMethod.INDEX] = left * (with_index if native_lookup else INDEXED_PIPELINE)
+    elif native_lookup and other.count <= HASHED_COUNT and 0 < other.size <= HASHED_BYTES:
         costs[JoinMethod.HASH] = (left + other.count) * HASHED
     else:
         costs[JoinMethod.COMPARE] = left * other.count * COMPARED
     return costs
 
 
-def is_correct(spec: JoinSpec, number: int, way: JoinMethod, facts: PlannerStats) -> bool:
-    """Whether this way leads to the right rows of the join of this number."""
+def is_correct(spec: JoinSpec, number: int, method: JoinMethod, catalog: PlannerStats) -> bool:
+    """Whether this method gives the right rows for the join at this index."""
     join = spec.joins[number]
-    if way is JoinMethod.SWAPPED:
-        return number == 0 and _may_swap(spec, join, facts)
-    if way is JoinMethod.ONE_PASS:
-        return _may_group(spec, join, facts)
+    if method is JoinMethod.SWAPPED:
+        return number == 0 and _may_swap(spec, join, catalog)
+    if method is JoinMethod.ONE_PASS:
+        return _may_group(spec, join, catalog)
     return True
 
 
 def is_native_lookup(join: Join, other: CollectionStats) -> bool:
-    """Whether the lookup can do without a pipeline of its own, so that MongoDB takes its fast engine."""
+    """Whether the lookup needs no pipeline, so that MongoDB runs it in its fast engine."""
     if len(join.on) > 1 or join.match or join.sort or join.limit or join.fields_:
         return False
-    # Where the matches are not wanted themselves, they must not become a document that is too big.
+    # Without a pipeline, all matches first go into the row, where they must not exceed the size of a document.
     return (join.embeds and join.shape_traits.needs_all) or other.size <= FITS_BYTES
 
 
-def _may_swap(spec: JoinSpec, join: Join, facts: PlannerStats) -> bool:
-    """Flat rows of what matches are the same from either side, if the left one has the index."""
-    flat = join.embeds and join.kind_traits.requires_match and join.shape_traits.repeats_rows
-    whole = flat and not join.sort and join.limit is None
-    locals_ = [pair.local for pair in join.on]
-    return whole and not any(pair.cast for pair in join.on) and facts.stats(spec.from_).serves(locals_)
+def _may_swap(spec: JoinSpec, join: Join, catalog: PlannerStats) -> bool:
+    """Whether the join can run from the other side: an inner join with a row per match, and an index on the left."""
+    row_per_match = join.embeds and join.kind_traits.requires_match and join.shape_traits.repeats_rows
+    symmetric = row_per_match and not join.sort and join.limit is None and not any(pair.cast for pair in join.on)
+    return symmetric and catalog.stats(spec.from_).serves([pair.local for pair in join.on])
 
 
-def _may_group(spec: JoinSpec, join: Join, facts: PlannerStats) -> bool:
-    """Grouping takes a key as a whole, which is right for several keys, and for one that is never a list."""
+def _may_group(spec: JoinSpec, join: Join, catalog: PlannerStats) -> bool:
+    """Whether grouping is correct. It compares whole keys: right for several keys, and for one that is never a list."""
     if len(join.on) > 1:
         return True
     (pair,) = join.on
-    return not (_may_be_list(spec, pair.local, facts) or facts.holds_lists(join.from_, pair.foreign))
+    return not (_may_be_list(spec, pair.local, catalog) or catalog.holds_lists(join.from_, pair.foreign))
 
 
-def _may_be_list(spec: JoinSpec, path: str, facts: PlannerStats) -> bool:
-    """Whether a field of the left side, perhaps one that an earlier join brought, can hold a list or lead to one."""
+def _may_be_list(spec: JoinSpec, path: str, catalog: PlannerStats) -> bool:
+    """Whether a field of the rows, perhaps from an earlier join, can hold a list or lie inside one."""
     head, _, rest = path.partition(".")
     for join in spec.joins:
         if join.as_ == head and join.embeds:
-            return join.shape_traits.holds_list or (bool(rest) and facts.holds_lists(join.from_, rest))
-    return facts.holds_lists(spec.from_, path)
+            return join.shape_traits.holds_list or (bool(rest) and catalog.holds_lists(join.from_, rest))
+    return catalog.holds_lists(spec.from_, path)
 
 
-def _needs_guard(join: Join, facts: PlannerStats) -> bool:
+def _needs_null_safety(join: Join, catalog: PlannerStats) -> bool:
     (pair,) = join.on
-    return pair.cast is not None or facts.has_gaps(join.from_, pair.foreign)
+    return pair.cast is not None or catalog.has_gaps(join.from_, pair.foreign)
 
 
-def _refusal(join: Join, facts: PlannerStats, seconds: float) -> str:
+def _too_expensive_message(join: Join, catalog: PlannerStats, seconds: float) -> str:
     command = mongosh.create_index(join.from_, [pair.foreign for pair in join.on])
-    pairs = facts.left_count * facts.stats(join.from_).count
+    pairs = catalog.left_count * catalog.stats(join.from_).count
     fields = ", ".join(f"{join.from_}.{pair.foreign}" for pair in join.on)
     return (
         f"No index serves {fields}: about {pairs:,} comparisons, {seconds:,.0f} s by estimate. "

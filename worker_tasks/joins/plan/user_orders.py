@@ -10,7 +10,7 @@ MAX_USER_ID_LENGTH = 200
 
 
 def user_id_error(user_id: Any) -> str | None:
-    """What is wrong with this user id, if anything."""
+    """The error in a user id, or None if it is valid."""
     if not isinstance(user_id, str):
         return "must be text."
     if not user_id.strip():
@@ -31,7 +31,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def pipeline(user_id: str) -> list[dict[str, Any]]:
-    """The aggregation on ``users``. ``$eq`` keeps the id a value, whatever is in it."""
+    """The aggregation on ``users``. ``$eq`` keeps MongoDB from reading the id as an operator."""
     return [
         {"$match": {"_id": {"$eq": user_id}}},
         {"$lookup": {"from": "orders", "localField": "_id", "foreignField": "userId", "as": "orders"}},
@@ -39,16 +39,16 @@ def pipeline(user_id: str) -> list[dict[str, Any]]:
 
 
 def result_key(user_id: str) -> str:
-    """Where the joined documents of this user land in Redis."""
+    """The Redis key of this user's joined documents."""
     return f"user_order_result:{user_id}"
 
 
 def plan(user_id: str) -> Plan:
-    """How the joined documents of this user are made.
+    """The plan that joins this user with their orders.
 
     Raises:
-        InvalidInput: the user id can not be one.
+        InvalidInput: the user id is invalid.
     """
-    if complaint := user_id_error(user_id):
-        raise InvalidInput({"user_id": complaint})
+    if error := user_id_error(user_id):
+        raise InvalidInput({"user_id": error})
     return Plan(result_key(user_id), settings().join_database, "users", pipeline(user_id))

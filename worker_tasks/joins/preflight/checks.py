@@ -206,7 +206,7 @@ def _expected(
         if facts.join.kind_traits.keeps_other:
             # Those of the other side that nothing of the left one matches.
             matched = facts.found * max(1.0, left_rows / max(1, facts.rows))
-            rows += max(0.0, catalog.counted(facts.join.from_, facts.join.match) - matched)
+            rows += max(0.0, catalog.filtered_count(facts.join.from_, facts.join.match) - matched)
     if spec.limit is not None:
         rows = min(rows, spec.limit)
     total = rows * size

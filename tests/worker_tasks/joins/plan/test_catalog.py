@@ -1,4 +1,4 @@
-"""What MongoDB tells of the collections of a join."""
+"""Statistics of the collections of a join, from a real MongoDB."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,8 +18,8 @@ def database(servers: None) -> Iterator[Database[Document]]:
     database = connections().joins.catalog
     database.left.insert_many([{"_id": number, "even": number % 2 == 0} for number in range(1000)])
     plain = {"_id": 1, "full": 1, "gap": 1, "null": 1, "list": 1, "inner": {"key": 1}, "through": {"key": 1}}
-    strange = {"_id": 2, "full": 2, "null": None, "list": [1], "inner": {"key": [2]}, "through": [{"key": 2}]}
-    database.other.insert_many([plain, strange])
+    with_lists = {"_id": 2, "full": 2, "null": None, "list": [1], "inner": {"key": [2]}, "through": [{"key": 2}]}
+    database.other.insert_many([plain, with_lists])
     database.other.create_indexes(
         [
             pymongo.IndexModel([("full", 1), ("gap", -1)]),
@@ -36,19 +36,19 @@ def database(servers: None) -> Iterator[Database[Document]]:
     connections().joins.drop_database("catalog")
 
 
-def catalog(database: Database[Document], **asked: Any) -> Catalog:
+def catalog(database: Database[Document], **changes: Any) -> Catalog:
     joins = [{"from": "other", "as": "matches", "on": [{"local": "_id", "foreign": "full"}]}]
-    spec = JoinSpec.model_validate({"database": "catalog", "from": "left", "joins": joins, **asked}, strict=False)
+    spec = JoinSpec.model_validate({"database": "catalog", "from": "left", "joins": joins, **changes}, strict=False)
     return Catalog(spec, database)
 
 
 def test_documents_and_bytes_are_counted(database: Database[Document]) -> None:
-    known = catalog(database).stats("left")
-    assert known.count == 1000
-    assert 20_000 < known.size < 60_000
+    stats = catalog(database).stats("left")
+    assert stats.count == 1000
+    assert 20_000 < stats.size < 60_000
 
 
-def test_the_indexes_are_those_that_an_equality_could_use(database: Database[Document]) -> None:
+def test_only_indexes_that_an_equality_could_use_are_listed(database: Database[Document]) -> None:
     assert set(catalog(database).stats("other").indexes) == {
         Index(("_id",)),
         Index(("full", "gap")),
@@ -60,8 +60,8 @@ def test_the_indexes_are_those_that_an_equality_could_use(database: Database[Doc
 
 
 def test_a_view_has_documents_and_no_indexes(database: Database[Document]) -> None:
-    known = catalog(database).stats("view")
-    assert (known.count, known.indexes) == (500, ())
+    stats = catalog(database).stats("view")
+    assert (stats.count, stats.indexes) == (500, ())
 
 
 @pytest.mark.parametrize(
@@ -77,21 +77,21 @@ def test_a_view_has_documents_and_no_indexes(database: Database[Document]) -> No
     ],
 )
 def test_lists_and_gaps_are_found(database: Database[Document], path: str, lists: bool, gaps: bool) -> None:
-    found = catalog(database)
-    assert (found.holds_lists("other", path), found.has_gaps("other", path)) == (lists, gaps)
+    statistics = catalog(database)
+    assert (statistics.holds_lists("other", path), statistics.has_gaps("other", path)) == (lists, gaps)
 
 
-def test_the_left_side_is_counted_as_its_filter_keeps_it(database: Database[Document]) -> None:
+def test_only_left_documents_that_pass_the_filter_are_counted(database: Database[Document]) -> None:
     assert catalog(database).left_count == 1000
     assert catalog(database, match={"even": True}).left_count == 500
     assert catalog(database, match={"_id": {"$lt": 7}}).left_count == 7
 
 
-def test_a_name_that_is_not_there_is_refused_with_the_one_that_was_meant(database: Database[Document]) -> None:
+def test_a_missing_collection_is_refused_with_a_similar_name(database: Database[Document]) -> None:
     joins = [{"from": "othr", "as": "matches", "on": [{"local": "_id", "foreign": "full"}]}]
-    with pytest.raises(InvalidInput) as caught:
+    with pytest.raises(InvalidInput) as refusal:
         catalog(database, **{"from": "nothing", "joins": joins}).require_collections()
-    assert caught.value.errors == {
+    assert refusal.value.errors == {
         "join.from": "nothing does not exist, or is not open for joins.",
         "join.joins.0.from": "othr does not exist, or is not open for joins. Did you mean other?",
     }

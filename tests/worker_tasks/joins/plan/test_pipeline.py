@@ -1,4 +1,4 @@
-"""What a join compiles to gives on MongoDB the rows that the plain reference says: drawn joins, in every way."""
+"""Random joins, compiled by every method and run on MongoDB, give the rows of the plain Python reference."""
 
 import random
 from collections import Counter
@@ -30,8 +30,8 @@ Data = dict[str, list[Document]]
 
 
 @dataclass
-class TrueFacts:
-    """The facts about small collections, looked up in their documents; sizes are whatever a test says."""
+class ExactStats:
+    """Exact statistics of small collections, except for their size in bytes."""
 
     data: Data
     size: int
@@ -60,37 +60,37 @@ def _leads_to_list(document: Any, path: str) -> bool:
     return isinstance(value, list) or (bool(rest) and _leads_to_list(value, rest))
 
 
-def value(chance: random.Random, gaps: float, *, lists: bool) -> Any:
-    """A key: few different ones, so that many match, and of all types that meet in real collections."""
-    drawn = chance.random()
+def random_key(rng: random.Random, gaps: float, *, lists: bool) -> Any:
+    """A random key: one of a few, so that many match, of all the types that meet in real collections."""
+    drawn = rng.random()
     if drawn < gaps:
-        return chance.choice([None, MISSING])
+        return rng.choice([None, MISSING])
     if lists and drawn > 0.8:
-        elements = [value(chance, gaps, lists=False) for _ in range(chance.randrange(4))]
+        elements = [random_key(rng, gaps, lists=False) for _ in range(rng.randrange(4))]
         return [element for element in elements if element is not MISSING]
     numbers = [1, 1, 2, 2, 3, 1.0, 2.0, Decimal128("1"), Decimal128("2"), Int64(3)]
     others = ["1", "2", "a", "A", True, OID, str(OID), datetime(2024, 1, 1, tzinfo=UTC)]
-    return chance.choice([*numbers, *others, {"x": 1}, {"x": 1, "y": 2}, {"y": 2, "x": 1}])
+    return rng.choice([*numbers, *others, {"x": 1}, {"x": 1, "y": 2}, {"y": 2, "x": 1}])
 
 
-def documents(chance: random.Random, prefix: str) -> list[Document]:
-    """Six documents; some sets are without gaps, some without lists, as real collections are."""
-    gaps, lists = chance.choice([0, 0.3]), chance.random() < 0.5
-    found = []
+def random_documents(rng: random.Random, prefix: str) -> list[Document]:
+    """Six random documents. Some sets have no gaps or no lists, like real collections."""
+    gaps, lists = rng.choice([0, 0.3]), rng.random() < 0.5
+    drawn = []
     for number in range(6):
-        nested = value(chance, gaps, lists=lists)
+        nested = random_key(rng, gaps, lists=lists)
         fields = {
             "_id": f"{prefix}{number}",
-            "k": value(chance, gaps, lists=lists),
-            "m": value(chance, gaps, lists=lists),
-            "n": chance.choice([{"k": nested}, [{"k": nested}, {"k": 1}]] if lists else [{"k": nested}]),
+            "k": random_key(rng, gaps, lists=lists),
+            "m": random_key(rng, gaps, lists=lists),
+            "n": rng.choice([{"k": nested}, [{"k": nested}, {"k": 1}]] if lists else [{"k": nested}]),
         }
         for name in ("k", "m"):
             if fields[name] is MISSING:
                 del fields[name]
         fields["n"] = _without_missing(fields["n"])
-        found.append(fields)
-    return found
+        drawn.append(fields)
+    return drawn
 
 
 def _without_missing(nested: Any) -> Any:
@@ -99,55 +99,51 @@ def _without_missing(nested: Any) -> Any:
     return {name: inner for name, inner in nested.items() if inner is not MISSING}
 
 
-def join(chance: random.Random, number: int, before: list[Join]) -> Join:
-    kind = chance.choice(["left", "inner", "semi", "anti"] + ["outer"] * (number == 0))
+def random_join(rng: random.Random, number: int, earlier: list[Join]) -> Join:
+    kind = rng.choice(["left", "inner", "semi", "anti"] + ["outer"] * (number == 0))
     on = []
-    for _ in range(chance.choice([1, 1, 1, 2, 3])):
-        local = chance.choice(PATHS)
-        if (
-            before
-            and before[0].embeds
-            and before[0].shape != "count"
-            and before[0].fields_ is None
-            and chance.random() < 0.5
-        ):
+    for _ in range(rng.choice([1, 1, 1, 2, 3])):
+        local = rng.choice(PATHS)
+        can_refer_back = (
+            earlier and earlier[0].embeds and earlier[0].shape_traits.holds_documents and earlier[0].fields_ is None
+        )
+        if can_refer_back and rng.random() < 0.5:
             local = f"a0.{local}"
-        cast: Any = chance.choice([None] * 6 + ["int", "string"])
-        # The way back of an outer join converts nothing.
-        on.append(KeyPair(local=local, foreign=chance.choice(PATHS), cast=None if kind == "outer" else cast))
-    fields: dict[str, Any] = {"from_": chance.choice("lfg"), "kind": kind, "on": on}
+        cast: Any = rng.choice([None] * 6 + ["int", "string"])
+        # The anti join that an outer join adds does not convert keys.
+        on.append(KeyPair(local=local, foreign=rng.choice(PATHS), cast=None if kind == "outer" else cast))
+    fields: dict[str, Any] = {"from_": rng.choice("lfg"), "kind": kind, "on": on}
     if kind in {"semi", "anti"}:
         return Join(**fields)
-    shape = chance.choice(["array", "rows", "first"] + ["count"] * (kind != "outer"))
+    shape = rng.choice(["array", "rows", "first"] + ["count"] * (kind != "outer"))
     fields |= {"as_": f"a{number}", "shape": shape}
-    if shape == "first" or chance.random() < 0.4:
-        fields["sort"] = [("_id", chance.choice([1, -1]))]
-    if kind != "outer" and shape != "first" and (fields.get("sort") or shape == "count") and chance.random() < 0.3:
-        fields["limit"] = chance.choice([1, 2])
-    if chance.random() < 0.2:
-        fields["match"] = chance.choice([{"k": 1}, {"m": {"$gt": 1}}])
-    if chance.random() < 0.2 and shape != "count":
-        fields["fields_"] = chance.choice([["_id", "k"], ["k", "m"]])
+    if shape == "first" or rng.random() < 0.4:
+        fields["sort"] = [("_id", rng.choice([1, -1]))]
+    if kind != "outer" and shape != "first" and (fields.get("sort") or shape == "count") and rng.random() < 0.3:
+        fields["limit"] = rng.choice([1, 2])
+    if rng.random() < 0.2:
+        fields["match"] = rng.choice([{"k": 1}, {"m": {"$gt": 1}}])
+    if rng.random() < 0.2 and shape != "count":
+        fields["fields_"] = rng.choice([["_id", "k"], ["k", "m"]])
     return Join(**fields)
 
 
-def spec(chance: random.Random) -> JoinSpec:
+def random_spec(rng: random.Random) -> JoinSpec:
     joins: list[Join] = []
-    for number in range(chance.choice([1, 1, 2])):
-        joins.append(join(chance, number, joins))
-    match = chance.choice([{}] * 5 + [{"m": {"$gt": 1}}])
+    for number in range(rng.choice([1, 1, 2])):
+        joins.append(random_join(rng, number, joins))
+    match = rng.choice([{}] * 5 + [{"m": {"$gt": 1}}])
     return JoinSpec(database="property", from_="l", joins=joins, match=match)
 
 
-def strategies(asked: JoinSpec, facts: TrueFacts) -> Iterator[Strategy]:
-    """Each way that is right for the first join; the others as they come."""
+def strategies(spec: JoinSpec, stats: ExactStats) -> Iterator[Strategy]:
+    """A strategy for each correct method of the first join; later joins take the first correct one."""
     for first in (JoinMethod.INDEX, JoinMethod.ONE_PASS, JoinMethod.SWAPPED):
         steps: list[Step] = []
-        for number in range(len(asked.joins)):
-            ways = [
-                way for way in (first, JoinMethod.ONE_PASS, JoinMethod.INDEX) if is_correct(asked, number, way, facts)
-            ]
-            steps.append(make_step(asked.joins[number], ways[0], 0, facts))
+        for number in range(len(spec.joins)):
+            preferred = (first, JoinMethod.ONE_PASS, JoinMethod.INDEX)
+            method = next(method for method in preferred if is_correct(spec, number, method, stats))
+            steps.append(make_step(spec.joins[number], method, 0, stats))
         if steps[0].method is first:
             yield Strategy(tuple(steps))
 
@@ -157,15 +153,15 @@ def database(servers: None) -> Database[Document]:
     return connections().joins.property
 
 
-def rows_of(asked: JoinSpec, strategy: Strategy, database: Database[Document]) -> list[Document]:
-    aggregation = compile_pipeline(asked, strategy)
+def rows_of(spec: JoinSpec, strategy: Strategy, database: Database[Document]) -> list[Document]:
+    aggregation = compile_pipeline(spec, strategy)
     pipeline = match_stages(aggregation.filter) + aggregation.pipeline
     return list(database[aggregation.collection].aggregate(pipeline, allowDiskUse=True))
 
 
-def in_no_order(rows: list[Document], asked: JoinSpec) -> Counter[str]:
-    """For comparison: rows in no order, and matches neither where none was asked for."""
-    unsorted = [join.as_ for join in asked.joins if join.shape == "array" and not join.sort]
+def unordered(rows: list[Document], spec: JoinSpec) -> Counter[str]:
+    """Rows for comparison, regardless of their order and of that of unsorted matches."""
+    unsorted = [join.as_ for join in spec.joins if join.shape == "array" and not join.sort]
     for row in rows:
         for name in unsorted:
             if name in row and isinstance(row[name], list):
@@ -175,46 +171,43 @@ def in_no_order(rows: list[Document], asked: JoinSpec) -> Counter[str]:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", range(DATA_SETS))
-def test_every_way_gives_the_rows_of_the_reference(seed: int, database: Database[Document]) -> None:
-    chance = random.Random(seed)
-    data = {name: documents(chance, name) for name in "lfg"}
+def test_every_method_gives_the_rows_of_the_reference(seed: int, database: Database[Document]) -> None:
+    rng = random.Random(seed)
+    data = {name: random_documents(rng, name) for name in "lfg"}
     for name, stored in data.items():
         database.drop_collection(name)
         database[name].insert_many([dict(document) for document in stored])
-    for path in chance.sample(PATHS[:3], 2):
-        database[chance.choice("lfg")].create_index(path)
+    for path in rng.sample(PATHS[:3], 2):
+        database[rng.choice("lfg")].create_index(path)
     for _ in range(SPECS):
-        asked = spec(chance)
-        facts = TrueFacts(data, chance.choice([10, 10**9]))
-        expected = in_no_order([dict(row) for row in joined(asked, data)], asked)
-        for strategy in strategies(asked, facts):
-            found = in_no_order(rows_of(asked, strategy, database), asked)
-            assert found == expected, f"{strategy}\n{asked.canonical()}\n{data}"
+        spec = random_spec(rng)
+        stats = ExactStats(data, rng.choice([10, 10**9]))
+        expected = unordered([dict(row) for row in joined(spec, data)], spec)
+        for strategy in strategies(spec, stats):
+            rows = unordered(rows_of(spec, strategy, database), spec)
+            assert rows == expected, f"{strategy}\n{spec.canonical()}\n{data}"
 
 
-def test_each_way_kind_and_shape_is_tried(servers: None) -> None:
-    """The drawn cases cover what they are drawn for."""
-    tried: Counter[tuple[Any, ...]] = Counter()
+def test_the_random_joins_cover_every_method_kind_and_shape(servers: None) -> None:
+    covered: Counter[tuple[Any, ...]] = Counter()
     for seed in range(DATA_SETS):
-        chance = random.Random(seed)
-        data = {name: documents(chance, name) for name in "lfg"}
+        rng = random.Random(seed)
+        data = {name: random_documents(rng, name) for name in "lfg"}
         for _ in range(SPECS):
-            asked = spec(chance)
-            facts = TrueFacts(data, chance.choice([10, 10**9]))
-            facts.has_gaps = lambda *_: False  # type: ignore[method-assign]
-            for strategy in strategies(asked, facts):
-                tried[strategy.steps[0].method, asked.joins[0].kind, asked.joins[0].shape] += 1
-                tried[
-                    strategy.steps[0].method in LOOKUPS, strategy.steps[0].native_lookup, strategy.steps[0].null_safe
-                ] += 1
-    kinds = [("left", "inner"), ("array", "rows", "first", "count")]
-    for way in (JoinMethod.INDEX, JoinMethod.ONE_PASS):
-        for kind in kinds[0]:
-            assert all(tried[way, kind, shape] > 10 for shape in kinds[1])
-        assert all(tried[way, "outer", shape] > 10 for shape in ("array", "rows", "first"))
-        assert tried[way, "semi", "array"] > 50
-        assert tried[way, "anti", "array"] > 50
-    assert tried[JoinMethod.SWAPPED, "inner", "rows"] > 5
-    assert tried[True, True, False] > 100  # bare, and not guarded
-    assert tried[True, True, True] > 5  # bare, with keys to guard
-    assert tried[True, False, True] > 100
+            spec = random_spec(rng)
+            stats = ExactStats(data, rng.choice([10, 10**9]))
+            stats.has_gaps = lambda *_: False  # type: ignore[method-assign]
+            for strategy in strategies(spec, stats):
+                first = strategy.steps[0]
+                covered[first.method, spec.joins[0].kind, spec.joins[0].shape] += 1
+                covered[first.method in LOOKUPS, first.native_lookup, first.null_safe] += 1
+    for method in (JoinMethod.INDEX, JoinMethod.ONE_PASS):
+        for kind in ("left", "inner"):
+            assert all(covered[method, kind, shape] > 10 for shape in ("array", "rows", "first", "count"))
+        assert all(covered[method, "outer", shape] > 10 for shape in ("array", "rows", "first"))
+        assert covered[method, "semi", "array"] > 50
+        assert covered[method, "anti", "array"] > 50
+    assert covered[JoinMethod.SWAPPED, "inner", "rows"] > 5
+    assert covered[True, True, False] > 100  # native, without null safety
+    assert covered[True, True, True] > 5  # native and null-safe
+    assert covered[True, False, True] > 100

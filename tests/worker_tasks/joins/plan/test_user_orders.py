@@ -1,4 +1,4 @@
-"""The original join: what a user id may be, and that it stays a value."""
+"""The original join: valid user ids, their use as plain values, and the joined rows."""
 
 import json
 from collections.abc import Iterator
@@ -19,12 +19,12 @@ from worker_tasks.tasks import join_users_orders
 
 
 @pytest.mark.parametrize("user_id", ["u1", "$name", '{"$ne": null}', " u1 ", "ünïcödé 🙂", "a.b", "u" * 200])
-def test_any_text_may_be_a_user_id(user_id: str) -> None:
+def test_any_text_can_be_a_user_id(user_id: str) -> None:
     assert user_orders.user_id_error(user_id) is None
 
 
 @pytest.mark.parametrize(
-    ("user_id", "complaint"),
+    ("user_id", "message"),
     [
         (None, "must be text"),
         (1, "must be text"),
@@ -37,14 +37,14 @@ def test_any_text_may_be_a_user_id(user_id: str) -> None:
         ("\ud800", "valid Unicode without NUL"),
     ],
 )
-def test_what_can_not_be_a_user_id_is_said_and_not_joined(user_id: Any, complaint: str) -> None:
-    assert complaint in str(user_orders.user_id_error(user_id))
-    with pytest.raises(InvalidInput, match=f"user_id: .*{complaint}"):
+def test_an_invalid_user_id_is_refused_with_the_reason(user_id: Any, message: str) -> None:
+    assert message in str(user_orders.user_id_error(user_id))
+    with pytest.raises(InvalidInput, match=f"user_id: .*{message}"):
         user_orders.plan(user_id)
 
 
 def run(user_id: str) -> result_store.Summary:
-    """Joins in the worker; what is published then."""
+    """Runs the join in the worker and returns its published result."""
     task = wait_for_state(submit(join_users_orders, user_id), "SUCCESS", "FAILURE")
     summary = result_store.find_result(user_orders.result_key(user_id))
     assert summary is not None, task["result"]
@@ -53,7 +53,7 @@ def run(user_id: str) -> result_store.Summary:
 
 @pytest.fixture
 def strange_users(shop: Database[Document]) -> Iterator[list[str]]:
-    """Users whose ids look like something else, each with an order of their own."""
+    """Users with ids that look like operators or patterns, each with one order."""
     user_ids = ["$name", "$$ROOT", '{"$ne": null}', "^u", " u1 "]
     shop.users.insert_many([{"_id": user_id, "name": user_id} for user_id in user_ids])
     shop.orders.insert_many([{"_id": f"strange {user_id}", "userId": user_id} for user_id in user_ids])
@@ -62,7 +62,7 @@ def strange_users(shop: Database[Document]) -> Iterator[list[str]]:
     shop.orders.delete_many({"userId": {"$in": user_ids}})
 
 
-def test_a_user_id_is_a_value_whatever_is_in_it(strange_users: list[str], worker: Process) -> None:
+def test_a_user_id_is_always_a_plain_value(strange_users: list[str], worker: Process) -> None:
     for user_id in strange_users:
         summary = run(user_id)
         assert result_store.page(summary, 1) == [
@@ -71,16 +71,16 @@ def test_a_user_id_is_a_value_whatever_is_in_it(strange_users: list[str], worker
 
 
 @pytest.mark.parametrize("user_id", ["$name", '{"$ne": null}', "^u", " u1 ", "U1"])
-def test_a_user_id_that_nobody_has_finds_nobody(shop: Database[Document], user_id: str, worker: Process) -> None:
+def test_an_unused_user_id_finds_no_user(shop: Database[Document], user_id: str, worker: Process) -> None:
     assert run(user_id).count == 0
 
 
-def test_even_an_id_that_was_no_text_would_stay_a_value(shop: Database[Document]) -> None:
+def test_even_an_operator_object_would_be_a_plain_value(shop: Database[Document]) -> None:
     operator: Any = {"$ne": None}
     assert list(shop.users.aggregate(user_orders.pipeline(operator))) == []
 
 
-def test_the_join_has_all_orders_of_the_user_and_no_others(shop: Database[Document], worker: Process) -> None:
+def test_the_join_contains_exactly_the_orders_of_the_user(shop: Database[Document], worker: Process) -> None:
     buyer = shop.orders.aggregate([{"$sortByCount": "$userId"}, {"$limit": 1}]).next()
     summary = run(buyer["_id"])
     (user,) = result_store.page(summary, 1) or []
@@ -89,7 +89,7 @@ def test_the_join_has_all_orders_of_the_user_and_no_others(shop: Database[Docume
     assert len(user["orders"]) == buyer["count"] > 1
 
 
-def test_a_date_that_python_can_not_hold_is_joined_as_any_other(shop: Database[Document], worker: Process) -> None:
+def test_a_date_beyond_the_range_of_python_is_joined(shop: Database[Document], worker: Process) -> None:
     year_10000 = 253_402_300_800_000
     shop.orders.insert_one({"_id": "far", "userId": "u399", "at": DatetimeMS(year_10000)})
     try:
@@ -99,7 +99,7 @@ def test_a_date_that_python_can_not_hold_is_joined_as_any_other(shop: Database[D
     assert user["orders"] == [{"_id": "far", "userId": "u399", "at": {"$date": {"$numberLong": str(year_10000)}}}]
 
 
-def test_a_user_without_orders_has_an_empty_list_of_them(shop: Database[Document], worker: Process) -> None:
+def test_a_user_without_orders_has_an_empty_list(shop: Database[Document], worker: Process) -> None:
     (user,) = result_store.page(run("u400"), 1) or []
     assert (user["_id"], user["orders"]) == ("u400", [])
 
