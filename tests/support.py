@@ -20,7 +20,7 @@ from development.processes import read_procfile
 from development.servers import Server
 from worker_tasks import submission
 from worker_tasks.infra.connections import Document, connections
-from worker_tasks.joins.run.encoding import Lines
+from worker_tasks.joins.run.encoding import LineEncoder
 from worker_tasks.records import ledger
 from worker_tasks.results import publishing
 from worker_tasks.results.result_store import Summary
@@ -171,7 +171,7 @@ def publish(
     written = []
     for number, (start, end) in enumerate(pairwise(borders)):
         writer = PartWriter(run, number, max_rows=10**6, max_size=2**28)
-        lines = Lines(writer.columns)
+        lines = LineEncoder(writer.columns)
         for document in documents[start:end]:
             for piece in lines.encode(bson.encode(document)):
                 writer.append(piece)

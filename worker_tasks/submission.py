@@ -253,8 +253,7 @@ def _leave(task_id: str, run_id: str) -> bool:
 
 
 def _stop(run_id: str) -> None:
-    """Stops a run, kills its operations in MongoDB, and records its outcome if no part is active."""
-    is_idle = run_state.ask_to_stop(run_id) is Answer.IDLE
+    idle = run_state.request_stop(run_id) is Answer.IDLE
     sources.kill_operations(run_id)
     # Without an active part, the run would not end before a worker takes its next part.
     if (

@@ -76,9 +76,9 @@ class JoinTask(ClaimedTask):
         outcome = lifecycle.start_run(
             task_id, self.request.attempt, plan, lambda run, number: app.publish_part(task, run, number)
         )
-        if outcome is not None and outcome.must_begin_again:
-            raise RunInterrupted(str(outcome.stop))
-        return outcome
+        if ending is not None and ending.must_restart:
+            raise RunInterrupted(str(ending.stop))
+        return ending
 
     def make_plan(self, join: spec.JoinSpec, key: str, *, divided: bool) -> planning.Plan:
         """Plans a join whose result gets this Redis key; with ``divided``, in parts where that pays.
@@ -130,11 +130,11 @@ def join_users_orders(self: JoinTask, user_id: str) -> dict[str, Any]:
 
 @app.task(bind=True, base=JoinTask)
 def run_join(self: JoinTask, join: dict[str, Any], *, divided: bool = True) -> dict[str, Any]:
-    """Runs a JoinSpec, given as JSON. Returns ``{"redis_key": the key of a JSON array, "count": its length}``."""
-    join_spec = spec.parse_spec(join, settings().open_databases)
-    key = result_store.join_key(join_spec.fingerprint)
-    outcome = self.run_join(lambda: self.make_plan(join_spec, key, divided=divided))
-    self.record_with_outcome(**self.request.outcome, **outcomes.explanation(outcome, join))
+    """Runs a JoinSpec: ``{"redis_key": where the JSON array is, "count": documents in it}``."""
+    described = spec.parse_spec(join, settings().open_databases)
+    key = result_store.join_key(described.fingerprint)
+    outcome = self.run_join(lambda: self.make_plan(described, key, divided=divided))
+    self.record_with_outcome(**self.request.outcome, **outcomes.explanation_fields(outcome, join))
     return outcome
 
 

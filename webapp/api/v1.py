@@ -171,15 +171,15 @@ def result(task_id: str) -> ResponseReturnValue:
         return jsonify(_glimpse(found, limit))
     summary, excerpt = _summary(found), result_request.requested_selection()
     count = summary.count
-    if excerpt.view.is_everything:
+    if excerpt.query.is_everything:
         rows = result_store.read_rows(summary, offset, limit)
         if rows is None:
             raise ResultGone(summary.key)
     else:
         _require_table(summary, excerpt)
-        order = _worked_out(summary, reader.row_order_spec(excerpt.view))
+        order = _worked_out(summary, reader.row_order_spec(excerpt.query))
         count = order.data["rows"]
-        rows = [row.document for row in reader.read_rows(summary, excerpt.view, offset, limit)]
+        rows = [row.document for row in reader.read_rows(summary, excerpt.query, offset, limit)]
     return jsonify(
         {
             "count": count,
@@ -236,7 +236,7 @@ def result_file(task_id: str, name: str) -> Response:
             streaming.with_digest(response, table.data["sha256"])
     else:
         _require_table(summary, excerpt)
-        file = export_spec(task_id, name, excerpt, inside=inside)
+        file = export_spec(task_id, name, excerpt, embed_provenance=inside)
         response = streaming.made(summary, file, _worked_out(summary, file))
     card = url_for(".provenance", task_id=task_id, **result_request.selection_address(excerpt))
     response.headers["Link"] = f'<{card}>; rel="describedby"'
@@ -299,8 +299,8 @@ def provenance(task_id: str) -> ResponseReturnValue:
     task = access.task_for(access.viewer(), task_id)
     summary, excerpt = _summary(task), result_request.requested_selection()
     sha256, rows = _require_table(summary, excerpt).sha256, summary.count
-    if not excerpt.view.is_everything:
-        rows = _worked_out(summary, reader.row_order_spec(excerpt.view)).data["rows"]
+    if not excerpt.query.is_everything:
+        rows = _worked_out(summary, reader.row_order_spec(excerpt.query)).data["rows"]
     origin = access.origin_for(access.viewer(), summary)
     return jsonify(export_rules.provenance(task, origin, summary, sha256, excerpt, rows))
 

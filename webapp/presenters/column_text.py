@@ -100,8 +100,8 @@ def kind_and_values(column: Column) -> str:
 
 def range_sentence(column: Column) -> str:
     """From where to where the values of a column reach."""
-    least, middle, most = (format_value(column, value) for value in (column.least, column.middle, column.most))
-    if column.least == column.most:
+    least, middle, most = (format_value(column, value) for value in (column.min, column.median, column.max))
+    if column.min == column.max:
         return f"All are {least}."
     return f"From {least} to {most}, half of them up to {middle}."
 
@@ -142,9 +142,9 @@ def describe_column(column: Column) -> str:
         most = max(column.bins, key=lambda each: each.count)
         where = _from_to(column, most.low, most.high)
         part = format_share(most.count / max(column.filled, 1))
-        half = f" half of them up to {format_value(column, column.middle)};" if column.middle is not None else ""
+        half = f" half of them up to {format_value(column, column.median)};" if column.median is not None else ""
         return (
-            f"From {format_value(column, column.least)} to {format_value(column, column.most)};{half} "
+            f"From {format_value(column, column.min)} to {format_value(column, column.max)};{half} "
             f"the fullest of {len(column.bins)} equal ranges is {where} with {part}."
         )
     if column.top:
@@ -162,17 +162,17 @@ def _share_true(column: Column) -> str:
 
 
 def _lengths(column: Column) -> str:
-    return f"{column.least} to {column.most} long"
+    return f"{column.min} to {column.max} long"
 
 
 def _days(column: Column) -> str:
-    return f"{column.least[:10]} to {column.most[:10]}" if column.least and column.most else ""
+    return f"{column.min[:10]} to {column.max[:10]}" if column.min and column.max else ""
 
 
 def _range(column: Column) -> str:
-    if column.middle is None:
+    if column.median is None:
         return ""
-    least, most = _short(column.least), _short(column.most)
+    least, most = _short(column.min), _short(column.max)
     return least if least == most else f"{least} to {most}"
 
 

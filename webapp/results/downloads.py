@@ -90,7 +90,7 @@ def _names(*, has_place: bool) -> list[str]:
 
 
 def _file(task_id: str, form: Format, excerpt: Selection) -> ArtifactSpec:
-    return export_spec(task_id, form.name, excerpt, inside=result_request.wants_provenance_embedded())
+    return export_spec(task_id, form.name, excerpt, embed_provenance=result_request.wants_provenance_embedded())
 
 
 @blueprint.post("")

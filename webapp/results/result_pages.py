@@ -132,7 +132,7 @@ def _moved(task_id: str, excerpt: Selection) -> str:
     if column in order:
         place = order.index(column)
         order.insert(max(0, place + (-1 if way == "left" else 1)), order.pop(place))
-    parameters = result_request.selection_address(Selection(excerpt.view, tuple(order)))
+    parameters = result_request.selection_address(Selection(excerpt.query, tuple(order)))
     return url_for(".result_page", task_id=task_id, chosen=request.args["move"], **parameters)
 
 

@@ -43,7 +43,7 @@ def wants_provenance_embedded() -> bool:
 
 def selection_address(excerpt: Selection) -> dict[str, Any]:
     """An excerpt as the parameters of an address."""
-    view = excerpt.view
+    view = excerpt.query
     parameters: dict[str, Any] = {
         "columns": list(excerpt.columns),
         "sort": [f"-{column}" if descending else column for column, descending in view.sort],
@@ -57,15 +57,15 @@ def selection_address(excerpt: Selection) -> dict[str, Any]:
 
 def sort_address(excerpt: Selection, column: str) -> Selection:
     """The same with another order: by this column upwards, then downwards, then as the rows were joined."""
-    now = dict(excerpt.view.sort).get(column)
+    now = dict(excerpt.query.sort).get(column)
     sort: tuple[tuple[str, bool], ...] = {None: ((column, False),), False: ((column, True),), True: ()}[now]
-    return replace(excerpt, view=replace(excerpt.view, sort=sort))
+    return replace(excerpt, query=replace(excerpt.query, sort=sort))
 
 
 def add_condition(excerpt: Selection, column: str, value: str) -> Selection:
     """The same, of the rows alone that have this value."""
     condition = row_query.Condition(column, row_query.Operator.EQ, value)
-    return replace(excerpt, view=replace(excerpt.view, conditions=(*excerpt.view.conditions, condition)))
+    return replace(excerpt, query=replace(excerpt.query, conditions=(*excerpt.query.conditions, condition)))
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class ResultPage:
 
     @property
     def view(self) -> RowQuery:
-        return self.excerpt.view
+        return self.excerpt.query
 
     @property
     def is_under_way(self) -> bool:
@@ -126,9 +126,9 @@ def prepare_result(summary: Summary, excerpt: Selection, seconds: float) -> Resu
         excerpt.check(profile)
     except InvalidInput as error:
         return ResultPage(summary, excerpt, table, profile, None, error.errors)
-    if excerpt.view.is_everything:
+    if excerpt.query.is_everything:
         return ResultPage(summary, excerpt, table, profile, None, {})
-    order = _followed(summary, reader.row_order_spec(excerpt.view), seconds)
+    order = _followed(summary, reader.row_order_spec(excerpt.query), seconds)
     return ResultPage(summary, excerpt, table, profile, order, {})
 
 

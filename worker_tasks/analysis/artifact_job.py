@@ -33,7 +33,7 @@ FAILED_SECONDS, NO_ROOM_SECONDS = 120, 10
 #: How often something is begun without coming to an end before it counts as failed.
 MAX_TIMES = 3
 #: Milliseconds that what is being written stays at least: written anew after its end it would stay for ever.
-LEAST_MILLISECONDS = 60_000
+MIN_MILLISECONDS = 60_000
 GIVEN_UP = "It was begun several times, and each time its worker went away. It is not tried again for a while."
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class ArtifactJob:
         self._written.append(name)
         store = connections().results
         size = 0
-        left = max(LEAST_MILLISECONDS, int((self.summary.expires_at - ledger.now()).total_seconds() * 1000))
+        left = max(MIN_MILLISECONDS, int((self.summary.expires_at - ledger.now()).total_seconds() * 1000))
         # Noted with the result, so that it goes with it even if this worker dies.
         store.eval(_WRITE, 2, key, result_store.artifacts_key(self.summary.run), left)
         for chunk in chunks:
@@ -185,7 +185,7 @@ class ArtifactJob:
         self.discard()
         self._say(Artifact(ArtifactState.FAILED, message=message), FAILED_SECONDS if seconds is None else seconds)
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Lets whoever asks next have it begun anew.
 
         Raises:

@@ -24,7 +24,7 @@ from worker_tasks.results import result_store
 from worker_tasks.results.result_store import CHUNK_BYTES, Summary
 
 #: Seconds until what no worker has begun is asked for once more.
-ASKED_SECONDS = 30
+REQUESTED_SECONDS = 30
 #: The name of the key that says how far it is.
 STATE = "state"
 #: Seconds between two looks of one who waits for it, at first and at most.
@@ -43,7 +43,7 @@ class ArtifactKind(StrEnum):
 
 
 class ArtifactState(StrEnum):
-    ASKED = "asked"
+    REQUESTED = "asked"
     BEGUN = "begun"
     DONE = "done"
     FAILED = "failed"
@@ -88,7 +88,7 @@ class Artifact:
 
     @property
     def is_under_way(self) -> bool:
-        return self.state in {ArtifactState.ASKED, ArtifactState.BEGUN}
+        return self.state in {ArtifactState.REQUESTED, ArtifactState.BEGUN}
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -116,10 +116,10 @@ def request_artifact(summary: Summary, derivation: ArtifactSpec) -> Artifact:
 
 
 def _ask(summary: Summary, derivation: ArtifactSpec) -> Artifact:
-    asked = Artifact(ArtifactState.ASKED)
+    asked = Artifact(ArtifactState.REQUESTED)
     key = key_of(summary, derivation)
     store = connections().results
-    there = store.eval(_ASK, 1, key, asked.to_json(), ASKED_SECONDS)
+    there = store.eval(_ASK, 1, key, asked.to_json(), REQUESTED_SECONDS)
     if there:
         return Artifact.from_json(ensure_bytes(there))
     try:

@@ -298,7 +298,7 @@ BY_JSON_TYPE = {name: each.kind for each in COLUMN_TYPES.values() for name in ea
 BY_WRAPPER = {name: each.kind for each in COLUMN_TYPES.values() for name in each.wrappers}
 
 
-def common(kinds: set[ColumnKind]) -> ColumnKind:
+def common_kind(kinds: set[ColumnKind]) -> ColumnKind:
     """The kind of a column with values of these kinds: that which holds all of them."""
     if not kinds:
         return ColumnKind.NOTHING

@@ -71,9 +71,9 @@ def compare_results(
 
 def _value(profile: Profile, other: Profile, name: str) -> str:
     """A column's value as text, in SQL; never NULL."""
-    number = profile.number_of(name)
+    number = profile.index_of(name)
     column = profile.columns[number]
-    is_same_kind = column.kind is other.columns[other.number_of(name)].kind
+    is_same_kind = column.kind is other.columns[other.index_of(name)].kind
     text = (column.type.text if is_same_kind else column.type.in_mixed)(f"c{number}")
     nothing = f"CASE WHEN n{number} THEN {NULL} ELSE {MISSING} END" if column.nulls else MISSING
     return f"coalesce({VALUE} || {text}, {nothing})"

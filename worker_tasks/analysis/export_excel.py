@@ -29,7 +29,7 @@ NOTE = "Instants are in UTC. Numbers with more digits than Excel keeps, and what
 CUT = "cells were cut: Excel keeps {limit:,} characters of each."
 
 
-def write_excel(making: ExportContext, file: Path) -> None:
+def write_excel(context: ExportContext, file: Path) -> None:
     """Numbers and instants as such, where Excel keeps all their digits; a sheet with the provenance at the end."""
     options = {
         "constant_memory": True,
@@ -40,27 +40,27 @@ def write_excel(making: ExportContext, file: Path) -> None:
         "nan_inf_to_errors": False,
     }
     with xlsxwriter.Workbook(file, options) as workbook:
-        sheets = _Sheets(workbook, making)
-        total = making.rows
-        query = making.query(lambda number, _: f"c{number}")
-        found = making.database.execute(query) if making.columns else None
+        sheets = _Sheets(workbook, context)
+        total = context.row_count
+        query = context.build_query(lambda number, _: f"c{number}")
+        found = context.database.execute(query) if context.columns else None
         done = 0
         while found is not None and (rows := found.fetchmany(FETCHED)):
             for row in rows:
                 sheets.add(row)
             done += len(rows)
-            making.report(done, total)
-        _provenance(workbook, making, sheets.cut)
+            context.report(done, total)
+        _provenance(workbook, context, sheets.cut)
 
 
 class _Sheets:
     """The rows, on one sheet after the other."""
 
-    def __init__(self, workbook: xlsxwriter.Workbook, making: ExportContext):
-        self._workbook, self._making = workbook, making
+    def __init__(self, workbook: xlsxwriter.Workbook, context: ExportContext):
+        self._workbook, self._context = workbook, context
         self._bold = workbook.add_format({"bold": True})
         self._instant = workbook.add_format({"num_format": "yyyy-mm-dd hh:mm:ss"})
-        self._write = [self._writer(column.type) for column in making.columns]
+        self._write = [self._writer(column.type) for column in context.columns]
         self._number = 0
         #: Cells that were too long.
         self.cut = 0
@@ -70,7 +70,7 @@ class _Sheets:
         self._number += 1
         self._sheet = self._workbook.add_worksheet("Result" if self._number == 1 else f"Result {self._number}")
         self._sheet.freeze_panes(1, 0)
-        if columns := self._making.columns:
+        if columns := self._context.columns:
             self._sheet.autofilter(0, 0, SHEET_ROWS - 1, len(columns) - 1)
         for place, column in enumerate(columns):
             self._sheet.set_column(place, place, _width(column))
@@ -95,7 +95,7 @@ class _Sheets:
         return writers[kind.cell]
 
     def _write_number(self, is_floating: bool, place: int, value: int | str) -> None:
-        number = exactly(value, is_floating=is_floating)
+        number = to_exact_float(value, is_floating=is_floating)
         if number is None:
             self._write_text(place, value)
         else:
@@ -122,11 +122,11 @@ def _width(column: Column) -> int:
     """Characters that most values of a column have room in."""
     if column.type.cell is Cell.INSTANT:
         return DATE_WIDTH
-    known = [column.name, column.least or "", column.most or "", *(value for value, _ in column.top)]
+    known = [column.name, column.min or "", column.max or "", *(value for value, _ in column.top)]
     return min(max(LEAST_WIDTH, *map(len, known)) + 2, MOST_WIDTH)
 
 
-def exactly(value: int | str, *, is_floating: bool) -> float | None:
+def to_exact_float(value: int | str, *, is_floating: bool) -> float | None:
     """A number as Excel has it; None where Excel would not keep its digits."""
     try:
         exact = Decimal(value)
@@ -145,13 +145,13 @@ def exactly(value: int | str, *, is_floating: bool) -> float | None:
     return number if inexact or len(digits) <= DIGITS else None
 
 
-def _provenance(workbook: xlsxwriter.Workbook, making: ExportContext, cut: int) -> None:
+def _provenance(workbook: xlsxwriter.Workbook, context: ExportContext, cut: int) -> None:
     sheet = workbook.add_worksheet("Provenance")
     sheet.set_column(0, 0, WIDTH * 2)
     sheet.set_column(1, 1, WIDTH * 5)
     bold = workbook.add_format({"bold": True, "valign": "top"})
     wrapped = workbook.add_format({"text_wrap": True, "valign": "top"})
-    lines = [*provenance_lines(making.card), ("note", NOTE)]
+    lines = [*provenance_lines(context.provenance), ("note", NOTE)]
     if cut:
         lines.append(("cut", f"{cut:,} {CUT.format(limit=CELL_CHARACTERS)}"))
     for row, (name, text) in enumerate(lines):

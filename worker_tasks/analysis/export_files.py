@@ -41,68 +41,68 @@ class ExportContext:
     summary: Summary
     database: duckdb.DuckDBPyConnection
     profile: Profile
-    excerpt: Selection
+    selection: Selection
     task: Document
-    run_by: Document
-    inside: bool
+    run_task: Document
+    embed_provenance: bool
     report: Callable[[int, int], None]
 
     @cached_property
-    def card(self) -> Document:
+    def provenance(self) -> Document:
         """Where the file comes from."""
-        return provenance(self.task, self.run_by, self.summary, self.profile.sha256, self.excerpt, self.rows)
+        return provenance(self.task, self.run_task, self.summary, self.profile.sha256, self.selection, self.row_count)
 
     @cached_property
-    def numbers(self) -> list[int]:
+    def column_indexes(self) -> list[int]:
         """The numbers of the columns that are wanted."""
-        names = self.excerpt.columns or [column.name for column in self.profile.in_order(self.run_by.get("join"))]
-        return [self.profile.number_of(name) for name in names]
+        names = self.selection.columns or [column.name for column in self.profile.in_order(self.run_task.get("join"))]
+        return [self.profile.index_of(name) for name in names]
 
     @property
     def columns(self) -> list[Column]:
-        return [self.profile.columns[number] for number in self.numbers]
+        return [self.profile.columns[number] for number in self.column_indexes]
 
     @cached_property
-    def rows(self) -> int:
+    def row_count(self) -> int:
         """How many rows are wanted; where not all are, they are then in the table ``chosen``, in their order."""
-        if self.excerpt.view.is_everything:
+        if self.selection.query.is_everything:
             return self.summary.count
-        query, parameters = row_order.select_rows(self.profile, self.excerpt.view, "number")
+        query, parameters = row_order.select_rows(self.profile, self.selection.query, "number")
         self.database.execute(
             f"CREATE TABLE chosen AS SELECT number, row_number() OVER () AS place FROM ({query})", parameters
         )
         found = self.database.execute("SELECT count(*) FROM chosen").fetchone()
         return found[0] if found else 0
 
-    def query(self, expression: Callable[[int, Column], str]) -> str:
+    def build_query(self, expression: Callable[[int, Column], str]) -> str:
         """A query for something of each wanted column of each wanted row."""
         what = [
             f"{expression(number, column)} AS {identifier(f'c{place}')}"
-            for place, (number, column) in enumerate(zip(self.numbers, self.columns, strict=True))
+            for place, (number, column) in enumerate(zip(self.column_indexes, self.columns, strict=True))
         ]
-        if self.excerpt.view.is_everything:
+        if self.selection.query.is_everything:
             return f"SELECT {', '.join(what)} FROM shown"
         return f"SELECT {', '.join(what)} FROM chosen JOIN shown USING (number) ORDER BY place"
 
 
-def write_csv(making: ExportContext, file: Path) -> None:
+def write_csv(context: ExportContext, file: Path) -> None:
     """RFC 4180: nested fields under dotted names, lists as JSON, what a spreadsheet would run made text."""
     with file.open("wb") as whole:
-        if making.inside:
-            card = json.dumps(making.card, ensure_ascii=False, indent=1, default=str)
+        if context.embed_provenance:
+            card = json.dumps(context.provenance, ensure_ascii=False, indent=1, default=str)
             whole.writelines(f"# {line}\n".encode() for line in card.splitlines())
-        if not making.columns:
+        if not context.columns:
             return
-        header = ",".join(_quoted(_harmless(column.name)) for column in making.columns)
+        header = ",".join(_quoted(_harmless(column.name)) for column in context.columns)
         whole.write(f"{header}\n".encode())
         lines = file.with_suffix(".lines")
-        rows = making.rows
-        query = making.query(_cell if len(making.columns) > 1 else _only_cell)
-        making.database.execute(f"COPY ({query}) TO {literal(str(lines))} (FORMAT csv, HEADER false, NULLSTR '')")
+        rows = context.row_count
+        query = context.build_query(_cell if len(context.columns) > 1 else _only_cell)
+        context.database.execute(f"COPY ({query}) TO {literal(str(lines))} (FORMAT csv, HEADER false, NULLSTR '')")
         with lines.open("rb") as more:
             shutil.copyfileobj(more, whole, result_store.CHUNK_BYTES)
         lines.unlink()
-        making.report(rows, rows)
+        context.report(rows, rows)
 
 
 def _cell(number: int, column: Column) -> str:
@@ -126,25 +126,25 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"' if set(name) & set(',"\r\n') else name
 
 
-def write_parquet(making: ExportContext, file: Path) -> None:
+def write_parquet(context: ExportContext, file: Path) -> None:
     """Typed columns: instants in UTC, exact decimals, lists and documents as JSON; the provenance in its metadata."""
-    rows = making.rows
+    rows = context.row_count
     # DuckDB takes names that differ in their letters' case alone for the same.
     taken: dict[str, str] = {}
-    for column in making.columns:
+    for column in context.columns:
         # Nor is a name without a letter one.
         name = column.name or "_"
         while name.lower() in taken:
             name += "_"
         taken[name.lower()] = name
     names = ", ".join(f"c{place} AS {identifier(name)}" for place, name in enumerate(taken.values()))
-    card = literal(json.dumps(making.card, ensure_ascii=False, default=str))
-    typed = partial(_typed, making.database)
-    query = f"SELECT {names} FROM ({making.query(typed)})" if names else "SELECT true AS nothing WHERE false"
-    making.database.execute(
+    card = literal(json.dumps(context.provenance, ensure_ascii=False, default=str))
+    typed = partial(_typed, context.database)
+    query = f"SELECT {names} FROM ({context.build_query(typed)})" if names else "SELECT true AS nothing WHERE false"
+    context.database.execute(
         f"COPY ({query}) TO {literal(str(file))} (FORMAT parquet, COMPRESSION zstd, KV_METADATA {{provenance: {card}}})"
     )
-    making.report(rows, rows)
+    context.report(rows, rows)
 
 
 def _typed(database: duckdb.DuckDBPyConnection, number: int, column: Column) -> str:
@@ -164,42 +164,42 @@ def _exact(database: duckdb.DuckDBPyConnection, name: str) -> str:
     return f"{name}::DECIMAL({max(1, whole + fraction)}, {fraction})"
 
 
-def write_json(making: ExportContext, file: Path) -> None:
+def write_json(context: ExportContext, file: Path) -> None:
     """One JSON array, a document a line; with its provenance inside an object with ``provenance`` and ``rows``."""
     with file.open("wb") as whole:
-        if making.inside:
-            whole.write(b'{"provenance":' + orjson.dumps(making.card, default=str) + b',\n"rows":')
+        if context.embed_provenance:
+            whole.write(b'{"provenance":' + orjson.dumps(context.provenance, default=str) + b',\n"rows":')
         whole.write(b"[")
-        for number, line in enumerate(_lines(making)):
+        for number, line in enumerate(_lines(context)):
             whole.write((result_store.SEPARATOR if number else b"") + line)
-        whole.write(b"]}" if making.inside else b"]")
+        whole.write(b"]}" if context.embed_provenance else b"]")
 
 
-def write_ndjson(making: ExportContext, file: Path) -> None:
+def write_ndjson(context: ExportContext, file: Path) -> None:
     """One document a line; with its provenance inside on a line before them."""
     with file.open("wb") as whole:
-        if making.inside:
-            whole.write(orjson.dumps({"provenance": making.card}, default=str) + b"\n")
-        whole.writelines(line + b"\n" for line in _lines(making))
+        if context.embed_provenance:
+            whole.write(orjson.dumps({"provenance": context.provenance}, default=str) + b"\n")
+        whole.writelines(line + b"\n" for line in _lines(context))
 
 
-def _lines(making: ExportContext) -> Iterator[bytes]:
-    paths = [column.path for column in making.columns] if making.excerpt.columns else None
-    for number, line in enumerate(_whole_lines(making)):
+def _lines(context: ExportContext) -> Iterator[bytes]:
+    paths = [column.path for column in context.columns] if context.selection.columns else None
+    for number, line in enumerate(_whole_lines(context)):
         if number % PICKED == 0:
-            making.report(number, making.rows)
+            context.report(number, context.row_count)
         yield line if paths is None else orjson.dumps(pick_fields(orjson.loads(line), paths))
 
 
-def _whole_lines(making: ExportContext) -> Iterable[bytes]:
-    total = making.rows
-    if making.excerpt.view.is_everything:
-        yield from result_store.read_lines(making.summary)
+def _whole_lines(context: ExportContext) -> Iterable[bytes]:
+    total = context.row_count
+    if context.selection.query.is_everything:
+        yield from result_store.read_lines(context.summary)
         return
-    making.database.execute("SELECT number FROM chosen ORDER BY place")
-    numbers = [number for (number,) in making.database.fetchall()]
+    context.database.execute("SELECT number FROM chosen ORDER BY place")
+    numbers = [number for (number,) in context.database.fetchall()]
     for first in range(0, total, PICKED):
-        for row in reader.read_rows_at(making.summary, numbers[first : first + PICKED]):
+        for row in reader.read_rows_at(context.summary, numbers[first : first + PICKED]):
             yield orjson.dumps(row.document)
 
 

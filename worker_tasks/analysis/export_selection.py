@@ -21,12 +21,12 @@ GZIP = 31
 class Selection:
     """What of a result goes into a file: the rows of a view, and these columns in this order; all of them if empty."""
 
-    view: RowQuery = field(default_factory=RowQuery)
+    query: RowQuery = field(default_factory=RowQuery)
     columns: tuple[str, ...] = ()
 
     @property
     def is_everything(self) -> bool:
-        return self.view.is_everything and not self.columns
+        return self.query.is_everything and not self.columns
 
     def check(self, profile: Profile) -> None:
         """Refuses what these columns do not have.
@@ -34,29 +34,29 @@ class Selection:
         Raises:
             InvalidInput: names what is wrong.
         """
-        self.view.check(profile)
+        self.query.check(profile)
         there = {column.name for column in profile.columns}
         for name in self.columns:
             if name not in there:
                 raise InvalidInput({"columns": f"names “{name}”, which is no column of this result."})
 
     def to_document(self) -> Document:
-        return {"view": self.view.to_document(), "columns": list(self.columns)}
+        return {"view": self.query.to_document(), "columns": list(self.columns)}
 
     @classmethod
     def from_document(cls, document: Document) -> Self:
         return cls(RowQuery.from_document(document["view"]), tuple(document["columns"]))
 
 
-def export_spec(task_id: str, form: str, excerpt: Selection, *, inside: bool) -> ArtifactSpec:
+def export_spec(task_id: str, form: str, excerpt: Selection, *, embed_provenance: bool) -> ArtifactSpec:
     """A file of a result, for the one who asked for the task.
 
     Args:
         form: the name of a format.
-        inside: whether the provenance is put into a format that has no place for it.
+        embed_provenance: whether the provenance is put into a format that has no place for it.
     """
-    inside = inside and not FORMATS[form].embeds_provenance
-    options = {"task_id": task_id, "format": form, "excerpt": excerpt.to_document(), "inside": inside}
+    embed = embed_provenance and not FORMATS[form].has_place
+    options = {"task_id": task_id, "format": form, "excerpt": excerpt.to_document(), "inside": embed}
     return ArtifactSpec(ArtifactKind.FILE, options)
 
 
@@ -103,7 +103,7 @@ def provenance(  # noqa: PLR0913, PLR0917 - all that is known of it
         },
         "in_this_file": {
             "rows": rows,
-            "view": None if excerpt.view.is_everything else excerpt.view.to_document(),
+            "view": None if excerpt.query.is_everything else excerpt.query.to_document(),
             "columns": "all" if not excerpt.columns else list(excerpt.columns),
         },
     }

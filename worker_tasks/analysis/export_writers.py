@@ -14,8 +14,8 @@ WRITERS: dict[str, Writer] = {
 }
 
 
-def write(form: Format, making: ExportContext, folder: Path) -> Path:
+def write(form: Format, context: ExportContext, folder: Path) -> Path:
     """Writes a file in this format; returns where it is."""
     file = folder / f"result{form.suffix}"
-    WRITERS[form.writer](making, file)
+    WRITERS[form.writer](context, file)
     return file

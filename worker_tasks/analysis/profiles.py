@@ -1,10 +1,13 @@
 """The columns of a result in figures: what of each is filled, how far it reaches, what is frequent. Pure: no I/O."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Self
 
 from worker_tasks.analysis.column_types import COLUMN_TYPES, ColumnKind, ColumnType
 from worker_tasks.infra.connections import Document
+
+#: The names that attributes of a column have in stored documents and in the API, where they differ.
+STORED_NAMES = {"min": "least", "median": "middle", "max": "most"}
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,9 @@ class Column:
     nulls: int
     missing: int
     distinct: int | None = None
-    least: str | None = None
-    middle: str | None = None
-    most: str | None = None
+    min: str | None = None
+    median: str | None = None
+    max: str | None = None
     top: list[tuple[str, int]] = field(default_factory=list)
     bins: list[Bin] = field(default_factory=list)
     empty: int = 0
@@ -80,14 +83,19 @@ class Profile:
     sha256: str
     unmatched: list[str] = field(default_factory=list)
 
-    def to_document(self) -> dict[str, Any]:
-        return asdict(self)
+    def to_document(self) -> Document:
+        """The document stored in Redis and answered by the API, with their names of the fields."""
+        columns = [
+            {STORED_NAMES.get(name, name): value for name, value in asdict(each).items()} for each in self.columns
+        ]
+        return {"columns": columns, "rows": self.rows, "sha256": self.sha256, "unmatched": self.unmatched}
 
     @classmethod
-    def from_document(cls, document: dict[str, Any]) -> Self:
+    def from_document(cls, document: Document) -> Self:
+        attribute_names = {stored: name for name, stored in STORED_NAMES.items()}
         columns = [
             Column(
-                **column
+                **{attribute_names.get(name, name): value for name, value in column.items()}
                 | {
                     "kind": ColumnKind(column["kind"]),
                     "top": [(value, count) for value, count in column["top"]],
@@ -105,7 +113,7 @@ class Profile:
         place = {name: number for number, name in enumerate(joined_first(names, join))}
         return sorted(self.columns, key=lambda column: place[column.path[0]])
 
-    def number_of(self, name: str) -> int:
+    def index_of(self, name: str) -> int:
         """The place of the column of this name.
 
         Raises:

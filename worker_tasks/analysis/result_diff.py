@@ -62,7 +62,7 @@ def default_key(older: Profile, newer: Profile) -> list[str]:
 
 
 def _named(profile: Profile, name: str) -> Column:
-    return profile.columns[profile.number_of(name)]
+    return profile.columns[profile.index_of(name)]
 
 
 def _tells_apart(column: Column) -> bool:

@@ -16,7 +16,14 @@ from pathlib import Path
 import duckdb
 
 from worker_tasks.analysis import artifacts, reader
-from worker_tasks.analysis.column_types import BY_JSON_TYPE, BY_WRAPPER, COLUMN_TYPES, ColumnKind, ColumnType, common
+from worker_tasks.analysis.column_types import (
+    BY_JSON_TYPE,
+    BY_WRAPPER,
+    COLUMN_TYPES,
+    ColumnKind,
+    ColumnType,
+    common_kind,
+)
 from worker_tasks.analysis.engine import MAX_ROW_BYTES, literal
 from worker_tasks.analysis.profiles import Profile
 from worker_tasks.analysis.statistics import TableColumn, column_statistics
@@ -199,7 +206,7 @@ def _look_at(database: duckdb.DuckDBPyConnection, source: _Source) -> None:
             continue
         source.counts["filled"] = source.counts.get("filled", 0) + count
         kinds.add(BY_JSON_TYPE[json_type] if wrapper is None else BY_WRAPPER.get(wrapper, ColumnKind.MIXED))
-    source.kind = common(kinds)
+    source.kind = common_kind(kinds)
     if (fits := source.type.fits) is not None:
         row = database.execute(f"SELECT {fits(column)} FROM {table}").fetchone()
         if row is not None and not row[0]:

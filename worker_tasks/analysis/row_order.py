@@ -46,7 +46,7 @@ def select_rows(profile: Profile, view: RowQuery, what: str) -> tuple[str, list[
         if condition.operator is Operator.UNMATCHED:
             conditions.append(f"u{profile.unmatched.index(condition.column)}")
             continue
-        number = profile.number_of(condition.column)
+        number = profile.index_of(condition.column)
         text, values = _compared(number, profile.columns[number], condition)
         conditions.append(text)
         parameters += values
@@ -74,7 +74,7 @@ def _sought(column: str, kind: ColumnType) -> str:
 
 def _sorted_by(profile: Profile, view: RowQuery) -> Iterator[str]:
     for name, descending in view.sort:
-        number = profile.number_of(name)
+        number = profile.index_of(name)
         kind = profile.columns[number].type
         # What is not there stands last either way.
         direction = "DESC NULLS LAST" if descending else "ASC NULLS LAST"

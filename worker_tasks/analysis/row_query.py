@@ -15,7 +15,7 @@ from worker_tasks.infra.errors import InvalidInput
 #: Characters of a text that is looked for.
 MAX_TEXT = 300
 MAX_CONDITIONS = 8
-MAX_SORTED = 5
+MAX_SORT_COLUMNS = 5
 
 
 class Operator(StrEnum):
@@ -38,9 +38,9 @@ class Operator(StrEnum):
 
 
 #: Operators that take no value.
-BARE = frozenset({Operator.THERE, Operator.NULL, Operator.MISSING, Operator.EMPTY, Operator.UNMATCHED})
+WITHOUT_VALUE = frozenset({Operator.THERE, Operator.NULL, Operator.MISSING, Operator.EMPTY, Operator.UNMATCHED})
 #: Operators that compare text.
-OF_TEXT = frozenset({Operator.CONTAINS, Operator.STARTS})
+TEXT_OPERATORS = frozenset({Operator.CONTAINS, Operator.STARTS})
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,8 @@ def parse_row_query(
     """
     if len(text) > MAX_TEXT:
         raise InvalidInput({"q": f"must be text of at most {MAX_TEXT} characters."})
-    if len(sort) > MAX_SORTED:
-        raise InvalidInput({"sort": f"may name at most {MAX_SORTED} columns."})
+    if len(sort) > MAX_SORT_COLUMNS:
+        raise InvalidInput({"sort": f"may name at most {MAX_SORT_COLUMNS} columns."})
     if not len(columns) == len(operators) == len(values):
         raise InvalidInput({"where": "and is and value must come equally often."})
     conditions = []
@@ -126,7 +126,7 @@ def parse_row_query(
             raise InvalidInput({"is": f"must be one of {', '.join(Operator)}."})
         if len(value) > MAX_TEXT:
             raise InvalidInput({"value": f"must be text of at most {MAX_TEXT} characters."})
-        conditions.append(Condition(column, Operator(operator), "" if Operator(operator) in BARE else value))
+        conditions.append(Condition(column, Operator(operator), "" if Operator(operator) in WITHOUT_VALUE else value))
     if len(conditions) > MAX_CONDITIONS:
         raise InvalidInput({"where": f"may name at most {MAX_CONDITIONS} columns."})
     ordered = {each.removeprefix("-"): each.startswith("-") for each in sort if each}
@@ -139,10 +139,10 @@ def parse_operand(condition: Condition, kind: ColumnKind) -> Operand:
     Raises:
         ValueError: it is none; says so.
     """
-    if condition.operator in BARE:
+    if condition.operator in WITHOUT_VALUE:
         return None, None
     text = condition.value
-    if condition.operator in OF_TEXT:
+    if condition.operator in TEXT_OPERATORS:
         if not text:
             raise ValueError("give the text to look for.")
         return text, None

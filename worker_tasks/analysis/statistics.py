@@ -15,7 +15,7 @@ BINS = 12
 #: Values that are named; a column of no more is told by naming all of them.
 TOP = 8
 #: Characters of a value that are shown.
-SHOWN = 80
+MAX_VALUE_CHARACTERS = 80
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def _figures(database: duckdb.DuckDBPyConnection, table: str, name: str, column:
     statistics = kind.statistics
     if not column.filled or statistics is None:
         return bare
-    measured, shown, told_by = kind.comparable(name), f"left({kind.text(name)}, {SHOWN})", name
+    measured, shown, told_by = kind.comparable(name), f"left({kind.text(name)}, {MAX_VALUE_CHARACTERS})", name
     if statistics.of_lengths:
         shown, told_by = f"{measured}::VARCHAR", measured
     distinct = _one(database, f"SELECT count(DISTINCT {told_by}) {found}")
@@ -63,9 +63,9 @@ def _figures(database: duckdb.DuckDBPyConnection, table: str, name: str, column:
         | {
             # Lists are not told apart, only their lengths are.
             "distinct": None if statistics.of_lengths else distinct,
-            "least": least,
-            "middle": middle,
-            "most": most,
+            "min": least,
+            "median": middle,
+            "max": most,
             "top": top,
             "bins": bins,
             "empty": _one(database, f"SELECT count(*) {found} AND {kind.empty(name)}"),

@@ -48,7 +48,7 @@ PACKING = 3
 logger = get_task_logger(__name__)
 
 #: What is derived: data about it, and how long it stays, None for as long as the result.
-Made = tuple[Document, datetime | None]
+Built = tuple[Document, datetime | None]
 
 
 @app.task(bind=True, base=Task, ignore_result=True, name=DERIVE_TASK)
@@ -109,10 +109,10 @@ def _work_out(work: ArtifactJob) -> None:
         return
     try:
         with named_driver_errors(), named_storage_full():
-            data, until = MAKERS[work.derivation.kind](work)
+            data, until = BUILDERS[work.derivation.kind](work)
             work.end(data, until)
     except ResultGone:
-        work.give_back()
+        work.release()
     except StorageFull as error:
         _fail_for_now(work, error.message, error)
     except ServiceUnavailable:
@@ -147,7 +147,7 @@ def _fail_for_now(work: ArtifactJob, message: str, error: Exception) -> None:
         logger.warning("%s: and no room for that: %s", work.derivation.name, refused)
 
 
-def _table(work: ArtifactJob) -> Made:
+def _table(work: ArtifactJob) -> Built:
     with engine.open_database() as (database, folder):
         table = result_table.build_table(work.summary, database, folder)
         size = work.write("table", _read(table.file))
@@ -156,7 +156,7 @@ def _table(work: ArtifactJob) -> Made:
         return {"size": size, "sha256": table.profile.sha256}, None
 
 
-def _order(work: ArtifactJob) -> Made:
+def _order(work: ArtifactJob) -> Built:
     with engine.open_database() as (database, folder):
         profile = result_table.open_table(work.summary, database, folder)
         view = RowQuery.from_document(work.derivation.options)
@@ -164,27 +164,27 @@ def _order(work: ArtifactJob) -> Made:
         return {"rows": size // reader.NUMBER.size}, ledger.now() + timedelta(seconds=ORDER_SECONDS)
 
 
-def _file(work: ArtifactJob) -> Made:
+def _file(work: ArtifactJob) -> Built:
     options = work.derivation.options
     summary, form = work.summary, FORMATS[options["format"]]
     excerpt = Selection.from_document(options["excerpt"])
     with engine.open_database() as (database, folder):
         profile = result_table.open_table(summary, database, folder)
         excerpt.check(profile)
-        making = ExportContext(
+        context = ExportContext(
             summary=summary,
             database=database,
             profile=profile,
-            excerpt=excerpt,
+            selection=excerpt,
             task=ledger.find_task(options["task_id"]),
-            run_by=ledger.find_task(summary.task_id),
-            inside=options["inside"],
+            run_task=ledger.find_task(summary.task_id),
+            embed_provenance=options["inside"],
             report=work.report,
         )
-        file = export_writers.write(form, making, folder)
+        file = export_writers.write(form, context, folder)
         size = file.stat().st_size
         stored = work.write("file", _packed(file) if form.is_text else _read(file))
-        data = {"size": size, "stored": stored, "rows": making.rows}
+        data = {"size": size, "stored": stored, "rows": context.row_count}
         return data, ledger.now() + timedelta(seconds=FILE_SECONDS)
 
 
@@ -201,7 +201,7 @@ def _packed(file: Path) -> Iterator[bytes]:
     yield packer.flush()
 
 
-def _comparison(work: ArtifactJob) -> Made:
+def _comparison(work: ArtifactJob) -> Built:
     options = work.derivation.options
     older = result_store.find_task_result(ledger.find_task(options["task_id"]))
     if older is None or older.run != options["run"]:
@@ -215,7 +215,7 @@ def _comparison(work: ArtifactJob) -> Made:
         return found.to_document(), older.expires_at
 
 
-MAKERS: dict[ArtifactKind, Callable[[ArtifactJob], Made]] = {
+BUILDERS: dict[ArtifactKind, Callable[[ArtifactJob], Built]] = {
     ArtifactKind.TABLE: _table,
     ArtifactKind.ORDER: _order,
     ArtifactKind.FILE: _file,

@@ -139,11 +139,11 @@ class Built:
         return [column.name for column in self.profile.columns]
 
     def column(self, name: str) -> Column:
-        return self.profile.columns[self.profile.number_of(name)]
+        return self.profile.columns[self.profile.index_of(name)]
 
     def values(self, name: str) -> list[Any]:
         """All values of a column, in the order of their rows."""
-        return self.select(f"c{self.profile.number_of(name)}")
+        return self.select(f"c{self.profile.index_of(name)}")
 
     def numbers(self, view: RowQuery) -> list[int]:
         """The numbers of a view's rows."""
@@ -205,7 +205,7 @@ def file(
 ) -> bytes:
     """A file of a result, unpacked."""
     wanted = export_selection.export_spec(
-        summary.task_id, form, export_selection.Selection(view, tuple(columns)), inside=inside
+        summary.task_id, form, export_selection.Selection(view, tuple(columns)), embed_provenance=inside
     )
     assert wanted.kind is ArtifactKind.FILE
     found = worked_out(summary, wanted)

@@ -16,7 +16,7 @@ from tests.worker_tasks.support import new_id
 from worker_tasks.analysis import artifact_job as working
 from worker_tasks.analysis import artifacts, engine, export_selection, reader
 from worker_tasks.analysis.artifact_job import GIVEN_UP, MAX_TIMES, ArtifactJob
-from worker_tasks.analysis.artifacts import ASKED_SECONDS, TABLE, ArtifactKind, ArtifactSpec, ArtifactState
+from worker_tasks.analysis.artifacts import REQUESTED_SECONDS, TABLE, ArtifactKind, ArtifactSpec, ArtifactState
 from worker_tasks.analysis.export_selection import Selection
 from worker_tasks.analysis.row_query import RowQuery
 from worker_tasks.analysis.tasks import derive
@@ -67,7 +67,7 @@ def of_run(summary: Summary) -> set[str]:
 def limited(monkeypatch: pytest.MonkeyPatch, **limits: Any) -> None:
     small: Settings = settings().model_copy(update=limits)
     for module in ("engine", "tasks"):
-        monkeypatch.setattr(f"worker_tasks.reading.{module}.settings", lambda: small)
+        monkeypatch.setattr(f"worker_tasks.analysis.{module}.settings", lambda: small)
 
 
 @pytest.fixture(autouse=True)
@@ -80,10 +80,10 @@ def published(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def test_what_is_asked_for_twice_is_published_once(published: list[Any]) -> None:
     summary = result([{"_id": 1}])
-    assert [artifacts.request_artifact(summary, TABLE).state for _ in range(3)] == [ArtifactState.ASKED] * 3
+    assert [artifacts.request_artifact(summary, TABLE).state for _ in range(3)] == [ArtifactState.REQUESTED] * 3
     assert published == [(summary.key, summary.task_id, summary.run, TABLE.kind, TABLE.options)]
     (key,) = of_run(summary)
-    assert 0 < left(key) <= ASKED_SECONDS
+    assert 0 < left(key) <= REQUESTED_SECONDS
     run(summary, TABLE)
     assert artifacts.request_artifact(summary, TABLE).state is ArtifactState.DONE
     assert len(published) == 1
@@ -91,7 +91,7 @@ def test_what_is_asked_for_twice_is_published_once(published: list[Any]) -> None
 
 def test_what_is_done_beside_queries_keeps_the_time_limit_too(monkeypatch: pytest.MonkeyPatch) -> None:
     summary = with_table([{"_id": number} for number in range(3)])
-    wanted = export_selection.export_spec(summary.task_id, "json", Selection(columns=("_id",)), inside=False)
+    wanted = export_selection.export_spec(summary.task_id, "json", Selection(columns=("_id",)), embed_provenance=False)
     limited = settings().model_copy(update={"reading_seconds": 0.0})
     # The engine has its own clock, which would end the queries before.
     monkeypatch.setattr(working, "settings", lambda: limited)
@@ -201,7 +201,9 @@ def everything_of(summary: Summary) -> list[ArtifactSpec]:
     assert numbers(summary, VIEW)
     for form in FORMATS:
         assert file(summary, form)
-    files = [export_selection.export_spec(summary.task_id, form, Selection(), inside=False) for form in FORMATS]
+    files = [
+        export_selection.export_spec(summary.task_id, form, Selection(), embed_provenance=False) for form in FORMATS
+    ]
     return [TABLE, reader.row_order_spec(VIEW), *files]
 
 
@@ -230,7 +232,7 @@ def test_a_result_that_was_discarded_meanwhile_ends_the_work_and_leaves_nothing(
     assert result_store.discard(summary)
     with pytest.raises(ResultGone):
         work.end({})
-    work.give_back()
+    work.release()
     assert {key.rpartition(":")[2] for key in of_run(summary)} <= {"times"}
 
 
@@ -347,7 +349,7 @@ def test_what_failed_may_be_tried_again_after_a_while(monkeypatch: pytest.Monkey
 def test_a_task_that_is_not_there_fails_its_files_and_says_so() -> None:
     summary = result([{"_id": 1}])
     run(summary, TABLE)
-    wanted = export_selection.export_spec(summary.task_id, "csv", Selection(), inside=False)
+    wanted = export_selection.export_spec(summary.task_id, "csv", Selection(), embed_provenance=False)
     run(summary, wanted)
     found = artifacts.find_artifact(summary, wanted)
     assert found is not None

@@ -49,7 +49,7 @@ def begun(summary: Summary, derivation: ArtifactSpec) -> threading.Thread:
 def exported(servers: None) -> tuple[Summary, ArtifactSpec]:
     """A result with its table, and a file of it, for which a worker needs MongoDB."""
     summary = with_table([{"_id": number} for number in range(3)])
-    return summary, export_spec(summary.task_id, "csv", Selection(), inside=True)
+    return summary, export_spec(summary.task_id, "csv", Selection(), embed_provenance=True)
 
 
 @pytest.mark.parametrize("outage", [paused, killed], ids=["frozen", "dead"])
@@ -75,7 +75,7 @@ def test_a_mongodb_that_stays_away_is_not_remembered_as_a_failure(
     monkeypatch.setattr(retrying, "IN_PLACE_SECONDS", 1)
     with paused(mongodb_server):
         for _ in range(MAX_TIMES + 1):
-            assert artifacts.request_artifact(summary, wanted).state is ArtifactState.ASKED
+            assert artifacts.request_artifact(summary, wanted).state is ArtifactState.REQUESTED
             run(summary, wanted)
             assert state(summary, wanted) is None
     run(summary, wanted)
@@ -88,10 +88,10 @@ def test_a_table_that_meets_a_redis_that_is_away_is_made_when_it_is_back(
     summary = result([{"_id": number} for number in range(3)])
     # Its signs of life run out meanwhile.
     monkeypatch.setattr(working, "BEGUN_SECONDS", 1)
-    make = tasks.MAKERS[ArtifactKind.TABLE]
+    make = tasks.BUILDERS[ArtifactKind.TABLE]
     tries: list[ArtifactJob] = []
 
-    def at_first_frozen(work: ArtifactJob) -> tasks.Made:
+    def at_first_frozen(work: ArtifactJob) -> tasks.Built:
         tries.append(work)
         if len(tries) > 1:
             return make(work)
@@ -99,7 +99,7 @@ def test_a_table_that_meets_a_redis_that_is_away_is_made_when_it_is_back(
         with paused(redis_server):
             return make(work)
 
-    monkeypatch.setitem(tasks.MAKERS, ArtifactKind.TABLE, at_first_frozen)
+    monkeypatch.setitem(tasks.BUILDERS, ArtifactKind.TABLE, at_first_frozen)
     run(summary, TABLE)
     assert len(tries) == 2
     assert state(summary, TABLE) is ArtifactState.DONE

@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker_tasks.analysis.column_types import COLUMN_TYPES, ColumnKind, common
+from worker_tasks.analysis.column_types import COLUMN_TYPES, ColumnKind, common_kind
 
 
 def test_every_kind_has_a_row() -> None:
@@ -39,4 +39,4 @@ def test_what_is_measured_goes_together(kind: ColumnKind) -> None:
     ],
 )
 def test_the_kind_that_holds_all_values(kinds: set[ColumnKind], expected: ColumnKind) -> None:
-    assert common(kinds) is expected
+    assert common_kind(kinds) is expected

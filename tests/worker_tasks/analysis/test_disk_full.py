@@ -53,7 +53,7 @@ def test_a_full_disk_is_said_in_words_for_a_moment_and_then_it_works(kind: str, 
         derivation = (
             reader.row_order_spec(VIEW)
             if kind == "order"
-            else export_spec(summary.task_id, kind, Selection(VIEW), inside=False)
+            else export_spec(summary.task_id, kind, Selection(VIEW), embed_provenance=False)
         )
     with files_up_to(size):
         run(summary, derivation)

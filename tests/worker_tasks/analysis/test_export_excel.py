@@ -149,7 +149,7 @@ def test_a_number_is_one_where_excel_keeps_its_digits_and_text_where_it_does_not
 )
 @pytest.mark.parametrize("is_floating", [True, False])
 def test_what_is_written_as_a_number_is_finite_and_of_the_same_size(text: str, is_floating: bool) -> None:
-    found = export_excel.exactly(text, is_floating=is_floating)
+    found = export_excel.to_exact_float(text, is_floating=is_floating)
     assert found is None or (Decimal(found) == 0) is (Decimal(text) == 0)
     assert found is None or abs(found) < 1e308
 

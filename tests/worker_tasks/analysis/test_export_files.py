@@ -331,31 +331,33 @@ def test_behind_its_provenance_a_csv_file_is_the_same(summary: Summary) -> None:
 
 
 def test_a_column_that_is_not_there_fails_and_says_so(summary: Summary) -> None:
-    wanted = export_selection.export_spec(summary.task_id, "csv", Selection(EVERYTHING, ("_id", "no")), inside=False)
+    wanted = export_selection.export_spec(
+        summary.task_id, "csv", Selection(EVERYTHING, ("_id", "no")), embed_provenance=False
+    )
     found = worked_out(summary, wanted)
     assert found.state is ArtifactState.FAILED
     assert "“no”" in (found.message or "")
 
 
 def test_files_that_differ_are_different_ones_and_the_others_are_made_once() -> None:
-    first = export_selection.export_spec("t", "csv", Selection(VIEW, COLUMNS), inside=False)
+    first = export_selection.export_spec("t", "csv", Selection(VIEW, COLUMNS), embed_provenance=False)
     assert (
         export_selection.export_spec(
-            "t", "csv", Selection.from_document(Selection(VIEW, COLUMNS).to_document()), inside=False
+            "t", "csv", Selection.from_document(Selection(VIEW, COLUMNS).to_document()), embed_provenance=False
         )
         == first
     )
     others = [
-        export_selection.export_spec("u", "csv", Selection(VIEW, COLUMNS), inside=False),
-        export_selection.export_spec("t", "json", Selection(VIEW, COLUMNS), inside=False),
-        export_selection.export_spec("t", "csv", Selection(EVERYTHING, COLUMNS), inside=False),
-        export_selection.export_spec("t", "csv", Selection(VIEW, COLUMNS[::-1]), inside=False),
-        export_selection.export_spec("t", "csv", Selection(VIEW), inside=False),
-        export_selection.export_spec("t", "csv", Selection(VIEW, COLUMNS), inside=True),
+        export_selection.export_spec("u", "csv", Selection(VIEW, COLUMNS), embed_provenance=False),
+        export_selection.export_spec("t", "json", Selection(VIEW, COLUMNS), embed_provenance=False),
+        export_selection.export_spec("t", "csv", Selection(EVERYTHING, COLUMNS), embed_provenance=False),
+        export_selection.export_spec("t", "csv", Selection(VIEW, COLUMNS[::-1]), embed_provenance=False),
+        export_selection.export_spec("t", "csv", Selection(VIEW), embed_provenance=False),
+        export_selection.export_spec("t", "csv", Selection(VIEW, COLUMNS), embed_provenance=True),
     ]
     assert len({each.name for each in [first, *others]}) == len(others) + 1
     parquet_files = [
-        export_selection.export_spec("t", "parquet", Selection(), inside=inside) for inside in (False, True)
+        export_selection.export_spec("t", "parquet", Selection(), embed_provenance=inside) for inside in (False, True)
     ]
     assert parquet_files[0].name == parquet_files[1].name
 

@@ -109,7 +109,7 @@ def test_null_is_told_from_a_field_that_is_not_there_in_every_kind_of_column() -
         for number, each in enumerate(values):
             column = table.column(f"{number}")
             assert (column.filled, column.nulls, column.missing) == ((2, 3, 2) if each is not None else (0, 5, 2))
-            place = table.profile.number_of(column.name)
+            place = table.profile.index_of(column.name)
             assert table.select(f"n{place}") == [each is None, True, False, each is None, False, True, True]
 
 

@@ -11,7 +11,15 @@ import pytest
 from worker_tasks.analysis import reader, row_query
 from worker_tasks.analysis.column_types import ColumnKind
 from worker_tasks.analysis.profiles import Column, Profile
-from worker_tasks.analysis.row_query import BARE, MAX_CONDITIONS, MAX_SORTED, MAX_TEXT, Condition, Operator, RowQuery
+from worker_tasks.analysis.row_query import (
+    MAX_CONDITIONS,
+    MAX_SORT_COLUMNS,
+    MAX_TEXT,
+    WITHOUT_VALUE,
+    Condition,
+    Operator,
+    RowQuery,
+)
 from worker_tasks.infra.errors import InvalidInput
 
 PROFILE = Profile([Column(str(kind), [str(kind)], kind, 1, 0, 0) for kind in ColumnKind], 1, "0" * 64)
@@ -58,7 +66,7 @@ def test_a_column_that_is_named_twice_is_sorted_by_once() -> None:
         ({"operators": ["like"]}, "is"),
         ({"operators": []}, "where"),
         ({"columns": ["number", "text"]}, "where"),
-        ({"sort": [f"c{number}" for number in range(MAX_SORTED + 1)]}, "sort"),
+        ({"sort": [f"c{number}" for number in range(MAX_SORT_COLUMNS + 1)]}, "sort"),
         (
             {
                 name: [value] * (MAX_CONDITIONS + 1)
@@ -76,8 +84,10 @@ def test_what_can_not_be_understood_is_refused_beside_its_field(said: dict[str, 
 
 def test_as_much_as_may_be_said_is_understood() -> None:
     most = MAX_CONDITIONS
-    view = read([f"c{n}" for n in range(MAX_SORTED)], "x" * MAX_TEXT, ["number"] * most, ["eq"] * most, ["1"] * most)
-    assert (len(view.sort), len(view.text), len(view.conditions)) == (MAX_SORTED, MAX_TEXT, most)
+    view = read(
+        [f"c{n}" for n in range(MAX_SORT_COLUMNS)], "x" * MAX_TEXT, ["number"] * most, ["eq"] * most, ["1"] * most
+    )
+    assert (len(view.sort), len(view.text), len(view.conditions)) == (MAX_SORT_COLUMNS, MAX_TEXT, most)
 
 
 @pytest.mark.parametrize("view", [VIEW, RowQuery()])
@@ -141,7 +151,7 @@ def test_a_value_that_is_none_of_its_column_is_refused(kind: str, text: str) -> 
     assert kind in str(refused.value)
 
 
-@pytest.mark.parametrize("operator", sorted(BARE - {Operator.UNMATCHED}))
+@pytest.mark.parametrize("operator", sorted(WITHOUT_VALUE - {Operator.UNMATCHED}))
 @pytest.mark.parametrize("kind", ColumnKind)
 def test_what_takes_no_value_is_given_none(operator: Operator, kind: ColumnKind) -> None:
     view = read(columns=[str(kind)], operators=[str(operator)], values=["no number"])

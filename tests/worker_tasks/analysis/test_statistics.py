@@ -13,7 +13,7 @@ from bson.datetime_ms import DatetimeMS
 from tests.worker_tasks.analysis.support import TEXTS, built, random_documents
 from worker_tasks.analysis.column_types import ColumnKind
 from worker_tasks.analysis.profiles import Column, Profile
-from worker_tasks.analysis.statistics import BINS, SHOWN, TOP
+from worker_tasks.analysis.statistics import BINS, MAX_VALUE_CHARACTERS, TOP
 
 pytestmark = pytest.mark.usefixtures("servers")
 
@@ -36,8 +36,8 @@ def borders(column: Column) -> list[tuple[float, float]]:
 def test_whole_numbers_are_measured_exactly(count: int) -> None:
     values = [(number * 7919) % 1009 - 500 for number in range(count)]
     column = figures(*values)
-    assert (column.least, column.most) == (str(min(values)), str(max(values)))
-    assert column.middle == str(lower_median(values))
+    assert (column.min, column.max) == (str(min(values)), str(max(values)))
+    assert column.median == str(lower_median(values))
     assert column.distinct == len(set(values))
     assert column.is_unique
 
@@ -61,13 +61,13 @@ def test_figures_of_random_columns_are_those_that_are_counted_by_hand(seed: int)
                 written = {str(each): count for each, count in counted.items()}
                 assert all(written[text] == count for text, count in column.top)
                 ordered = sorted(values, key=lambda each: each.encode() if isinstance(each, str) else each)
-                assert (column.least, column.most) == (str(ordered[0]), str(ordered[-1]))
+                assert (column.min, column.max) == (str(ordered[0]), str(ordered[-1]))
 
 
 def test_lists_are_measured_by_their_lengths() -> None:
     column = figures([], [1], [1], [1, 2], ["a"] * 20, [[1, 2, 3]])
     assert column.kind is ColumnKind.LIST
-    assert (column.least, column.middle, column.most) == ("0", "1", "20")
+    assert (column.min, column.median, column.max) == ("0", "1", "20")
     assert column.top == [("1", 3), ("0", 1), ("2", 1), ("20", 1)]
     assert column.distinct is None
     assert not column.is_unique
@@ -76,19 +76,19 @@ def test_lists_are_measured_by_their_lengths() -> None:
 def test_dates_are_measured_as_instants() -> None:
     start = datetime(2025, 12, 31, 23, 59, 59, tzinfo=UTC)
     column = figures(*(start + timedelta(milliseconds=500 * number) for number in (4, 0, 1, 3, 2)))
-    assert column.least == "2025-12-31T23:59:59Z"
-    assert column.middle == "2026-01-01T00:00:00Z"
-    assert column.most == "2026-01-01T00:00:01Z"
-    assert figures(start + timedelta(milliseconds=7)).most == "2025-12-31T23:59:59.007Z"
+    assert column.min == "2025-12-31T23:59:59Z"
+    assert column.median == "2026-01-01T00:00:00Z"
+    assert column.max == "2026-01-01T00:00:01Z"
+    assert figures(start + timedelta(milliseconds=7)).max == "2025-12-31T23:59:59.007Z"
 
 
 def test_dates_that_python_has_no_years_for_are_measured_too() -> None:
     far = [10**15 * number for number in range(-4, 5)]
     column = figures(*map(DatetimeMS, far), DatetimeMS(-1), DatetimeMS(10**15))
     assert column.kind is ColumnKind.DATE
-    assert column.least is not None
-    assert column.least.startswith("-")
-    assert column.middle == "1970-01-01T00:00:00Z"
+    assert column.min is not None
+    assert column.min.startswith("-")
+    assert column.median == "1970-01-01T00:00:00Z"
     assert sum(each.count for each in column.bins) == 11
 
 
@@ -150,21 +150,21 @@ def test_numbers_at_the_ends_of_what_there_is_have_figures(values: list[Any]) ->
 
 def test_not_a_number_stands_after_all_numbers() -> None:
     column = figures(2.5, math.nan, -math.inf, 1, math.inf)
-    assert (column.least, column.middle, column.most) == ("-Infinity", "2.5", "NaN")
+    assert (column.min, column.median, column.max) == ("-Infinity", "2.5", "NaN")
 
 
 def test_exact_numbers_are_named_with_all_their_digits() -> None:
     column = figures(*map(Decimal128, ["1.10", "-0.50", "1234567890123456789012345678901234", "1.10", "7"]))
-    assert (column.least, column.middle, column.most) == ("-0.50", "1.10", "1234567890123456789012345678901234")
+    assert (column.min, column.median, column.max) == ("-0.50", "1.10", "1234567890123456789012345678901234")
     assert column.top[0] == ("1.10", 2)
 
 
 def test_long_values_are_told_apart_by_all_of_them_and_shown_in_part() -> None:
-    long = "é" * SHOWN
+    long = "é" * MAX_VALUE_CHARACTERS
     column = figures(long + "a", long + "b", long + "a", "z")
     assert column.distinct == 3
     assert column.top == [(long, 2), ("z", 1), (long, 1)]
-    assert column.least == "z"
+    assert column.min == "z"
 
 
 def test_no_more_values_are_named_than_fit_and_the_most_frequent_ones_are() -> None:
@@ -192,11 +192,11 @@ def test_mixed_values_are_counted_by_what_they_are() -> None:
     assert column.kind is ColumnKind.MIXED
     assert column.distinct == 5
     assert column.top[:2] == [("1", 2), ('{"a":1}', 2)]
-    assert (column.least, column.most) == (None, None)
+    assert (column.min, column.max) == (None, None)
 
 
 def test_a_profile_is_the_same_when_it_was_written_and_read() -> None:
     with built(random_documents(9, 100)) as table:
         assert Profile.from_document(table.profile.to_document()) == table.profile
         with pytest.raises(KeyError):
-            table.profile.number_of("no such column")
+            table.profile.index_of("no such column")

@@ -28,7 +28,7 @@ _ORJSON = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 _NO_NUMBERS = tuple(struct.pack("<Q", bits << 48) for bits in (0x7FF0, 0xFFF0, 0x7FF8, 0xFFF8))
 
 
-class Lines:
+class LineEncoder:
     """Documents as JSON, one a line. The names of their fields go into ``columns``, as first seen over all of them.
 
     ``unmatched`` notes, for each field that a join brings in, the documents in which it found nothing.

@@ -15,7 +15,7 @@ from pymongo.errors import PyMongoError
 from worker_tasks.infra.errors import LimitExceeded
 from worker_tasks.infra.settings import settings
 from worker_tasks.infra.sources import default_source
-from worker_tasks.joins.run.encoding import Lines
+from worker_tasks.joins.run.encoding import LineEncoder
 from worker_tasks.results.result_store import Unmatched
 from worker_tasks.results.result_writer import NARROW_HINT, Part, PartWriter
 
@@ -57,7 +57,7 @@ class PartQuery:
     pipeline: list[dict[str, Any]]
     comment: str
     snapshot: Timestamp | None = None
-    watched: Sequence[str] = ()
+    unmatched_fields: Sequence[str] = ()
     suspect: range = range(0)
 
 
@@ -74,8 +74,8 @@ def write_part(aggregate: PartQuery, writer: PartWriter, report: Report) -> Part
         LimitExceeded: the rows, bytes or seconds of the settings are used up.
         StagingLost, redis.exceptions.RedisError: Redis is away, refuses, or has lost what was written.
     """
-    writer.unmatched = {name: Unmatched() for name in aggregate.watched}
-    lines = Lines(writer.columns, writer.unmatched)
+    writer.unmatched = {name: Unmatched() for name in aggregate.unmatched_fields}
+    lines = LineEncoder(writer.columns, writer.unmatched)
     next_report = 0.0
     try:
         with closing(_batches(aggregate)) as batches:

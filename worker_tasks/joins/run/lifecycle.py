@@ -24,7 +24,7 @@ from worker_tasks.infra.settings import settings
 from worker_tasks.joins.plan.planning import Plan
 from worker_tasks.joins.run import execution, mongodb_errors, run_state
 from worker_tasks.joins.run.execution import ReadFailed
-from worker_tasks.joins.run.run_state import Answer, Begun
+from worker_tasks.joins.run.run_state import Answer, PartStart
 from worker_tasks.queue.retrying import RunInterrupted
 from worker_tasks.records import leads, live
 from worker_tasks.results import publishing, result_store, retention
@@ -63,7 +63,7 @@ class RunOutcome:
         return self.stop == run_state.CANCELLED
 
     @property
-    def must_begin_again(self) -> bool:
+    def must_restart(self) -> bool:
         """Whether its rows, or the instant that its parts read at, are gone through nobody's fault."""
         return self.stop == LOST or isinstance(self.failure, SnapshotGone)
 
@@ -181,12 +181,12 @@ def _require_parts(run: str, plan: Plan) -> None:
         raise RunInterrupted(run) from StagingLost(run)
 
 
-def _written(plan: Plan, begun: Begun, rows: PartWriter) -> Part:
+def _written(plan: Plan, begun: PartStart, rows: PartWriter) -> Part:
     """What the part wrote; where that is not all, the run was told to stop, and why."""
     writer = begun.writer
     try:
         _end_the_writer_before(begun)
-        if begun.times > settings().max_attempts:
+        if begun.tries > settings().max_attempts:
             most = settings().max_attempts
             raise TaskTakesWorkerDown(f"Part {writer.number + 1} was begun {most} times without an end.")
         return rows.close() if begun.stop is not None else _joined(plan, begun, rows)
@@ -208,7 +208,7 @@ def _written(plan: Plan, begun: Begun, rows: PartWriter) -> Part:
         return rows.close()
 
 
-def _joined(plan: Plan, begun: Begun, rows: PartWriter) -> Part:
+def _joined(plan: Plan, begun: PartStart, rows: PartWriter) -> Part:
     """The whole part, or whatever :func:`execution.write` raises."""
     writer = begun.writer
 
@@ -226,8 +226,8 @@ def _joined(plan: Plan, begun: Begun, rows: PartWriter) -> Part:
         pipeline=plan.pipeline_of(writer.number),
         comment=f"{_mark(writer)}{writer.name}",
         snapshot=plan.snapshot,
-        watched=plan.watched,
-        suspect=mongodb_errors.suspect_range(begun.broke),
+        unmatched_fields=plan.watched,
+        suspect=mongodb_errors.suspect_range(begun.breakage),
     )
     return execution.write_part(aggregate, rows, report)
 
@@ -237,27 +237,27 @@ def _mark(writer: run_state.Writer) -> str:
     return f"{sources.operation_prefix(writer.run)}{writer.number}."
 
 
-def _end_the_writer_before(begun: Begun) -> None:
+def _end_the_writer_before(begun: PartStart) -> None:
     """Ends what the writer before has in MongoDB: it is dead, or must not go on."""
-    if begun.before is not None:
-        sources.default_source().kill(_mark(begun.before))
+    if begun.previous is not None:
+        sources.default_source().kill(_mark(begun.previous))
 
 
-def _failure(failed: ReadFailed, rows: int, begun: Begun) -> DovetailError | None:
+def _failure(failed: ReadFailed, rows: int, begun: PartStart) -> DovetailError | None:
     """The failure that a part ends with because of this; None where to try again is right."""
     error = failed.__cause__
     if isinstance(error, PyMongoError) and not mongodb_errors.is_transient(error):
         return mongodb_errors.failure_of_refusal(error)
-    broke = mongodb_errors.breakage_of(failed, rows, begun.broke)
-    return None if broke is None else mongodb_errors.failure_of_breakage(failed, broke, begun.broke)
+    broke = mongodb_errors.breakage_of(failed, rows, begun.breakage)
+    return None if broke is None else mongodb_errors.failure_of_breakage(failed, broke, begun.breakage)
 
 
-def _leave(begun: Begun, rows: PartWriter, error: Exception) -> bool:
+def _leave(begun: PartStart, rows: PartWriter, error: Exception) -> bool:
     """Makes way for the next try; False where another writer has the part, so that it is none of ours.
 
     What Redis does not hear of now it finds when the part is begun again.
     """
-    broke = mongodb_errors.breakage_of(error, rows.rows, begun.broke) if isinstance(error, ReadFailed) else None
+    broke = mongodb_errors.breakage_of(error, rows.rows, begun.breakage) if isinstance(error, ReadFailed) else None
     try:
         answer = run_state.leave_part(begun.writer, broke)
         rows.discard()
@@ -268,7 +268,7 @@ def _leave(begun: Begun, rows: PartWriter, error: Exception) -> bool:
 
 
 def _stop_all(writer: run_state.Writer, failure: DovetailError) -> None:
-    run_state.ask_to_stop(writer.task_id, run_state.failure_to_text(failure), writer.run)
+    run_state.request_stop(writer.task_id, run_state.failure_to_text(failure), writer.run)
     sources.kill_operations(writer.run)
 
 

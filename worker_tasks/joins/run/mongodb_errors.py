@@ -72,8 +72,8 @@ def failure_of_breakage(failed: ReadFailed, now: Breakage, before: Breakage | No
     a connection that broke for another reason by asking for the documents one by one: only a document that is too big
     breaks it off again at the very same place.
     """
-    same = before is not None and (before.error, before.rows, before.asked) == (now.error, now.rows, now.asked)
-    if isinstance(failed.__cause__, AutoReconnect) and not failed.__cause__.timeout and same and now.asked == 1:
+    same = before is not None and (before.error, before.rows, before.requested) == (now.error, now.rows, now.requested)
+    if isinstance(failed.__cause__, AutoReconnect) and not failed.__cause__.timeout and same and now.requested == 1:
         return JoinFailed(f"MongoDB closed the connection. {TOO_BIG}")
     if now.times >= settings().max_attempts:
         return JoinFailed(
@@ -85,7 +85,7 @@ def failure_of_breakage(failed: ReadFailed, now: Breakage, before: Breakage | No
 
 def suspect_range(broke: Breakage | None) -> range:
     """The documents among which the one was that broke a part off."""
-    return range(broke.rows, broke.rows + broke.asked) if broke and not broke.error.isdecimal() else range(0)
+    return range(broke.rows, broke.rows + broke.requested) if broke and not broke.error.isdecimal() else range(0)
 
 
 def _is_there() -> bool:

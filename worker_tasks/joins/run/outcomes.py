@@ -30,7 +30,7 @@ def record_outcome(task_id: str, ending: RunOutcome) -> None:
     """
     if ending.is_cancelled:
         record_stopped(task_id, ending.fields)
-    elif ending.must_begin_again:
+    elif ending.must_restart:
         _begin_again_in_one_part(task_id)
     elif ending.failure is not None:
         app.record_failure(task_id, ending.failure, fields=ending.fields)
@@ -39,7 +39,7 @@ def record_outcome(task_id: str, ending: RunOutcome) -> None:
         outcome = ending.summary.outcome
         fields = ending.fields
         if not outcome["count"]:
-            fields |= explanation(outcome, _join_of(ledger.find_task(task_id)))
+            fields |= explanation_fields(outcome, _join_of(ledger.find_task(task_id)))
         sharing.answer(task_id, outcome, fields, f"{len(ending.summary.segments)} parts put together")
         sharing.settle(task_id, outcome, fields)
 
@@ -49,7 +49,7 @@ def _join_of(task: Document) -> Any:
     return task["args"][0] if task["args"] else task["kwargs"].get("join")
 
 
-def explanation(outcome: Document, join: Any) -> Document:
+def explanation_fields(outcome: Document, join: Any) -> Document:
     """The fields of a task document that say why a result is empty; none for a result with rows.
 
     Args:

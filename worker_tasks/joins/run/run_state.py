@@ -7,7 +7,7 @@ that a writer has sent are deleted in the step that takes its place from it, so 
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, Self
 
@@ -62,12 +62,17 @@ class Breakage:
 
     error: str
     rows: int
-    asked: int
+    requested: int
     times: int = 1
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        return cls(**json.loads(text))
+        stored = json.loads(text)
+        return cls(stored["error"], stored["rows"], stored["asked"], stored["times"])
+
+    def to_json(self) -> str:
+        stored = {"error": self.error, "rows": self.rows, "asked": self.requested, "times": self.times}
+        return json.dumps(stored)
 
 
 @dataclass(frozen=True)
@@ -84,12 +89,12 @@ class RunState:
     size: int
     total: int | None
     stop: str | None
-    began: float
+    started_at: float
 
     @property
     def rate(self) -> float:
         """Rows a second, from the beginning on."""
-        return self.rows / max(time.time() - self.began, 1)
+        return self.rows / max(time.time() - self.started_at, 1)
 
     @property
     def first_key(self) -> str | None:
@@ -124,7 +129,7 @@ class Writer(NamedTuple):
         return part_key(self.run, self.number, self.name)
 
 
-class Begun(NamedTuple):
+class PartStart(NamedTuple):
     """What came of beginning a part, for the ``times``-th time.
 
     ``before`` is the writer whose place this one has taken, if there was one; ``stop`` the reason why the run is to
@@ -133,10 +138,10 @@ class Begun(NamedTuple):
 
     answer: Answer
     writer: Writer
-    times: int = 0
-    before: Writer | None = None
+    tries: int = 0
+    previous: Writer | None = None
     stop: str | None = None
-    broke: Breakage | None = None
+    breakage: Breakage | None = None
 
 
 def open_run(task_id: str, run: str, parts: int, total: int | None) -> bool:
@@ -154,7 +159,7 @@ def open_run(task_id: str, run: str, parts: int, total: int | None) -> bool:
     return found is not None
 
 
-def begin_part(task_id: str, run: str, number: int, again: str = "") -> Begun:
+def begin_part(task_id: str, run: str, number: int, again: str = "") -> PartStart:
     """Makes the caller the writer of a part.
 
     Args:
@@ -167,10 +172,10 @@ def begin_part(task_id: str, run: str, number: int, again: str = "") -> Begun:
     writer = Writer(task_id, run, number, new_writer())
     answer, *found = _of_writer(_BEGIN, writer, STAGING_SECONDS, again)
     if not found:
-        return Begun(Answer(bytes_to_str(answer)), writer)
+        return PartStart(Answer(bytes_to_str(answer)), writer)
     times, *texts = found
     before, stop, broke = map(bytes_to_str, texts)
-    return Begun(
+    return PartStart(
         Answer.BEGUN,
         writer,
         times,
@@ -189,7 +194,7 @@ def leave_part(writer: Writer, broke: Breakage | None = None) -> Answer:
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    return Answer(bytes_to_str(_of_writer(_LEAVE, writer, json.dumps(asdict(broke)) if broke else "")))
+    return Answer(bytes_to_str(_of_writer(_LEAVE, writer, broke.to_json() if broke else "")))
 
 
 def end_part(writer: Writer, part: Part) -> Answer:
@@ -215,7 +220,7 @@ def _of_writer(script: str, writer: Writer, *arguments: Any) -> Any:
     return _call(script, writer.task_id, writer.run, writer.number, writer.name, *arguments)
 
 
-def ask_to_stop(task_id: str, reason: str = CANCELLED, run: str | None = None) -> Answer:
+def request_stop(task_id: str, reason: str = CANCELLED, run: str | None = None) -> Answer:
     """Tells a run to stop, if it is ``run`` where that is named. The first reason counts.
 
     Where no run is there yet, the next one that begins within ``NEXT_RUN_SECONDS`` is cancelled.
@@ -259,7 +264,7 @@ def _state(flat: list[bytes]) -> RunState:
         size=sum(int(fields.get(f"size:{number}", 0)) for number in numbers),
         total=int(fields["total"]) if "total" in fields else None,
         stop=fields.get("stop"),
-        began=float(fields["began"]),
+        started_at=float(fields["began"]),
     )
 
 

@@ -13,7 +13,7 @@ from worker_tasks.infra.connections import Document
 from worker_tasks.records import leads, ledger, task_search
 
 #: What a task document says of a result, and so do those of all who share it.
-OF_RESULT = ("result_expires_at", "result_bytes", "unmatched", "explanation")
+RESULT_FIELDS = ("result_expires_at", "result_bytes", "unmatched", "explanation")
 
 
 def answer(task_id: str, outcome: dict[str, Any], fields: Document, note: str) -> bool:
@@ -92,6 +92,6 @@ def release(app: Any, leader_id: str) -> None:
     """
     leader = ledger.find_task(leader_id)
     if leader["status"] == states.SUCCESS:
-        settle(leader_id, json.loads(leader["result"]), {field: leader.get(field) for field in OF_RESULT})
+        settle(leader_id, json.loads(leader["result"]), {field: leader.get(field) for field in RESULT_FIELDS})
     elif leader["status"] in ledger.FINAL_STATES:
         hand_over(app, leader_id)

@@ -18,7 +18,7 @@ from worker_tasks.joins.plan.strategy import choose_strategy
 from worker_tasks.joins.preflight import checks
 from worker_tasks.joins.preflight.checks import Checks, check_join
 from worker_tasks.joins.preflight.findings import Level
-from worker_tasks.joins.run.encoding import Lines
+from worker_tasks.joins.run.encoding import LineEncoder
 from worker_tasks.joins.spec.spec import JoinSpec
 
 pytestmark = pytest.mark.usefixtures("wrong_collections")
@@ -35,7 +35,7 @@ def result_of(spec: JoinSpec) -> list[Document]:
 
 
 def bytes_of(rows: list[Document]) -> int:
-    return sum(len(line) for row in rows for lines in Lines({}).encode(bson.encode(row)) for line in lines)
+    return sum(len(line) for row in rows for lines in LineEncoder({}).encode(bson.encode(row)) for line in lines)
 
 
 SHAPES = [{"kind": kind, "shape": shape} for kind in ("left", "inner") for shape in ("array", "rows", "first", "count")]

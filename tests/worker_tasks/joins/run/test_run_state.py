@@ -41,8 +41,8 @@ def test_the_part_that_ends_last_is_told_so() -> None:
 def test_a_part_that_was_lost_is_begun_again_by_another_writer_and_one_that_ended_is_not() -> None:
     task_id, run = opened(2)
     first, second = run_state.begin_part(task_id, run, 0), run_state.begin_part(task_id, run, 0)
-    assert (first.times, first.before) == (1, None)
-    assert (second.times, second.before) == (2, first.writer)
+    assert (first.tries, first.previous) == (1, None)
+    assert (second.tries, second.previous) == (2, first.writer)
     assert first.writer != second.writer
     run_state.end_part(second.writer, WRITTEN)
     assert run_state.begin_part(task_id, run, 0).answer is Answer.ENDED
@@ -100,7 +100,7 @@ def test_a_part_of_an_older_run_changes_nothing() -> None:
 def test_a_worker_that_tries_again_does_not_take_a_part_from_the_one_that_has_it_now() -> None:
     task_id, run = opened(1)
     (late,) = writers(task_id, run, 1)
-    assert run_state.begin_part(task_id, run, 0, again=late.name).times == 2
+    assert run_state.begin_part(task_id, run, 0, again=late.name).tries == 2
     assert run_state.begin_part(task_id, run, 0, again=late.name).answer is Answer.STALE
 
 
@@ -117,20 +117,20 @@ def test_an_older_run_does_not_take_the_place_of_a_newer_one() -> None:
 def test_a_part_that_is_left_in_order_does_not_count_as_one_that_took_its_worker_down() -> None:
     task_id, run = opened(1)
     (writer,) = writers(task_id, run, 1)
-    broke = Breakage("43", rows=1000, asked=800)
+    broke = Breakage("43", rows=1000, requested=800)
     assert run_state.leave_part(writer, broke) is Answer.LEFT
     again = run_state.begin_part(task_id, run, 0)
-    assert (again.times, again.before, again.broke) == (1, None, broke)
+    assert (again.tries, again.previous, again.breakage) == (1, None, broke)
 
 
 def test_what_broke_a_part_off_is_remembered_by_the_next_run() -> None:
     task_id, run = opened(1)
     (writer,) = writers(task_id, run, 1)
-    broke = Breakage("AutoReconnect", rows=0, asked=1, times=2)
+    broke = Breakage("AutoReconnect", rows=0, requested=1, times=2)
     run_state.leave_part(writer, broke)
     new = run_state.name_of(task_id, 2)
     run_state.open_run(task_id, new, 1, None)
-    assert run_state.begin_part(task_id, new, 0).broke == broke
+    assert run_state.begin_part(task_id, new, 0).breakage == broke
 
 
 def test_what_all_parts_have_is_added_up() -> None:
@@ -147,13 +147,13 @@ def test_a_run_of_which_nothing_is_under_way_is_ended_by_who_stops_it() -> None:
     task_id, run = opened(3)
     (writer,) = writers(task_id, run, 1)
     run_state.end_part(writer, WRITTEN)
-    assert run_state.ask_to_stop(task_id) is Answer.IDLE
+    assert run_state.request_stop(task_id) is Answer.IDLE
 
 
 def test_a_run_that_is_under_way_is_ended_by_the_last_part_of_it() -> None:
     task_id, run = opened(3)
     first, second = writers(task_id, run, 2)
-    assert run_state.ask_to_stop(task_id) is Answer.RUNNING
+    assert run_state.request_stop(task_id) is Answer.RUNNING
     state = run_state.advance(first, 1, 1)
     assert state is not None
     assert state.stop == run_state.CANCELLED
@@ -163,7 +163,7 @@ def test_a_run_that_is_under_way_is_ended_by_the_last_part_of_it() -> None:
 
 def test_a_stop_that_comes_before_the_run_is_met_by_the_next_one_alone() -> None:
     task_id = new_id()
-    assert run_state.ask_to_stop(task_id) is Answer.NOTHING
+    assert run_state.request_stop(task_id) is Answer.NOTHING
     assert run_state.find_run(task_id) is None
     first, second = run_state.name_of(task_id, 1), run_state.name_of(task_id, 2)
     run_state.open_run(task_id, first, 1, None)
@@ -176,16 +176,16 @@ def test_a_stop_of_an_older_run_does_not_reach_the_newer_one() -> None:
     task_id, old = opened(1)
     new = run_state.name_of(task_id, 2)
     run_state.open_run(task_id, new, 1, None)
-    assert run_state.ask_to_stop(task_id, run=old) is Answer.NOTHING
+    assert run_state.request_stop(task_id, run=old) is Answer.NOTHING
     assert run_state.begin_part(task_id, new, 0).stop is None
-    assert run_state.ask_to_stop(task_id, run=new) is Answer.RUNNING
+    assert run_state.request_stop(task_id, run=new) is Answer.RUNNING
 
 
 def test_the_first_reason_to_stop_counts() -> None:
     task_id, _ = opened(1)
     reason = run_state.failure_to_text(LimitExceeded("It has more than 5 rows."))
-    run_state.ask_to_stop(task_id, reason)
-    run_state.ask_to_stop(task_id)
+    run_state.request_stop(task_id, reason)
+    run_state.request_stop(task_id)
     state = run_state.find_run(task_id)
     assert state is not None
     assert state.stop == reason
