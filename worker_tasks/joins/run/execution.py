@@ -1,4 +1,4 @@
-"""Runs one part of a join: MongoDB's raw batches to JSON lines in Redis, in bounded memory, until done or stopped."""
+"""Runs one part of a join: reads raw batches from MongoDB and writes JSON lines to Redis, in bounded memory."""
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -17,18 +17,18 @@ from worker_tasks.infra.settings import settings
 from worker_tasks.infra.sources import default_source
 from worker_tasks.joins.run.encoding import LineEncoder
 from worker_tasks.results.result_store import Unmatched
-from worker_tasks.results.result_writer import NARROW_HINT, Part, PartWriter
+from worker_tasks.results.result_writer import Part, PartWriter
 
-#: Seconds between two reports of how far a part is.
+#: Seconds between two progress reports of a part.
 REPORT_SECONDS = 0.25
-#: Documents that are asked for at first.
+#: Documents in the first batch.
 FIRST_BATCH = 200
-#: Documents that are asked for at most: what MongoDB's 32 bits hold.
-MOST_DOCUMENTS = 2**31 - 1
-#: Seconds that one batch should take about, and bytes that it should have at most.
+#: The largest possible batch size: the driver sends it as a signed 32-bit number.
+MAX_BATCH_DOCUMENTS = 2**31 - 1
+#: The target duration of a batch in seconds, and its maximum size in bytes.
 BATCH_SECONDS, BATCH_BYTES = 0.25, 4 * 1024 * 1024
-#: Seconds before its deadline from which on an operation that timed out is taken to have met it: the driver stops
-#: waiting a round trip earlier.
+#: A timeout in the last seconds before the deadline counts as reaching it, because the driver stops waiting one round
+#: trip early.
 DEADLINE_SLACK = 1.0
 
 
@@ -37,19 +37,19 @@ class Stopped(Exception):
 
 
 class ReadFailed(Exception):
-    """MongoDB did not give the next documents, of which so many were ``asked`` for. Its cause is the driver's error."""
+    """MongoDB did not return the next ``requested`` documents. The driver's error is the cause."""
 
-    def __init__(self, asked: int):
-        self.asked = asked
-        super().__init__(asked)
+    def __init__(self, requested: int):
+        self.requested = requested
+        super().__init__(requested)
 
 
 @dataclass(frozen=True)
 class PartQuery:
-    """What is run: ``pipeline`` on ``database.collection`` at ``snapshot``, marked with ``comment``.
+    """The aggregation of one part: ``pipeline`` on ``database.collection`` at ``snapshot``, marked with ``comment``.
 
-    ``watched`` are the fields that joins bring in where a row may match nothing. The documents in ``suspect``, counted
-    from 0, are read one by one, because reading them together failed before.
+    ``unmatched_fields`` are the fields added by joins that keep rows without a match. The documents in ``suspect``,
+    counted from 0, are read one by one, because an earlier attempt failed to read them together.
     """
 
     database: str
@@ -61,72 +61,74 @@ class PartQuery:
     suspect: range = range(0)
 
 
-#: Told the rows and bytes so far; whether to stop.
+#: Takes the rows and bytes written so far; returns whether to stop.
 Report = Callable[[int, int], bool]
 
 
-def write_part(aggregate: PartQuery, writer: PartWriter, report: Report) -> Part:
-    """Joins, and writes every row. What was written when this raises stays: ``writer.close()`` tells how much.
+def write_part(query: PartQuery, writer: PartWriter, report: Report) -> Part:
+    """Runs the aggregation and writes every row.
+
+    Rows written before an error stay; ``writer.close()`` returns how many there are.
 
     Raises:
-        Stopped: ``report`` said so, and nothing of it runs any more.
-        ReadFailed: MongoDB is away, or refuses, or broke it off.
-        LimitExceeded: the rows, bytes or seconds of the settings are used up.
-        StagingLost, redis.exceptions.RedisError: Redis is away, refuses, or has lost what was written.
+        Stopped: ``report`` asked to stop, and MongoDB no longer works on the part.
+        ReadFailed: MongoDB is away, refused, or ended the aggregation early.
+        LimitExceeded: the settings' limit of rows, bytes or seconds is reached.
+        StagingLost, redis.exceptions.RedisError: Redis is away, refuses, or has lost written rows.
     """
-    writer.unmatched = {name: Unmatched() for name in aggregate.unmatched_fields}
-    lines = LineEncoder(writer.columns, writer.unmatched)
+    writer.unmatched = {name: Unmatched() for name in query.unmatched_fields}
+    encoder = LineEncoder(writer.columns, writer.unmatched)
     next_report = 0.0
     try:
-        with closing(_batches(aggregate)) as batches:
+        with closing(_batches(query)) as batches:
             for batch, more in batches:
-                for piece in lines.encode(batch):
+                for lines in encoder.encode(batch):
                     try:
-                        writer.append(piece)
+                        writer.append(lines)
                     finally:
-                        lines.note_unmatched(writer.rows)
+                        encoder.note_unmatched(writer.rows)
                     if not more or time.monotonic() < next_report:
                         continue
-                    # What was reported can be read as well.
+                    # Readers must be able to see every reported row.
                     writer.flush()
                     if report(writer.rows, writer.size):
                         raise Stopped
                     next_report = time.monotonic() + REPORT_SECONDS
     except ReadFailed as failed:
-        # Killed, most likely, because the run is to stop, or its part was begun by another writer.
+        # Most likely killed, because the run was told to stop or another writer took over the part.
         if report(writer.rows, writer.size):
             raise Stopped from failed
         raise
     return writer.close()
 
 
-def _batches(aggregate: PartQuery) -> Generator[tuple[bytes, bool]]:
-    """The raw batches, and whether more may come; the next one is fetched while the last one is worked on."""
+def _batches(query: PartQuery) -> Generator[tuple[bytes, bool]]:
+    """Yields each raw batch and whether more may follow. Fetches the next one while the caller handles the last."""
     deadline = time.monotonic() + settings().join_seconds
     source = default_source()
-    suspect = aggregate.suspect
+    suspect = query.suspect
     size = min(FIRST_BATCH, suspect.start or 1) if suspect else FIRST_BATCH
     fetched = 0
 
     def fetch() -> Any:
         nonlocal size, fetched
-        began = time.monotonic()
-        asked = min(size, _documents_until(suspect, fetched))
-        # Said anew each time, because the driver's time limit belongs to a thread.
-        with _read(asked, deadline):
-            batch: Any = next(cursor.batch_size(asked), None)
+        started = time.monotonic()
+        requested = min(size, _max_batch_size(suspect, fetched))
+        # The time limit is set for each batch, because the driver keeps it per thread.
+        with _read(requested, deadline):
+            batch: Any = next(cursor.batch_size(requested), None)
         if suspect:
-            fetched += _documents_in(batch or b"")
-        size = next_batch_size(size, time.monotonic() - began, len(batch or b""))
+            fetched += _count_documents(batch or b"")
+        size = next_batch_size(size, time.monotonic() - started, len(batch or b""))
         return batch
 
-    with source.session(snapshot=aggregate.snapshot is not None) as session:
-        _read_at(session, aggregate.snapshot)
+    with source.session(snapshot=query.snapshot is not None) as session:
+        _set_snapshot(session, query.snapshot)
         with _read(size, deadline):
-            cursor = source.database(aggregate.database)[aggregate.collection].aggregate_raw_batches(
-                aggregate.pipeline,
+            cursor = source.database(query.database)[query.collection].aggregate_raw_batches(
+                query.pipeline,
                 session=session,
-                comment=aggregate.comment,
+                comment=query.comment,
                 allowDiskUse=True,
                 batchSize=size,
             )
@@ -141,19 +143,19 @@ def _batches(aggregate: PartQuery) -> Generator[tuple[bytes, bool]]:
                     try:
                         yield batch, True
                     except GeneratorExit:
-                        # Left before the end: the server must not go on for nobody, and the thread waits for it.
-                        source.kill(aggregate.comment)
+                        # The caller stopped early. Ends the operation, which the fetching thread waits for.
+                        source.kill(query.comment)
                         raise
                     batch = ahead.result()
 
 
 @contextmanager
-def _read(asked: int, deadline: float) -> Iterator[None]:
-    """Asks MongoDB for documents until the deadline.
+def _read(requested: int, deadline: float) -> Iterator[None]:
+    """Limits a read from MongoDB to the deadline and translates the driver's errors.
 
     Raises:
-        LimitExceeded: that has come.
-        ReadFailed: MongoDB raised something else.
+        LimitExceeded: the deadline passed.
+        ReadFailed: the driver raised another error.
     """
     try:
         with pymongo.timeout(max(0.001, deadline - time.monotonic())):
@@ -161,30 +163,30 @@ def _read(asked: int, deadline: float) -> Iterator[None]:
     except PyMongoError as error:
         if error.timeout and time.monotonic() > deadline - DEADLINE_SLACK:
             seconds = settings().join_seconds
-            raise LimitExceeded(f"It took longer than {seconds:,g} s, which is the limit. {NARROW_HINT}") from error
-        raise ReadFailed(asked) from error
+            raise LimitExceeded(f"It took longer than {seconds:,g} s, which is the limit. {NARROW}") from error
+        raise ReadFailed(requested) from error
 
 
-def _documents_until(suspect: range, fetched: int) -> int:
-    """How many documents can be asked for at once after so many, so that the suspect ones come one by one."""
+def _max_batch_size(suspect: range, fetched: int) -> int:
+    """The largest batch that may follow ``fetched`` documents so that each suspect one arrives alone."""
     if not suspect or fetched >= suspect.stop:
-        return MOST_DOCUMENTS
+        return MAX_BATCH_DOCUMENTS
     return max(suspect.start - fetched, 1)
 
 
-def _documents_in(batch: bytes) -> int:
-    """How many BSON documents these are: each begins with its length, https://bsonspec.org/spec.html."""
-    count = at = 0
-    while at < len(batch):
-        at += int.from_bytes(batch[at : at + 4], "little")
+def _count_documents(batch: bytes) -> int:
+    """Counts concatenated BSON documents. Each starts with its length: https://bsonspec.org/spec.html."""
+    count = offset = 0
+    while offset < len(batch):
+        offset += int.from_bytes(batch[offset : offset + 4], "little")
         count += 1
     return count
 
 
 def next_batch_size(documents: int, seconds: float, size: int) -> int:
-    """How many documents to ask for next, after so many took so long and were so many bytes.
+    """The number of documents for the next batch, after one of ``documents`` took ``seconds`` and ``size`` bytes.
 
-    The first rows come soon, all of them fast, and no batch takes much memory.
+    The first rows arrive soon, later batches are large enough to be fast, and each stays small in memory.
     """
     if size > BATCH_BYTES or seconds > BATCH_SECONDS * 2:
         return max(documents // 2, 1)
@@ -193,7 +195,7 @@ def next_batch_size(documents: int, seconds: float, size: int) -> int:
     return documents
 
 
-def _read_at(session: ClientSession, snapshot: Timestamp | None) -> None:
-    """Makes a snapshot session read at an instant that another one has read at."""
+def _set_snapshot(session: ClientSession, snapshot: Timestamp | None) -> None:
+    """Makes a snapshot session read at the time of another session's snapshot."""
     if snapshot is not None:
         session._snapshot_time = snapshot  # type: ignore[assignment]  # noqa: SLF001 - the driver has no public way

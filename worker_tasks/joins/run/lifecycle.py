@@ -1,4 +1,4 @@
-"""The life of a run: started, its parts worked on by whatever workers take them, put together by the last of them."""
+"""The life of a run: start it, work on its parts on any number of workers, publish the result after the last part."""
 
 import logging
 from collections.abc import Callable
@@ -31,19 +31,19 @@ from worker_tasks.results import publishing, result_store, retention
 from worker_tasks.results.result_store import Summary
 from worker_tasks.results.result_writer import STAGING_SECONDS, Part, PartWriter, StagingLost, new_writer
 
-#: Seconds that putting the parts together may take; then another worker may try.
+#: Seconds one worker may take to publish the result. After that another worker may try.
 FINISH_SECONDS = 60
-#: Why a run stops whose rows Redis has lost.
+#: The reason for stopping a run whose rows Redis has lost.
 LOST = "lost"
 
-NOTHING = Part(0, 0, [], [])
+EMPTY_PART = Part(0, 0, [], [])
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class PartJob:
-    """One worker's turn at a part of a run, from its first try to its last. ``writer`` is its name in the last one."""
+    """One worker's job on a part of a run, over all its tries. ``writer`` is the writer's name in the latest try."""
 
     task_id: str
     run: str
@@ -53,7 +53,11 @@ class PartJob:
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """How a run ended: with a whole result; or, where ``stop`` says why, with what was joined until then, if any."""
+    """How a run ended.
+
+    ``stop`` is the reason if the run was stopped early. ``summary`` describes the published result: complete if there
+    is no ``stop``, otherwise the rows joined until then; None if there are none.
+    """
 
     summary: Summary | None
     stop: str | None = None
@@ -64,7 +68,7 @@ class RunOutcome:
 
     @property
     def must_restart(self) -> bool:
-        """Whether its rows, or the instant that its parts read at, are gone through nobody's fault."""
+        """Whether the run lost its rows or its snapshot and has to start again."""
         return self.stop == LOST or isinstance(self.failure, SnapshotGone)
 
     @property
@@ -73,7 +77,7 @@ class RunOutcome:
 
     @property
     def fields(self) -> Document:
-        """What the task document says of it, beside its state."""
+        """The outcome's fields in the task document, apart from the task's state."""
         if self.summary is None:
             return {}
         partial = self.summary.outcome if self.stop is not None else None
@@ -81,17 +85,17 @@ class RunOutcome:
 
 
 def start_run(task_id: str, attempt: int, plan: Plan, publish: Callable[[str, int], None]) -> RunOutcome | None:
-    """Starts a run; one of a single part is worked on at once.
+    """Starts a run. A single part is worked on immediately; several parts are sent to the workers.
 
     Args:
-        publish: sends a part, by the name of the run and its number, to the workers.
+        publish: sends a part to the workers, given the run's name and the part's number.
 
     Returns:
-        None where the parts were sent: the last of them ends the run.
+        The outcome of a run with one part. None if the parts were sent: the last one to end finishes the run.
 
     Raises:
-        Interrupted, pymongo.errors.PyMongoError, redis.exceptions.RedisError: to be tried again.
-        StorageFull: Redis has no room for anything.
+        RunInterrupted, pymongo.errors.PyMongoError, redis.exceptions.RedisError: the caller should retry.
+        StorageFull: Redis has no room left.
     """
     run = run_state.name_of(task_id, attempt)
     with named_storage_full():
@@ -99,7 +103,7 @@ def start_run(task_id: str, attempt: int, plan: Plan, publish: Callable[[str, in
         if not run_state.open_run(task_id, run, len(plan.parts), plan.total):
             raise RunInterrupted(f"{run} has a newer run")
     if len(plan.parts) == 1:
-        return _work(PartJob(task_id, run, 0), plan)
+        return _work_on(PartJob(task_id, run, 0), plan)
     connections().results.set(_plan_key(task_id), plan.to_bson(), ex=STAGING_SECONDS)
     for number in range(len(plan.parts)):
         publish(run, number)
@@ -110,95 +114,95 @@ def _plan_key(task_id: str) -> str:
     return f"join_plan:{task_id}"
 
 
-def _plan(task_id: str) -> Plan | None:
+def _find_plan(task_id: str) -> Plan | None:
     data = connections().results.get(_plan_key(task_id))
     return None if data is None else Plan.from_bson(ensure_bytes(data))
 
 
-def work_on_part(turn: PartJob) -> RunOutcome | None:
+def work_on_part(job: PartJob) -> RunOutcome | None:
     """Works on one part of a run.
 
     Returns:
-        How the run ended, if nothing else of it is under way.
+        The run's outcome if no other part is active, otherwise None.
 
     Raises:
-        Interrupted, pymongo.errors.PyMongoError, redis.exceptions.RedisError: to be tried again.
+        RunInterrupted, pymongo.errors.PyMongoError, redis.exceptions.RedisError: the caller should retry.
     """
-    plan = _plan(turn.task_id)
-    return None if plan is None else _work(turn, plan)
+    plan = _find_plan(job.task_id)
+    return None if plan is None else _work_on(job, plan)
 
 
-def _work(turn: PartJob, plan: Plan) -> RunOutcome | None:
+def _work_on(job: PartJob, plan: Plan) -> RunOutcome | None:
     with named_storage_full():
-        return _worked(turn, plan)
+        return _try_part(job, plan)
 
 
-def _worked(turn: PartJob, plan: Plan) -> RunOutcome | None:
-    task_id, run, number = turn.task_id, turn.run, turn.number
-    begun = run_state.begin_part(task_id, run, number, turn.writer)
-    if begun.answer is Answer.STALE:
-        _require_parts(run, plan)
+def _try_part(job: PartJob, plan: Plan) -> RunOutcome | None:
+    task_id, run, number = job.task_id, job.run, job.number
+    start = run_state.begin_part(task_id, run, number, job.writer)
+    if start.answer is Answer.STALE:
+        _require_other_parts(run, plan)
         return None
-    if begun.answer is Answer.ENDED:
-        # Its worker may have died before the rest.
+    if start.answer is Answer.ENDED:
+        # The worker of the last part may have died before it finished the run.
         state = run_state.find_run(task_id)
         return finish_run(task_id, run, plan.key) if state and None not in state.parts else None
-    turn.writer = begun.writer.name
+    job.writer = start.writer.name
     rows = PartWriter(
         run,
         number,
         settings().result_max_rows,
         settings().result_max_mib * 2**20,
-        begun.writer.name,
+        start.writer.name,
         run_state.key_of(task_id),
     )
     try:
-        part = _written(plan, begun, rows)
+        part = _write_or_stop(plan, start, rows)
     except (ReadFailed, StagingLost, PyMongoError, RedisError) as error:
         if is_full(error):
             raise
-        if _leave(begun, rows, error):
+        if _leave(start, rows, error):
             raise RunInterrupted(f"part {number} of {run}") from error
-        _require_parts(run, plan)
+        _require_other_parts(run, plan)
         return None
-    answer = run_state.end_part(begun.writer, part)
+    answer = run_state.end_part(start.writer, part)
     if answer is Answer.LAST:
-        # Of a single part nobody else can hear that it is the last.
+        # No other worker can finish a run of a single part, so it needs no lock.
         return _finish(task_id, run, plan.key) if len(plan.parts) == 1 else finish_run(task_id, run, plan.key)
     if answer is Answer.STALE:
         rows.discard()
-        _require_parts(run, plan)
+        _require_other_parts(run, plan)
     return None
 
 
-def _require_parts(run: str, plan: Plan) -> None:
-    """Asks whether others go on with a run in which the caller has lost its place.
+def _require_other_parts(run: str, plan: Plan) -> None:
+    """Checks that other parts can continue a run after the caller has lost its part.
 
     Raises:
-        Interrupted: it has one part alone: Redis has lost it, or another worker has begun its task.
+        RunInterrupted: the run has no other part. Redis lost it, or another worker has started its task.
     """
     if len(plan.parts) == 1:
         raise RunInterrupted(run) from StagingLost(run)
 
 
-def _written(plan: Plan, begun: PartStart, rows: PartWriter) -> Part:
-    """What the part wrote; where that is not all, the run was told to stop, and why."""
-    writer = begun.writer
+def _write_or_stop(plan: Plan, start: PartStart, rows: PartWriter) -> Part:
+    """Writes a part; on a failure that retrying cannot cure, stops the run. Returns the written rows."""
+    writer = start.writer
     try:
-        _end_the_writer_before(begun)
-        if begun.tries > settings().max_attempts:
-            most = settings().max_attempts
-            raise TaskTakesWorkerDown(f"Part {writer.number + 1} was begun {most} times without an end.")
-        return rows.close() if begun.stop is not None else _joined(plan, begun, rows)
+        _kill_previous_writer(start)
+        if start.tries > settings().max_attempts:
+            limit = settings().max_attempts
+            raise TaskTakesWorkerDown(f"Part {writer.number + 1} was begun {limit} times without an end.")
+        return rows.close() if start.stop is not None else _write(plan, start, rows)
     except execution.Stopped:
         return rows.close()
     except StorageFull as full:
-        # What was written of it only fills what is full.
+        # Frees memory: the rows written so far are of no use to anybody.
         rows.discard()
         _stop_full(writer, full)
-        return NOTHING
+        return EMPTY_PART
     except ReadFailed as failed:
-        failure = _failure(failed, rows.rows, begun)
+        failure = _failure(failed, rows.rows, start)
         if failure is None:
             raise
         _stop_all(writer, failure)
@@ -208,9 +212,9 @@ def _written(plan: Plan, begun: PartStart, rows: PartWriter) -> Part:
         return rows.close()
 
 
-def _joined(plan: Plan, begun: PartStart, rows: PartWriter) -> Part:
-    """The whole part, or whatever :func:`execution.write` raises."""
-    writer = begun.writer
+def _write(plan: Plan, start: PartStart, rows: PartWriter) -> Part:
+    """Writes all rows of a part. Raises the errors of :func:`execution.write_part`."""
+    writer = start.writer
 
     def report(written: int, size: int) -> bool:
         state = run_state.advance(writer, written, size)
@@ -220,49 +224,49 @@ def _joined(plan: Plan, begun: PartStart, rows: PartWriter) -> Part:
         live.report(writer.task_id, live.Progress(state.rows, state.total, "rows", state.size, state.rate))
         return state.stop is not None
 
-    aggregate = execution.PartQuery(
+    query = execution.PartQuery(
         database=plan.database,
         collection=plan.collection,
         pipeline=plan.pipeline_of(writer.number),
-        comment=f"{_mark(writer)}{writer.name}",
+        comment=f"{_comment_prefix(writer)}{writer.name}",
         snapshot=plan.snapshot,
         unmatched_fields=plan.watched,
-        suspect=mongodb_errors.suspect_range(begun.breakage),
+        suspect=mongodb_errors.suspect_range(start.breakage),
     )
-    return execution.write_part(aggregate, rows, report)
+    return execution.write_part(query, rows, report)
 
 
-def _mark(writer: run_state.Writer) -> str:
-    """What the comment of every operation of this part begins with, by whichever writer."""
+def _comment_prefix(writer: run_state.Writer) -> str:
+    """The start of the comment on every MongoDB operation of this part, whichever writer runs it."""
     return f"{sources.operation_prefix(writer.run)}{writer.number}."
 
 
-def _end_the_writer_before(begun: PartStart) -> None:
-    """Ends what the writer before has in MongoDB: it is dead, or must not go on."""
-    if begun.previous is not None:
-        sources.default_source().kill(_mark(begun.previous))
+def _kill_previous_writer(start: PartStart) -> None:
+    """Kills the MongoDB operations of the part's previous writer, which died or lost the part."""
+    if start.previous is not None:
+        sources.default_source().kill(_comment_prefix(start.previous))
 
 
-def _failure(failed: ReadFailed, rows: int, begun: PartStart) -> DovetailError | None:
-    """The failure that a part ends with because of this; None where to try again is right."""
+def _failure(failed: ReadFailed, rows: int, start: PartStart) -> DovetailError | None:
+    """The failure to end the part with; None if it should be retried."""
     error = failed.__cause__
     if isinstance(error, PyMongoError) and not mongodb_errors.is_transient(error):
         return mongodb_errors.failure_of_refusal(error)
-    broke = mongodb_errors.breakage_of(failed, rows, begun.breakage)
-    return None if broke is None else mongodb_errors.failure_of_breakage(failed, broke, begun.breakage)
+    breakage = mongodb_errors.breakage_of(failed, rows, start.breakage)
+    return None if breakage is None else mongodb_errors.failure_of_breakage(failed, breakage, start.breakage)
 
 
-def _leave(begun: PartStart, rows: PartWriter, error: Exception) -> bool:
-    """Makes way for the next try; False where another writer has the part, so that it is none of ours.
+def _leave(start: PartStart, rows: PartWriter, error: Exception) -> bool:
+    """Leaves a part to the next try. Returns False if another writer has taken it over.
 
-    What Redis does not hear of now it finds when the part is begun again.
+    If Redis is away, the next try cleans up when it begins the part.
     """
-    broke = mongodb_errors.breakage_of(error, rows.rows, begun.breakage) if isinstance(error, ReadFailed) else None
+    breakage = mongodb_errors.breakage_of(error, rows.rows, start.breakage) if isinstance(error, ReadFailed) else None
     try:
-        answer = run_state.leave_part(begun.writer, broke)
+        answer = run_state.leave_part(start.writer, breakage)
         rows.discard()
-    except RedisError as unheard:
-        logger.warning("%s is left, and Redis does not know: %s", begun.writer.key, unheard)
+    except RedisError as refused:
+        logger.warning("%s: could not tell Redis that the part is left: %s", start.writer.key, refused)
         return True
     return answer is not Answer.STALE
 
@@ -276,7 +280,7 @@ def _stop_full(writer: run_state.Writer, full: StorageFull) -> None:
     """Stops a run that Redis has no room for.
 
     Raises:
-        StorageFull: Redis does not even take the note that it is to stop.
+        StorageFull: Redis could not record the stop either.
     """
     try:
         _stop_all(writer, full)
@@ -285,10 +289,10 @@ def _stop_full(writer: run_state.Writer, full: StorageFull) -> None:
 
 
 def finish_run(task_id: str, run: str, key: str) -> RunOutcome | None:
-    """Puts the parts together. None where another process is doing so.
+    """Publishes the result of a run. Returns None if another process is doing so.
 
     Raises:
-        redis.exceptions.RedisError: Redis is away; the next one that looks after the run may finish it.
+        redis.exceptions.RedisError: Redis is away. The reconciler finishes the run later.
     """
     lock = connections().results.lock(f"join_finish:{run}", timeout=FINISH_SECONDS, blocking=False)
     if not lock.acquire():
@@ -296,7 +300,7 @@ def finish_run(task_id: str, run: str, key: str) -> RunOutcome | None:
     try:
         return _finish(task_id, run, key)
     finally:
-        # Where it took longer, the next one finds the run finished.
+        # The lock may have expired. Whoever took it since finds the run finished.
         with suppress(LockError):
             lock.release()
 
@@ -306,15 +310,15 @@ def _finish(task_id: str, run: str, key: str) -> RunOutcome | None:
     if state is None or state.run != run:
         return None
     try:
-        ending = _put_together(task_id, state, key)
+        outcome = _assemble(task_id, state, key)
     except StagingLost:
-        ending = RunOutcome(None, LOST)
+        outcome = RunOutcome(None, LOST)
     run_state.forget_run(task_id, run, _plan_key(task_id))
-    return ending
+    return outcome
 
 
-def _put_together(task_id: str, state: run_state.RunState, key: str) -> RunOutcome:
-    parts = [part or NOTHING for part in state.parts]
+def _assemble(task_id: str, state: run_state.RunState, key: str) -> RunOutcome:
+    parts = [part or EMPTY_PART for part in state.parts]
     stop = state.stop
     if stop is None:
         try:
@@ -335,10 +339,10 @@ def _publish(task_id: str, state: run_state.RunState, parts: list[Part], key: st
 
 
 def clear_run(task_id: str) -> None:
-    """Deletes everything that runs of this task have left behind, in MongoDB and in Redis.
+    """Ends a task's operations in MongoDB and deletes its run from Redis.
 
     Raises:
-        pymongo.errors.PyMongoError, redis.exceptions.RedisError: not all of it is known to be gone.
+        pymongo.errors.PyMongoError, redis.exceptions.RedisError: some of it may be left.
     """
     sources.kill_operations(task_id)
     state = run_state.find_run(task_id)
@@ -346,13 +350,13 @@ def clear_run(task_id: str) -> None:
 
 
 def clear_ended_runs() -> None:
-    """Deletes what is left of the runs of tasks that ended: their workers died, or Redis refused, before they could.
+    """Deletes the leftovers of runs whose tasks have ended: the worker died, or Redis refused, before the cleanup.
 
     Raises:
-        pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server is away; the next call goes on.
+        pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server is away. The next call continues.
     """
     for task_id in run_state.all_tasks():
-        # A run that is not found has run out, and its task with it.
+        # A run that is not found has expired, and its task has ended long ago.
         if run_state.find_run(task_id) is None or leads.is_over(task_id):
-            logger.warning("task %s has ended, and something of its run was left", task_id)
+            logger.warning("task %s has ended; deleting the leftovers of its run", task_id)
             clear_run(task_id)

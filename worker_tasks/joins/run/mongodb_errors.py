@@ -1,4 +1,4 @@
-"""What MongoDB says of a join that it could not do, in our words. Its own may hold parts of documents."""
+"""Translates MongoDB's errors into failures of a join. MongoDB's own messages may contain parts of documents."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ TOO_BIG = (
     "for fewer fields, or set a limit on the join."
 )
 
-#: By MongoDB's error codes: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
+#: Messages by MongoDB error code: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
 REASONS = {
     13: "The worker's MongoDB user may not read one of the collections: it is not open for joins.",
     146: "The matches of one key need more memory than MongoDB allows. Ask for shape count, or for fewer fields.",
@@ -29,50 +29,52 @@ REASONS = {
 }
 #: SnapshotTooOld, SnapshotUnavailable.
 SNAPSHOT_GONE = frozenset({239, 246})
-#: What ends an operation without saying anything of the join, so that trying again is right: a server that stops,
-#: steps down or starts; an operation, cursor or session that is gone or was killed by somebody else; a time limit of
-#: MongoDB's own. HostUnreachable, HostNotFound, CursorNotFound, MaxTimeMSExpired, LockTimeout, NetworkTimeout,
+#: Errors that say nothing about the join, so that it is retried: a server stops, starts or steps down; an operation,
+#: cursor or session is gone or was killed; one of MongoDB's own time limits passed. Their names are
+#: HostUnreachable, HostNotFound, CursorNotFound, MaxTimeMSExpired, LockTimeout, NetworkTimeout,
 #: ShutdownInProgress, FailedToSatisfyReadPreference, StaleShardVersion, QueryPlanKilled, PrimarySteppedDown,
 #: NoSuchSession, TransactionTooOld, CursorKilled, NetworkInterfaceExceededTimeLimit, SocketException,
 #: NotWritablePrimary, InterruptedAtShutdown, Interrupted, InterruptedDueToReplStateChange, StaleConfig,
 #: NotPrimaryNoSecondaryOk, NotPrimaryOrSecondary.
-PASSING = frozenset(
+TRANSIENT_CODES = frozenset(
     {6, 7, 24, 43, 50, 63, 89, 91, 133, 175, 189, 202, 206, 225, 237, 262}
     | {9001, 10107, 11600, 11601, 11602, 13388, 13435, 13436}
 )
 
 
 def is_transient(error: BaseException | None) -> bool:
-    """Whether this says nothing of the join, so that it is to be tried again."""
-    return isinstance(error, MONGODB_FAILURES) or (isinstance(error, OperationFailure) and error.code in PASSING)
+    """Whether an error says nothing about the join, so that it should be retried."""
+    return isinstance(error, MONGODB_FAILURES) or (
+        isinstance(error, OperationFailure) and error.code in TRANSIENT_CODES
+    )
 
 
 def failure_of_refusal(error: PyMongoError) -> JoinFailed:
-    """What it means that MongoDB refused."""
+    """The failure of a join that MongoDB refused to run."""
     code = error.code if isinstance(error, OperationFailure) else None
     if code in SNAPSHOT_GONE:
         return SnapshotGone("MongoDB no longer has the instant that its parts read at.")
     return JoinFailed(REASONS.get(code or 0, f"MongoDB could not do it (error {code})."))
 
 
-def breakage_of(failed: ReadFailed, rows: int, before: Breakage | None) -> Breakage | None:
-    """What is remembered of a part that MongoDB broke off after so many rows; None where MongoDB itself was away."""
+def breakage_of(failed: ReadFailed, rows: int, previous: Breakage | None) -> Breakage | None:
+    """How MongoDB ended a part after ``rows`` rows; None if MongoDB itself was away."""
     error = failed.__cause__
-    if not _is_there():
+    if not _is_mongodb_available():
         return None
     name = str(error.code) if isinstance(error, OperationFailure) else type(error).__name__
-    now = Breakage(name, rows, failed.asked)
-    return replace(now, times=before.times + 1) if before else now
+    breakage = Breakage(name, rows, failed.requested)
+    return replace(breakage, times=previous.times + 1) if previous else breakage
 
 
-def failure_of_breakage(failed: ReadFailed, now: Breakage, before: Breakage | None) -> JoinFailed | None:
-    """The failure that a part ends with because it was broken off again; None where to try again is right.
+def failure_of_breakage(failed: ReadFailed, now: Breakage, previous: Breakage | None) -> JoinFailed | None:
+    """The failure to end a part with after another breakage; None if it should be retried.
 
-    MongoDB closes the connection without a word when a document that it is about to send is too big. That is told from
-    a connection that broke for another reason by asking for the documents one by one: only a document that is too big
-    breaks it off again at the very same place.
+    MongoDB closes the connection without an error when a document is too big to send. To tell this from other lost
+    connections, the next try reads the documents one by one: only a document that is too big breaks the part off again
+    at the same place.
     """
-    same = before is not None and (before.error, before.rows, before.requested) == (now.error, now.rows, now.requested)
+    same = previous is not None and replace(previous, times=now.times) == now
     if isinstance(failed.__cause__, AutoReconnect) and not failed.__cause__.timeout and same and now.requested == 1:
         return JoinFailed(f"MongoDB closed the connection. {TOO_BIG}")
     if now.times >= settings().max_attempts:
@@ -83,12 +85,14 @@ def failure_of_breakage(failed: ReadFailed, now: Breakage, before: Breakage | No
     return None
 
 
-def suspect_range(broke: Breakage | None) -> range:
-    """The documents among which the one was that broke a part off."""
-    return range(broke.rows, broke.rows + broke.requested) if broke and not broke.error.isdecimal() else range(0)
+def suspect_range(breakage: Breakage | None) -> range:
+    """The documents of the batch in which a part broke off, counted from 0; empty after an error with a code."""
+    if breakage is None or breakage.error.isdecimal():
+        return range(0)
+    return range(breakage.rows, breakage.rows + breakage.requested)
 
 
-def _is_there() -> bool:
+def _is_mongodb_available() -> bool:
     try:
         connections().mongodb.admin.command("ping")
     except MONGODB_FAILURES:

@@ -1,4 +1,4 @@
-"""How a join ended, recorded for its task and all that share its run, where its own message is not there to do so."""
+"""Records the outcome of a run for its task and its followers when the task's own message is no longer there to."""
 
 from typing import Any
 
@@ -16,71 +16,70 @@ from worker_tasks.joins.spec import spec
 from worker_tasks.queue.celery_app import app
 from worker_tasks.records import ledger
 
-#: What keeps an empty result from being explained, and does it no harm.
-NOT_EXPLAINED: tuple[type[Exception], ...] = (*DRIVER_ERRORS, DovetailError)
+#: Errors that leave an empty result without an explanation, but do not fail it.
+IGNORED_ERRORS: tuple[type[Exception], ...] = (*DRIVER_ERRORS, DovetailError)
 
 logger = get_task_logger(__name__)
 
 
-def record_outcome(task_id: str, ending: RunOutcome) -> None:
-    """Records how a join ended that went on in parts, or of which nothing was under way when it was stopped.
+def record_outcome(task_id: str, outcome: RunOutcome) -> None:
+    """Records the outcome of a join that ran in several parts, or that was stopped while no part was active.
 
     Raises:
-        pymongo.errors.PyMongoError: not known to be recorded.
+        pymongo.errors.PyMongoError: the outcome may not be recorded.
     """
-    if ending.is_cancelled:
-        record_stopped(task_id, ending.fields)
-    elif ending.must_restart:
-        _begin_again_in_one_part(task_id)
-    elif ending.failure is not None:
-        app.record_failure(task_id, ending.failure, fields=ending.fields)
-        sharing.fail(app, task_id, ending.failure, ending.fields)
-    elif ending.summary is not None:
-        outcome = ending.summary.outcome
-        fields = ending.fields
-        if not outcome["count"]:
-            fields |= explanation_fields(outcome, _join_of(ledger.find_task(task_id)))
-        sharing.answer(task_id, outcome, fields, f"{len(ending.summary.segments)} parts put together")
-        sharing.settle(task_id, outcome, fields)
+    if outcome.is_cancelled:
+        record_stopped(task_id, outcome.fields)
+    elif outcome.must_restart:
+        _restart_in_one_part(task_id)
+    elif outcome.failure is not None:
+        app.record_failure(task_id, outcome.failure, fields=outcome.fields)
+        sharing.fail(app, task_id, outcome.failure, outcome.fields)
+    elif outcome.summary is not None:
+        answer, fields = outcome.summary.outcome, outcome.fields
+        if not answer["count"]:
+            fields |= explanation_fields(answer, _join_of(ledger.find_task(task_id)))
+        sharing.answer(task_id, answer, fields, f"{len(outcome.summary.segments)} parts put together")
+        sharing.settle(task_id, answer, fields)
 
 
 def _join_of(task: Document) -> Any:
-    """The join that a task was given, as :func:`worker_tasks.tasks.run_join` takes it."""
+    """The join among a task's arguments, as :func:`worker_tasks.tasks.run_join` takes it."""
     return task["args"][0] if task["args"] else task["kwargs"].get("join")
 
 
 def explanation_fields(outcome: Document, join: Any) -> Document:
-    """The fields of a task document that say why a result is empty; none for a result with rows.
+    """The fields of a task document that explain an empty result; no fields if the result has rows.
 
     Args:
-        join: a JoinSpec, as JSON has it.
+        join: a JoinSpec as JSON.
     """
     if outcome["count"]:
         return {}
     try:
         return {"explanation": checks.explain_empty(spec.parse_spec(join, settings().open_databases))}
-    except NOT_EXPLAINED as error:
-        # The result is there and right; only its explanation is missing.
-        logger.warning("an empty result is not explained: %s", error)
+    except IGNORED_ERRORS as error:
+        # The result itself is correct; only its explanation is missing.
+        logger.warning("could not explain an empty result: %s", error)
         return {"explanation": []}
 
 
-def _begin_again_in_one_part(task_id: str) -> None:
+def _restart_in_one_part(task_id: str) -> None:
     task = ledger.find_task(task_id)
     kwargs = task["kwargs"] | {"divided": False}
     note = "what its parts had read, or the instant they read at, is gone: run again in one part"
     if ledger.transition(task_id, states.PENDING, fields={"kwargs": kwargs, "crashes": 0}, note=note):
         app.publish_again(task | {"kwargs": kwargs})
     else:
-        # It was cancelled, and its run went on for others.
+        # The task was cancelled while its run went on for its followers.
         sharing.hand_over(app, task_id)
 
 
 def record_stopped(task_id: str, fields: Document) -> None:
-    """Records that a join was stopped, with MongoDB's answer to the question whether anything of it is left.
+    """Records that a join was stopped, and how many of its operations MongoDB still has.
 
     Raises:
-        pymongo.errors.PyMongoError: not known to be recorded.
+        pymongo.errors.PyMongoError: the cancellation may not be recorded.
     """
     left = sources.kill_operations(task_id)
     lifecycle.clear_run(task_id)

@@ -1,8 +1,8 @@
-"""One run of a join, in Redis: which parts of it are under way or done, how far they are, whether it is to stop.
+"""The state of a join's run in Redis: its active and finished parts, their progress, and whether to stop.
 
-A run is one beginning of a task: its name has the attempt in it, so nothing of an older one gets into it. A part
-belongs to the writer that began it last, until one has ended it: what another writer says of it is not heard. The rows
-that a writer has sent are deleted in the step that takes its place from it, so none are left of which nothing is known.
+A run is one attempt at a task. Its name contains the attempt's number, so that older attempts cannot change it. A part
+belongs to the writer that began it last; calls by earlier writers change nothing. The step that takes a part from a
+writer also deletes the rows of that writer, so that no unknown rows are left behind.
 """
 
 import json
@@ -19,9 +19,9 @@ from worker_tasks.infra.errors import DovetailError
 from worker_tasks.results.result_writer import STAGING_SECONDS, Part, new_writer, part_key
 
 CANCELLED = "cancelled"
-#: Where the ids of all tasks are of which a run is known.
+#: The set of the ids of all tasks with a run.
 ALL_RUNS = "join_tasks"
-#: Seconds within which a task that was claimed opens its run: planning a join takes as long at most.
+#: Seconds in which a claimed task opens its run: the longest time that planning a join takes.
 NEXT_RUN_SECONDS = 120
 
 _OPEN = lua_scripts.load("run_state/open")
@@ -35,29 +35,31 @@ _STOP = lua_scripts.load("run_state/stop")
 
 
 class Answer(StrEnum):
-    """What was found when a part was begun or ended, or a run told to stop."""
+    """The result of beginning, leaving or ending a part, or of stopping a run."""
 
     BEGUN = "begun"
-    #: Of a part that is begun again: it had ended. Of one that ended: others go on.
+    #: begin_part: the part ended earlier. end_part: the part ended, and others are still active.
     ENDED = "ended"
-    #: It belongs to a newer run, or the part to a newer writer.
+    #: The task has a newer run, or the part a newer writer.
     STALE = "stale"
-    #: It was this writer's, and can be begun again.
+    #: The writer gave up the part, and any writer may begin it again.
     LEFT = "left"
-    #: Nothing of the run is under way any more: the caller finishes it.
+    #: The part ended, and no other is active: the caller finishes the run.
     LAST = "last"
-    #: Of a run told to stop: there is none; or some part of it is under way; or none is.
+    #: request_stop: there is no such run.
     NOTHING = "nothing"
+    #: request_stop: a part is active, and the last one to end finishes the run.
     RUNNING = "running"
+    #: request_stop: no part is active, so that the caller finishes the run.
     IDLE = "idle"
 
 
 @dataclass(frozen=True)
 class Breakage:
-    """How MongoDB broke a part off, though it was there right after.
+    """How MongoDB ended a part early although it was available right afterwards.
 
-    ``error`` is the driver's error by its code or name; ``rows`` had been read by then; ``asked`` documents were asked
-    for next; ``times`` counts such ends of this part.
+    ``error`` is the code of MongoDB's error, or the name of the driver's; ``rows`` were read before it; ``requested``
+    is the size of the batch that failed; ``times`` counts the breakages of this part.
     """
 
     error: str
@@ -77,9 +79,11 @@ class Breakage:
 
 @dataclass(frozen=True)
 class RunState:
-    """A run as it is now. ``parts`` holds what each ended part wrote, None for the others; ``began`` is a Unix time.
+    """A snapshot of a run.
 
-    ``writers`` names who writes or wrote each part that was begun.
+    ``parts`` has an entry for each part, None until it has ended. ``writers`` names the latest writer of each part that
+    was begun. ``rows`` and ``size`` (in bytes) are sums over all parts, ``total`` is the estimated number of rows,
+    ``stop`` the reason to stop, and ``started_at`` a Unix time in seconds.
     """
 
     run: str
@@ -93,17 +97,17 @@ class RunState:
 
     @property
     def rate(self) -> float:
-        """Rows a second, from the beginning on."""
+        """The average number of rows per second."""
         return self.rows / max(time.time() - self.started_at, 1)
 
     @property
     def first_key(self) -> str | None:
-        """Where the first rows are, if there are any."""
+        """The Redis key of the first part's rows; None until the part was begun."""
         return part_key(self.run, 0, self.writers[0]) if 0 in self.writers else None
 
 
 def key_of(task_id: str) -> str:
-    """Where the newest run of a task is noted."""
+    """The Redis key of a task's newest run."""
     return f"join_run:{task_id}"
 
 
@@ -112,11 +116,12 @@ def _cancellation_key(task_id: str) -> str:
 
 
 def name_of(task_id: str, attempt: int) -> str:
+    """The name of the run that an attempt at a task starts."""
     return f"{task_id}.{attempt}"
 
 
 class Writer(NamedTuple):
-    """One beginning of one part, by a ``name`` that no other has."""
+    """One writer of a part. Its ``name`` is unique."""
 
     task_id: str
     run: str
@@ -125,15 +130,15 @@ class Writer(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Where it writes its rows."""
+        """The Redis key of the rows it writes."""
         return part_key(self.run, self.number, self.name)
 
 
 class PartStart(NamedTuple):
-    """What came of beginning a part, for the ``times``-th time.
+    """The result of beginning a part.
 
-    ``before`` is the writer whose place this one has taken, if there was one; ``stop`` the reason why the run is to
-    stop, if it is; ``broke`` what broke the part off before.
+    ``tries`` counts how often the part was begun, this time included. ``previous`` is the writer that lost the part to
+    this one, ``stop`` the reason to stop the run, and ``breakage`` how MongoDB ended the part the last time.
     """
 
     answer: Answer
@@ -145,85 +150,97 @@ class PartStart(NamedTuple):
 
 
 def open_run(task_id: str, run: str, parts: int, total: int | None) -> bool:
-    """Makes way for a new run of so many parts, and deletes what the one before it has written.
+    """Opens a new run with a number of parts and deletes the rows of the task's previous run.
+
+    Args:
+        total: the estimated number of rows, if known.
 
     Returns:
-        False where a newer run is there already.
+        False if the task already has a newer run.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
     arguments: list[Any] = [run, parts, "" if total is None else total, STAGING_SECONDS, task_id, CANCELLED]
     keys = [key_of(task_id), ALL_RUNS, _cancellation_key(task_id)]
-    found: Any = connections().results.eval(_OPEN, len(keys), *keys, *arguments)
-    return found is not None
+    opened: Any = connections().results.eval(_OPEN, len(keys), *keys, *arguments)
+    return opened is not None
 
 
-def begin_part(task_id: str, run: str, number: int, again: str = "") -> PartStart:
+def begin_part(task_id: str, run: str, number: int, last_name: str = "") -> PartStart:
     """Makes the caller the writer of a part.
 
     Args:
-        again: the name that the caller has written this part by before. It may only begin it again if no other writer
-            has begun it since.
+        last_name: the caller's writer name in its previous try. The caller gets the part only if no other writer has
+            begun it since.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
     writer = Writer(task_id, run, number, new_writer())
-    answer, *found = _of_writer(_BEGIN, writer, STAGING_SECONDS, again)
-    if not found:
+    answer, *details = _call_as_writer(_BEGIN, writer, STAGING_SECONDS, last_name)
+    if not details:
         return PartStart(Answer(bytes_to_str(answer)), writer)
-    times, *texts = found
-    before, stop, broke = map(bytes_to_str, texts)
+    tries, *texts = details
+    previous, stop, breakage = map(bytes_to_str, texts)
     return PartStart(
         Answer.BEGUN,
         writer,
-        times,
-        writer._replace(name=before) if before else None,
+        tries,
+        writer._replace(name=previous) if previous else None,
         stop or None,
-        Breakage.from_json(broke) if broke else None,
+        Breakage.from_json(breakage) if breakage else None,
     )
 
 
-def leave_part(writer: Writer, broke: Breakage | None = None) -> Answer:
-    """Gives up a part that is to be begun again, which does not count as one that took its worker down.
+def leave_part(writer: Writer, breakage: Breakage | None = None) -> Answer:
+    """Gives up a part so that it can be begun again. The next try does not count as one after a worker's death.
 
     Returns:
-        STALE where the part is another writer's by now.
+        LEFT, or STALE if another writer has taken over the part.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    return Answer(bytes_to_str(_of_writer(_LEAVE, writer, broke.to_json() if broke else "")))
+    return Answer(bytes_to_str(_call_as_writer(_LEAVE, writer, breakage.to_json() if breakage else "")))
 
 
 def end_part(writer: Writer, part: Part) -> Answer:
-    """Ends a part; the end of a writer whose place another has taken is not heard.
+    """Ends a part.
+
+    Returns:
+        ENDED, LAST, or STALE if another writer has taken over the part: then nothing changes.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    return Answer(bytes_to_str(_of_writer(_END, writer, part.to_json(), STAGING_SECONDS)))
+    return Answer(bytes_to_str(_call_as_writer(_END, writer, part.to_json(), STAGING_SECONDS)))
 
 
 def advance(writer: Writer, rows: int, size: int) -> RunState | None:
-    """Notes how far a part is; how far all of them are, None where the part is no longer this writer's.
+    """Records the rows and bytes of a part so far.
+
+    Returns:
+        The state of the whole run; None if another writer has taken over the part.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    found = _of_writer(_ADVANCE, writer, rows, size)
-    return _state(found) if isinstance(found, list) else None
+    fields = _call_as_writer(_ADVANCE, writer, rows, size)
+    return _state(fields) if isinstance(fields, list) else None
 
 
-def _of_writer(script: str, writer: Writer, *arguments: Any) -> Any:
+def _call_as_writer(script: str, writer: Writer, *arguments: Any) -> Any:
     return _call(script, writer.task_id, writer.run, writer.number, writer.name, *arguments)
 
 
 def request_stop(task_id: str, reason: str = CANCELLED, run: str | None = None) -> Answer:
-    """Tells a run to stop, if it is ``run`` where that is named. The first reason counts.
+    """Tells a task's run to stop, or only the run named ``run``. The first reason given to a run counts.
 
-    Where no run is there yet, the next one that begins within ``NEXT_RUN_SECONDS`` is cancelled.
+    If the task has no run yet and none was named, the next one to open within ``NEXT_RUN_SECONDS`` is cancelled.
+
+    Returns:
+        NOTHING, RUNNING or IDLE.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
@@ -239,19 +256,19 @@ def _call(script: str, task_id: str, *arguments: Any) -> Any:
 
 
 def find_run(task_id: str) -> RunState | None:
-    """The newest run of a task; None where there was none for hours.
+    """The newest run of a task; None if there is none or it expired.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    found = connections().results.hgetall(key_of(task_id))
-    if b"run" not in found:
+    fields = connections().results.hgetall(key_of(task_id))
+    if b"run" not in fields:
         return None
-    return _state([ensure_bytes(text) for pair in found.items() for text in pair])
+    return _state([ensure_bytes(text) for pair in fields.items() for text in pair])
 
 
 def _state(flat: list[bytes]) -> RunState:
-    """From field names and values in turn."""
+    """Builds a RunState from alternating field names and values."""
     texts = [bytes_to_str(text) for text in flat]
     fields = dict(zip(texts[::2], texts[1::2], strict=True))
     numbers = range(int(fields["parts"]))
@@ -269,7 +286,7 @@ def _state(flat: list[bytes]) -> RunState:
 
 
 def note_whole(task_id: str, run: str, name: str) -> None:
-    """Notes under which name the parts are put together, so that it is found if that comes to no end.
+    """Records the writer of the assembled result, so that its leftovers can be deleted if it never finishes.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
@@ -278,7 +295,7 @@ def note_whole(task_id: str, run: str, name: str) -> None:
 
 
 def forget_run(task_id: str, run: str, plan_key: str) -> None:
-    """Deletes what is known of a run, with its plan, unless a newer one has taken its place.
+    """Deletes a run with its plan and its leftover rows, unless the task has a newer run.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
@@ -287,21 +304,21 @@ def forget_run(task_id: str, run: str, plan_key: str) -> None:
 
 
 def all_tasks() -> list[str]:
-    """The ids of all tasks of which a run is known.
+    """The ids of all tasks with a run, sorted.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    found: Any = connections().results.smembers(ALL_RUNS)
-    return sorted(map(bytes_to_str, found))
+    task_ids: Any = connections().results.smembers(ALL_RUNS)
+    return sorted(map(bytes_to_str, task_ids))
 
 
 def failure_to_text(failure: DovetailError) -> str:
-    """A failure as the reason of a stop."""
+    """Writes a failure as the reason to stop a run."""
     return json.dumps([failure.code, failure.args])
 
 
 def failure_from_text(reason: str) -> DovetailError:
-    """The failure that was written as this reason."""
+    """Reads a failure back from a reason that :func:`failure_to_text` wrote."""
     code, details = json.loads(reason)
     return errors.rebuild_error(code, *details)

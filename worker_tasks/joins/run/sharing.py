@@ -1,7 +1,7 @@
-"""One run for all who ask the same: the task that leads, those that follow it, and which leads next if it cannot.
+"""Shares one run among tasks with the same join: one task leads, the others follow, and a follower can take over.
 
-A run has the id of the task that began it. That task may be cancelled: the run goes on for those that follow, and the
-cancelled document keeps the field ``leads`` for as long, so that the next one who asks joins it too.
+A run has the id of the task that started it. If that task is cancelled, the run goes on for its followers. Until it
+ends, the cancelled task's document keeps the field ``leads``, so that further tasks can join the run.
 """
 
 import json
@@ -12,28 +12,28 @@ from celery import states
 from worker_tasks.infra.connections import Document
 from worker_tasks.records import leads, ledger, task_search
 
-#: What a task document says of a result, and so do those of all who share it.
+#: The fields about a result in the document of a task, copied to the documents of its followers.
 RESULT_FIELDS = ("result_expires_at", "result_bytes", "unmatched", "explanation")
 
 
 def answer(task_id: str, outcome: dict[str, Any], fields: Document, note: str) -> bool:
-    """Ends a task with an outcome that another one's run brought.
+    """Ends a task with the outcome of another task's run. Returns False if the task had already ended.
 
     Raises:
-        pymongo.errors.PyMongoError: not known to be recorded.
+        pymongo.errors.PyMongoError: the outcome may not be recorded.
     """
     done = {"result": json.dumps(outcome), "date_done": ledger.now(), **fields}
     return ledger.transition(task_id, states.SUCCESS, fields=done, note=note)
 
 
 def settle(leader_id: str, outcome: dict[str, Any], fields: Document) -> None:
-    """Answers all who follow this task; it may itself have been cancelled meanwhile.
+    """Ends all followers of a task with its outcome, even if the task itself was cancelled.
 
     Raises:
-        pymongo.errors.PyMongoError: not all of them are known to be answered.
+        pymongo.errors.PyMongoError: some of them may not be answered.
     """
     if followers := task_search.followers_of(leader_id):
-        # First, so that nobody joins a run that has told everyone.
+        # Comes first, so that no task joins the run after its followers were answered.
         leads.end_run(leader_id)
         followers = task_search.followers_of(leader_id)
     for follower in followers:
@@ -41,10 +41,10 @@ def settle(leader_id: str, outcome: dict[str, Any], fields: Document) -> None:
 
 
 def fail(app: Any, leader_id: str, failure: Exception, fields: Document) -> None:
-    """Ends all who follow this task with its failure.
+    """Ends all followers of a task with its failure.
 
     Raises:
-        pymongo.errors.PyMongoError: not all of them are known to be ended.
+        pymongo.errors.PyMongoError: some of them may not be ended.
     """
     if followers := task_search.followers_of(leader_id):
         leads.end_run(leader_id)
@@ -54,10 +54,10 @@ def fail(app: Any, leader_id: str, failure: Exception, fields: Document) -> None
 
 
 def hand_over(app: Any, leader_id: str) -> None:
-    """Lets the first of those who follow this task lead the others, and run.
+    """Makes the first follower of a task the leader of the others and sends it to the workers.
 
     Raises:
-        pymongo.errors.PyMongoError, kombu.exceptions.OperationalError: a server is away; the reconciler goes on.
+        pymongo.errors.PyMongoError, kombu.exceptions.OperationalError: a server is away; the reconciler continues.
     """
     if not task_search.followers_of(leader_id):
         return
@@ -72,11 +72,12 @@ def hand_over(app: Any, leader_id: str) -> None:
 
 
 def join_run(app: Any, leader_id: str) -> None:
-    """Sees to a task that has just followed this one, whose run may have come to its end by then.
+    """Releases a new follower of a task whose run ended in the meantime.
 
     Raises:
         TaskNotFound: there is no such task.
-        pymongo.errors.PyMongoError, kombu.exceptions.OperationalError: a server is away; the reconciler goes on.
+        pymongo.errors.PyMongoError, redis.exceptions.RedisError, kombu.exceptions.OperationalError: a server is away;
+            the reconciler continues.
     """
     # A cancelled leader leads for as long as its run goes on or is still planned.
     if "leads" not in ledger.find_task(leader_id):
@@ -84,11 +85,11 @@ def join_run(app: Any, leader_id: str) -> None:
 
 
 def release(app: Any, leader_id: str) -> None:
-    """Sees to those who follow a task whose run is over, and which did not tell them.
+    """Ends or restarts the followers of a task whose run ended without telling them.
 
     Raises:
         TaskNotFound: there is no such task.
-        pymongo.errors.PyMongoError, kombu.exceptions.OperationalError: a server is away; the reconciler goes on.
+        pymongo.errors.PyMongoError, kombu.exceptions.OperationalError: a server is away; the reconciler continues.
     """
     leader = ledger.find_task(leader_id)
     if leader["status"] == states.SUCCESS:

@@ -1,4 +1,4 @@
-"""How much is asked of MongoDB at once."""
+"""The size of the batches requested from MongoDB."""
 
 import pytest
 
@@ -14,9 +14,9 @@ from worker_tasks.joins.run.execution import BATCH_BYTES, BATCH_SECONDS, next_ba
         (BATCH_SECONDS / 10, BATCH_BYTES // 2, 200),
         (BATCH_SECONDS / 10, BATCH_BYTES + 1, 100),
     ],
-    ids=["fast", "as it should be", "slow", "large", "too large"],
+    ids=["fast", "on target", "slow", "large", "too large"],
 )
-def test_batches_grow_as_long_as_they_are_fast_and_small(seconds: float, size: int, documents: int) -> None:
+def test_batches_grow_while_they_are_fast_and_small(seconds: float, size: int, documents: int) -> None:
     assert next_batch_size(200, seconds, size) == documents
 
 

@@ -1,4 +1,4 @@
-"""Joins from submission to result, through a real worker: in one part and in several, alone and shared."""
+"""Joins from submission to result on a real worker: in one part or several, alone or shared."""
 
 import dataclasses
 import json
@@ -33,7 +33,7 @@ ORDERS_OF_USERS = {
 }
 
 
-def ended(task_id: str) -> Document:
+def wait_for_end(task_id: str) -> Document:
     return wait_for_state(task_id, *ledger.FINAL_STATES, within=30)
 
 
@@ -44,8 +44,8 @@ def result_of(task: Document) -> list[dict[str, Any]]:
     return rows
 
 
-def asked(**more: Any) -> dict[str, Any]:
-    """A join that no other test asks for."""
+def unique_join(**more: Any) -> dict[str, Any]:
+    """A join that no other test submits."""
     return ORDERS_OF_USERS | {"match": {"name": {"$ne": new_id()}}} | more
 
 
@@ -53,8 +53,8 @@ def failure(task: Document) -> str:
     return " ".join(map(str, json.loads(task["result"])["exc_message"]))
 
 
-def test_a_large_join_is_done_in_parts_and_put_together_in_order(big: Database[Document], worker: Process) -> None:
-    task = ended(submit_join(asked(), metadata=METADATA))
+def test_a_large_join_runs_in_parts_and_its_rows_are_in_order(big: Database[Document], worker: Process) -> None:
+    task = wait_for_end(submit_join(unique_join(), metadata=METADATA))
     rows = result_of(task)
     assert [row["_id"] for row in rows] == list(range(big.users.count_documents({})))
     for row in rows:
@@ -62,7 +62,7 @@ def test_a_large_join_is_done_in_parts_and_put_together_in_order(big: Database[D
     summary = result_store.find_result(json.loads(task["result"])["redis_key"])
     assert summary is not None
     assert (task["plan"]["parts"], len(summary.segments), summary.complete) == (4, 4, True)
-    # The provenance of a file says at which instant all parts read, and by which index.
+    # The provenance of files names the snapshot that all parts read, and the index they used.
     assert (
         task["queued_at"] - timedelta(seconds=2)
         <= datetime.fromisoformat(task["plan"]["snapshot_at"])
@@ -83,61 +83,61 @@ def known_orders(big: Database[Document]) -> None:
         ORDERS.setdefault(order["userId"], []).append(order)
 
 
-def test_nothing_of_a_run_is_left_but_its_result(worker: Process, big: Database[Document]) -> None:
-    task = ended(submit_join(asked()))
+def test_a_run_leaves_only_its_result_behind(worker: Process, big: Database[Document]) -> None:
+    task = wait_for_end(submit_join(unique_join()))
     keys: Any = connections().results.keys(f"*{task['_id']}*")
     assert {key.decode().partition(":")[0] for key in keys} <= {"task_outcome", "task_live"}
 
 
-def test_parts_whose_instant_is_gone_are_run_again_in_one(worker: Process, big: Database[Document]) -> None:
-    spec = JoinSpec.model_validate_json(json.dumps(asked()))
+def test_a_join_whose_snapshot_is_gone_runs_again_in_one_part(worker: Process, big: Database[Document]) -> None:
+    spec = JoinSpec.model_validate_json(json.dumps(unique_join()))
     document = ledger.new_document(new_id(), RUN_JOIN, [spec.canonical()], join=spec.canonical())
     task_id = document["_id"]
     ledger.record(document)
     claimed = ledger.claim(task_id, RUN_JOIN, document["args"], {}, "a worker")
     assert isinstance(claimed, ledger.Claimed)
-    # As if its parts had waited for hours.
+    # Simulates parts that waited for hours.
     plan = dataclasses.replace(
         make_plan(spec, result_store.join_key(spec.fingerprint), task_id), snapshot=Timestamp(1, 1)
     )
     assert lifecycle.start_run(task_id, claimed.attempt, plan, lambda run, number: None) is None
-    ending = lifecycle.work_on_part(lifecycle.PartJob(task_id, run_state.name_of(task_id, claimed.attempt), 0))
-    assert ending is not None
-    assert isinstance(ending.failure, SnapshotGone)
-    outcomes.record_outcome(task_id, ending)
-    task = ended(task_id)
+    outcome = lifecycle.work_on_part(lifecycle.PartJob(task_id, run_state.name_of(task_id, claimed.attempt), 0))
+    assert outcome is not None
+    assert isinstance(outcome.failure, SnapshotGone)
+    outcomes.record_outcome(task_id, outcome)
+    task = wait_for_end(task_id)
     assert len(result_of(task)) == big.users.count_documents({})
     assert task["plan"]["parts"] == 1
     assert any("run again in one part" in (event["note"] or "") for event in task["timeline"])
 
 
-def test_a_row_that_found_nothing_is_counted(worker: Process, big: Database[Document]) -> None:
+def test_rows_without_a_match_are_counted_and_listed(worker: Process, big: Database[Document]) -> None:
     big.lonely.insert_many([{"_id": number, "key": number} for number in range(-5, 20)])
     join = {"from": "users", "as": "user", "shape": "first", "on": [{"local": "key", "foreign": "_id"}]}
-    task = ended(submit_join({"database": "big", "from": "lonely", "joins": [join]}))
+    task = wait_for_end(submit_join({"database": "big", "from": "lonely", "joins": [join]}))
     assert task["unmatched"] == {"user": 5}
     summary = result_store.find_result(json.loads(task["result"])["redis_key"])
     assert summary is not None
-    lost = result_store.unmatched_rows(summary, "user")
-    assert lost is not None
-    assert sorted(row["key"] for _, row in lost) == [-5, -4, -3, -2, -1]
-    for number, row in lost:
+    unmatched = result_store.unmatched_rows(summary, "user")
+    assert unmatched is not None
+    assert sorted(row["key"] for _, row in unmatched) == [-5, -4, -3, -2, -1]
+    for number, row in unmatched:
         assert result_store.read_rows(summary, number, 1) == [row]
     assert task["result_bytes"] == connections().results.strlen(json.loads(task["result"])["redis_key"])
 
 
-def test_rows_without_a_match_are_noted_across_all_parts(worker: Process, big: Database[Document]) -> None:
+def test_rows_without_a_match_are_counted_across_all_parts(worker: Process, big: Database[Document]) -> None:
     big.halves.insert_many([{"key": number} for number in range(0, 4_000, 2)])
     join = {"from": "halves", "as": "half", "on": [{"local": "_id", "foreign": "key"}]}
-    task = ended(submit_join({"database": "big", "from": "users", "joins": [join]}))
+    task = wait_for_end(submit_join({"database": "big", "from": "users", "joins": [join]}))
     assert task["plan"]["parts"] > 1
     summary = result_store.find_result(json.loads(task["result"])["redis_key"])
     assert summary is not None
     assert summary.unmatched["half"].count == 2_000
-    lost = result_store.unmatched_rows(summary, "half")
-    assert lost is not None
-    assert len(lost) == result_store.UNMATCHED_ROWS
-    assert all(row["half"] == [] and row["_id"] % 2 for _, row in lost)
+    unmatched = result_store.unmatched_rows(summary, "half")
+    assert unmatched is not None
+    assert len(unmatched) == result_store.UNMATCHED_ROWS
+    assert all(row["half"] == [] and row["_id"] % 2 for _, row in unmatched)
 
 
 @pytest.mark.parametrize(("documents", "in_parts"), [(20, False), (3_000, True)], ids=["in one part", "in several"])
@@ -147,31 +147,31 @@ def test_an_empty_result_is_explained(
     texts = f"texts{documents}"
     big[texts].insert_many([{"_id": number, "key": str(number)} for number in range(documents)])
     join = {"from": "users", "as": "user", "kind": "inner", "on": [{"local": "key", "foreign": "_id"}]}
-    asked_for = {"database": "big", "from": texts, "joins": [join]}
-    task = ended(submit_join(asked_for))
+    join_of_texts = {"database": "big", "from": texts, "joins": [join]}
+    task = wait_for_end(submit_join(join_of_texts))
     assert (result_of(task), task["plan"]["parts"] > 1) == ([], in_parts)
     assert f"{texts}.key holds text, users._id numbers: they never match." in task["explanation"][0]
-    answered_at_once = ledger.find_task(submit_join(asked_for))
+    answered_at_once = ledger.find_task(submit_join(join_of_texts))
     assert (answered_at_once["shares"], answered_at_once["explanation"]) == (task["_id"], task["explanation"])
 
 
-def test_what_was_checked_before_is_kept_with_the_task(worker: Process, big: Database[Document]) -> None:
-    spec = JoinSpec.model_validate_json(json.dumps(asked()))
+def test_the_checks_before_submission_are_kept_with_the_task(worker: Process, big: Database[Document]) -> None:
+    spec = JoinSpec.model_validate_json(json.dumps(unique_join()))
     found = checks.check_join(spec)
-    task = ended(submit_join(spec.canonical()))
+    task = wait_for_end(submit_join(spec.canonical()))
     assert task["checks"]["expected"]["rows"] == found.expected.rows == big.users.count_documents({})
     assert "preview" not in task["checks"]
 
 
-def test_a_join_with_an_order_of_all_rows_is_done_in_one_part(worker: Process, big: Database[Document]) -> None:
-    task = ended(submit_join(asked(sort=[["name", -1]], limit=2500)))
+def test_a_join_that_sorts_all_rows_runs_in_one_part(worker: Process, big: Database[Document]) -> None:
+    task = wait_for_end(submit_join(unique_join(sort=[["name", -1]], limit=2500)))
     rows = result_of(task)
     names = sorted((row["name"] for row in big.users.find()), reverse=True)
     assert [row["name"] for row in rows] == names[:2500]
     assert task["plan"]["parts"] == 1
 
 
-def test_ids_of_several_types_are_not_cut(worker: Process, big: Database[Document]) -> None:
+def test_a_collection_with_ids_of_several_types_is_joined_in_one_part(worker: Process, big: Database[Document]) -> None:
     big.mixed.insert_many(
         [{"_id": number} for number in range(1500)] + [{"_id": f"m{number}"} for number in range(1500)]
     )
@@ -180,20 +180,20 @@ def test_ids_of_several_types_are_not_cut(worker: Process, big: Database[Documen
         "from": "mixed",
         "joins": [{"from": "users", "kind": "left", "as": "user", "on": [{"local": "_id", "foreign": "_id"}]}],
     }
-    task = ended(submit_join(join))
+    task = wait_for_end(submit_join(join))
     assert len(result_of(task)) == 3000
     assert (task["plan"]["parts"], task["plan"]["note"]) == (1, "in one part: its _id values are of several types")
 
 
-def test_the_way_that_was_chosen_is_kept_with_the_task(worker: Process, big: Database[Document]) -> None:
-    (step,) = ended(submit_join(asked(limit=5)))["plan"]["steps"]
+def test_the_chosen_join_method_is_kept_with_the_task(worker: Process, big: Database[Document]) -> None:
+    (step,) = wait_for_end(submit_join(unique_join(limit=5)))["plan"]["steps"]
     assert step["way"] == "by index"
     assert step["estimated_seconds"] > 0
 
 
-def test_the_task_can_be_submitted_from_a_prompt(worker: Process, big: Database[Document]) -> None:
-    task_id = app.send_task(RUN_JOIN, [asked(limit=3)], metadata=METADATA).id
-    task = ended(task_id)
+def test_a_join_can_be_submitted_with_send_task(worker: Process, big: Database[Document]) -> None:
+    task_id = app.send_task(RUN_JOIN, [unique_join(limit=3)], metadata=METADATA).id
+    task = wait_for_end(task_id)
     assert len(result_of(task)) == 3
     assert task["metadata"] == METADATA
 
@@ -210,7 +210,7 @@ def test_the_task_can_be_submitted_from_a_prompt(worker: Process, big: Database[
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_what_can_not_be_joined_is_refused_and_not_recorded(
+def test_an_invalid_join_is_refused_and_not_recorded(
     big: Database[Document], change: Document, field: str, reason: str
 ) -> None:
     before = connections().tasks.count_documents({})
@@ -221,26 +221,26 @@ def test_what_can_not_be_joined_is_refused_and_not_recorded(
 
 
 def test_a_joined_document_that_is_too_big_is_explained(worker: Process, big: Database[Document]) -> None:
-    """Twenty megabytes of matches: more than a document holds, and no matter for flat rows."""
+    """One document cannot hold 20 MB of matches; flat rows can."""
     big.parents.insert_one({"_id": "parent"})
     big.children.insert_many([{"_id": number, "parent": "parent", "text": "x" * 10_000} for number in range(2100)])
     big.children.create_index("parent")
     join = {"from": "children", "as": "children", "on": [{"local": "_id", "foreign": "parent"}]}
     nested = {"database": "big", "from": "parents", "joins": [join]}
-    task = ended(submit_join(nested))
+    task = wait_for_end(submit_join(nested))
     assert task["status"] == states.FAILURE
     assert "16 MB" in failure(task)
     assert "shape rows" in failure(task)
     flat = {"database": "big", "from": "parents", "joins": [join | {"shape": "rows"}]}
-    assert len(result_of(ended(submit_join(flat)))) == 2100
+    assert len(result_of(wait_for_end(submit_join(flat)))) == 2100
 
 
-# One run for all who ask the same.
+# One run is shared by all tasks with the same join.
 
 
-def test_a_live_result_answers_at_once(worker: Process, big: Database[Document]) -> None:
-    join = asked(limit=10)
-    first = ended(submit_join(join, metadata={"asked": "first"}))
+def test_a_live_result_answers_immediately(worker: Process, big: Database[Document]) -> None:
+    join = unique_join(limit=10)
+    first = wait_for_end(submit_join(join, metadata={"asked": "first"}))
     second = ledger.find_task(submit_join(dict(reversed(join.items())), metadata={"asked": "second"}))
     assert (second["status"], second["result"], second["attempt"]) == (states.SUCCESS, first["result"], 0)
     assert (first["metadata"], second["metadata"]) == ({"asked": "first"}, {"asked": "second"})
@@ -249,35 +249,35 @@ def test_a_live_result_answers_at_once(worker: Process, big: Database[Document])
 
 
 def test_fresh_asks_for_a_new_run(worker: Process, big: Database[Document]) -> None:
-    join = asked(limit=10)
-    ended(submit_join(join))
-    again = ended(submit_join(join, fresh=True))
+    join = unique_join(limit=10)
+    wait_for_end(submit_join(join))
+    again = wait_for_end(submit_join(join, fresh=True))
     assert (again["attempt"], again["shares"]) == (1, None)
 
 
 def test_a_join_is_run_again_with_its_metadata(worker: Process, big: Database[Document]) -> None:
-    first = ended(submit_join(asked(limit=10), metadata=METADATA))
-    again = ended(submit_again(first["_id"]))
+    first = wait_for_end(submit_join(unique_join(limit=10), metadata=METADATA))
+    again = wait_for_end(submit_again(first["_id"]))
     assert (again["attempt"], again["join"], again["fingerprint"]) == (1, first["join"], first["fingerprint"])
     assert again["metadata"] == METADATA
 
 
 @pytest.fixture
 def aggregations(big: Database[Document]) -> Any:
-    """The comments of the aggregations on the users, as MongoDB's profiler saw them."""
+    """A function that returns the comments of all aggregations on the users, from MongoDB's profiler."""
     big.command("profile", 2, filter={"ns": "big.users", "command.aggregate": {"$exists": True}})
     yield lambda: [entry["command"].get("comment", "") for entry in big["system.profile"].find({"op": "command"})]
     big.command("profile", 0)
     big.drop_collection("system.profile")
 
 
-def test_a_hundred_who_ask_the_same_at_once_cost_one_aggregation(
+def test_a_hundred_tasks_with_the_same_join_run_one_aggregation(
     worker: Process, big: Database[Document], aggregations: Any
 ) -> None:
-    join = asked(limit=3000)
+    join = unique_join(limit=3000)
     with ThreadPoolExecutor(20) as threads:
         task_ids = list(threads.map(lambda number: submit_join(join, metadata={"asker": number}), range(100)))
-    tasks = [ended(task_id) for task_id in task_ids]
+    tasks = [wait_for_end(task_id) for task_id in task_ids]
     assert Counter(task["status"] for task in tasks) == {states.SUCCESS: 100}
     assert len({task["result"] for task in tasks}) == 1
     assert sorted(task["metadata"]["asker"] for task in tasks) == list(range(100))
@@ -287,7 +287,7 @@ def test_a_hundred_who_ask_the_same_at_once_cost_one_aggregation(
 
 
 def leading(join: Document) -> str:
-    """The id of a task that leads a join and waits where no worker takes it."""
+    """Submits a task that leads a join on a queue without workers. Returns its id."""
     fields = {"join": join, "fingerprint": new_id()}
     return app.send_task(RUN_JOIN, [join], queue=UNATTENDED, fields=fields | {"leads": fields["fingerprint"]}).id
 
@@ -301,19 +301,21 @@ def following(leader_id: str, metadata: Document) -> str:
     return document["_id"]
 
 
-def test_whoever_follows_a_cancelled_task_is_run_itself(worker: Process, big: Database[Document]) -> None:
-    leader_id = leading(asked(limit=7))
+def test_the_first_follower_of_a_cancelled_task_runs_the_join_for_the_others(
+    worker: Process, big: Database[Document]
+) -> None:
+    leader_id = leading(unique_join(limit=7))
     first, second = (following(leader_id, {"asker": number}) for number in (1, 2))
     assert cancel(leader_id)
     assert ledger.find_task(leader_id)["status"] == states.REVOKED
-    tasks = [ended(first), ended(second)]
+    tasks = [wait_for_end(first), wait_for_end(second)]
     assert [len(result_of(task)) for task in tasks] == [7, 7]
     assert [task["attempt"] for task in tasks] == [1, 0]
     assert [task["metadata"] for task in tasks] == [{"asker": 1}, {"asker": 2}]
 
 
 def test_a_cancelled_follower_changes_nothing_for_the_others(worker: Process, big: Database[Document]) -> None:
-    leader_id = leading(asked(limit=7))
+    leader_id = leading(unique_join(limit=7))
     first, second = (following(leader_id, {"asker": number}) for number in (1, 2))
     assert cancel(first)
     states_now = [ledger.find_task(task_id)["status"] for task_id in (leader_id, first, second)]
@@ -321,6 +323,6 @@ def test_a_cancelled_follower_changes_nothing_for_the_others(worker: Process, bi
 
 
 def test_a_task_that_ended_no_longer_leads(worker: Process, big: Database[Document]) -> None:
-    join = asked(limit=4)
-    task = ended(submit_join(join))
+    join = unique_join(limit=4)
+    task = wait_for_end(submit_join(join))
     eventually(lambda: task_search.leader_of(task["fingerprint"]) is None)

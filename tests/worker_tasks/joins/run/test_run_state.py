@@ -1,4 +1,4 @@
-"""A run in Redis: its parts begin and end, each by one writer, the last one is told so, a stop is heard."""
+"""The state of a run in Redis: parts begin and end, each has one writer, the last one is notified, stops arrive."""
 
 import pytest
 
@@ -14,32 +14,32 @@ pytestmark = pytest.mark.usefixtures("servers")
 WRITTEN = Part(rows=3, size=30, columns=["_id"], offsets=[1])
 
 
-def opened(parts: int, total: int | None = None) -> tuple[str, str]:
+def open_run(parts: int, total: int | None = None) -> tuple[str, str]:
     task_id = new_id()
     run = run_state.name_of(task_id, 1)
     run_state.open_run(task_id, run, parts, total)
     return task_id, run
 
 
-def writers(task_id: str, run: str, count: int) -> list[Writer]:
+def begin_parts(task_id: str, run: str, count: int) -> list[Writer]:
     """Begins the first parts of a run."""
     begun = [run_state.begin_part(task_id, run, number) for number in range(count)]
     assert [each.answer for each in begun] == [Answer.BEGUN] * count
     return [each.writer for each in begun]
 
 
-def test_the_part_that_ends_last_is_told_so() -> None:
-    task_id, run = opened(3)
-    names = writers(task_id, run, 3)
-    ended = [run_state.end_part(names[number], WRITTEN) for number in (2, 0, 1)]
+def test_the_writer_that_ends_the_last_part_is_told() -> None:
+    task_id, run = open_run(3)
+    started = begin_parts(task_id, run, 3)
+    ended = [run_state.end_part(started[number], WRITTEN) for number in (2, 0, 1)]
     assert ended == [Answer.ENDED, Answer.ENDED, Answer.LAST]
     state = run_state.find_run(task_id)
     assert state is not None
     assert state.parts == [WRITTEN] * 3
 
 
-def test_a_part_that_was_lost_is_begun_again_by_another_writer_and_one_that_ended_is_not() -> None:
-    task_id, run = opened(2)
+def test_another_writer_can_begin_an_active_part_but_not_an_ended_one() -> None:
+    task_id, run = open_run(2)
     first, second = run_state.begin_part(task_id, run, 0), run_state.begin_part(task_id, run, 0)
     assert (first.tries, first.previous) == (1, None)
     assert (second.tries, second.previous) == (2, first.writer)
@@ -48,10 +48,10 @@ def test_a_part_that_was_lost_is_begun_again_by_another_writer_and_one_that_ende
     assert run_state.begin_part(task_id, run, 0).answer is Answer.ENDED
 
 
-def test_a_writer_whose_place_another_has_taken_changes_nothing() -> None:
-    task_id, run = opened(1)
-    (late,) = writers(task_id, run, 1)
-    (writer,) = writers(task_id, run, 1)
+def test_a_replaced_writer_changes_nothing() -> None:
+    task_id, run = open_run(1)
+    (late,) = begin_parts(task_id, run, 1)
+    (writer,) = begin_parts(task_id, run, 1)
     assert run_state.advance(late, 10, 100) is None
     assert run_state.end_part(late, WRITTEN) is Answer.STALE
     assert run_state.leave_part(late, Breakage("43", 10, 200)) is Answer.STALE
@@ -65,26 +65,26 @@ def test_a_writer_whose_place_another_has_taken_changes_nothing() -> None:
     assert state.parts == [WRITTEN]
 
 
-def test_a_writer_whose_place_another_has_taken_writes_no_more() -> None:
-    task_id, run = opened(1)
-    (late,) = writers(task_id, run, 1)
+def test_a_replaced_writer_cannot_write_rows() -> None:
+    task_id, run = open_run(1)
+    (late,) = begin_parts(task_id, run, 1)
     rows = PartWriter(run, 0, 100, 2**20, late.name, run_state.key_of(task_id))
-    writers(task_id, run, 1)
+    begin_parts(task_id, run, 1)
     rows.append([b'{"_id":1}'])
     with pytest.raises(StagingLost):
         rows.close()
     assert not connections().results.exists(late.key)
 
 
-def test_an_end_whose_answer_was_lost_is_answered_the_same_again() -> None:
-    task_id, run = opened(1)
-    (writer,) = writers(task_id, run, 1)
+def test_ending_a_part_twice_gives_the_same_answer() -> None:
+    task_id, run = open_run(1)
+    (writer,) = begin_parts(task_id, run, 1)
     assert [run_state.end_part(writer, WRITTEN) for _ in range(2)] == [Answer.LAST] * 2
 
 
-def test_a_part_of_an_older_run_changes_nothing() -> None:
-    task_id, old = opened(1)
-    (writer,) = writers(task_id, old, 1)
+def test_a_part_of_an_older_run_changes_nothing_in_the_newer_one() -> None:
+    task_id, old = open_run(1)
+    (writer,) = begin_parts(task_id, old, 1)
     new = run_state.name_of(task_id, 2)
     connections().results.set(writer.key, b"[")
     assert run_state.open_run(task_id, new, 2, None)
@@ -97,15 +97,15 @@ def test_a_part_of_an_older_run_changes_nothing() -> None:
     assert (state.run, state.parts, state.rows) == (new, [None, None], 0)
 
 
-def test_a_worker_that_tries_again_does_not_take_a_part_from_the_one_that_has_it_now() -> None:
-    task_id, run = opened(1)
-    (late,) = writers(task_id, run, 1)
-    assert run_state.begin_part(task_id, run, 0, again=late.name).tries == 2
-    assert run_state.begin_part(task_id, run, 0, again=late.name).answer is Answer.STALE
+def test_a_retrying_worker_does_not_take_the_part_from_its_new_writer() -> None:
+    task_id, run = open_run(1)
+    (late,) = begin_parts(task_id, run, 1)
+    assert run_state.begin_part(task_id, run, 0, last_name=late.name).tries == 2
+    assert run_state.begin_part(task_id, run, 0, last_name=late.name).answer is Answer.STALE
 
 
-def test_an_older_run_does_not_take_the_place_of_a_newer_one() -> None:
-    task_id, old = opened(1)
+def test_an_older_run_does_not_replace_a_newer_one() -> None:
+    task_id, old = open_run(1)
     new = run_state.name_of(task_id, 10)
     assert run_state.open_run(task_id, new, 1, None)
     assert not run_state.open_run(task_id, old, 1, None)
@@ -114,28 +114,28 @@ def test_an_older_run_does_not_take_the_place_of_a_newer_one() -> None:
     assert state.run == new
 
 
-def test_a_part_that_is_left_in_order_does_not_count_as_one_that_took_its_worker_down() -> None:
-    task_id, run = opened(1)
-    (writer,) = writers(task_id, run, 1)
-    broke = Breakage("43", rows=1000, requested=800)
-    assert run_state.leave_part(writer, broke) is Answer.LEFT
+def test_leaving_a_part_does_not_count_as_a_try() -> None:
+    task_id, run = open_run(1)
+    (writer,) = begin_parts(task_id, run, 1)
+    breakage = Breakage("43", rows=1000, requested=800)
+    assert run_state.leave_part(writer, breakage) is Answer.LEFT
     again = run_state.begin_part(task_id, run, 0)
-    assert (again.tries, again.previous, again.breakage) == (1, None, broke)
+    assert (again.tries, again.previous, again.breakage) == (1, None, breakage)
 
 
-def test_what_broke_a_part_off_is_remembered_by_the_next_run() -> None:
-    task_id, run = opened(1)
-    (writer,) = writers(task_id, run, 1)
-    broke = Breakage("AutoReconnect", rows=0, requested=1, times=2)
-    run_state.leave_part(writer, broke)
+def test_the_next_run_knows_how_a_part_broke_off() -> None:
+    task_id, run = open_run(1)
+    (writer,) = begin_parts(task_id, run, 1)
+    breakage = Breakage("AutoReconnect", rows=0, requested=1, times=2)
+    run_state.leave_part(writer, breakage)
     new = run_state.name_of(task_id, 2)
     run_state.open_run(task_id, new, 1, None)
-    assert run_state.begin_part(task_id, new, 0).breakage == broke
+    assert run_state.begin_part(task_id, new, 0).breakage == breakage
 
 
-def test_what_all_parts_have_is_added_up() -> None:
-    task_id, run = opened(2, total=1000)
-    first, second = writers(task_id, run, 2)
+def test_the_progress_of_all_parts_is_summed() -> None:
+    task_id, run = open_run(2, total=1000)
+    first, second = begin_parts(task_id, run, 2)
     run_state.advance(first, 10, 100)
     run_state.advance(second, 5, 50)
     state = run_state.advance(first, 20, 200)
@@ -143,16 +143,16 @@ def test_what_all_parts_have_is_added_up() -> None:
     assert (state.rows, state.size, state.total, state.stop) == (25, 250, 1000, None)
 
 
-def test_a_run_of_which_nothing_is_under_way_is_ended_by_who_stops_it() -> None:
-    task_id, run = opened(3)
-    (writer,) = writers(task_id, run, 1)
+def test_stopping_a_run_without_active_parts_leaves_its_end_to_the_caller() -> None:
+    task_id, run = open_run(3)
+    (writer,) = begin_parts(task_id, run, 1)
     run_state.end_part(writer, WRITTEN)
     assert run_state.request_stop(task_id) is Answer.IDLE
 
 
-def test_a_run_that_is_under_way_is_ended_by_the_last_part_of_it() -> None:
-    task_id, run = opened(3)
-    first, second = writers(task_id, run, 2)
+def test_stopping_a_run_with_active_parts_leaves_its_end_to_the_last_part() -> None:
+    task_id, run = open_run(3)
+    first, second = begin_parts(task_id, run, 2)
     assert run_state.request_stop(task_id) is Answer.RUNNING
     state = run_state.advance(first, 1, 1)
     assert state is not None
@@ -161,7 +161,7 @@ def test_a_run_that_is_under_way_is_ended_by_the_last_part_of_it() -> None:
     assert run_state.end_part(second, WRITTEN) is Answer.LAST
 
 
-def test_a_stop_that_comes_before_the_run_is_met_by_the_next_one_alone() -> None:
+def test_a_stop_before_the_first_run_cancels_the_next_run_only() -> None:
     task_id = new_id()
     assert run_state.request_stop(task_id) is Answer.NOTHING
     assert run_state.find_run(task_id) is None
@@ -172,8 +172,8 @@ def test_a_stop_that_comes_before_the_run_is_met_by_the_next_one_alone() -> None
     assert run_state.begin_part(task_id, second, 0).stop is None
 
 
-def test_a_stop_of_an_older_run_does_not_reach_the_newer_one() -> None:
-    task_id, old = opened(1)
+def test_stopping_an_older_run_does_not_stop_the_newer_one() -> None:
+    task_id, old = open_run(1)
     new = run_state.name_of(task_id, 2)
     run_state.open_run(task_id, new, 1, None)
     assert run_state.request_stop(task_id, run=old) is Answer.NOTHING
@@ -182,7 +182,7 @@ def test_a_stop_of_an_older_run_does_not_reach_the_newer_one() -> None:
 
 
 def test_the_first_reason_to_stop_counts() -> None:
-    task_id, _ = opened(1)
+    task_id, _ = open_run(1)
     reason = run_state.failure_to_text(LimitExceeded("It has more than 5 rows."))
     run_state.request_stop(task_id, reason)
     run_state.request_stop(task_id)

@@ -1,4 +1,4 @@
-"""Rows without a match: noted as they are joined, and all of them found again in the table of the result."""
+"""Rows without a match: counted during the join and all found again in the result's table."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -30,10 +30,10 @@ TAGS = {"from": "tags", "as": "a/b~c", "on": [{"local": "_id", "foreign": "user"
 
 @pytest.fixture(scope="module")
 def odd(servers: None) -> Iterator[Database[Document]]:
-    """Users of whom the even ones have one or two orders, and every third one a tag; orders of nobody as well."""
+    """Users: even ones have one or two orders, every third one has a tag. Some orders have no user."""
     database = connections().joins["unmatched"]
     database.users.insert_many([{"_id": number, "orders": "of their own"} for number in range(LEFT)])
-    # Of some nothing is there that a join may keep; of others what is there is zero, or empty.
+    # Some orders have no field to keep. In others the fields are 0 or empty.
     orders: list[Document] = [{"user": number, "amount": 0, "note": ""} for number in range(0, LEFT, 4)]
     orders += [{"user": number} for number in range(0, LEFT, 2)]
     database.orders.insert_many([*orders, {"user": -1, "amount": 5}, {"user": None}, {}])
@@ -42,26 +42,26 @@ def odd(servers: None) -> Iterator[Database[Document]]:
     database.client.drop_database(database)
 
 
-def joined(*joins: Document, **more: Any) -> Summary:
-    """The result of a join that a worker ran, with its table."""
+def run_join(*joins: Document, **more: Any) -> Summary:
+    """Runs a join and builds the table of its result."""
     spec = JoinSpec.model_validate(
         {"database": "unmatched", "from": "users", "joins": list(joins), **more}, strict=False
     )
     task_id = new_id()
     plan = make_plan(spec, result_store.join_key(new_id()), task_id, divided=False)
-    ending = lifecycle.start_run(task_id, 1, plan, lambda *_: None)
-    assert ending is not None
-    assert ending.summary is not None
-    record(ending.summary)
-    assert worked_out(ending.summary, artifacts.TABLE).is_done
-    return ending.summary
+    outcome = lifecycle.start_run(task_id, 1, plan, lambda *_: None)
+    assert outcome is not None
+    assert outcome.summary is not None
+    record(outcome.summary)
+    assert worked_out(outcome.summary, artifacts.TABLE).is_done
+    return outcome.summary
 
 
-def require_exactly(summary: Summary, name: str, found_nothing: Callable[[Document], bool]) -> None:
-    """These rows of the result are those without a match, as they were noted, and as they are listed."""
+def require_exactly(summary: Summary, name: str, is_unmatched: Callable[[Document], bool]) -> None:
+    """Checks that the counted and the listed rows without a match are those that meet the predicate."""
     rows = result_store.read_rows(summary, 0, summary.count)
     assert rows is not None
-    expected = [number for number, row in enumerate(rows) if found_nothing(row)]
+    expected = [number for number, row in enumerate(rows) if is_unmatched(row)]
     assert expected
     noted = summary.unmatched[name]
     assert (noted.count, noted.rows) == (len(expected), expected[: result_store.UNMATCHED_ROWS])
@@ -98,26 +98,26 @@ def test_exactly_the_rows_without_a_match_are_listed(
     odd: Database[Document], kind: str, shape: str, of_match: list[str], of_row: Document
 ) -> None:
     kept = {"fields": of_match} if of_match else {}
-    summary = joined(ORDERS | {"kind": kind, "shape": shape} | kept, **of_row)
+    summary = run_join(ORDERS | {"kind": kind, "shape": shape} | kept, **of_row)
     require_exactly(summary, "orders", has_no_order)
 
 
 @pytest.mark.parametrize("of_row", [WITH_ORDERS, SORTED], ids=str)
-def test_exactly_the_rows_with_a_count_of_none_are_listed(odd: Database[Document], of_row: Document) -> None:
-    summary = joined(ORDERS | {"shape": "count"}, **of_row)
+def test_exactly_the_rows_with_a_count_of_zero_are_listed(odd: Database[Document], of_row: Document) -> None:
+    summary = run_join(ORDERS | {"shape": "count"}, **of_row)
     require_exactly(summary, "orders", has_no_order)
 
 
-def test_of_a_count_that_is_not_kept_nothing_is_noted(odd: Database[Document]) -> None:
-    assert joined(ORDERS | {"shape": "count"}, **WITH_AMOUNTS).unmatched == {}
+def test_no_rows_are_counted_if_the_count_of_matches_is_dropped(odd: Database[Document]) -> None:
+    assert run_join(ORDERS | {"shape": "count"}, **WITH_AMOUNTS).unmatched == {}
 
 
 @pytest.mark.parametrize(
     ("first", "second"), [("array", "rows"), ("rows", "first"), ("first", "count"), ("count", "array")]
 )
-def test_each_of_several_joins_lists_its_own(odd: Database[Document], first: str, second: str) -> None:
+def test_each_of_several_joins_lists_its_own_rows(odd: Database[Document], first: str, second: str) -> None:
     kind = "left" if first == "count" else "outer"
-    summary = joined(ORDERS | {"kind": kind, "shape": first}, TAGS | {"shape": second}, sort=[["_id", -1]])
+    summary = run_join(ORDERS | {"kind": kind, "shape": first}, TAGS | {"shape": second}, sort=[["_id", -1]])
     require_exactly(summary, "orders", has_no_order)
     require_exactly(summary, "a/b~c", has_no_tag)
     both = (Condition("orders", Operator.UNMATCHED), Condition("a/b~c", Operator.UNMATCHED))
@@ -127,8 +127,8 @@ def test_each_of_several_joins_lists_its_own(odd: Database[Document], first: str
     assert numbers(summary, RowQuery(conditions=both)) == expected
 
 
-def test_rows_of_which_nothing_is_kept_are_listed_too(odd: Database[Document]) -> None:
-    summary = joined(ORDERS | {"shape": "first"}, match={"_id": 1}, fields=["orders"])
+def test_rows_without_any_field_are_listed_too(odd: Database[Document]) -> None:
+    summary = run_join(ORDERS | {"shape": "first"}, match={"_id": 1}, fields=["orders"])
     assert summary.columns == []
     require_exactly(summary, "orders", lambda row: row == {})
 
@@ -136,7 +136,7 @@ def test_rows_of_which_nothing_is_kept_are_listed_too(odd: Database[Document]) -
 @pytest.mark.parametrize("kind", ["inner", "semi", "anti"])
 def test_a_join_that_leaves_no_row_without_a_match_offers_none(odd: Database[Document], kind: str) -> None:
     join = {name: value for name, value in ORDERS.items() if name != "as" or kind == "inner"}
-    summary = joined(join | {"kind": kind}, TAGS, fields=["_id", "orders"])
+    summary = run_join(join | {"kind": kind}, TAGS, fields=["_id", "orders"])
     assert summary.unmatched == {}
     profile = reader.profile_of(summary)
     assert profile.unmatched == []
@@ -146,16 +146,16 @@ def test_a_join_that_leaves_no_row_without_a_match_offers_none(odd: Database[Doc
         assert f"“{name}”" in refused.value.errors["where"]
 
 
-def test_rows_that_a_limit_kept_out_are_not_counted(odd: Database[Document], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_beyond_the_row_limit_are_not_counted(odd: Database[Document], monkeypatch: pytest.MonkeyPatch) -> None:
     limited = settings().model_copy(update={"result_max_rows": 9})
     monkeypatch.setattr(lifecycle, "settings", lambda: limited)
-    summary = joined(ORDERS | {"shape": "first"})
+    summary = run_join(ORDERS | {"shape": "first"})
     assert (summary.count, summary.complete) == (9, False)
     require_exactly(summary, "orders", has_no_order)
 
 
-def test_rows_that_another_version_noted_otherwise_are_not_listed(odd: Database[Document]) -> None:
-    summary = joined(ORDERS, TAGS)
+def test_rows_that_do_not_agree_with_the_counts_are_not_listed(odd: Database[Document]) -> None:
+    summary = run_join(ORDERS, TAGS)
     noted = summary.unmatched["orders"]
     for wrong in (Unmatched(noted.count + 1, noted.rows), Unmatched(noted.count, [0, *noted.rows[1:]])):
         other = dataclasses.replace(summary, unmatched=summary.unmatched | {"orders": wrong})
@@ -163,6 +163,6 @@ def test_rows_that_another_version_noted_otherwise_are_not_listed(odd: Database[
             assert result_table.build_table(other, database, folder).profile.unmatched == ["a/b~c"]
 
 
-def test_a_table_that_an_older_version_made_lists_none() -> None:
+def test_a_table_from_an_older_version_lists_no_unmatched_rows() -> None:
     older = {"columns": [], "rows": 0, "sha256": ""}
     assert Profile.from_document(older).unmatched == []
