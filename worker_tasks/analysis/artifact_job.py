@@ -1,6 +1,6 @@
-"""What a worker does while it works something out: begins, says how far it is, writes, makes it seen, or says why not.
+"""A worker's job to compute one artifact: claim it, report progress, write its parts, publish them, or fail.
 
-Of several workers one begins. It gives signs of life; when they stop, another one begins anew.
+Only one of several workers gets the job. It sends heartbeats; when they stop, another worker may start over.
 """
 
 import json
@@ -26,13 +26,14 @@ from worker_tasks.records import ledger
 from worker_tasks.results import result_store
 from worker_tasks.results.result_store import Summary
 
-#: Seconds without a sign of life after which what a worker had begun counts as lost.
-BEGUN_SECONDS = 12
-#: Seconds that a failure is remembered before somebody may ask again; the same where there was no room just then.
+#: Seconds without a heartbeat after which a job counts as lost.
+HEARTBEAT_TIMEOUT = 12
+#: Seconds until a failed artifact may be requested again; the second number applies if there was no room for it.
 FAILED_SECONDS, NO_ROOM_SECONDS = 120, 10
-#: How often something is begun without coming to an end before it counts as failed.
-MAX_TIMES = 3
-#: Milliseconds that what is being written stays at least: written anew after its end it would stay for ever.
+#: Attempts after which a job whose workers died counts as failed.
+MAX_ATTEMPTS = 3
+#: The shortest lifetime of a staged part in milliseconds. Appending to an expired key would create one that never
+#: expires.
 MIN_MILLISECONDS = 60_000
 GIVEN_UP = "It was begun several times, and each time its worker went away. It is not tried again for a while."
 
@@ -47,44 +48,45 @@ _END = lua_scripts.load("artifact_job/if_mine", "artifact_job/end")
 
 
 class ArtifactJob:
-    """Something that is being worked out, by one worker at a time."""
+    """The computation of one artifact of a result, by one worker at a time."""
 
-    def __init__(self, summary: Summary, derivation: ArtifactSpec):
-        self.summary, self.derivation = summary, derivation
+    def __init__(self, summary: Summary, spec: ArtifactSpec):
+        self.summary, self.spec = summary, spec
         self._mark = uuid4().hex
         self._progress = Artifact(ArtifactState.BEGUN)
         self._written: list[str] = []
         self._over = threading.Event()
-        self._until = self._limit()
+        self._deadline = self._new_deadline()
 
     @staticmethod
-    def _limit() -> float:
+    def _new_deadline() -> float:
         return time.monotonic() + settings().reading_seconds
 
     def report(self, done: int, total: int | None = None) -> None:
-        """Says how far it is; told to others at the next sign of life.
+        """Sets the number of rows done. The next heartbeat publishes it.
 
         Raises:
-            TookTooLong: longer than the settings allow; a query is ended by engine.py, what is done beside them here.
+            TookTooLong: the time limit of the settings passed. engine.py enforces it for queries, this method for the
+                work between them.
         """
-        if time.monotonic() > self._until:
+        if time.monotonic() > self._deadline:
             raise TookTooLong
         self._progress = replace(self._progress, done=done, total=total)
 
     def write(self, name: str, chunks: Iterable[bytes]) -> int:
-        """Writes a part, seen by nobody before all is done; its size in bytes.
+        """Writes a part of the artifact, which readers see after :meth:`end`. Returns its size in bytes.
 
         Raises:
             StorageFull: Redis has no room for it.
-            redis.exceptions.RedisError: Redis does not take it.
+            redis.exceptions.RedisError: Redis is away or refuses.
         """
         key = self._staged(name)
         self._written.append(name)
         store = connections().results
         size = 0
-        left = max(MIN_MILLISECONDS, int((self.summary.expires_at - ledger.now()).total_seconds() * 1000))
-        # Noted with the result, so that it goes with it even if this worker dies.
-        store.eval(_WRITE, 2, key, result_store.artifacts_key(self.summary.run), left)
+        remaining = int((self.summary.expires_at - ledger.now()).total_seconds() * 1000)
+        # Registers the key with the result, so that both are deleted together even if this worker dies.
+        store.eval(_WRITE, 2, key, result_store.artifacts_key(self.summary.run), max(MIN_MILLISECONDS, remaining))
         for chunk in chunks:
             require_room(len(chunk))
             store.setrange(key, size, chunk)
@@ -92,33 +94,37 @@ class ArtifactJob:
         return size
 
     def _staged(self, name: str) -> str:
-        return f"{key_of(self.summary, self.derivation, name)}:{self._mark}"
+        return f"{key_of(self.summary, self.spec, name)}:{self._mark}"
 
     def _keys(self) -> list[str]:
-        own = [key_of(self.summary, self.derivation, name) for name in ("mark", STATE, "times")]
+        own = [key_of(self.summary, self.spec, name) for name in ("mark", STATE, "times")]
         return [*own, result_store.artifacts_key(self.summary.run)]
 
     def begin(self) -> int:
-        """How often it was begun with this time; 0 where another worker is on it, or it is done."""
-        keys = self._keys()[:3]
-        began: Any = connections().results.eval(
-            _BEGIN,
-            3,
-            keys[1],
-            keys[0],
-            keys[2],
-            self._progress.to_json(),
-            BEGUN_SECONDS,
-            self._mark,
-            BEGUN_SECONDS * 10,
-        )
-        return int(began)
-
-    def hold(self) -> bool:
-        """Makes way for a try from the start, and for signs of life that ran out while a server was away.
+        """Claims the job.
 
         Returns:
-            False where it is done, or another worker is on it.
+            The number of this attempt, from 1; 0 if another worker has the job or the artifact is done.
+        """
+        mark, state, times, _ = self._keys()
+        attempt: Any = connections().results.eval(
+            _BEGIN,
+            3,
+            state,
+            mark,
+            times,
+            self._progress.to_json(),
+            HEARTBEAT_TIMEOUT,
+            self._mark,
+            HEARTBEAT_TIMEOUT * 10,
+        )
+        return int(attempt)
+
+    def hold(self) -> bool:
+        """Starts over after an outage: discards written parts and renews the claim, which may have expired.
+
+        Returns:
+            False if another worker has the job or the artifact is done.
 
         Raises:
             redis.exceptions.RedisError: Redis does not answer.
@@ -126,15 +132,17 @@ class ArtifactJob:
         self.discard()
         self._written.clear()
         self._progress = Artifact(ArtifactState.BEGUN)
-        self._until = self._limit()
+        self._deadline = self._new_deadline()
         mark, state, *_ = self._keys()
-        held = connections().results.eval(_HOLD, 2, mark, state, self._mark, self._progress.to_json(), BEGUN_SECONDS)
+        held = connections().results.eval(
+            _HOLD, 2, mark, state, self._mark, self._progress.to_json(), HEARTBEAT_TIMEOUT
+        )
         return bool(held)
 
     @contextmanager
     def alive(self) -> Iterator[None]:
-        """Gives signs of life for as long as this is entered."""
-        thread = threading.Thread(target=self._give_signs, name="sign of life", daemon=True)
+        """Sends heartbeats while the context is active."""
+        thread = threading.Thread(target=self._send_heartbeats, name="heartbeat", daemon=True)
         thread.start()
         try:
             yield
@@ -142,70 +150,78 @@ class ArtifactJob:
             self._over.set()
             thread.join()
 
-    def _give_signs(self) -> None:
-        # Soon at first and while something is told, so that what takes a second or two shows that it moves.
-        while not self._over.wait(0.5 if self._progress.total else BEGUN_SECONDS / 4):
+    def _send_heartbeats(self) -> None:
+        # More often while there is progress to show, so that even a job of a second or two visibly moves.
+        while not self._over.wait(0.5 if self._progress.total else HEARTBEAT_TIMEOUT / 4):
             try:
-                self._say(self._progress, BEGUN_SECONDS)
+                self._publish_state(self._progress, HEARTBEAT_TIMEOUT)
             except RedisError as error:
-                logger.warning("no sign of life of %s: %s", self.derivation.name, error)
+                logger.warning("no heartbeat for %s: %s", self.spec.name, error)
 
-    def _say(self, derived: Artifact, seconds: int) -> None:
+    def _publish_state(self, artifact: Artifact, seconds: int) -> None:
         mark, state, *_ = self._keys()
-        connections().results.eval(_SAY, 2, mark, state, self._mark, derived.to_json(), seconds)
+        connections().results.eval(_SAY, 2, mark, state, self._mark, artifact.to_json(), seconds)
 
     def end(self, data: dict[str, Any], until: datetime | None = None) -> None:
-        """Makes all that was written seen, for as long as the result is there, or until an earlier instant.
+        """Publishes the artifact with all its parts.
+
+        Args:
+            data: further information about the artifact.
+            until: when it expires; by default, and at the latest, together with the result.
 
         Raises:
-            ResultGone: the result expired or was discarded meanwhile.
-            redis.exceptions.RedisError: not known to be done.
+            ResultGone: the result expired or was discarded in the meantime.
+            redis.exceptions.RedisError: the artifact may not be published.
         """
         result = result_store.find_run_result(self.summary.key, self.summary.task_id, self.summary.run)
         if result is None:
             self.discard()
             raise result_store.ResultGone(self.summary.key)
-        last = min(until or result.expires_at, result.expires_at)
+        expires_at = min(until or result.expires_at, result.expires_at)
         done = Artifact(ArtifactState.DONE, data=data, parts=self._written)
-        given = {
+        arguments = {
             "state": done.to_json(),
-            "parts": [(self._staged(name), key_of(self.summary, self.derivation, name)) for name in self._written],
-            "expires_at": _milliseconds(last),
+            "parts": [(self._staged(name), key_of(self.summary, self.spec, name)) for name in self._written],
+            "expires_at": _milliseconds(expires_at),
             "result_expires_at": _milliseconds(result.expires_at),
         }
         keys = self._keys()
-        connections().results.eval(_END, len(keys), *keys, self._mark, json.dumps(given))
+        connections().results.eval(_END, len(keys), *keys, self._mark, json.dumps(arguments))
 
     def fail(self, message: str, seconds: int | None = None) -> None:
-        """Says why it cannot be worked out, for so many seconds.
+        """Publishes the reason why the artifact cannot be computed.
+
+        Args:
+            seconds: the time until it may be requested again, by default ``FAILED_SECONDS``.
 
         Raises:
-            redis.exceptions.RedisError: not known to be said.
+            redis.exceptions.RedisError: the failure may not be published.
         """
         self.discard()
-        self._say(Artifact(ArtifactState.FAILED, message=message), FAILED_SECONDS if seconds is None else seconds)
+        remembered = FAILED_SECONDS if seconds is None else seconds
+        self._publish_state(Artifact(ArtifactState.FAILED, message=message), remembered)
 
     def release(self) -> None:
-        """Lets whoever asks next have it begun anew.
+        """Deletes the job, so that the next request starts a new one.
 
         Raises:
-            redis.exceptions.RedisError: not known to be done.
+            redis.exceptions.RedisError: the job may still be there.
         """
         self.discard()
         mark, state, *_ = self._keys()
         connections().results.unlink(mark, state)
 
     def leave(self) -> None:
-        """Leaves it to whoever asks next, as if it had not been begun.
+        """Gives up the claim without counting the attempt, so that the next request starts a new job.
 
         Raises:
-            redis.exceptions.RedisError: not known to be done.
+            redis.exceptions.RedisError: the claim may still be there.
         """
         self.discard()
         connections().results.eval(_LEAVE, 3, *self._keys()[:3], self._mark)
 
     def discard(self) -> None:
-        """Deletes what was written.
+        """Deletes the written parts.
 
         Raises:
             redis.exceptions.RedisError: Redis does not answer.

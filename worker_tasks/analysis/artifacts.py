@@ -1,7 +1,7 @@
-"""What is worked out from a result once, by a worker, and kept beside it: asked for, followed, found.
+"""Artifacts computed once from a result by a worker and cached beside it in Redis.
 
-Nothing here is a task of its own: whoever looks at a result asks, and asks again as long as they look, so that what
-died with its worker, or with its message, is begun anew. All keys end with the result they were made of, or before.
+An artifact is not a task of its own. Pages and API calls request it for as long as someone waits for it, so that a job
+lost with its worker or its message starts again. All its keys expire together with the result, or earlier.
 """
 
 import hashlib
@@ -23,18 +23,18 @@ from worker_tasks.queue.celery_app import app
 from worker_tasks.results import result_store
 from worker_tasks.results.result_store import CHUNK_BYTES, Summary
 
-#: Seconds until what no worker has begun is asked for once more.
+#: Seconds after which a request that no worker has taken up is sent again.
 REQUESTED_SECONDS = 30
-#: The name of the key that says how far it is.
+#: The name of the part that holds an artifact's state.
 STATE = "state"
-#: Seconds between two looks of one who waits for it, at first and at most.
+#: Seconds between two looks at an artifact while waiting for it: at first and at most.
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
 
 _ASK = lua_scripts.load("artifacts/ask")
 
 
 class ArtifactKind(StrEnum):
-    """What can be derived from a result."""
+    """The kinds of artifacts a result can have."""
 
     TABLE = "table"
     ORDER = "order"
@@ -51,7 +51,7 @@ class ArtifactState(StrEnum):
 
 @dataclass(frozen=True)
 class ArtifactSpec:
-    """What is to be worked out: the same ``options`` of the same kind are worked out once for a result."""
+    """Identifies an artifact of a result: specs of the same kind with the same ``options`` share one artifact."""
 
     kind: ArtifactKind
     options: dict[str, Any] = field(default_factory=dict)
@@ -64,15 +64,16 @@ class ArtifactSpec:
         return f"{self.kind}.{hashlib.sha256(text.encode()).hexdigest()[:20]}"
 
 
-#: The columns of a result, each in figures; its rows with typed values; and where each row is.
+#: The result as a table of typed columns, with a profile of the columns and the offset of each row.
 TABLE = ArtifactSpec(ArtifactKind.TABLE)
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """How far it is: ``done`` of ``total`` rows while it is worked on; ``message`` says why it can not be done.
+    """The state of an artifact.
 
-    When it is done ``parts`` are the names of what was written, and ``data`` is what else there is to know of it.
+    While a worker computes it, ``done`` of ``total`` rows are finished. Afterwards ``parts`` names its stored parts and
+    ``data`` holds further information. If it failed, ``message`` is the reason.
     """
 
     state: ArtifactState
@@ -95,84 +96,84 @@ class Artifact:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        read = json.loads(text)
-        return cls(**read | {"state": ArtifactState(read["state"])})
+        stored = json.loads(text)
+        return cls(**stored | {"state": ArtifactState(stored["state"])})
 
 
-def key_of(summary: Summary, derivation: ArtifactSpec, name: str = STATE) -> str:
-    """Where a part of what is derived is, or how far it is."""
-    return f"derived:{summary.run}:{derivation.name}:{name}"
+def key_of(summary: Summary, spec: ArtifactSpec, name: str = STATE) -> str:
+    """The Redis key of a part of an artifact, by default of its state."""
+    return f"derived:{summary.run}:{spec.name}:{name}"
 
 
-def request_artifact(summary: Summary, derivation: ArtifactSpec) -> Artifact:
-    """How far this is; if nothing of it is there, a worker is told to begin.
+def request_artifact(summary: Summary, spec: ArtifactSpec) -> Artifact:
+    """The state of an artifact. If there is none, sends a job to the workers.
 
     Raises:
-        ServiceRefuses: Redis takes nothing; nothing was asked for.
-        ServiceUnavailable: Redis is away; nothing was asked for.
+        ServiceRefuses: Redis accepts no writes; no job was sent.
+        ServiceUnavailable: Redis is away; no job was sent.
     """
     with named_driver_errors():
-        return _ask(summary, derivation)
+        return _request(summary, spec)
 
 
-def _ask(summary: Summary, derivation: ArtifactSpec) -> Artifact:
-    asked = Artifact(ArtifactState.REQUESTED)
-    key = key_of(summary, derivation)
+def _request(summary: Summary, spec: ArtifactSpec) -> Artifact:
+    requested = Artifact(ArtifactState.REQUESTED)
+    key = key_of(summary, spec)
     store = connections().results
-    there = store.eval(_ASK, 1, key, asked.to_json(), REQUESTED_SECONDS)
-    if there:
-        return Artifact.from_json(ensure_bytes(there))
+    stored = store.eval(_ASK, 1, key, requested.to_json(), REQUESTED_SECONDS)
+    if stored:
+        return Artifact.from_json(ensure_bytes(stored))
     try:
         require_room()
-        app.publish_artifact(summary.key, summary.task_id, summary.run, derivation.kind, derivation.options)
+        app.publish_derivation(summary.key, summary.task_id, summary.run, spec.kind, spec.options)
     except Exception:
         store.unlink(key)
         raise
-    return asked
+    return requested
 
 
-def find_artifact(summary: Summary, derivation: ArtifactSpec) -> Artifact | None:
-    """How far this is; None where nobody asked for it, or it is gone.
-
-    Raises:
-        redis.exceptions.RedisError: Redis does not answer.
-    """
-    there = connections().results.get(key_of(summary, derivation))
-    return None if there is None else Artifact.from_json(ensure_bytes(there))
-
-
-def read_range(summary: Summary, derivation: ArtifactSpec, name: str, start: int = 0, end: int = -1) -> bytes:
-    """Some bytes of what was derived, ``end`` included; empty where it is gone.
+def find_artifact(summary: Summary, spec: ArtifactSpec) -> Artifact | None:
+    """The state of an artifact; None if it was not requested or has expired.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    return ensure_bytes(connections().results.getrange(key_of(summary, derivation, name), start, end))
+    stored = connections().results.get(key_of(summary, spec))
+    return None if stored is None else Artifact.from_json(ensure_bytes(stored))
 
 
-def read_artifact(summary: Summary, derivation: ArtifactSpec, name: str, size: int) -> Iterator[bytes]:
-    """A part of so many bytes, a chunk at a time.
+def read_range(summary: Summary, spec: ArtifactSpec, name: str, start: int = 0, end: int = -1) -> bytes:
+    """Bytes ``start`` to ``end``, both included, of a part of an artifact; empty if it has expired.
 
     Raises:
-        ResultGone: it expired meanwhile; what was read so far is not all.
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    return ensure_bytes(connections().results.getrange(key_of(summary, spec, name), start, end))
+
+
+def read_artifact(summary: Summary, spec: ArtifactSpec, name: str, size: int) -> Iterator[bytes]:
+    """Yields a part of ``size`` bytes in chunks.
+
+    Raises:
+        ResultGone: the part expired; the chunks so far are incomplete.
         redis.exceptions.RedisError: Redis does not answer.
     """
     for start in range(0, size, CHUNK_BYTES):
-        chunk = read_range(summary, derivation, name, start, start + CHUNK_BYTES - 1)
+        chunk = read_range(summary, spec, name, start, start + CHUNK_BYTES - 1)
         if len(chunk) != min(CHUNK_BYTES, size - start):
-            raise result_store.ResultGone(f"{summary.key}: {derivation.name}")
+            raise result_store.ResultGone(f"{summary.key}: {spec.name}")
         yield chunk
 
 
-def await_artifact(summary: Summary, derivation: ArtifactSpec, seconds: float) -> Artifact:
-    """Asks, and waits for it to be done for at most so many seconds.
+def await_artifact(summary: Summary, spec: ArtifactSpec, seconds: float) -> Artifact:
+    """Requests an artifact and waits up to ``seconds`` for it. Returns its latest state.
 
     Raises:
-        ServiceUnavailable: as for :func:`ask`.
+        ServiceRefuses, ServiceUnavailable: as for :func:`request_artifact`.
     """
-    until = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     pause = FIRST_PAUSE
-    while (found := request_artifact(summary, derivation)).is_under_way and (left := until - time.monotonic()) > 0:
+    while (artifact := request_artifact(summary, spec)).is_under_way and (left := deadline - time.monotonic()) > 0:
         time.sleep(min(pause, left))
         pause = min(pause * 2, LONGEST_PAUSE)
-    return found
+    return artifact

@@ -1,6 +1,6 @@
-"""The types of columns, a row each: all that the reading of a result does in another way for one than for another.
+"""The table of column types: everything about the analysis of a result that depends on the type of a column.
 
-What is SQL is made of the name of a column, or of its JSON. Pure: no I/O, and nothing of DuckDB's is loaded.
+SQL expressions are templates filled with the name of a column, or with its JSON. Pure: no I/O, no import of DuckDB.
 """
 
 import re
@@ -11,15 +11,15 @@ from decimal import Decimal, InvalidOperation
 from enum import Enum, StrEnum, auto
 from typing import Any
 
-#: SQL for something of a column.
+#: Makes an SQL expression from the name of a column.
 Expression = Callable[[str], str]
-#: What a condition compares with: a value, and the first one that is greater than all it stands for (a day).
+#: The operand of a condition: a value, and, if it stands for a range such as a day, the first value after that range.
 Operand = tuple[Any, Any]
 
-#: Milliseconds since 1970 that DuckDB has instants for.
+#: The range of DuckDB's timestamps, in milliseconds before and after 1970.
 MAX_INSTANT = 9_000_000_000_000_000
 OID_DIGITS = 24
-#: Significant digits of the borders of bars.
+#: Significant digits of the borders of histogram bars.
 DIGITS = 4
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -27,7 +27,7 @@ _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 class ColumnKind(StrEnum):
-    """What all values of a column are."""
+    """The type of all values of a column."""
 
     BOOLEAN = "boolean"
     INTEGER = "integer"
@@ -38,14 +38,14 @@ class ColumnKind(StrEnum):
     TEXT = "text"
     LIST = "list"
     DOCUMENT = "document"
-    #: Values of several kinds, or of one that stands alone.
+    #: Values of several types, or of a type without a column type of its own.
     MIXED = "mixed"
-    #: Nothing but null.
+    #: Only null.
     NOTHING = "nothing"
 
 
 class Cell(Enum):
-    """The kinds of cells in a workbook."""
+    """The types of cells in a workbook."""
 
     NUMBER = auto()
     BOOLEAN = auto()
@@ -74,12 +74,13 @@ def _boolean(text: str) -> Operand:
 
 
 def _date(text: str) -> Operand:
-    """A day stands for all its instants."""
+    """Parses an instant, or a day, which stands for all its instants."""
     try:
         instant = datetime.fromisoformat(text.strip())
         if instant.tzinfo is not None:
             instant = instant.astimezone(UTC).replace(tzinfo=None)
-        # Less than a day, because the last one that there is has none after it; instants are whole milliseconds.
+        # A microsecond less than a day: datetime cannot hold the day after 9999-12-31, and stored instants are whole
+        # milliseconds.
         return instant, instant + timedelta(days=1, microseconds=-1) if _DAY.fullmatch(text.strip()) else None
     except (ValueError, OverflowError):
         raise ValueError(f"“{text}” is no date: write it as 2026-01-31 or 2026-01-31T18:30, in UTC.") from None
@@ -89,22 +90,21 @@ def _border(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.{DIGITS}g}"
 
 
-def _border_in_time(milliseconds: float) -> str:
+def _instant_border(milliseconds: float) -> str:
     try:
         return (EPOCH + timedelta(milliseconds=milliseconds)).isoformat(timespec="seconds").replace("+00:00", "Z")
     except OverflowError:
-        # A year that Python has no dates for.
+        # The year is outside the range of datetime.
         return f"{milliseconds} ms"
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """The figures of a column.
+    """The statistics that columns of a type have.
 
-    ``has_range``: the least and the greatest value are named. ``has_median``: so is the one in the middle, and the
-    values between are counted in bars: on the ``scale``, in ``whole`` steps or not, each ``border`` as text.
-    ``of_lengths``: values are told apart by their length alone. ``all_named``: the values are named even if no value
-    comes twice.
+    ``has_range``: minimum and maximum. ``has_median``: the median, and a histogram on the ``scale``, in steps of 1 if
+    ``is_integral``, with each ``border`` as text. ``of_lengths``: values are compared by length only. ``all_named``:
+    frequent values are listed even if no value occurs twice.
     """
 
     has_range: bool = True
@@ -112,28 +112,29 @@ class Statistics:
     of_lengths: bool = False
     all_named: bool = False
     scale: Expression = "{0}".format
-    whole: bool = False
+    is_integral: bool = False
     border: Callable[[float], str] = _border
 
 
 @dataclass(frozen=True)
 class ColumnType:
-    """A type of columns.
+    """A column type.
 
-    From JSON to the table: ``json_types`` are DuckDB's names of what stands in JSON, ``wrappers`` the keys of Extended
-    JSON, ``stored`` the value in the table out of its JSON. Of ``fits``, an aggregate over all values, one that is not
-    true makes the column a mixed one. Of ``spreads``, the fields become columns. Of several kinds of numbers, the one
-    with the highest ``rank`` holds all; what is no number has the rank 0.
+    From JSON to the table: ``json_types`` are the names of the type in DuckDB's ``json_type()``, ``wrappers`` its keys
+    in Extended JSON, and ``stored`` converts JSON to the value in the table. ``fits`` is an aggregate over all values;
+    if it is false, the column becomes a mixed one. If ``spreads``, the fields become columns. Among several types of
+    numbers, the one with the highest ``rank`` can hold all of them; other types have rank 0.
 
-    In the table: values that are ``is_json`` are kept as JSON, those that are ``is_digits`` as the digits that were
-    written. ``comparable`` is what they are sorted and measured by, ``text`` the value as text, ``empty`` whether there
-    is nothing in it, ``statistics`` its figures, None if it has none. ``parse`` reads a value that a person typed.
+    In the table: ``is_json`` values are kept as JSON, ``is_digits`` values as their original digits. Values are sorted
+    and measured by ``comparable``; ``text`` is the value as text, and ``empty`` tells whether it is empty.
+    ``statistics`` is None for types without statistics. ``parse`` reads a value that a person typed.
 
-    Between two results: ``in_mixed`` is the value as it stands in a column of mixed types, and a type that
-    ``names_rows`` may be the key by which rows are told apart.
+    Between two results: ``in_mixed`` is the value as it would be in a mixed column. Columns of a type that
+    ``names_rows`` can identify rows.
 
-    In files: ``cell`` is the kind of cell in a workbook, ``parquet`` the value in Parquet, unless it ``is_exact``: it
-    is then a decimal of as many digits as needed. What ``may_be_formula`` is made harmless in CSV.
+    In files: ``cell`` is the type of cell in a workbook. ``parquet`` converts the value for Parquet, unless it
+    ``is_exact``: then the file has a decimal with as many digits as needed. Text that ``may_be_formula`` is escaped in
+    CSV.
     """
 
     kind: ColumnKind
@@ -183,7 +184,7 @@ COLUMN_TYPES: Mapping[ColumnKind, ColumnType] = {
             ColumnKind.BOOLEAN,
             json_types=("BOOLEAN",),
             stored="({0})::BOOLEAN".format,
-            # Of true and false there is no least and no most.
+            # A minimum and maximum of true and false would say nothing.
             statistics=Statistics(has_range=False, all_named=True),
             parse=_boolean,
             cell=Cell.BOOLEAN,
@@ -194,7 +195,7 @@ COLUMN_TYPES: Mapping[ColumnKind, ColumnType] = {
             wrappers=("$numberLong",),
             stored="coalesce({0}->>'$.\"$numberLong\"', {0}::VARCHAR)::BIGINT".format,
             rank=1,
-            statistics=Statistics(has_median=True, whole=True),
+            statistics=Statistics(has_median=True, is_integral=True),
             parse=_number,
             names_rows=True,
             cell=Cell.NUMBER,
@@ -239,7 +240,9 @@ COLUMN_TYPES: Mapping[ColumnKind, ColumnType] = {
                 f"coalesce(min({_MILLISECONDS}) > {-MAX_INSTANT} AND max({_MILLISECONDS}) < {MAX_INSTANT}, true)"
             ).format,
             text=_ISO.format,
-            statistics=Statistics(has_median=True, scale="epoch_ms({0})".format, whole=True, border=_border_in_time),
+            statistics=Statistics(
+                has_median=True, scale="epoch_ms({0})".format, is_integral=True, border=_instant_border
+            ),
             parse=_date,
             in_mixed=(
                 f"CASE WHEN year({{0}}) BETWEEN 1970 AND 9999 THEN json_object('$date', {_ISO}) "
@@ -276,7 +279,7 @@ COLUMN_TYPES: Mapping[ColumnKind, ColumnType] = {
             is_json=True,
             comparable=_LENGTH,
             empty="json_array_length({0}) = 0".format,
-            statistics=Statistics(has_median=True, of_lengths=True, whole=True),
+            statistics=Statistics(has_median=True, of_lengths=True, is_integral=True),
             parquet=_JSON,
         ),
         ColumnType(ColumnKind.DOCUMENT, json_types=("OBJECT",), spreads=True, is_json=True, parquet=_JSON),
@@ -293,13 +296,13 @@ COLUMN_TYPES: Mapping[ColumnKind, ColumnType] = {
     )
 }
 
-#: The types by what stands in JSON, and by the key of Extended JSON.
+#: The types by their JSON types, and by their keys in Extended JSON.
 BY_JSON_TYPE = {name: each.kind for each in COLUMN_TYPES.values() for name in each.json_types}
 BY_WRAPPER = {name: each.kind for each in COLUMN_TYPES.values() for name in each.wrappers}
 
 
 def common_kind(kinds: set[ColumnKind]) -> ColumnKind:
-    """The kind of a column with values of these kinds: that which holds all of them."""
+    """The kind of column that can hold values of all these kinds."""
     if not kinds:
         return ColumnKind.NOTHING
     if len(kinds) == 1:

@@ -1,8 +1,8 @@
-"""Two results of the same join beside each other: their rows paired by key, their values compared.
+"""Compares two results of the same join: pairs their rows by key and compares the values of each pair.
 
-Of rows of the same key those are paired first that are the same. Values are compared as text, nested ones as their
-JSON, as are those of a column that is of another kind in the other result. Null is another value than a field that is
-missing; an empty document, where others are spread over columns, is not.
+Among rows with the same key, equal ones are paired first. Values are compared as text. Nested values, and columns whose
+types differ between the results, are compared as JSON. Null differs from a missing field; an empty document in a column
+spread over its fields does not.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,50 +14,50 @@ from worker_tasks.analysis.profiles import Profile
 from worker_tasks.analysis.result_diff import ResultDiff, common_columns, default_key
 from worker_tasks.infra.errors import InvalidInput
 
-#: What stands for null, and for nothing at all, and before each value.
+#: SQL literals that stand for null and for a missing field, and the prefix of all values.
 NULL, MISSING, VALUE = "'null'", "'missing'", "'='"
 
 
 def compare_results(
     database: duckdb.DuckDBPyConnection, older: Profile, newer: Profile, key: Sequence[str]
 ) -> ResultDiff:
-    """Compares the tables that are open as ``older`` and ``newer``; the pairs are then in the table ``pairs``.
+    """Compares the tables open as ``older`` and ``newer``. Leaves the paired row numbers in the table ``pairs``.
 
     Args:
-        key: the columns that tell a row from all others; none for those that usually do.
+        key: the columns that identify a row; if empty, the default key.
 
     Raises:
-        InvalidInput: one of these columns is not in both.
-        duckdb.Error: it takes too much, or too long.
+        InvalidInput: a key column is not in both results.
+        duckdb.Error: the comparison exceeds the limits of memory or time.
     """
     columns = common_columns(older, newer)
     for name in key:
         if name not in columns:
             raise InvalidInput({"key": f"names “{name}”, which is not a column of both results."})
-    by = list(key) or default_key(older, newer)
+    key = list(key) or default_key(older, newer)
     for side, profile, other in (("older", older, newer), ("newer", newer, older)):
         values = [_value(profile, other, name) for name in columns]
-        keys = [_value(profile, other, name) for name in by]
+        keys = [_value(profile, other, name) for name in key]
         database.execute(
             f"CREATE TABLE keyed_{side} AS "
-            f"SELECT number, {_joined(keys or values)} AS key, md5({_joined(values)}) AS digest FROM {side}"
+            f"SELECT number, {_concatenated(keys or values)} AS key, md5({_concatenated(values)}) AS digest FROM {side}"
         )
     repeated = any(_is_repeated(database, side) for side in ("older", "newer"))
     first, second = (
-        _in_turn(*sides) if repeated else f"(SELECT *, 1 AS turn FROM keyed_{sides[0]})"
+        _numbered(*sides) if repeated else f"(SELECT *, 1 AS turn FROM keyed_{sides[0]})"
         for sides in (("older", "newer"), ("newer", "older"))
     )
     database.execute(
         "CREATE TABLE pairs AS SELECT older.number AS was, newer.number AS is_now, older.digest = newer.digest AS same "
         f"FROM {first} AS older FULL JOIN {second} AS newer USING (key, turn)"
     )
-    counted = database.execute(
+    counts = database.execute(
         "SELECT count(*) FILTER (was IS NULL), count(*) FILTER (is_now IS NULL), count(*) FILTER (NOT same), "
         "count(*) FILTER (same) FROM pairs"
     ).fetchone() or (0, 0, 0, 0)
-    added, gone, changed, same = counted
+    added, gone, changed, same = counts
     return ResultDiff(
-        key=by,
+        key=key,
         added=added,
         gone=gone,
         changed=changed,
@@ -70,38 +70,38 @@ def compare_results(
 
 
 def _value(profile: Profile, other: Profile, name: str) -> str:
-    """A column's value as text, in SQL; never NULL."""
+    """SQL for a column's value as text; never NULL."""
     number = profile.index_of(name)
     column = profile.columns[number]
     is_same_kind = column.kind is other.columns[other.index_of(name)].kind
     text = (column.type.text if is_same_kind else column.type.in_mixed)(f"c{number}")
-    nothing = f"CASE WHEN n{number} THEN {NULL} ELSE {MISSING} END" if column.nulls else MISSING
-    return f"coalesce({VALUE} || {text}, {nothing})"
+    absent = f"CASE WHEN n{number} THEN {NULL} ELSE {MISSING} END" if column.nulls else MISSING
+    return f"coalesce({VALUE} || {text}, {absent})"
 
 
-def _joined(values: list[str]) -> str:
+def _concatenated(values: list[str]) -> str:
     return f"to_json([{', '.join(values)}])::VARCHAR" if values else "''"
 
 
-def _in_turn(side: str, other: str) -> str:
-    """The rows of one side, those of the same key numbered: first those that the other side has as well."""
+def _numbered(side: str, other: str) -> str:
+    """SQL for the rows of one side, numbered within each key. Rows that the other side has too come first."""
     nth = "row_number() OVER (PARTITION BY digest ORDER BY number) AS nth"
     return (
         "(SELECT number, key, digest, "
-        "row_number() OVER (PARTITION BY key ORDER BY there IS NULL, digest, nth) AS turn "
+        "row_number() OVER (PARTITION BY key ORDER BY shared IS NULL, digest, nth) AS turn "
         f"FROM (SELECT *, {nth} FROM keyed_{side}) "
-        f"LEFT JOIN (SELECT digest, {nth}, true AS there FROM keyed_{other}) USING (digest, nth))"
+        f"LEFT JOIN (SELECT digest, {nth}, true AS shared FROM keyed_{other}) USING (digest, nth))"
     )
 
 
 def _is_repeated(database: duckdb.DuckDBPyConnection, side: str) -> bool:
-    found = database.execute(f"SELECT count(*) > count(DISTINCT key) FROM keyed_{side}").fetchone()
-    return bool(found and found[0])
+    row = database.execute(f"SELECT count(*) > count(DISTINCT key) FROM keyed_{side}").fetchone()
+    return bool(row and row[0])
 
 
 def _changes(database: duckdb.DuckDBPyConnection, older: Profile, newer: Profile, columns: list[str]) -> dict[str, int]:
-    """How many values of each column changed, the most first."""
-    found: dict[str, int] = {}
+    """The number of changed values of each column, in descending order."""
+    changes: dict[str, int] = {}
     for name in columns:
         was, is_now = _value(older, newer, name), _value(newer, older, name)
         row = database.execute(
@@ -110,11 +110,11 @@ def _changes(database: duckdb.DuckDBPyConnection, older: Profile, newer: Profile
             f"JOIN (SELECT number, {is_now} AS after FROM newer) AS n ON n.number = is_now WHERE before <> after"
         ).fetchone()
         if row and row[0]:
-            found[name] = row[0]
-    return dict(sorted(found.items(), key=lambda each: -each[1]))
+            changes[name] = row[0]
+    return dict(sorted(changes.items(), key=lambda each: -each[1]))
 
 
-#: The row numbers of a comparison, by the name they are kept under.
+#: SQL for the lists of row numbers of a comparison, by their stored names.
 LISTS = {
     "added": "SELECT is_now FROM pairs WHERE was IS NULL ORDER BY is_now",
     "gone": "SELECT was FROM pairs WHERE is_now IS NULL ORDER BY was",
@@ -123,6 +123,6 @@ LISTS = {
 }
 
 
-def diff_row_numbers(database: duckdb.DuckDBPyConnection, what: str) -> Iterator[bytes]:
-    """One of these lists, packed."""
-    return engine.fetch_numbers(database.execute(LISTS[what]))
+def diff_row_numbers(database: duckdb.DuckDBPyConnection, name: str) -> Iterator[bytes]:
+    """Yields one of the lists of row numbers, packed."""
+    return engine.fetch_numbers(database.execute(LISTS[name]))

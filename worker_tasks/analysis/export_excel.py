@@ -1,4 +1,4 @@
-"""A result, or an excerpt of it, as an Excel workbook: the rows, on as many sheets as they need, and a provenance."""
+"""Exports a result, or a selection of it, as an Excel workbook: sheets of rows, and one with the provenance."""
 
 import math
 from collections.abc import Callable
@@ -21,16 +21,16 @@ CELL_CHARACTERS = 32_767
 DIGITS = 15
 FIRST_YEAR = 1900
 WIDTH = 18
-#: Characters of a column's width: of one with instants, and at least and at most of the others.
-DATE_WIDTH, LEAST_WIDTH, MOST_WIDTH = 20, 8, 48
-#: Rows that are fetched at once.
+#: Widths of columns in characters: of dates, and the narrowest and widest of others.
+DATE_WIDTH, MIN_WIDTH, MAX_WIDTH = 20, 8, 48
+#: Rows fetched at once.
 FETCHED = 2_000
 NOTE = "Instants are in UTC. Numbers with more digits than Excel keeps, and whatever is nested, are text."
 CUT = "cells were cut: Excel keeps {limit:,} characters of each."
 
 
 def write_excel(context: ExportContext, file: Path) -> None:
-    """Numbers and instants as such, where Excel keeps all their digits; a sheet with the provenance at the end."""
+    """Writes numbers and instants as such if Excel keeps all their digits, else as text. The provenance comes last."""
     options = {
         "constant_memory": True,
         "tmpdir": str(file.parent),
@@ -43,18 +43,18 @@ def write_excel(context: ExportContext, file: Path) -> None:
         sheets = _Sheets(workbook, context)
         total = context.row_count
         query = context.build_query(lambda number, _: f"c{number}")
-        found = context.database.execute(query) if context.columns else None
+        cursor = context.database.execute(query) if context.columns else None
         done = 0
-        while found is not None and (rows := found.fetchmany(FETCHED)):
+        while cursor is not None and (rows := cursor.fetchmany(FETCHED)):
             for row in rows:
                 sheets.add(row)
             done += len(rows)
             context.report(done, total)
-        _provenance(workbook, context, sheets.cut)
+        _write_provenance(workbook, context, sheets.cut)
 
 
 class _Sheets:
-    """The rows, on one sheet after the other."""
+    """Writes rows to a sheet, and continues on a new one when it is full."""
 
     def __init__(self, workbook: xlsxwriter.Workbook, context: ExportContext):
         self._workbook, self._context = workbook, context
@@ -62,11 +62,11 @@ class _Sheets:
         self._instant = workbook.add_format({"num_format": "yyyy-mm-dd hh:mm:ss"})
         self._write = [self._writer(column.type) for column in context.columns]
         self._number = 0
-        #: Cells that were too long.
+        #: The number of cells whose text was too long.
         self.cut = 0
-        self._begin()
+        self._add_sheet()
 
-    def _begin(self) -> None:
+    def _add_sheet(self) -> None:
         self._number += 1
         self._sheet = self._workbook.add_worksheet("Result" if self._number == 1 else f"Result {self._number}")
         self._sheet.freeze_panes(1, 0)
@@ -79,20 +79,20 @@ class _Sheets:
 
     def add(self, values: tuple[Any, ...]) -> None:
         if self._row == SHEET_ROWS:
-            self._begin()
+            self._add_sheet()
         for place, value in enumerate(values):
             if value is not None:
                 self._write[place](place, value)
         self._row += 1
 
-    def _writer(self, kind: ColumnType) -> Callable[[int, Any], None]:
+    def _writer(self, type_: ColumnType) -> Callable[[int, Any], None]:
         writers: dict[Cell, Callable[[int, Any], None]] = {
-            Cell.NUMBER: partial(self._write_number, kind.is_floating),
+            Cell.NUMBER: partial(self._write_number, type_.is_floating),
             Cell.BOOLEAN: self._write_boolean,
             Cell.INSTANT: self._write_instant,
             Cell.TEXT: self._write_text,
         }
-        return writers[kind.cell]
+        return writers[type_.cell]
 
     def _write_number(self, is_floating: bool, place: int, value: int | str) -> None:
         number = to_exact_float(value, is_floating=is_floating)
@@ -119,15 +119,15 @@ class _Sheets:
 
 
 def _width(column: Column) -> int:
-    """Characters that most values of a column have room in."""
+    """A width in characters that fits most values of a column."""
     if column.type.cell is Cell.INSTANT:
         return DATE_WIDTH
-    known = [column.name, column.min or "", column.max or "", *(value for value, _ in column.top)]
-    return min(max(LEAST_WIDTH, *map(len, known)) + 2, MOST_WIDTH)
+    texts = [column.name, column.min or "", column.max or "", *(value for value, _ in column.top)]
+    return min(max(MIN_WIDTH, *map(len, texts)) + 2, MAX_WIDTH)
 
 
 def to_exact_float(value: int | str, *, is_floating: bool) -> float | None:
-    """A number as Excel has it; None where Excel would not keep its digits."""
+    """The number as Excel stores it; None if Excel would not keep its digits."""
     try:
         exact = Decimal(value)
     except InvalidOperation:
@@ -135,17 +135,17 @@ def to_exact_float(value: int | str, *, is_floating: bool) -> float | None:
     if not exact.is_finite():
         return None
     number = float(exact)
-    # Beyond what a floating-point number reaches.
+    # Too large or too small for a floating-point number.
     if math.isinf(number) or (exact and not number):
         return None
-    # What is written with a fraction in a column of floating-point numbers is no more exact than Excel is.
+    # A fraction in a column of floating-point numbers has no more precision than Excel.
     inexact = is_floating and exact != exact.to_integral_value()
-    # Not by normalize(), which keeps 28 digits and no more.
+    # Avoids normalize(), which rounds to 28 digits.
     digits = "".join(map(str, exact.as_tuple().digits)).rstrip("0")
     return number if inexact or len(digits) <= DIGITS else None
 
 
-def _provenance(workbook: xlsxwriter.Workbook, context: ExportContext, cut: int) -> None:
+def _write_provenance(workbook: xlsxwriter.Workbook, context: ExportContext, cut: int) -> None:
     sheet = workbook.add_worksheet("Provenance")
     sheet.set_column(0, 0, WIDTH * 2)
     sheet.set_column(1, 1, WIDTH * 5)

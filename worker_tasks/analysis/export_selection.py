@@ -1,4 +1,4 @@
-"""Files of a result: what of it goes into one, and where it comes from: who asked, why, how it ran. Pure: no I/O."""
+"""The rows and columns of a result to export, and the provenance that goes with a file. Pure: no I/O."""
 
 import json
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ GZIP = 31
 
 @dataclass(frozen=True)
 class Selection:
-    """What of a result goes into a file: the rows of a view, and these columns in this order; all of them if empty."""
+    """The part of a result to export: the rows of a query, and columns in this order, or all if there are none."""
 
     query: RowQuery = field(default_factory=RowQuery)
     columns: tuple[str, ...] = ()
@@ -29,15 +29,15 @@ class Selection:
         return self.query.is_everything and not self.columns
 
     def check(self, profile: Profile) -> None:
-        """Refuses what these columns do not have.
+        """Checks that the selection fits the columns of a result.
 
         Raises:
-            InvalidInput: names what is wrong.
+            InvalidInput: it does not; names the parameter.
         """
         self.query.check(profile)
-        there = {column.name for column in profile.columns}
+        names = {column.name for column in profile.columns}
         for name in self.columns:
-            if name not in there:
+            if name not in names:
                 raise InvalidInput({"columns": f"names “{name}”, which is no column of this result."})
 
     def to_document(self) -> Document:
@@ -48,29 +48,32 @@ class Selection:
         return cls(RowQuery.from_document(document["view"]), tuple(document["columns"]))
 
 
-def export_spec(task_id: str, form: str, excerpt: Selection, *, embed_provenance: bool) -> ArtifactSpec:
-    """A file of a result, for the one who asked for the task.
+def export_spec(task_id: str, format_name: str, selection: Selection, *, embed_provenance: bool) -> ArtifactSpec:
+    """The artifact with a file of a task's result.
 
     Args:
-        form: the name of a format.
+        task_id: the task whose requester the provenance names. Its run may have been another task's.
+        format_name: the name of a format.
         embed_provenance: whether the provenance is put into a format that has no place for it.
     """
-    embed = embed_provenance and not FORMATS[form].has_place
-    options = {"task_id": task_id, "format": form, "excerpt": excerpt.to_document(), "inside": embed}
+    embed = embed_provenance and not FORMATS[format_name].has_place
+    options = {"task_id": task_id, "format": format_name, "excerpt": selection.to_document(), "inside": embed}
     return ArtifactSpec(ArtifactKind.FILE, options)
 
 
-def provenance(  # noqa: PLR0913, PLR0917 - all that is known of it
-    task: Document, run_by: Document, summary: Summary, sha256: str, excerpt: Selection, rows: int
+def provenance(  # noqa: PLR0913, PLR0917 - combines all sources
+    task: Document, run_task: Document, summary: Summary, sha256: str, selection: Selection, rows: int
 ) -> Document:
-    """The card that goes with each export; ``rows`` are in it.
+    """The document that describes the origin of an exported file.
 
     Args:
-        task: who asked for the file asked for this one.
-        run_by: the task whose run made the result; the same one, or another that asked the same.
-        sha256: of the whole result, as its JSON file has it.
+        task: the task that the file was requested for.
+        run_task: the task whose run produced the result: the same one, or another with the same join.
+        sha256: the checksum of the whole result as JSON.
+        selection: the exported part of the result.
+        rows: the number of exported rows.
     """
-    plan = run_by.get("plan") or {}
+    plan = run_task.get("plan") or {}
     return {
         "made_by": "Dovetail",
         "task_id": task["_id"],
@@ -83,12 +86,12 @@ def provenance(  # noqa: PLR0913, PLR0917 - all that is known of it
             "arguments": None if task.get("join") else task["args"],
         },
         "run": {
-            "task_id": run_by["_id"],
-            "worker": run_by.get("worker"),
-            "attempt": run_by.get("attempt"),
-            "started_at": _iso(run_by.get("started_at")),
+            "task_id": run_task["_id"],
+            "worker": run_task.get("worker"),
+            "attempt": run_task.get("attempt"),
+            "started_at": _iso(run_task.get("started_at")),
             "ended_at": _iso(summary.published_at),
-            # One stream reads what is there as it goes; several read at one instant.
+            # Only a run in several parts reads from a snapshot.
             "snapshot_at": plan.get("snapshot_at"),
             "parts": plan.get("parts", 1),
             "how": [{key: step.get(key) for key in ("collection", "way", "index")} for step in plan.get("steps", [])],
@@ -103,24 +106,24 @@ def provenance(  # noqa: PLR0913, PLR0917 - all that is known of it
         },
         "in_this_file": {
             "rows": rows,
-            "view": None if excerpt.query.is_everything else excerpt.query.to_document(),
-            "columns": "all" if not excerpt.columns else list(excerpt.columns),
+            "view": None if selection.query.is_everything else selection.query.to_document(),
+            "columns": "all" if not selection.columns else list(selection.columns),
         },
     }
 
 
-#: What of a card is said as JSON, because it is a text of its own.
-AS_JSON = frozenset({"join", "how", "arguments", "columns"})
+#: Fields of a provenance whose values are shown as JSON.
+JSON_FIELDS = frozenset({"join", "how", "arguments", "columns"})
 
 
-def provenance_lines(card: Document, within: str = "") -> list[tuple[str, str]]:
-    """A card as names and values, for where there is a table alone."""
+def provenance_lines(provenance: Document, prefix: str = "") -> list[tuple[str, str]]:
+    """A provenance as pairs of names and texts, for formats that have only tables."""
     lines: list[tuple[str, str]] = []
-    for name, value in card.items():
-        label = f"{within}{name}".replace("_", " ")
+    for name, value in provenance.items():
+        label = f"{prefix}{name}".replace("_", " ")
         if name == "view":
-            lines.append((label, "all rows, as they were joined" if value is None else _said(value)))
-        elif isinstance(value, dict) and name not in AS_JSON:
+            lines.append((label, "all rows, as they were joined" if value is None else _describe_query(value)))
+        elif isinstance(value, dict) and name not in JSON_FIELDS:
             lines += provenance_lines(value, f"{label}: ") or [(label, "nothing")]
         elif isinstance(value, str):
             lines.append((label, value))
@@ -130,12 +133,12 @@ def provenance_lines(card: Document, within: str = "") -> list[tuple[str, str]]:
     return lines
 
 
-def _said(view: Document) -> str:
-    """The rows of a view, and their order, on a line."""
-    said = [" ".join(condition).strip() for condition in view["conditions"]]
-    said += [f"contains the text {view['text']}"] if view["text"] else []
-    said += [f"sorted by {column}{' downwards' if descending else ''}" for column, descending in view["sort"]]
-    return "; ".join(said)
+def _describe_query(query: Document) -> str:
+    """The conditions and the order of a query in one line."""
+    terms = [" ".join(condition).strip() for condition in query["conditions"]]
+    terms += [f"contains the text {query['text']}"] if query["text"] else []
+    terms += [f"sorted by {column}{' downwards' if descending else ''}" for column, descending in query["sort"]]
+    return "; ".join(terms)
 
 
 def _iso(instant: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""The writers of files, by the names that the formats give them. Only the worker loads this module."""
+"""The functions that write files, by the names used in the table of formats. Only the worker imports this module."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +14,8 @@ WRITERS: dict[str, Writer] = {
 }
 
 
-def write(form: Format, context: ExportContext, folder: Path) -> Path:
-    """Writes a file in this format; returns where it is."""
-    file = folder / f"result{form.suffix}"
-    WRITERS[form.writer](context, file)
+def write(format_: Format, context: ExportContext, folder: Path) -> Path:
+    """Writes a file in a format. Returns its path."""
+    file = folder / f"result{format_.suffix}"
+    WRITERS[format_.writer](context, file)
     return file

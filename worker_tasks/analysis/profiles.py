@@ -1,4 +1,4 @@
-"""The columns of a result in figures: what of each is filled, how far it reaches, what is frequent. Pure: no I/O."""
+"""The profile of a result: its columns with their types and statistics. Pure: no I/O."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Self
@@ -6,13 +6,13 @@ from typing import Self
 from worker_tasks.analysis.column_types import COLUMN_TYPES, ColumnKind, ColumnType
 from worker_tasks.infra.connections import Document
 
-#: The names that attributes of a column have in stored documents and in the API, where they differ.
+#: Attributes of a column that have another name in stored documents and in the API.
 STORED_NAMES = {"min": "least", "median": "middle", "max": "most"}
 
 
 @dataclass(frozen=True)
 class Bin:
-    """How many values are from ``low`` to ``high``, both as text."""
+    """A bar of a histogram: the number of values from ``low`` to ``high``, both as text."""
 
     low: str
     high: str
@@ -21,12 +21,12 @@ class Bin:
 
 @dataclass(frozen=True)
 class Column:
-    """A column, and its figures.
+    """A column and its statistics.
 
-    ``path`` leads to it through nested documents; ``name`` is the same with dots. Of all rows ``filled`` have a value,
-    ``nulls`` null and ``missing`` nothing; of those filled ``empty`` are a list or a text with nothing in it.
-    ``least``, ``middle`` (the median) and ``most`` are values as text, for a list its lengths; ``top`` are the most
-    frequent values with their counts, where any comes twice.
+    ``path`` leads to it through nested documents; ``name`` is the path with dots. ``filled`` rows have a value,
+    ``nulls`` rows have null and ``missing`` rows lack the field; ``empty`` values are empty lists or empty text.
+    ``min``, ``median`` and ``max`` are values as text, or lengths for lists. ``top`` lists the most frequent values
+    with their counts, if any value occurs twice.
     """
 
     name: str
@@ -57,12 +57,12 @@ class Column:
 
     @property
     def is_unique(self) -> bool:
-        """Whether no value comes twice."""
+        """Whether all values are different."""
         return self.filled > 0 and self.distinct == self.filled
 
 
 def joined_first(columns: list[str], join: Document | None) -> list[str]:
-    """Names of fields, those that a join matches by and brings in first; as they are where fields were chosen."""
+    """Orders field names: the join's keys and the fields it adds come first. Keeps the order of chosen fields."""
     if join is None or "fields" in join:
         return columns
     joins = join["joins"]
@@ -73,9 +73,10 @@ def joined_first(columns: list[str], join: Document | None) -> list[str]:
 
 @dataclass(frozen=True)
 class Profile:
-    """All columns of a result, nested documents spread; ``sha256`` is of the whole value in Redis, in hexadecimal.
+    """All columns of a result, with a column for each field of nested documents.
 
-    ``unmatched`` names the fields of the joins whose rows without a match the table knows.
+    ``sha256`` is the hexadecimal checksum of the whole value in Redis. ``unmatched`` names the fields added by joins
+    whose rows without a match are marked in the table.
     """
 
     columns: list[Column]
@@ -84,7 +85,7 @@ class Profile:
     unmatched: list[str] = field(default_factory=list)
 
     def to_document(self) -> Document:
-        """The document stored in Redis and answered by the API, with their names of the fields."""
+        """The document that is stored in Redis and returned by the API."""
         columns = [
             {STORED_NAMES.get(name, name): value for name, value in asdict(each).items()} for each in self.columns
         ]
@@ -104,20 +105,20 @@ class Profile:
             )
             for column in document["columns"]
         ]
-        # A table that an older version made knows of none.
+        # Tables built by older versions do not mark rows without a match.
         return cls(columns, document["rows"], document["sha256"], document.get("unmatched", []))
 
     def in_order(self, join: Document | None) -> list[Column]:
-        """The columns as people look at them: what was matched by and what was brought in first."""
+        """The columns in display order: the join's keys and the fields it adds come first."""
         names = list(dict.fromkeys(column.path[0] for column in self.columns))
         place = {name: number for number, name in enumerate(joined_first(names, join))}
         return sorted(self.columns, key=lambda column: place[column.path[0]])
 
     def index_of(self, name: str) -> int:
-        """The place of the column of this name.
+        """The index of the column with this name.
 
         Raises:
-            KeyError: there is none.
+            KeyError: there is no such column.
         """
         for number, column in enumerate(self.columns):
             if column.name == name:

@@ -1,4 +1,4 @@
-"""What was derived from a result, as it is looked at: its profile, and the rows of a view, a page at a time."""
+"""Reads a result through its artifacts: the profile, and the rows of a query, page by page."""
 
 import json
 import struct
@@ -13,28 +13,28 @@ from worker_tasks.infra.connections import Document, connections
 from worker_tasks.results import result_store
 from worker_tasks.results.result_store import PAGE_ROWS, SEPARATOR, ResultGone, Summary
 
-#: Row numbers and offsets as they are kept.
+#: The stored form of row numbers and offsets.
 NUMBER = struct.Struct("<I")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row, and its number in the result, counted from 0."""
+    """A row and its number in the result, counted from 0."""
 
     number: int
     document: Document
 
 
-def row_order_spec(view: RowQuery) -> ArtifactSpec:
-    """The numbers of the rows of a view, in its order."""
-    return ArtifactSpec(ArtifactKind.ORDER, view.to_document())
+def row_order_spec(query: RowQuery) -> ArtifactSpec:
+    """The artifact with the row numbers of a query, in its order."""
+    return ArtifactSpec(ArtifactKind.ORDER, query.to_document())
 
 
 def profile_of(summary: Summary) -> Profile:
-    """The profile that was built of a result.
+    """The profile of a result.
 
     Raises:
-        ResultGone: it is not there, or not any more.
+        ResultGone: it was not built, or has expired.
         redis.exceptions.RedisError: Redis does not answer.
     """
     text = artifacts.read_range(summary, artifacts.TABLE, "profile")
@@ -43,25 +43,25 @@ def profile_of(summary: Summary) -> Profile:
     return Profile.from_document(json.loads(text))
 
 
-def read_rows(summary: Summary, view: RowQuery, first: int, limit: int = PAGE_ROWS) -> list[Row]:
-    """At most ``limit`` rows of a view that was ordered, from the ``first`` on, counted from 0.
+def read_rows(summary: Summary, query: RowQuery, first: int, limit: int = PAGE_ROWS) -> list[Row]:
+    """Up to ``limit`` rows of a query whose row order was built, starting with row ``first``, counted from 0.
 
     Raises:
-        ResultGone: it is not there any more.
+        ResultGone: the result or the row order has expired.
         redis.exceptions.RedisError: Redis does not answer.
     """
     end = (first + limit) * NUMBER.size - 1
     return read_rows_at(
         summary,
-        unpack_numbers(artifacts.read_range(summary, row_order_spec(view), "numbers", first * NUMBER.size, end)),
+        unpack_numbers(artifacts.read_range(summary, row_order_spec(query), "numbers", first * NUMBER.size, end)),
     )
 
 
 def read_rows_from_start(summary: Summary, first: int, limit: int) -> list[Row]:
-    """The same of all rows as they were joined, which needs no order to be made.
+    """Up to ``limit`` rows in their original order, starting with row ``first``. Needs no artifact.
 
     Raises:
-        ResultGone: the result is not there any more.
+        ResultGone: the result has expired.
         redis.exceptions.RedisError: Redis does not answer.
     """
     documents = result_store.read_rows(summary, first, limit)
@@ -71,7 +71,7 @@ def read_rows_from_start(summary: Summary, first: int, limit: int) -> list[Row]:
 
 
 def pack_numbers(numbers: Iterable[int]) -> bytes:
-    """Row numbers or offsets as they are kept."""
+    """Row numbers or offsets in their stored form, 4 bytes each."""
     return b"".join(map(NUMBER.pack, numbers))
 
 
@@ -80,10 +80,10 @@ def unpack_numbers(data: bytes) -> list[int]:
 
 
 def read_rows_at(summary: Summary, numbers: list[int]) -> list[Row]:
-    """The rows of these numbers, each as one byte range.
+    """The rows with these numbers. Reads only their bytes, with two round trips to Redis.
 
     Raises:
-        ResultGone: the result, or its offsets, are not there any more.
+        ResultGone: the result or its offsets have expired.
         redis.exceptions.RedisError: Redis does not answer.
     """
     if not numbers:
@@ -94,9 +94,9 @@ def read_rows_at(summary: Summary, numbers: list[int]) -> list[Row]:
         for number in numbers:
             pipe.getrange(offsets, number * NUMBER.size, (number + 2) * NUMBER.size - 1)
         bounds = [unpack_numbers(pair) for pair in pipe.execute()]
-    if any(len(pair) != 2 for pair in bounds):  # noqa: PLR2004 - where a row begins, and the next one
+    if any(len(pair) != 2 for pair in bounds):  # noqa: PLR2004 - the starts of a row and of the next one
         raise ResultGone(f"{summary.key}: no offsets")
-    # As in results.read_all.
+    # The summary is read in the same pipeline, to notice that a newer run replaced the result.
     with store.pipeline(transaction=False) as pipe:
         for start, following in bounds:
             pipe.getrange(summary.key, start, following - len(SEPARATOR) - 1)

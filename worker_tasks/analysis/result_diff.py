@@ -1,4 +1,4 @@
-"""What changed between two results of the same join, in figures and row numbers. Pure but for reading what is there."""
+"""The difference between two results of the same join: counts and row numbers. Reads artifacts, computes nothing."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Self
@@ -13,10 +13,10 @@ from worker_tasks.results.result_store import Summary
 
 @dataclass(frozen=True)
 class ResultDiff:
-    """How many rows were ``added``, are ``gone``, ``changed``, or are the ``same``, paired by the columns ``key``.
+    """The numbers of rows that were ``added``, are ``gone``, ``changed`` or stayed the ``same``.
 
-    ``changes`` counts the changed values by column; ``only_older`` and ``only_newer`` are columns that the other has
-    not. ``repeated`` says that several rows have the same key.
+    Rows are paired by the columns in ``key``; ``repeated`` tells whether several rows share a key. ``changes`` counts
+    the changed values of each column. ``only_older`` and ``only_newer`` name the columns that the other result lacks.
     """
 
     key: list[str]
@@ -38,43 +38,46 @@ class ResultDiff:
 
 
 def diff_spec(older: Summary, key: list[str]) -> ArtifactSpec:
-    """The comparison of a result with an older one, by the columns that tell a row from all others."""
+    """The artifact that compares a result with an older one, pairing rows by the columns in ``key``."""
     return ArtifactSpec(ArtifactKind.COMPARISON, {"task_id": older.task_id, "run": older.run, "key": key})
 
 
 def common_columns(older: Profile, newer: Profile) -> list[str]:
-    """The names of the columns that both have."""
-    there = {column.name for column in newer.columns}
-    return [column.name for column in older.columns if column.name in there]
+    """The names of the columns that both results have."""
+    names = {column.name for column in newer.columns}
+    return [column.name for column in older.columns if column.name in names]
 
 
 def default_key(older: Profile, newer: Profile) -> list[str]:
-    """The columns by which rows are told apart, as far as figures tell; none where only a whole row does."""
-    columns = [(_named(older, name), _named(newer, name)) for name in common_columns(older, newer)]
-    unique = [first.name for first, second in columns if _tells_apart(first) and _tells_apart(second)]
+    """The columns that identify a row, judging by the statistics; empty if only whole rows can be compared."""
+    columns = [(_column(older, name), _column(newer, name)) for name in common_columns(older, newer)]
+    unique = [first.name for first, second in columns if _identifies_rows(first) and _identifies_rows(second)]
     if "_id" in unique:
         return ["_id"]
-    # Rows of a join have the _id of each side; one that found nothing has but its own.
+    # Joined rows have an _id from each side, except that rows without a match have only one.
     ids = [first.name for first, _ in columns if first.path[-1] == "_id"]
     if "_id" in ids and len(ids) > 1:
         return ids
     return unique[:1]
 
 
-def _named(profile: Profile, name: str) -> Column:
+def _column(profile: Profile, name: str) -> Column:
     return profile.columns[profile.index_of(name)]
 
 
-def _tells_apart(column: Column) -> bool:
-    # Of a single row, or of none, nothing tells what is unique.
+def _identifies_rows(column: Column) -> bool:
+    """Whether every row has a value in the column, and all are different."""
     return column.type.names_rows and column.is_unique and column.filled == column.rows
 
 
-def diff_row_numbers(summary: Summary, comparison: ArtifactSpec, what: str, first: int, limit: int) -> list[int]:
-    """Some row numbers of a comparison, from the ``first`` on: ``added``, ``gone``, ``changed_from``, ``changed_to``.
+def diff_row_numbers(summary: Summary, comparison: ArtifactSpec, name: str, first: int, limit: int) -> list[int]:
+    """Up to ``limit`` row numbers from a list of a comparison, starting with entry ``first``.
+
+    Args:
+        name: ``added``, ``gone``, ``changed_from`` or ``changed_to``.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
     end = (first + limit) * NUMBER.size - 1
-    return reader.unpack_numbers(artifacts.read_range(summary, comparison, what, first * NUMBER.size, end))
+    return reader.unpack_numbers(artifacts.read_range(summary, comparison, name, first * NUMBER.size, end))

@@ -1,9 +1,8 @@
-"""A result as a table of typed columns, in Parquet, with each column's figures: what all other readings begin with.
+"""Builds a table of typed columns in Parquet from a result, and its profile. All other artifacts are built from it.
 
-In the table column ``c<n>`` holds the n-th column's values, and ``n<n>`` whether one that is not there is null; the
-names are in the profile, because DuckDB takes ``name`` and ``Name`` for the same. ``u<n>`` is whether the row is one of
-those without a match that were noted of the n-th join in the profile. Numbers other than whole ones are
-kept as the digits that were written, so that none is lost.
+Column ``c<n>`` of the table holds the values of the profile's n-th column; ``n<n>`` tells nulls from missing values.
+The profile alone has the names of fields, because DuckDB does not distinguish ``name`` from ``Name``. ``u<n>`` marks
+the rows without a match of the n-th join in the profile. Numbers that are not integers keep their original digits.
 """
 
 import hashlib
@@ -30,16 +29,16 @@ from worker_tasks.analysis.statistics import TableColumn, column_statistics
 from worker_tasks.results import result_store
 from worker_tasks.results.result_store import SEPARATOR, Summary, Unmatched
 
-#: Fields of a document that are spread over columns; one with more is most likely a map, and stays one column.
+#: The most fields a document may have to be spread over columns. One with more is probably a map, and stays one column.
 MAX_FIELDS = 100
 MAX_COLUMNS = 1_000
-#: How deep documents inside documents are spread.
+#: The deepest level of nested documents that is spread over columns.
 MAX_DEPTH = 8
 
 
 @dataclass(frozen=True)
 class ResultTable:
-    """The Parquet file, its profile, and the offset of each row in the value, with one more for the end."""
+    """A table in Parquet, its profile, and the packed offsets of all rows in the result's value and of its end."""
 
     file: Path
     profile: Profile
@@ -48,7 +47,7 @@ class ResultTable:
 
 @dataclass
 class _Source:
-    """A column before it has a type: ``column`` of ``table`` is its JSON, missing where the field is."""
+    """A column whose type is being determined: ``column`` of ``table`` holds its JSON, NULL if the field is missing."""
 
     path: list[str]
     table: str
@@ -66,15 +65,15 @@ class _Source:
 
 
 def build_table(summary: Summary, database: duckdb.DuckDBPyConnection, folder: Path) -> ResultTable:
-    """Reads a whole result.
+    """Reads a complete result and builds its table.
 
     Raises:
-        ResultGone: it expired or was discarded meanwhile.
-        duckdb.Error: it is too big, or takes too long.
+        ResultGone: the result expired or was discarded in the meantime.
+        duckdb.Error: the table exceeds the limits of memory or time.
         redis.exceptions.RedisError: Redis does not answer.
     """
     digest, offsets = _fetch(summary, folder / "rows.ndjson")
-    # By its lines, and not by DuckDB's own reading of JSON, which would take null for missing.
+    # Reads lines of JSON instead of using DuckDB's own JSON reader, which cannot tell null from a missing field.
     database.execute(
         f"CREATE TABLE rows AS SELECT json FROM read_ndjson_objects({literal(str(folder / 'rows.ndjson'))}, "
         f"maximum_object_size={MAX_ROW_BYTES})"
@@ -84,12 +83,12 @@ def build_table(summary: Summary, database: duckdb.DuckDBPyConnection, folder: P
     unmatched = _unmatched(database, summary)
     file = folder / "table.parquet"
     _write(database, sources, unmatched, file)
-    columns = column_statistics(database, _described(sources), "typed")
+    columns = column_statistics(database, _table_columns(sources), "typed")
     return ResultTable(file, Profile(columns, summary.count, digest, unmatched), offsets)
 
 
 def _fetch(summary: Summary, file: Path) -> tuple[str, bytes]:
-    """Writes each row on a line of its own; the checksum of the whole value, and where its rows are."""
+    """Writes one row per line. Returns the checksum of the whole value and the packed offsets of its rows."""
     digest = hashlib.sha256()
     lengths = array("L")
 
@@ -107,8 +106,8 @@ def _fetch(summary: Summary, file: Path) -> tuple[str, bytes]:
 
 
 def _spread(database: duckdb.DuckDBPyConnection, names: list[str]) -> list[_Source]:
-    """The columns, documents spread over those of their fields."""
-    level = _extracted(database, "level0", "rows", "json", [], names)
+    """Returns all columns, with documents replaced by columns of their fields. Opens them as the view ``spread``."""
+    level = _extract(database, "level0", "rows", "json", [], names)
     tables = ["level0"]
     spread = level
     for depth in range(1, MAX_DEPTH + 1):
@@ -122,84 +121,83 @@ def _spread(database: duckdb.DuckDBPyConnection, names: list[str]) -> list[_Sour
                 continue
             columns += len(fields) - 1
             table = f"level{depth}_{len(deeper)}"
-            deeper[id(source)] = _extracted(database, table, source.table, source.column, source.path, fields)
+            deeper[id(source)] = _extract(database, table, source.table, source.column, source.path, fields)
             taken |= set(names)
             tables.append(table)
         if not deeper:
             break
         spread = [each for source in spread for each in deeper.get(id(source), [source])]
-        level = [each for found in deeper.values() for each in found]
+        level = [each for sources in deeper.values() for each in sources]
     database.execute(f"CREATE VIEW spread AS SELECT * FROM {' POSITIONAL JOIN '.join(tables)}")
     return spread
 
 
 def _unmatched(database: duckdb.DuckDBPyConnection, summary: Summary) -> list[str]:
-    """Makes the table ``unmatched`` of the rows in which each join found nothing, as it was noted of them.
+    """Creates the view ``unmatched``, which marks the rows in which each join found no match.
 
     Returns:
-        The fields that the joins bring in. One is left out if its rows are not those that were noted: another version
-        noted others.
+        The fields that the joins add, except those whose rows differ from the ones recorded during the join, which may
+        have been run by another version.
     """
-    names = [name for name, noted in summary.unmatched.items() if noted.count]
+    names = [name for name, recorded in summary.unmatched.items() if recorded.count]
     columns = ", ".join(
-        f"coalesce(json_extract(json, {_pointer(name)})::VARCHAR IN ('[]', '0', 'null'), true) AS found{number}"
+        f"coalesce(json_extract(json, {_pointer(name)})::VARCHAR IN ('[]', '0', 'null'), true) AS unmatched{number}"
         for number, name in enumerate(names)
     )
     if not names:
         return []
-    database.execute(f"CREATE TABLE found AS SELECT {columns} FROM rows")
-    known = {
-        number: name for number, name in enumerate(names) if _is_as_noted(database, number, summary.unmatched[name])
-    }
-    chosen = ", ".join(f"found{number} AS u{place}" for place, number in enumerate(known))
-    if known:
-        database.execute(f"CREATE VIEW unmatched AS SELECT {chosen} FROM found")
-    return list(known.values())
+    database.execute(f"CREATE TABLE marked AS SELECT {columns} FROM rows")
+    agreeing = {number: name for number, name in enumerate(names) if _agrees(database, number, summary.unmatched[name])}
+    selected = ", ".join(f"unmatched{number} AS u{place}" for place, number in enumerate(agreeing))
+    if agreeing:
+        database.execute(f"CREATE VIEW unmatched AS SELECT {selected} FROM marked")
+    return list(agreeing.values())
 
 
-def _is_as_noted(database: duckdb.DuckDBPyConnection, number: int, noted: Unmatched) -> bool:
-    of_join = f"FROM found WHERE found{number}"
+def _agrees(database: duckdb.DuckDBPyConnection, number: int, recorded: Unmatched) -> bool:
+    """Whether the marked rows of a join are those recorded while it ran."""
+    of_join = f"FROM marked WHERE unmatched{number}"
     count = database.execute(f"SELECT count(*) {of_join}").fetchone()
-    first = database.execute(f"SELECT rowid {of_join} ORDER BY rowid LIMIT {len(noted.rows)}").fetchall()
-    return count == (noted.count,) and [row for (row,) in first] == noted.rows
+    first = database.execute(f"SELECT rowid {of_join} ORDER BY rowid LIMIT {len(recorded.rows)}").fetchall()
+    return count == (recorded.count,) and [row for (row,) in first] == recorded.rows
 
 
 def _pointer(name: str) -> str:
-    """A field's JSON pointer, as it is written in SQL."""
+    """A field's JSON pointer as an SQL literal."""
     return literal("/" + name.replace("~", "~0").replace("/", "~1"))
 
 
-def _extracted(  # noqa: PLR0913, PLR0917 - out of what, into what
-    database: duckdb.DuckDBPyConnection, table: str, within: str, column: str, path: list[str], names: list[str]
+def _extract(  # noqa: PLR0913, PLR0917 - a source and a target
+    database: duckdb.DuckDBPyConnection, table: str, parent: str, column: str, path: list[str], names: list[str]
 ) -> list[_Source]:
-    """Makes a table of these fields of a JSON column, and looks at what their values are."""
+    """Creates a table with the given fields of a JSON column of ``parent``, and determines their types."""
     pointers = ", ".join(map(_pointer, names))
-    # What is inside of null is null, and not missing.
+    # The fields of null are null, not missing.
     columns = ", ".join(
-        f"CASE WHEN is_null THEN 'null'::JSON ELSE found[{number + 1}] END AS {table}_{number}"
+        f"CASE WHEN is_null THEN 'null'::JSON ELSE extracted[{number + 1}] END AS {table}_{number}"
         for number in range(len(names))
     )
     database.execute(
-        f"CREATE TABLE {table} AS SELECT {columns} FROM (SELECT json_extract({column}, [{pointers}]) AS found, "
-        f"coalesce(json_type({column}) = 'NULL', false) AS is_null FROM {within})"
+        f"CREATE TABLE {table} AS SELECT {columns} FROM (SELECT json_extract({column}, [{pointers}]) AS extracted, "
+        f"coalesce(json_type({column}) = 'NULL', false) AS is_null FROM {parent})"
     )
     sources = [_Source([*path, name], table, f"{table}_{number}") for number, name in enumerate(names)]
     for source in sources:
-        _look_at(database, source)
+        _determine_type(database, source)
     return sources
 
 
-def _look_at(database: duckdb.DuckDBPyConnection, source: _Source) -> None:
-    """Finds out what a column's values are."""
+def _determine_type(database: duckdb.DuckDBPyConnection, source: _Source) -> None:
+    """Sets the kind of a column, and counts its values, nulls and missing fields."""
     table, column = source.table, source.column
-    found = database.execute(
+    groups = database.execute(
         f"SELECT json_type({column}) AS type, "
         f"CASE WHEN json_type({column}) = 'OBJECT' AND len(json_keys({column})) = 1 "
         f"AND starts_with(json_keys({column})[1], '$') THEN json_keys({column})[1] END AS wrapper, count(*) "
         f"FROM {table} GROUP BY ALL"
     ).fetchall()
     kinds: set[ColumnKind] = set()
-    for json_type, wrapper, count in found:
+    for json_type, wrapper, count in groups:
         if json_type is None or json_type == "NULL":
             name = "missing" if json_type is None else "nulls"
             source.counts[name] = count
@@ -214,35 +212,35 @@ def _look_at(database: duckdb.DuckDBPyConnection, source: _Source) -> None:
 
 
 def _fields_of(database: duckdb.DuckDBPyConnection, source: _Source) -> list[str]:
-    """The fields of a column's documents, as first seen; none where it is to stay whole."""
+    """The fields of a column's documents in order of appearance; empty if the column is not spread."""
     if not source.type.spreads:
         return []
     table, column = source.table, source.column
-    found = database.execute(
+    names = database.execute(
         f"SELECT name FROM (SELECT unnest(json_keys({column})) AS name, "
         f"generate_subscripts(json_keys({column}), 1) AS place, rowid AS number "
         f"FROM {table} WHERE json_type({column}) = 'OBJECT') "
         f"GROUP BY name ORDER BY min(number), min(place) LIMIT {MAX_FIELDS + 1}"
     ).fetchall()
-    return [name for (name,) in found] if len(found) <= MAX_FIELDS else []
+    return [name for (name,) in names] if len(names) <= MAX_FIELDS else []
 
 
 def _write(database: duckdb.DuckDBPyConnection, sources: list[_Source], unmatched: Sequence[str], file: Path) -> None:
     columns = []
     for number, source in enumerate(sources):
-        there = f"nullif({source.column}, 'null'::JSON)" if source.counts.get("nulls") else source.column
-        columns.append(f"{source.type.stored(there)} AS c{number}")
+        value = f"nullif({source.column}, 'null'::JSON)" if source.counts.get("nulls") else source.column
+        columns.append(f"{source.type.stored(value)} AS c{number}")
         if source.counts.get("nulls"):
             columns.append(f"coalesce(json_type({source.column}) = 'NULL', false) AS n{number}")
     columns += [f"u{number}" for number in range(len(unmatched))]
-    # Parquet needs a column, and a result may have none.
-    chosen = ", ".join(columns) or "true AS nothing"
+    # Parquet needs at least one column, and a result may have none.
+    selected = ", ".join(columns) or "true AS nothing"
     origin = ("spread" if sources else "rows") + (" POSITIONAL JOIN unmatched" if unmatched else "")
-    database.execute(f"CREATE TABLE typed AS SELECT {chosen} FROM {origin}")
+    database.execute(f"CREATE TABLE typed AS SELECT {selected} FROM {origin}")
     database.execute(f"COPY typed TO {literal(str(file))} (FORMAT parquet, COMPRESSION zstd)")
 
 
-def _described(sources: list[_Source]) -> list[TableColumn]:
+def _table_columns(sources: list[_Source]) -> list[TableColumn]:
     return [
         TableColumn(source.path, source.kind, *(source.counts.get(name, 0) for name in ("filled", "nulls", "missing")))
         for source in sources
@@ -250,18 +248,18 @@ def _described(sources: list[_Source]) -> list[TableColumn]:
 
 
 def open_table(summary: Summary, database: duckdb.DuckDBPyConnection, folder: Path, name: str = "shown") -> Profile:
-    """Opens the table that was built of a result, as the view ``name``, with its rows' numbers as ``number``.
+    """Opens a result's table as the view ``name``, with the row numbers in column ``number``. Returns its profile.
 
     Raises:
-        ResultGone: it is not there any more.
+        ResultGone: the table was not built, or has expired.
         redis.exceptions.RedisError: Redis does not answer.
     """
-    state = artifacts.find_artifact(summary, artifacts.TABLE)
-    if state is None or not state.is_done:
+    table = artifacts.find_artifact(summary, artifacts.TABLE)
+    if table is None or not table.is_done:
         raise result_store.ResultGone(f"{summary.key}: no table")
     file = folder / f"{name}.parquet"
     with file.open("wb") as copy:
-        for chunk in artifacts.read_artifact(summary, artifacts.TABLE, "table", state.data["size"]):
+        for chunk in artifacts.read_artifact(summary, artifacts.TABLE, "table", table.data["size"]):
             copy.write(chunk)
     database.execute(
         f"CREATE VIEW {name} AS SELECT *, file_row_number AS number "

@@ -1,6 +1,6 @@
-"""How a person looks at a result: which of its rows, in which order; checked against its columns. Pure: no I/O.
+"""A query for some rows of a result in some order, and its checks against the result's columns. Pure: no I/O.
 
-Values are checked here, before a worker sees them, so that what is wrong is said beside the field it was typed in.
+The web application checks a query before a worker runs it, so that errors appear beside the form field.
 """
 
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from worker_tasks.analysis.column_types import COLUMN_TYPES, ColumnKind, Operand
 from worker_tasks.analysis.profiles import Profile
 from worker_tasks.infra.errors import InvalidInput
 
-#: Characters of a text that is looked for.
+#: The longest search text and the longest value of a condition, in characters.
 MAX_TEXT = 300
 MAX_CONDITIONS = 8
 MAX_SORT_COLUMNS = 5
 
 
 class Operator(StrEnum):
-    """How a column is compared; the names are those of the builder's conditions."""
+    """How a column is compared. The names are the same as in the builder's filters."""
 
     EQ = "eq"
     NE = "ne"
@@ -33,7 +33,7 @@ class Operator(StrEnum):
     NULL = "null"
     MISSING = "missing"
     EMPTY = "empty"
-    #: Of the field that a join brings in, whatever columns it is spread over.
+    #: Applies to the field that a join adds, even if it is spread over several columns.
     UNMATCHED = "unmatched"
 
 
@@ -45,7 +45,7 @@ TEXT_OPERATORS = frozenset({Operator.CONTAINS, Operator.STARTS})
 
 @dataclass(frozen=True)
 class Condition:
-    """A column, by its name, compared with a value as it was typed; or a join that is to have found nothing."""
+    """Compares a column with a value as typed, or selects the rows that a join left without a match."""
 
     column: str
     operator: Operator
@@ -54,7 +54,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class RowQuery:
-    """Rows that meet all conditions and in which a text occurs, sorted by columns, each with whether it descends."""
+    """Rows that meet all conditions and contain a text. ``sort`` lists columns and whether each one descends."""
 
     sort: tuple[tuple[str, bool], ...] = ()
     text: str = ""
@@ -62,7 +62,7 @@ class RowQuery:
 
     @property
     def is_everything(self) -> bool:
-        """Whether it is all rows as they were joined."""
+        """Whether the query selects all rows in their original order."""
         return not (self.sort or self.text or self.conditions)
 
     def to_document(self) -> dict[str, Any]:
@@ -81,10 +81,10 @@ class RowQuery:
         )
 
     def check(self, profile: Profile) -> None:
-        """Refuses what these columns can not be asked.
+        """Checks that the query fits the columns of a result.
 
         Raises:
-            InvalidInput: names what is wrong, as ``sort``, ``q``, ``where`` or ``value``.
+            InvalidInput: it does not; names the parameter ``sort``, ``where`` or ``value``.
         """
         kinds = {column.name: column.kind for column in profile.columns}
         for column, _ in self.sort:
@@ -107,10 +107,17 @@ class RowQuery:
 def parse_row_query(
     sort: Sequence[str], text: str, columns: Sequence[str], operators: Sequence[str], values: Sequence[str]
 ) -> RowQuery:
-    """A view as an address says it: ``-`` before a column that descends; conditions side by side.
+    """Parses the parameters of a URL.
+
+    Args:
+        sort: names of columns, with a leading ``-`` for descending order.
+        text: the text to search for.
+        columns: the column of each condition; conditions without a column are ignored.
+        operators: the operator of each condition.
+        values: the value of each condition.
 
     Raises:
-        InvalidInput: names what can not be understood.
+        InvalidInput: names the invalid parameter.
     """
     if len(text) > MAX_TEXT:
         raise InvalidInput({"q": f"must be text of at most {MAX_TEXT} characters."})
@@ -134,10 +141,10 @@ def parse_row_query(
 
 
 def parse_operand(condition: Condition, kind: ColumnKind) -> Operand:
-    """The value of a condition, as one of this kind.
+    """Parses the value of a condition for a column of this kind.
 
     Raises:
-        ValueError: it is none; says so.
+        ValueError: the value does not fit; the message says why.
     """
     if condition.operator in WITHOUT_VALUE:
         return None, None

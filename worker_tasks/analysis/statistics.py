@@ -1,8 +1,8 @@
-"""The figures of each column of a table: how many values there are, how far they reach, which are frequent."""
+"""Statistics of a table's columns: distinct values, minimum, median, maximum, frequent values and a histogram."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import duckdb
@@ -10,17 +10,17 @@ import duckdb
 from worker_tasks.analysis.column_types import COLUMN_TYPES, ColumnKind, Statistics
 from worker_tasks.analysis.profiles import Bin, Column
 
-#: Bars of a chart.
+#: Bars of a histogram.
 BINS = 12
-#: Values that are named; a column of no more is told by naming all of them.
+#: Frequent values listed. A column with no more distinct values needs no histogram.
 TOP = 8
-#: Characters of a value that are shown.
+#: Characters of a value that are kept.
 MAX_VALUE_CHARACTERS = 80
 
 
 @dataclass(frozen=True)
 class TableColumn:
-    """A column as it was found: where, what, and how many values, nulls and rows without it."""
+    """A column before its statistics: its path, its type, and how many rows have a value, null or no such field."""
 
     path: list[str]
     kind: ColumnKind
@@ -30,77 +30,76 @@ class TableColumn:
 
 
 def column_statistics(database: duckdb.DuckDBPyConnection, columns: Sequence[TableColumn], table: str) -> list[Column]:
-    """Measures the columns of a table, in which ``c<n>`` is the n-th."""
-    return [_figures(database, table, f"c{number}", column) for number, column in enumerate(columns)]
+    """Computes the statistics of a table's columns. The n-th column is called ``c<n>`` in the table."""
+    return [_measure(database, table, f"c{number}", column) for number, column in enumerate(columns)]
 
 
-def _figures(database: duckdb.DuckDBPyConnection, table: str, name: str, column: TableColumn) -> Column:
-    kind, found = COLUMN_TYPES[column.kind], f"FROM {table} WHERE {name} IS NOT NULL"
-    bare = Column(".".join(column.path), column.path, column.kind, column.filled, column.nulls, column.missing)
-    statistics = kind.statistics
+def _measure(database: duckdb.DuckDBPyConnection, table: str, name: str, described: TableColumn) -> Column:
+    type_, source = COLUMN_TYPES[described.kind], f"FROM {table} WHERE {name} IS NOT NULL"
+    column = Column(
+        ".".join(described.path), described.path, described.kind, described.filled, described.nulls, described.missing
+    )
+    statistics = type_.statistics
     if not column.filled or statistics is None:
-        return bare
-    measured, shown, told_by = kind.comparable(name), f"left({kind.text(name)}, {MAX_VALUE_CHARACTERS})", name
+        return column
+    measured, text, identity = type_.comparable(name), f"left({type_.text(name)}, {MAX_VALUE_CHARACTERS})", name
     if statistics.of_lengths:
-        shown, told_by = f"{measured}::VARCHAR", measured
-    distinct = _one(database, f"SELECT count(DISTINCT {told_by}) {found}")
-    least = most = middle = None
+        text, identity = f"{measured}::VARCHAR", measured
+    distinct = _scalar(database, f"SELECT count(DISTINCT {identity}) {source}")
+    minimum = median = maximum = None
     if statistics.has_range:
-        least = _one(database, f"SELECT arg_min({shown}, {measured}) {found}")
-        most = _one(database, f"SELECT arg_max({shown}, {measured}) {found}")
+        minimum = _scalar(database, f"SELECT arg_min({text}, {measured}) {source}")
+        maximum = _scalar(database, f"SELECT arg_max({text}, {measured}) {source}")
     if statistics.has_median:
-        half = _one(database, f"SELECT quantile_disc({measured}, 0.5) {found}")
-        middle = _one(database, f"SELECT {shown} {found} AND {measured} = ? LIMIT 1", [half])
+        half = _scalar(database, f"SELECT quantile_disc({measured}, 0.5) {source}")
+        median = _scalar(database, f"SELECT {text} {source} AND {measured} = ? LIMIT 1", [half])
     top: list[tuple[str, int]] = []
     if distinct < column.filled or statistics.all_named:
         top = database.execute(
-            f"SELECT {shown}, count(*) AS times {found} GROUP BY {told_by} , 1 "
-            f"ORDER BY times DESC, {told_by} LIMIT {TOP}"
+            f"SELECT {text}, count(*) AS times {source} GROUP BY {identity} , 1 "
+            f"ORDER BY times DESC, {identity} LIMIT {TOP}"
         ).fetchall()
-    bins = _bins(database, statistics, measured, found) if middle is not None and distinct > TOP else []
-    return Column(
-        **vars(bare)
-        | {
-            # Lists are not told apart, only their lengths are.
-            "distinct": None if statistics.of_lengths else distinct,
-            "min": least,
-            "median": middle,
-            "max": most,
-            "top": top,
-            "bins": bins,
-            "empty": _one(database, f"SELECT count(*) {found} AND {kind.empty(name)}"),
-        }
+    return replace(
+        column,
+        # Lists are compared by length only, so the number of distinct lists is unknown.
+        distinct=None if statistics.of_lengths else distinct,
+        min=minimum,
+        median=median,
+        max=maximum,
+        top=top,
+        bins=_bins(database, statistics, measured, source) if median is not None and distinct > TOP else [],
+        empty=_scalar(database, f"SELECT count(*) {source} AND {type_.empty(name)}"),
     )
 
 
-def _one(database: duckdb.DuckDBPyConnection, query: str, parameters: Sequence[object] = ()) -> Any:
+def _scalar(database: duckdb.DuckDBPyConnection, query: str, parameters: Sequence[object] = ()) -> Any:
     row = database.execute(query, parameters).fetchone()
     return row[0] if row else None
 
 
-def _bins(database: duckdb.DuckDBPyConnection, statistics: Statistics, measured: str, found: str) -> list[Bin]:
-    """The values in bars of the same width."""
-    value, whole = statistics.scale(measured), statistics.whole
-    finite = f"{found} AND isfinite({value}::DOUBLE)"
-    least, most = database.execute(f"SELECT min({value}), max({value}) {finite}").fetchone() or (None, None)
-    if least is None or least == most:
+def _bins(database: duckdb.DuckDBPyConnection, statistics: Statistics, measured: str, source: str) -> list[Bin]:
+    """Counts the values in bars of equal width; empty if there is nothing to divide."""
+    value, is_integral = statistics.scale(measured), statistics.is_integral
+    finite = f"{source} AND isfinite({value}::DOUBLE)"
+    minimum, maximum = database.execute(f"SELECT min({value}), max({value}) {finite}").fetchone() or (None, None)
+    if minimum is None or minimum == maximum:
         return []
-    number = min(BINS, most - least + 1) if whole else BINS
-    # Not by math.ceil: whole numbers may have more digits than a floating-point one.
-    width = -(-(most - least + 1) // number) if whole else (most - least) / number
+    number = min(BINS, maximum - minimum + 1) if is_integral else BINS
+    # Integer arithmetic instead of math.ceil, because a float cannot hold all digits of large integers.
+    width = -(-(maximum - minimum + 1) // number) if is_integral else (maximum - minimum) / number
     if not 0 < width < math.inf:
         return []
-    counted = dict(
+    counts = dict(
         database.execute(
-            f"SELECT least(floor(({value}::DOUBLE - {least}) / {width})::INTEGER, {number - 1}) AS bar, count(*) "
+            f"SELECT least(floor(({value}::DOUBLE - {minimum}) / {width})::INTEGER, {number - 1}) AS bar, count(*) "
             f"{finite} GROUP BY bar"
         ).fetchall()
     )
     bars = []
     for bar in range(number):
-        low = least + bar * width
-        if low > most:
+        low = minimum + bar * width
+        if low > maximum:
             break
-        high = min(low + width - 1, most) if whole else low + width
-        bars.append(Bin(statistics.border(low), statistics.border(high), counted.get(bar, 0)))
+        high = min(low + width - 1, maximum) if is_integral else low + width
+        bars.append(Bin(statistics.border(low), statistics.border(high), counts.get(bar, 0)))
     return bars

@@ -1,4 +1,4 @@
-"""The task that works things out from a result."""
+"""The Celery task that computes artifacts of a result."""
 
 import json
 import zlib
@@ -14,7 +14,7 @@ from celery.utils.log import get_task_logger
 from redis.exceptions import RedisError
 
 from worker_tasks.analysis import diff_job, engine, export_writers, reader, result_table, row_order
-from worker_tasks.analysis.artifact_job import GIVEN_UP, MAX_TIMES, NO_ROOM_SECONDS, ArtifactJob
+from worker_tasks.analysis.artifact_job import GIVEN_UP, MAX_ATTEMPTS, NO_ROOM_SECONDS, ArtifactJob
 from worker_tasks.analysis.artifacts import ArtifactKind, ArtifactSpec
 from worker_tasks.analysis.export_files import ExportContext
 from worker_tasks.analysis.export_selection import GZIP, Selection
@@ -37,98 +37,98 @@ from worker_tasks.results import result_store
 from worker_tasks.results.formats import FORMATS
 from worker_tasks.results.result_store import ResultGone
 
-#: Seconds that an order stays; whoever still looks at it then has it made anew.
+#: Seconds that a row order is kept. If someone still needs it afterwards, it is computed again.
 ORDER_SECONDS = 900
-#: The same for a file.
+#: The same for an exported file.
 FILE_SECONDS = 900
 DISK_FULL = "The disk of the worker is full. Try again in a moment, or ask for fewer rows."
-#: zlib's level: fast, and about as small as the slow ones.
-PACKING = 3
+#: zlib's compression level: fast, with output about as small as that of the slow levels.
+COMPRESSION_LEVEL = 3
 
 logger = get_task_logger(__name__)
 
-#: What is derived: data about it, and how long it stays, None for as long as the result.
+#: The data of a built artifact, and when it expires: None for together with the result.
 Built = tuple[Document, datetime | None]
 
 
 @app.task(bind=True, base=Task, ignore_result=True, name=DERIVE_TASK)
-def derive(  # noqa: PLR0913, PLR0917 - which result, and what of it
+def derive(  # noqa: PLR0913, PLR0917 - identifies a result and one of its artifacts
     self: Task, key: str, task_id: str, run: str, kind: str, options: dict[str, Any]
 ) -> None:
-    """Works out something from the result that is under a key, or was.
+    """Computes an artifact of a run's result, which is or was stored under ``key``.
 
-    A server that is away is no outcome: it is tried again in place, and after that by whoever still asks for it.
+    If a server is away, retries in place, and then leaves the job to the next request.
     """
-    derivation = ArtifactSpec(ArtifactKind(kind), options)
+    spec = ArtifactSpec(ArtifactKind(kind), options)
     try:
-        work = retry_while_away(self, lambda: _begun(key, task_id, run, derivation))
-        if work is not None:
-            _persevere(self, work)
+        job = retry_while_away(self, lambda: _begin(key, task_id, run, spec))
+        if job is not None:
+            _build_with_retries(self, job)
     except Reject as away:
-        logger.warning("%s of %s is left to whoever asks next: %s", derivation.name, run, away.reason)
+        logger.warning("%s of %s is left to the next request: %s", spec.name, run, away.reason)
 
 
-def _begun(key: str, task_id: str, run: str, derivation: ArtifactSpec) -> ArtifactJob | None:
-    """The work, begun; None where there is nothing to do."""
+def _begin(key: str, task_id: str, run: str, spec: ArtifactSpec) -> ArtifactJob | None:
+    """Claims the job; None if the result is gone, another worker has the job, or it failed too often."""
     summary = result_store.find_run_result(key, task_id, run)
     if summary is None:
         return None
-    work = ArtifactJob(summary, derivation)
-    times = work.begin()
-    if times > MAX_TIMES:
-        work.fail(GIVEN_UP)
-    return work if 0 < times <= MAX_TIMES else None
+    job = ArtifactJob(summary, spec)
+    attempt = job.begin()
+    if attempt > MAX_ATTEMPTS:
+        job.fail(GIVEN_UP)
+    return job if 0 < attempt <= MAX_ATTEMPTS else None
 
 
-def _persevere(task: Task, work: ArtifactJob) -> None:
-    """Works it out, in as many tries as it takes.
+def _build_with_retries(task: Task, job: ArtifactJob) -> None:
+    """Builds the artifact, retrying while a server is away.
 
     Raises:
         celery.exceptions.Reject: a server was away for too long.
     """
-    with work.alive():
+    with job.alive():
         try:
-            retry_while_away(task, lambda: _work_out(work))
+            retry_while_away(task, lambda: _build(job))
         except Reject:
             try:
-                work.leave()
+                job.leave()
             except RedisError as error:
-                # Its signs of life end by themselves.
-                logger.warning("%s is left, and Redis does not know: %s", work.derivation.name, error)
+                # The claim expires by itself.
+                logger.warning("%s: could not tell Redis that the job is left: %s", job.spec.name, error)
             raise
 
 
-def _work_out(work: ArtifactJob) -> None:
-    """One try.
+def _build(job: ArtifactJob) -> None:
+    """Builds and publishes the artifact, or publishes why it cannot be built.
 
     Raises:
         ServiceUnavailable: a server is away.
-        Exception: nobody thought of it; whoever waits is told.
+        Exception: an unexpected error, published as a failure as well.
     """
-    if not work.hold():
+    if not job.hold():
         return
     try:
         with named_driver_errors(), named_storage_full():
-            data, until = BUILDERS[work.derivation.kind](work)
-            work.end(data, until)
+            data, until = BUILDERS[job.spec.kind](job)
+            job.end(data, until)
     except ResultGone:
-        work.release()
+        job.release()
     except StorageFull as error:
-        _fail_for_now(work, error.message, error)
+        _fail_for_now(job, error.message, error)
     except ServiceUnavailable:
         raise
     except Exception as error:
         if (reason := _reason(error)) is not None:
-            work.fail(reason)
+            job.fail(reason)
         elif engine.is_disk_full(error):
-            _fail_for_now(work, DISK_FULL, error)
+            _fail_for_now(job, DISK_FULL, error)
         else:
-            work.fail(f"It could not be worked out: {type(error).__name__}.")
+            job.fail(f"It could not be worked out: {type(error).__name__}.")
             raise
 
 
 def _reason(error: Exception) -> str | None:
-    """Why this cannot be worked out, if the error says so."""
+    """The message for an expected error; None for others."""
     if isinstance(error, duckdb.InterruptException | TookTooLong):
         return f"It took longer than {settings().reading_seconds:g} seconds, which is the limit."
     if isinstance(error, duckdb.OutOfMemoryException) and not engine.is_disk_full(error):
@@ -136,54 +136,55 @@ def _reason(error: Exception) -> str | None:
     return error.message if isinstance(error, DovetailError) else None
 
 
-def _fail_for_now(work: ArtifactJob, message: str, error: Exception) -> None:
-    logger.warning("%s: no room for it: %s", work.derivation.name, error)
+def _fail_for_now(job: ArtifactJob, message: str, error: Exception) -> None:
+    """Publishes that there was no room. The artifact may be requested again soon."""
+    logger.warning("%s: no room for the artifact: %s", job.spec.name, error)
     try:
-        work.fail(message, NO_ROOM_SECONDS)
+        job.fail(message, NO_ROOM_SECONDS)
     except RedisError as refused:
         if not is_full(refused):
             raise
-        # Nor is there room for saying so; who waits asks again when its signs of life have ended.
-        logger.warning("%s: and no room for that: %s", work.derivation.name, refused)
+        # The claim expires by itself, and the next request starts a new job.
+        logger.warning("%s: no room to record the failure: %s", job.spec.name, refused)
 
 
-def _table(work: ArtifactJob) -> Built:
+def _build_table(job: ArtifactJob) -> Built:
     with engine.open_database() as (database, folder):
-        table = result_table.build_table(work.summary, database, folder)
-        size = work.write("table", _read(table.file))
-        work.write("offsets", [table.offsets])
-        work.write("profile", [json.dumps(table.profile.to_document()).encode()])
+        table = result_table.build_table(job.summary, database, folder)
+        size = job.write("table", _read(table.file))
+        job.write("offsets", [table.offsets])
+        job.write("profile", [json.dumps(table.profile.to_document()).encode()])
         return {"size": size, "sha256": table.profile.sha256}, None
 
 
-def _order(work: ArtifactJob) -> Built:
+def _build_order(job: ArtifactJob) -> Built:
     with engine.open_database() as (database, folder):
-        profile = result_table.open_table(work.summary, database, folder)
-        view = RowQuery.from_document(work.derivation.options)
-        size = work.write("numbers", row_order.row_numbers(database, profile, view))
+        profile = result_table.open_table(job.summary, database, folder)
+        query = RowQuery.from_document(job.spec.options)
+        size = job.write("numbers", row_order.row_numbers(database, profile, query))
         return {"rows": size // reader.NUMBER.size}, ledger.now() + timedelta(seconds=ORDER_SECONDS)
 
 
-def _file(work: ArtifactJob) -> Built:
-    options = work.derivation.options
-    summary, form = work.summary, FORMATS[options["format"]]
-    excerpt = Selection.from_document(options["excerpt"])
+def _build_file(job: ArtifactJob) -> Built:
+    options = job.spec.options
+    summary, format_ = job.summary, FORMATS[options["format"]]
+    selection = Selection.from_document(options["excerpt"])
     with engine.open_database() as (database, folder):
         profile = result_table.open_table(summary, database, folder)
-        excerpt.check(profile)
+        selection.check(profile)
         context = ExportContext(
             summary=summary,
             database=database,
             profile=profile,
-            selection=excerpt,
+            selection=selection,
             task=ledger.find_task(options["task_id"]),
             run_task=ledger.find_task(summary.task_id),
             embed_provenance=options["inside"],
-            report=work.report,
+            report=job.report,
         )
-        file = export_writers.write(form, context, folder)
+        file = export_writers.write(format_, context, folder)
         size = file.stat().st_size
-        stored = work.write("file", _packed(file) if form.is_text else _read(file))
+        stored = job.write("file", _compressed(file) if format_.is_text else _read(file))
         data = {"size": size, "stored": stored, "rows": context.row_count}
         return data, ledger.now() + timedelta(seconds=FILE_SECONDS)
 
@@ -193,31 +194,31 @@ def _read(file: Path) -> Iterator[bytes]:
         yield from iter(lambda: opened.read(result_store.CHUNK_BYTES), b"")
 
 
-def _packed(file: Path) -> Iterator[bytes]:
-    """As gzip, which takes a tenth of the room."""
-    packer = zlib.compressobj(level=PACKING, wbits=GZIP)
+def _compressed(file: Path) -> Iterator[bytes]:
+    """Yields the file as gzip, about a tenth of its size."""
+    compressor = zlib.compressobj(level=COMPRESSION_LEVEL, wbits=GZIP)
     for chunk in _read(file):
-        yield packer.compress(chunk)
-    yield packer.flush()
+        yield compressor.compress(chunk)
+    yield compressor.flush()
 
 
-def _comparison(work: ArtifactJob) -> Built:
-    options = work.derivation.options
+def _build_comparison(job: ArtifactJob) -> Built:
+    options = job.spec.options
     older = result_store.find_task_result(ledger.find_task(options["task_id"]))
     if older is None or older.run != options["run"]:
         raise ResultGone(options["run"])
     with engine.open_database() as (database, folder):
         before = result_table.open_table(older, database, folder, "older")
-        after = result_table.open_table(work.summary, database, folder, "newer")
-        found = diff_job.compare_results(database, before, after, options["key"])
-        for what in diff_job.LISTS:
-            work.write(what, diff_job.diff_row_numbers(database, what))
-        return found.to_document(), older.expires_at
+        after = result_table.open_table(job.summary, database, folder, "newer")
+        diff = diff_job.compare_results(database, before, after, options["key"])
+        for name in diff_job.LISTS:
+            job.write(name, diff_job.diff_row_numbers(database, name))
+        return diff.to_document(), older.expires_at
 
 
 BUILDERS: dict[ArtifactKind, Callable[[ArtifactJob], Built]] = {
-    ArtifactKind.TABLE: _table,
-    ArtifactKind.ORDER: _order,
-    ArtifactKind.FILE: _file,
-    ArtifactKind.COMPARISON: _comparison,
+    ArtifactKind.TABLE: _build_table,
+    ArtifactKind.ORDER: _build_order,
+    ArtifactKind.FILE: _build_file,
+    ArtifactKind.COMPARISON: _build_comparison,
 }

@@ -1,4 +1,4 @@
-"""Results of all kinds of values, and what is worked out from them, read back by other means than it was made."""
+"""Results with values of all types, and helpers that build their artifacts and read them independently."""
 
 import gzip
 import json
@@ -17,7 +17,7 @@ from celery import states
 from tests.support import publish
 from tests.worker_tasks.support import UNATTENDED, new_id
 from worker_tasks.analysis import artifacts, engine, export_selection, reader, result_table, row_order
-from worker_tasks.analysis.artifacts import Artifact, ArtifactKind, ArtifactSpec
+from worker_tasks.analysis.artifacts import Artifact, ArtifactKind, ArtifactSpec, ArtifactState
 from worker_tasks.analysis.profiles import Column, Profile
 from worker_tasks.analysis.result_table import ResultTable
 from worker_tasks.analysis.row_query import RowQuery
@@ -29,7 +29,7 @@ from worker_tasks.results.formats import FORMATS
 from worker_tasks.results.result_store import Summary
 
 EVERYTHING = RowQuery()
-#: Text that means something to a reader of JSON, CSV, SQL, XML or to a spreadsheet.
+#: Texts with a special meaning in JSON, CSV, SQL, XML or spreadsheets.
 TEXTS = [
     "",
     " ",
@@ -65,7 +65,7 @@ TEXTS = [
     "$oid",
     "1e5",
 ]
-#: Names of fields that mean something to JSON, its pointers, SQL, or the code under test.
+#: Field names with a special meaning in JSON, JSON pointers, SQL or the code under test.
 NAMES = [
     "",
     " ",
@@ -108,24 +108,25 @@ NAMES = [
 
 
 def result(documents: Sequence[Document], parts: int = 1, ttl_seconds: int = 300) -> Summary:
-    """These documents as a result that nobody else has."""
+    """Publishes documents as a new result."""
     return publish(documents, f"result {new_id()}", new_id(), ttl_seconds, parts=parts)
 
 
 def value(summary: Summary) -> bytes:
-    found: Any = connections().results.get(summary.key)
-    return found
+    """The stored bytes of a result."""
+    stored: Any = connections().results.get(summary.key)
+    return stored
 
 
 def keys(pattern: str) -> set[str]:
-    """The keys in Redis that this pattern takes in."""
-    found: Any = connections().results.keys(pattern)
-    return {each.decode() for each in found}
+    """The keys in Redis that match a pattern."""
+    matching: Any = connections().results.keys(pattern)
+    return {each.decode() for each in matching}
 
 
 @dataclass(frozen=True)
 class Built:
-    """A table that was built, open as ``shown``."""
+    """A table that is open as ``shown``."""
 
     table: ResultTable
     database: duckdb.DuckDBPyConnection
@@ -145,18 +146,18 @@ class Built:
         """All values of a column, in the order of their rows."""
         return self.select(f"c{self.profile.index_of(name)}")
 
-    def numbers(self, view: RowQuery) -> list[int]:
-        """The numbers of a view's rows."""
-        return reader.unpack_numbers(b"".join(row_order.row_numbers(self.database, self.profile, view)))
+    def numbers(self, query: RowQuery) -> list[int]:
+        """The row numbers of a query, in its order."""
+        return reader.unpack_numbers(b"".join(row_order.row_numbers(self.database, self.profile, query)))
 
     def select(self, expression: str) -> list[Any]:
-        query = f"SELECT {expression} FROM shown ORDER BY number"  # noqa: S608 - a test's own
-        return [each for (each,) in self.database.execute(query).fetchall()]
+        sql = f"SELECT {expression} FROM shown ORDER BY number"  # noqa: S608 - only tests call it
+        return [each for (each,) in self.database.execute(sql).fetchall()]
 
 
 @contextmanager
 def built(documents: Sequence[Document], parts: int = 1) -> Iterator[Built]:
-    """The table of these documents."""
+    """Builds and opens the table of a result with these documents."""
     with engine.open_database() as (database, folder):
         table = result_table.build_table(result(documents, parts), database, folder)
         rows = f"read_parquet('{table.file}', file_row_number=true)"
@@ -164,24 +165,35 @@ def built(documents: Sequence[Document], parts: int = 1) -> Iterator[Built]:
         yield Built(table, database)
 
 
-def worked_out(summary: Summary, derivation: ArtifactSpec) -> Artifact:
-    """What a worker makes of this, when it has."""
-    derive(summary.key, summary.task_id, summary.run, str(derivation.kind), derivation.options)
-    found = artifacts.find_artifact(summary, derivation)
-    assert found is not None
-    return found
+def build(summary: Summary, spec: ArtifactSpec) -> None:
+    """Runs the worker's task for an artifact."""
+    derive(summary.key, summary.task_id, summary.run, str(spec.kind), spec.options)
+
+
+def built_artifact(summary: Summary, spec: ArtifactSpec) -> Artifact:
+    """Builds an artifact and returns its state."""
+    build(summary, spec)
+    artifact = artifacts.find_artifact(summary, spec)
+    assert artifact is not None
+    return artifact
+
+
+def state_of(summary: Summary, spec: ArtifactSpec = artifacts.TABLE) -> ArtifactState | None:
+    """The state of an artifact; None if there is none."""
+    artifact = artifacts.find_artifact(summary, spec)
+    return artifact.state if artifact else None
 
 
 def with_table(documents: Sequence[Document], parts: int = 1, **fields: Any) -> Summary:
-    """A result of a task that is recorded, with its table."""
+    """Publishes a result, records its task and builds its table."""
     summary = result(documents, parts)
     record(summary, **fields)
-    assert worked_out(summary, artifacts.TABLE).is_done
+    assert built_artifact(summary, artifacts.TABLE).is_done
     return summary
 
 
 def record(summary: Summary, **fields: Any) -> None:
-    """Puts the document of the task that made this result into MongoDB."""
+    """Inserts the document of the task that produced a result into MongoDB."""
     connections().tasks.insert_one(
         ledger.new_document(summary.task_id, "tests.join", ["u1"], queue=UNATTENDED, metadata={"reason": "audit"})
         | {"status": states.SUCCESS, "result": json.dumps(summary.outcome), "started_at": summary.published_at}
@@ -189,46 +201,47 @@ def record(summary: Summary, **fields: Any) -> None:
     )
 
 
-def numbers(summary: Summary, view: RowQuery) -> list[int]:
-    """The numbers of a view's rows, each of which is read as well."""
-    found = worked_out(summary, reader.row_order_spec(view))
-    assert found.is_done, found
-    rows = [row for first in range(0, found.data["rows"], 100) for row in reader.read_rows(summary, view, first, 100)]
-    assert len(rows) == found.data["rows"]
-    written = json.loads(value(summary))
-    assert all(row.document == written[row.number] for row in rows)
+def numbers(summary: Summary, query: RowQuery) -> list[int]:
+    """The row numbers of a query, in its order. Also reads and checks each row."""
+    order = built_artifact(summary, reader.row_order_spec(query))
+    assert order.is_done, order
+    count = order.data["rows"]
+    rows = [row for first in range(0, count, 100) for row in reader.read_rows(summary, query, first, 100)]
+    assert len(rows) == count
+    documents = json.loads(value(summary))
+    assert all(row.document == documents[row.number] for row in rows)
     return [row.number for row in rows]
 
 
 def file(
-    summary: Summary, form: str, view: RowQuery = EVERYTHING, columns: Sequence[str] = (), *, inside: bool = False
+    summary: Summary,
+    format_name: str,
+    query: RowQuery = EVERYTHING,
+    columns: Sequence[str] = (),
+    *,
+    embed_provenance: bool = False,
 ) -> bytes:
-    """A file of a result, unpacked."""
-    wanted = export_selection.export_spec(
-        summary.task_id, form, export_selection.Selection(view, tuple(columns)), embed_provenance=inside
-    )
-    assert wanted.kind is ArtifactKind.FILE
-    found = worked_out(summary, wanted)
-    assert found.is_done, found
-    stored = b"".join(artifacts.read_artifact(summary, wanted, "file", found.data["stored"]))
-    whole = gzip.decompress(stored) if FORMATS[form].is_text else stored
-    assert len(whole) == found.data["size"]
-    return whole
+    """Exports a result and returns the uncompressed file."""
+    selection = export_selection.Selection(query, tuple(columns))
+    spec = export_selection.export_spec(summary.task_id, format_name, selection, embed_provenance=embed_provenance)
+    assert spec.kind is ArtifactKind.FILE
+    exported = built_artifact(summary, spec)
+    assert exported.is_done, exported
+    stored = b"".join(artifacts.read_artifact(summary, spec, "file", exported.data["stored"]))
+    data = gzip.decompress(stored) if FORMATS[format_name].is_text else stored
+    assert len(data) == exported.data["size"]
+    return data
 
 
 def rows_of(summary: Summary) -> list[Document]:
-    """A result's rows as JSON."""
-    written: list[Document] = json.loads(value(summary))
-    assert summary.count == len(written)
-    return written
-
-
-def instant(milliseconds: int) -> DatetimeMS:
-    return DatetimeMS(milliseconds)
+    """The rows of a result, parsed from its JSON."""
+    rows: list[Document] = json.loads(value(summary))
+    assert summary.count == len(rows)
+    return rows
 
 
 def random_documents(seed: int, count: int) -> list[Document]:
-    """Rows in which each column has values of one kind, or null, or is not there; some have fields of their own."""
+    """Documents in random order of fields. Values are of one type per column, null or missing; some are documents."""
     chance = random.Random(seed)
 
     def some(make: Any) -> Any:
@@ -279,7 +292,7 @@ def random_documents(seed: int, count: int) -> list[Document]:
 
 
 def older_and_newer(older: Sequence[Document], newer: Sequence[Document]) -> tuple[Summary, Summary]:
-    """Two results of recorded tasks, each with its table."""
+    """Publishes two results of recorded tasks and builds their tables."""
     first, second = with_table(older), with_table(newer)
     assert result_store.find_result(first.key) == first
     return first, second

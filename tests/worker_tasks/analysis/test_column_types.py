@@ -1,4 +1,4 @@
-"""The table of column types: whole, unambiguous, and what several of them have in common."""
+"""The table of column types is complete and unambiguous."""
 
 import pytest
 
@@ -10,16 +10,16 @@ def test_every_kind_has_a_row() -> None:
 
 
 @pytest.mark.parametrize("source", ["json_types", "wrappers"])
-def test_no_value_in_json_is_of_two_types(source: str) -> None:
+def test_every_json_type_belongs_to_one_column_type(source: str) -> None:
     names = [name for each in COLUMN_TYPES.values() for name in getattr(each, source)]
     assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("kind", ColumnKind)
-def test_what_is_measured_goes_together(kind: ColumnKind) -> None:
+def test_the_flags_and_expressions_of_a_type_are_consistent(kind: ColumnKind) -> None:
     row = COLUMN_TYPES[kind]
     assert not (row.is_json and row.is_digits)
-    # A median stands between a least and a greatest value.
+    # A type with a median also has a minimum and a maximum.
     assert row.statistics is None or row.statistics.has_range or not row.statistics.has_median
     for expression in (row.stored, row.comparable, row.text, row.in_mixed, row.parquet):
         assert "{" not in expression("c0")
@@ -38,5 +38,5 @@ def test_what_is_measured_goes_together(kind: ColumnKind) -> None:
         ({ColumnKind.ID, ColumnKind.TEXT}, ColumnKind.MIXED),
     ],
 )
-def test_the_kind_that_holds_all_values(kinds: set[ColumnKind], expected: ColumnKind) -> None:
+def test_the_common_kind_can_hold_all_values(kinds: set[ColumnKind], expected: ColumnKind) -> None:
     assert common_kind(kinds) is expected

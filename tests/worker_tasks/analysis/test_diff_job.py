@@ -1,4 +1,4 @@
-"""Two results beside each other, compared with what dicts in Python say of them."""
+"""Comparisons of two results, checked against the same comparison of dicts in Python."""
 
 import random
 from collections import Counter
@@ -12,17 +12,18 @@ from bson.datetime_ms import DatetimeMS
 
 from tests.worker_tasks.analysis.support import (
     TEXTS,
+    build,
+    built_artifact,
     older_and_newer,
     random_documents,
     record,
     result,
+    state_of,
     with_table,
-    worked_out,
 )
 from worker_tasks.analysis import artifacts, reader, result_diff
 from worker_tasks.analysis.artifacts import ArtifactKind, ArtifactSpec, ArtifactState
 from worker_tasks.analysis.result_diff import ResultDiff, diff_spec
-from worker_tasks.analysis.tasks import derive
 from worker_tasks.infra.connections import Document
 
 pytestmark = pytest.mark.usefixtures("servers")
@@ -30,26 +31,26 @@ pytestmark = pytest.mark.usefixtures("servers")
 LISTS = ("added", "gone", "changed_from", "changed_to")
 
 
-def compared(
+def compare(
     older: Sequence[Document], newer: Sequence[Document], key: Sequence[str] = ()
 ) -> tuple[ResultDiff, dict[str, list[int]]]:
-    """What a worker makes of both, and the row numbers that go with it."""
+    """Compares two results. Returns the difference and its lists of row numbers."""
     first, second = older_and_newer(older, newer)
-    wanted = diff_spec(first, list(key))
-    found = worked_out(second, wanted)
-    assert found.is_done, found
-    figures = ResultDiff.from_document(found.data)
-    lists = {name: reader.unpack_numbers(artifacts.read_range(second, wanted, name)) for name in LISTS}
-    assert (len(lists["added"]), len(lists["gone"])) == (figures.added, figures.gone)
-    assert len(lists["changed_from"]) == len(lists["changed_to"]) == figures.changed
-    assert figures.same + figures.changed + figures.gone == len(older)
-    assert figures.same + figures.changed + figures.added == len(newer)
-    assert result_diff.diff_row_numbers(second, wanted, "added", 1, 2) == lists["added"][1:3]
-    return figures, lists
+    spec = diff_spec(first, list(key))
+    artifact = built_artifact(second, spec)
+    assert artifact.is_done, artifact
+    diff = ResultDiff.from_document(artifact.data)
+    lists = {name: reader.unpack_numbers(artifacts.read_range(second, spec, name)) for name in LISTS}
+    assert (len(lists["added"]), len(lists["gone"])) == (diff.added, diff.gone)
+    assert len(lists["changed_from"]) == len(lists["changed_to"]) == diff.changed
+    assert diff.same + diff.changed + diff.gone == len(older)
+    assert diff.same + diff.changed + diff.added == len(newer)
+    assert result_diff.diff_row_numbers(second, spec, "added", 1, 2) == lists["added"][1:3]
+    return diff, lists
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_rows_are_paired_by_key_and_told_as_python_tells_them(seed: int) -> None:
+def test_rows_are_paired_by_key_and_compared_as_in_python(seed: int) -> None:
     chance = random.Random(seed)
     older = random_documents(seed, 150)
     newer = [dict(each) for each in older if chance.random() < 0.8]
@@ -64,7 +65,7 @@ def test_rows_are_paired_by_key_and_told_as_python_tells_them(seed: int) -> None
             each[chance.choice(names)] = None
     newer += [each | {"_id": 1000 + number} for number, each in enumerate(random_documents(seed + 50, 20))]
     chance.shuffle(newer)
-    found, lists = compared(older, newer, ["_id"])
+    diff, lists = compare(older, newer, ["_id"])
     before = {each["_id"]: number for number, each in enumerate(older)}
     after = {each["_id"]: number for number, each in enumerate(newer)}
     changes: Counter[str] = Counter()
@@ -78,13 +79,13 @@ def test_rows_are_paired_by_key_and_told_as_python_tells_them(seed: int) -> None
     assert lists["added"] == sorted(after[identity] for identity in after.keys() - before.keys())
     assert lists["gone"] == sorted(before[identity] for identity in before.keys() - after.keys())
     assert list(zip(lists["changed_from"], lists["changed_to"], strict=True)) == pairs
-    assert found.changes == changes
-    assert list(found.changes.values()) == sorted(changes.values(), reverse=True)
-    assert not found.repeated
+    assert diff.changes == changes
+    assert list(diff.changes.values()) == sorted(changes.values(), reverse=True)
+    assert not diff.repeated
 
 
-#: Values, and what they became; ``...`` stands for a field that is not there.
-BECAME: list[tuple[Any, Any]] = [
+#: Old and new values; ``...`` stands for a missing field.
+CHANGES: list[tuple[Any, Any]] = [
     (None, ...),
     (..., None),
     (None, ""),
@@ -111,29 +112,29 @@ BECAME: list[tuple[Any, Any]] = [
 ]
 
 
-def test_a_value_that_became_another_is_a_change_and_itself_is_none() -> None:
+def test_only_a_different_value_is_a_change() -> None:
     sides: list[list[Document]] = [
         [
-            {"_id": 0} | {f"x{number}": each[side] for number, each in enumerate(BECAME) if each[side] is not ...},
-            {"_id": 1} | {f"x{number}": f"same {number}" for number in range(len(BECAME))},
+            {"_id": 0} | {f"x{number}": each[side] for number, each in enumerate(CHANGES) if each[side] is not ...},
+            {"_id": 1} | {f"x{number}": f"same {number}" for number in range(len(CHANGES))},
         ]
         for side in (0, 1)
     ]
-    found, _ = compared(sides[0], sides[1], ["_id"])
-    assert (found.changed, found.same) == (1, 1)
-    assert found.changes == {f"x{number}": 1 for number in range(len(BECAME))}
+    diff, _ = compare(sides[0], sides[1], ["_id"])
+    assert (diff.changed, diff.same) == (1, 1)
+    assert diff.changes == {f"x{number}": 1 for number in range(len(CHANGES))}
     for each in sides:
-        assert compared(each, each, ["_id"])[0].same == 2
+        assert compare(each, each, ["_id"])[0].same == 2
 
 
 def test_null_in_place_of_a_document_is_a_change() -> None:
     filled: Document = {"_id": 2, "x": {"a": 1}}
-    found, _ = compared([{"_id": 1, "x": None}, filled], [{"_id": 1}, filled], ["_id"])
-    assert (found.changed, found.changes) == (1, {"x.a": 1})
+    diff, _ = compare([{"_id": 1, "x": None}, filled], [{"_id": 1}, filled], ["_id"])
+    assert (diff.changed, diff.changes) == (1, {"x.a": 1})
 
 
 @pytest.mark.parametrize("odd", ["text", 5, ObjectId("0" * 24), DatetimeMS(10**12)], ids=str)
-def test_one_value_of_another_kind_changes_no_other_row(odd: Any) -> None:
+def test_one_value_of_another_type_changes_no_other_row(odd: Any) -> None:
     columns: list[list[Any]] = [
         ["one", "5", "true"],
         [1, 2, 3],
@@ -147,50 +148,50 @@ def test_one_value_of_another_kind_changes_no_other_row(odd: Any) -> None:
     older = [{"_id": row} | {f"x{number}": values[row] for number, values in enumerate(columns)} for row in range(3)]
     newer = [*older, {"_id": 9} | {f"x{number}": odd for number in range(len(columns))}]
     for sides, lists in ((older, newer), "added"), ((newer, older), "gone"):
-        found, numbers = compared(sides[0], sides[1], ["_id"])
-        assert (found.same, found.changes, numbers[lists]) == (3, {}, [3])
+        diff, numbers = compare(sides[0], sides[1], ["_id"])
+        assert (diff.same, diff.changes, numbers[lists]) == (3, {}, [3])
 
 
-def test_keys_of_which_one_is_of_another_kind_pair_the_others() -> None:
+def test_one_key_of_another_type_does_not_prevent_other_pairs() -> None:
     older: list[Document] = [{"_id": text, "x": 1} for text in ("a", "b", "c")]
-    found, lists = compared(older, [*older, {"_id": 4, "x": 1}], ["_id"])
-    assert (found.same, found.gone, lists["added"]) == (3, 0, [3])
+    diff, lists = compare(older, [*older, {"_id": 4, "x": 1}], ["_id"])
+    assert (diff.same, diff.gone, lists["added"]) == (3, 0, [3])
 
 
-def test_values_are_told_apart_wherever_one_column_ends_and_the_next_begins() -> None:
-    found, _ = compared([{"_id": 1, "a": "x\x1f", "b": "y"}], [{"_id": 1, "a": "x", "b": "\x1fy"}], ["_id"])
-    assert (found.changed, found.changes) == (1, {"a": 1, "b": 1})
+def test_values_with_separators_do_not_run_into_the_next_column() -> None:
+    diff, _ = compare([{"_id": 1, "a": "x\x1f", "b": "y"}], [{"_id": 1, "a": "x", "b": "\x1fy"}], ["_id"])
+    assert (diff.changed, diff.changes) == (1, {"a": 1, "b": 1})
     keys = [{"a": "x\x1f", "b": "y"}], [{"a": "x", "b": "\x1fy"}]
-    found, _ = compared(*keys, ["a", "b"])
-    assert (found.added, found.gone, found.changed) == (1, 1, 0)
+    diff, _ = compare(*keys, ["a", "b"])
+    assert (diff.added, diff.gone, diff.changed) == (1, 1, 0)
 
 
-def test_values_of_every_kind_are_keys() -> None:
+def test_texts_of_every_kind_null_and_missing_values_are_keys() -> None:
     rows = [{"k": text, "x": 1} for text in TEXTS] + [{"k": None, "x": 1}, {"x": 1}]
-    found, lists = compared(rows, rows[::-1], ["k"])
-    assert (found.same, found.repeated) == (len(rows), False)
+    diff, lists = compare(rows, rows[::-1], ["k"])
+    assert (diff.same, diff.repeated) == (len(rows), False)
     assert lists == {name: [] for name in LISTS}
 
 
-def test_rows_of_the_same_key_are_paired_with_those_that_are_the_same_first() -> None:
+def test_among_rows_with_the_same_key_equal_ones_are_paired_first() -> None:
     chance = random.Random(3)
     for _ in range(3):
         older, newer = ([{"k": chance.randrange(3), "x": chance.randrange(6)} for _ in range(12)] for _ in range(2))
-        found, _ = compared(older, newer, ["k"])
+        diff, _ = compare(older, newer, ["k"])
         before, after = (Counter((each["k"], each["x"]) for each in side) for side in (older, newer))
         keys_before, keys_after = (Counter(each["k"] for each in side) for side in (older, newer))
         same, paired = (before & after).total(), (keys_before & keys_after).total()
-        assert found.repeated
-        assert (found.same, found.changed) == (same, paired - same)
-        assert (found.gone, found.added) == (12 - paired, 12 - paired)
+        assert diff.repeated
+        assert (diff.same, diff.changed) == (same, paired - same)
+        assert (diff.gone, diff.added) == (12 - paired, 12 - paired)
 
 
-def test_columns_that_only_one_side_has_are_named_and_change_no_row() -> None:
-    found, _ = compared(
+def test_columns_of_one_side_only_are_listed_and_change_no_row() -> None:
+    diff, _ = compare(
         [{"_id": 1, "gone": 1, "in": {"a": 1, "b": 2}}], [{"_id": 1, "in": {"a": 1, "c": 3}, "new": 2}], ["_id"]
     )
-    assert (found.same, found.changed) == (1, 0)
-    assert (found.only_older, found.only_newer) == (["gone", "in.b"], ["in.c", "new"])
+    assert (diff.same, diff.changed) == (1, 0)
+    assert (diff.only_older, diff.only_newer) == (["gone", "in.b"], ["in.c", "new"])
 
 
 @pytest.mark.parametrize(
@@ -206,39 +207,39 @@ def test_columns_that_only_one_side_has_are_named_and_change_no_row() -> None:
         ([{"name": None}, {"name": "a"}], []),
     ],
 )
-def test_rows_are_told_apart_by_what_usually_does(documents: list[Document], key: list[str] | None) -> None:
-    found, _ = compared(documents, documents)
-    assert found.key == (["_id", "orders._id"] if key is None else key)
-    assert found.same == len(documents)
+def test_the_default_key_identifies_rows(documents: list[Document], key: list[str] | None) -> None:
+    diff, _ = compare(documents, documents)
+    assert diff.key == (["_id", "orders._id"] if key is None else key)
+    assert diff.same == len(documents)
 
 
-def test_without_a_key_whole_rows_are_compared() -> None:
+def test_without_a_key_entire_rows_are_compared() -> None:
     older = [{"x": 1, "y": number % 3} for number in range(10)]
     newer = [{"x": 1, "y": number % 2} for number in range(6)]
-    found, _ = compared(older, newer)
+    diff, _ = compare(older, newer)
     before, after = (Counter(each["y"] for each in side) for side in (older, newer))
-    assert found.key == []
-    assert (found.same, found.changed) == ((before & after).total(), 0)
-    assert (found.added, found.gone) == ((after - before).total(), (before - after).total())
+    assert diff.key == []
+    assert (diff.same, diff.changed) == ((before & after).total(), 0)
+    assert (diff.added, diff.gone) == ((after - before).total(), (before - after).total())
 
 
 @pytest.mark.parametrize("older", [[], [{}], [{"a": 1}, {}]], ids=str)
 @pytest.mark.parametrize("newer", [[], [{}, {}], [{"a": None}]], ids=str)
-def test_results_of_hardly_anything_are_compared(older: list[Document], newer: list[Document]) -> None:
-    compared(older, newer)
+def test_nearly_empty_results_can_be_compared(older: list[Document], newer: list[Document]) -> None:
+    compare(older, newer)
 
 
-def test_a_key_that_is_not_in_both_fails_and_says_so() -> None:
+def test_a_key_that_one_result_lacks_fails_with_a_message() -> None:
     first, second = older_and_newer([{"a": 1}], [{"a": 1, "b": 2}])
-    found = worked_out(second, diff_spec(first, ["b"]))
-    assert found.state is ArtifactState.FAILED
-    assert "“b”" in (found.message or "")
+    artifact = built_artifact(second, diff_spec(first, ["b"]))
+    assert artifact.state is ArtifactState.FAILED
+    assert "“b”" in (artifact.message or "")
 
 
-def test_results_that_have_no_table_or_are_gone_are_not_compared_and_may_be_asked_for_again() -> None:
-    newer, older, bare = with_table([{"a": 1}]), with_table([{"a": 1}]), result([{"a": 1}])
-    record(bare)
+def test_results_without_a_table_or_of_another_run_are_not_compared() -> None:
+    newer, older, without_table = with_table([{"a": 1}]), with_table([{"a": 1}]), result([{"a": 1}])
+    record(without_table)
     other_run = ArtifactSpec(ArtifactKind.COMPARISON, diff_spec(older, []).options | {"run": "another"})
-    for wanted in (diff_spec(bare, []), other_run):
-        derive(newer.key, newer.task_id, newer.run, str(wanted.kind), wanted.options)
-        assert artifacts.find_artifact(newer, wanted) is None
+    for spec in (diff_spec(without_table, []), other_run):
+        build(newer, spec)
+        assert state_of(newer, spec) is None

@@ -1,4 +1,4 @@
-"""Excel workbooks, read back as what they are: XML in a ZIP archive."""
+"""Exported Excel workbooks, read back as XML in a ZIP archive."""
 
 import hashlib
 import io
@@ -32,13 +32,13 @@ from worker_tasks.analysis.row_query import Condition, Operator, RowQuery
 pytestmark = pytest.mark.usefixtures("servers")
 
 MAIN = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
-#: Day 0 of Excel's calendar, for days after February 1900, in which it counts one that there was not.
+#: Day 0 of Excel's calendar for dates after February 1900, because Excel counts a February 29 in that year.
 DAY_0 = datetime(1899, 12, 30, tzinfo=UTC)
 Sheet = list[list[Any]]
 
 
 def sheets(data: bytes) -> dict[str, Sheet]:
-    """The cells of each sheet: numbers as Decimal, instants as datetime, None where there is nothing."""
+    """The cells of each sheet: numbers as Decimal, instants as datetime, None for empty cells."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         assert archive.testzip() is None
         book = ET.fromstring(archive.read("xl/workbook.xml"))
@@ -58,7 +58,7 @@ def _date_styles(styles: bytes) -> Iterator[str]:
 
 
 def _cells(page: bytes, dates: set[str]) -> Sheet:
-    found: Sheet = []
+    rows: Sheet = []
     for row in ET.fromstring(page).iter(f"{MAIN}row"):
         cells: dict[int, Any] = {}
         for cell in row:
@@ -67,16 +67,16 @@ def _cells(page: bytes, dates: set[str]) -> Sheet:
             for letter in re.sub(r"\d", "", cell.get("r") or ""):
                 column = column * 26 + ord(letter) - 64
             cells[column - 1] = _value(cell, dates)
-        found += [[]] * (int(row.get("r") or 0) - len(found) - 1)
-        found.append([cells.get(number) for number in range(max(cells, default=-1) + 1)])
-    return found
+        rows += [[]] * (int(row.get("r") or 0) - len(rows) - 1)
+        rows.append([cells.get(number) for number in range(max(cells, default=-1) + 1)])
+    return rows
 
 
 def _value(cell: ET.Element, dates: set[str]) -> Any:
     kind, text = cell.get("t"), cell.findtext(f"{MAIN}v")
     if kind == "inlineStr":
         written = "".join(each.text or "" for each in cell.iter(f"{MAIN}t"))
-        return re.sub(r"_x([0-9A-F]{4})_", lambda found: chr(int(found[1], 16)), written)
+        return re.sub(r"_x([0-9A-F]{4})_", lambda match: chr(int(match[1], 16)), written)
     if kind == "b":
         return text == "1"
     assert kind in {None, "n"}
@@ -87,15 +87,15 @@ def _value(cell: ET.Element, dates: set[str]) -> Any:
 
 
 def column(*values: Any) -> list[Any]:
-    """These values, as a sheet has them."""
+    """Exports values as a column and returns its cells."""
     data = file(with_table([{"_id": number, "x": each} for number, each in enumerate(values)]), "xlsx", columns=["x"])
     header, *rows = sheets(data)["Result"]
     assert header == ["x"]
     return [row[0] if row else None for row in rows] + [None] * (len(values) - len(rows))
 
 
-def test_text_is_kept_as_text_with_all_its_signs_and_is_no_formula() -> None:
-    # In XML a line ends in one sign, and a cell of nothing is empty.
+def test_text_keeps_all_characters_and_is_never_a_formula() -> None:
+    # XML normalises line ends, and empty text becomes an empty cell.
     assert [(each or "").replace("\r\n", "\n") for each in column(*TEXTS)] == [
         text.replace("\r\n", "\n") for text in TEXTS
     ]
@@ -133,37 +133,37 @@ DIGITS: list[tuple[Any, bool]] = [
 ]
 
 
-def test_a_number_is_one_where_excel_keeps_its_digits_and_text_where_it_does_not() -> None:
+def test_numbers_become_text_if_excel_would_lose_digits() -> None:
     row = {f"x{place}": number for place, (number, _) in enumerate(DIGITS)}
     _, cells = sheets(file(with_table([row]), "xlsx"))["Result"]
-    for (number, kept), found in zip(DIGITS, cells, strict=True):
-        assert isinstance(found, Decimal if kept else str), number
+    for (number, kept), cell in zip(DIGITS, cells, strict=True):
+        assert isinstance(cell, Decimal if kept else str), number
         if kept:
-            assert float(found) == pytest.approx(float(str(number)), rel=1e-15, abs=0)
+            assert float(cell) == pytest.approx(float(str(number)), rel=1e-15, abs=0)
         else:
-            assert repr(Decimal(found)) == repr(Decimal(str(number)))
+            assert repr(Decimal(cell)) == repr(Decimal(str(number)))
 
 
 @pytest.mark.parametrize(
     "text", ["0", "-0", "1e400", "-1e400", "1e-400", "9" * 400, "0." + "0" * 400 + "1", "NaN", "x"]
 )
 @pytest.mark.parametrize("is_floating", [True, False])
-def test_what_is_written_as_a_number_is_finite_and_of_the_same_size(text: str, is_floating: bool) -> None:
-    found = export_excel.to_exact_float(text, is_floating=is_floating)
-    assert found is None or (Decimal(found) == 0) is (Decimal(text) == 0)
-    assert found is None or abs(found) < 1e308
+def test_exported_numbers_are_finite_and_not_rounded_to_zero(text: str, is_floating: bool) -> None:
+    number = export_excel.to_exact_float(text, is_floating=is_floating)
+    assert number is None or (Decimal(number) == 0) is (Decimal(text) == 0)
+    assert number is None or abs(number) < 1e308
 
 
-def test_instants_are_instants_and_text_where_excel_has_no_calendar() -> None:
+def test_instants_outside_excels_calendar_become_text() -> None:
     near = [datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)]
     far = [DatetimeMS(-62_135_596_800_000), DatetimeMS(-2_208_988_800_001), DatetimeMS(253_402_300_800_000)]
-    found = column(*near, *far)
-    assert found[:2] == near
-    assert all(isinstance(each, str) for each in found[2:])
-    assert [each[:4] for each in found[2:]] == ["0001", "1899", "1000"]
+    cells = column(*near, *far)
+    assert cells[:2] == near
+    assert all(isinstance(each, str) for each in cells[2:])
+    assert [each[:4] for each in cells[2:]] == ["0001", "1899", "1000"]
 
 
-def test_values_of_other_kinds_are_themselves() -> None:
+def test_values_of_other_types_keep_their_text() -> None:
     oid = ObjectId("65a000000000000000000001")
     assert column(True, False, None) == [True, False, None]
     assert column(oid) == [str(oid)]
@@ -171,28 +171,28 @@ def test_values_of_other_kinds_are_themselves() -> None:
     assert column(1, "one", None) == ["1", '"one"', None]
 
 
-def test_names_of_any_kind_are_headers() -> None:
+def test_any_field_name_can_be_a_header() -> None:
     book = sheets(file(with_table([{name: number for number, name in enumerate(NAMES)}]), "xlsx"))
     header, row = book["Result"]
     assert [each or "" for each in header] == NAMES
     assert row == list(map(Decimal, range(len(NAMES))))
 
 
-def test_a_sheet_has_the_rows_of_a_view_in_its_order_and_the_chosen_columns_in_theirs() -> None:
+def test_a_sheet_has_the_rows_and_columns_of_a_selection_in_order() -> None:
     documents = random_documents(31, 300)
     summary = with_table(documents)
-    view = RowQuery((("whole", True),), "e", (Condition("flag", Operator.EQ, "true"),))
+    query = RowQuery((("whole", True),), "e", (Condition("flag", Operator.EQ, "true"),))
     columns = ("doc.n", "_id", "flag")
-    header, *rows = sheets(file(summary, "xlsx", view, columns))["Result"]
+    header, *rows = sheets(file(summary, "xlsx", query, columns))["Result"]
     assert header == list(columns)
-    order = numbers(summary, view)
+    order = numbers(summary, query)
     assert len(order) > 20
     assert [row[1] for row in rows] == order
     assert [row[0] for row in rows] == [(documents[number].get("doc") or {}).get("n") for number in order]
     assert all(row[2] is True for row in rows)
 
 
-def test_rows_that_do_not_fit_on_a_sheet_go_on_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_continue_on_the_next_sheet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export_excel, "SHEET_ROWS", 11)
     summary = with_table([{"_id": number} for number in range(25)])
     book = sheets(file(summary, "xlsx"))
@@ -203,7 +203,7 @@ def test_rows_that_do_not_fit_on_a_sheet_go_on_the_next(monkeypatch: pytest.Monk
     assert list(exact) == ["Result", "Result 2", "Provenance"]
 
 
-def test_a_cell_that_is_too_long_is_cut_and_the_workbook_says_so() -> None:
+def test_long_cells_are_cut_and_the_workbook_mentions_it() -> None:
     summary = with_table([{"x": "ü" * CELL_CHARACTERS}, {"x": "ü" * (CELL_CHARACTERS + 1)}])
     book = sheets(file(summary, "xlsx"))
     assert [len(row[0]) for row in book["Result"][1:]] == [CELL_CHARACTERS] * 2
@@ -211,21 +211,21 @@ def test_a_cell_that_is_too_long_is_cut_and_the_workbook_says_so() -> None:
     assert "cut" not in dict(sheets(file(with_table([{"x": "short"}]), "xlsx"))["Provenance"])
 
 
-def test_the_last_sheet_says_where_it_comes_from() -> None:
+def test_the_last_sheet_shows_the_provenance() -> None:
     summary = with_table(random_documents(32, 20), requested_by="ann", metadata={"reason": "=1+1"})
-    view = RowQuery((("text", True),), "e", (Condition("text", Operator.NE, "x"),))
-    said = dict(sheets(file(summary, "xlsx", view, ("text",)))["Provenance"])
-    assert said["result: sha256"] == hashlib.sha256(value(summary)).hexdigest()
-    assert said["asked: by"] == "ann"
-    assert said["asked: why: reason"] == "=1+1"
-    assert said["task id"] == summary.task_id
-    assert json.loads(said["in this file: columns"]) == ["text"]
-    assert said["in this file: view"] == "text ne x; contains the text e; sorted by text downwards"
-    assert int(said["in this file: rows"]) > 0
+    query = RowQuery((("text", True),), "e", (Condition("text", Operator.NE, "x"),))
+    lines = dict(sheets(file(summary, "xlsx", query, ("text",)))["Provenance"])
+    assert lines["result: sha256"] == hashlib.sha256(value(summary)).hexdigest()
+    assert lines["asked: by"] == "ann"
+    assert lines["asked: why: reason"] == "=1+1"
+    assert lines["task id"] == summary.task_id
+    assert json.loads(lines["in this file: columns"]) == ["text"]
+    assert lines["in this file: view"] == "text ne x; contains the text e; sorted by text downwards"
+    assert int(lines["in this file: rows"]) > 0
 
 
 @pytest.mark.parametrize("documents", [[], [{}], [{}, {}]], ids=str)
-def test_workbooks_of_hardly_anything_are_whole(documents: list[Any]) -> None:
+def test_workbooks_of_nearly_empty_results_are_valid(documents: list[Any]) -> None:
     book = sheets(file(with_table(documents), "xlsx", EVERYTHING))
     assert list(book) == ["Result", "Provenance"]
     assert [row for row in book["Result"] if row] == []

@@ -1,4 +1,4 @@
-"""A result as a table: every value of every kind in a column of its own type, none lost, none in another row."""
+"""The table of a result: values of every type in typed columns, none lost and none in a wrong row."""
 
 import hashlib
 import json
@@ -43,7 +43,7 @@ PLAIN: list[tuple[ColumnKind, list[Any], list[Any]]] = [
     (ColumnKind.TEXT, TEXTS, TEXTS),
     (ColumnKind.NOTHING, [None, None], [None, None]),
 ]
-#: One value of each kind that stands alone or with others.
+#: Values of types without a column type of their own.
 ODD: list[Any] = [
     Binary(b"\x00\xff", 0),
     Binary(b"0123456789abcdef", 4),
@@ -67,33 +67,33 @@ NESTED: list[list[Any]] = [
 
 
 @pytest.mark.parametrize(("kind", "stored", "expected"), PLAIN)
-def test_values_of_one_kind_keep_all_that_they_are(kind: ColumnKind, stored: list[Any], expected: list[Any]) -> None:
+def test_values_of_one_type_are_kept_exactly(kind: ColumnKind, stored: list[Any], expected: list[Any]) -> None:
     with built([{"x": each} for each in stored]) as table:
         assert table.column("x").kind is kind
         assert table.values("x") == expected
 
 
-def test_floating_point_numbers_are_those_that_were_stored() -> None:
+def test_floating_point_numbers_are_kept_exactly() -> None:
     with built([{"x": each} for each in DOUBLES]) as table:
         assert table.column("x").kind is ColumnKind.NUMBER
         assert list(map(repr, map(float, table.values("x")))) == list(map(repr, DOUBLES))
 
 
-def test_instants_are_those_that_were_stored_long_before_1970_and_long_after_9999() -> None:
+def test_instants_long_before_1970_and_after_9999_are_kept_exactly() -> None:
     with built([{"x": DatetimeMS(each)} for each in INSTANTS]) as table:
         assert table.column("x").kind is ColumnKind.DATE
         assert table.select("epoch_ms(c0)") == INSTANTS
 
 
 @pytest.mark.parametrize("far", [2**62, -(2**62), 2**63 - 1, -(2**63)])
-def test_an_instant_beyond_all_calendars_is_kept_as_it_was_written(far: int) -> None:
+def test_an_instant_outside_duckdbs_range_is_kept_as_json(far: int) -> None:
     with built([{"x": DatetimeMS(0)}, {"x": DatetimeMS(far)}]) as table:
         assert table.column("x").kind is ColumnKind.MIXED
         assert json.loads(table.values("x")[1]) == {"$date": {"$numberLong": str(far)}}
 
 
 @pytest.mark.parametrize("stored", NESTED, ids=lambda stored: str(stored)[:40])
-def test_what_has_no_type_of_its_own_is_kept_as_json(stored: list[Any]) -> None:
+def test_values_without_a_column_type_are_kept_as_json(stored: list[Any]) -> None:
     documents: list[Document] = [{"x": each} for each in stored]
     with built(documents) as table:
         assert table.column("x").kind in {ColumnKind.MIXED, ColumnKind.LIST}
@@ -101,7 +101,7 @@ def test_what_has_no_type_of_its_own_is_kept_as_json(stored: list[Any]) -> None:
         assert list(map(json.loads, table.values("x"))) == [row["x"] for row in written]
 
 
-def test_null_is_told_from_a_field_that_is_not_there_in_every_kind_of_column() -> None:
+def test_null_differs_from_a_missing_field_in_every_type_of_column() -> None:
     values = [1, 1.5, "x", True, ObjectId(), Decimal128("1"), DatetimeMS(0), [1], {}, None, ODD[0]]
     full = {f"{number}": each for number, each in enumerate(values)}
     nulls = dict.fromkeys(full)
@@ -113,7 +113,7 @@ def test_null_is_told_from_a_field_that_is_not_there_in_every_kind_of_column() -
             assert table.select(f"n{place}") == [each is None, True, False, each is None, False, True, True]
 
 
-def test_a_field_is_found_whatever_its_name() -> None:
+def test_a_field_can_have_any_name() -> None:
     row = {name: f"value {number}" for number, name in enumerate(NAMES)}
     with built([row, dict.fromkeys(NAMES), {"other": 1}]) as table:
         assert table.names == [*NAMES, "other"]
@@ -123,7 +123,7 @@ def test_a_field_is_found_whatever_its_name() -> None:
             assert (table.column(name).nulls, table.column(name).missing) == (1, 1)
 
 
-def test_fields_of_all_names_stand_beside_each_other_at_the_top_and_inside() -> None:
+def test_nested_fields_can_have_any_name() -> None:
     row = {name: f"top {number}" for number, name in enumerate(NAMES)}
     inner = {name: f"inner {number}" for number, name in enumerate(NAMES)}
     with built([row | {"in": inner}]) as table:
@@ -132,7 +132,7 @@ def test_fields_of_all_names_stand_beside_each_other_at_the_top_and_inside() -> 
         assert found == expected | {("in", name): [text] for name, text in inner.items()}
 
 
-def test_documents_are_spread_over_their_fields_as_first_seen_and_null_inside_of_null() -> None:
+def test_documents_are_spread_over_columns_in_order_of_appearance() -> None:
     documents: list[Document] = [
         {"a": {"x": 1, "in": {"deep": "d"}}, "z": 0},
         {"z": 1},
@@ -165,7 +165,7 @@ def test_no_two_columns_have_the_same_name(document: Document, names: list[str])
         assert table.names == names
 
 
-def test_a_document_of_more_fields_than_are_spread_stays_one_column() -> None:
+def test_a_document_with_too_many_fields_stays_one_column() -> None:
     kept = {f"k{number}": number for number in range(MAX_FIELDS + 1)}
     spread = {f"s{number}": number for number in range(MAX_FIELDS)}
     with built([{"spread": spread, "map": kept}]) as table:
@@ -173,16 +173,16 @@ def test_a_document_of_more_fields_than_are_spread_stays_one_column() -> None:
         assert json.loads(table.values("map")[0]) == kept
 
 
-def test_all_documents_together_are_spread_over_no_more_columns_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_has_at_most_the_maximum_of_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(result_table, "MAX_COLUMNS", 20)
     row = {f"d{number}": {f"f{field}": field for field in range(6)} for number in range(5)}
     with built([row]) as table:
-        # Three of five, the other two whole: one more would make 25.
+        # Three of five documents are spread over 18 columns. A fourth would make 25.
         assert table.names == [*(f"d{number}.f{field}" for number in range(3) for field in range(6)), "d3", "d4"]
         assert [json.loads(table.values(name)[0]) for name in ("d3", "d4")] == [row["d3"], row["d4"]]
 
 
-def test_documents_deeper_than_are_spread_are_kept_as_json() -> None:
+def test_documents_below_the_deepest_level_are_kept_as_json() -> None:
     deepest: Document = {"end": "here"}
     document = deepest
     for number in range(MAX_DEPTH + 3):
@@ -198,7 +198,7 @@ def test_documents_deeper_than_are_spread_are_kept_as_json() -> None:
 
 
 @pytest.mark.parametrize("documents", [[], [{}], [{}, {}, {}], [{"_id": 1}], [{}, {"a": 1}]], ids=str)
-def test_results_of_hardly_anything_have_a_table(documents: list[Document]) -> None:
+def test_nearly_empty_results_have_a_table(documents: list[Document]) -> None:
     with built(documents) as table:
         assert table.profile.rows == len(documents)
         assert table.names == list(dict.fromkeys(name for document in documents for name in document))
@@ -207,21 +207,21 @@ def test_results_of_hardly_anything_have_a_table(documents: list[Document]) -> N
 
 @pytest.mark.parametrize("parts", [1, 3])
 @pytest.mark.parametrize("count", [0, 1, 2, 701])
-def test_the_checksum_is_of_the_value_and_the_offsets_lead_to_each_row(count: int, parts: int) -> None:
+def test_the_checksum_and_the_row_offsets_match_the_stored_value(count: int, parts: int) -> None:
     documents = random_documents(count, count)
     summary = result(documents, parts)
     with engine.open_database() as (database, folder):
         table = result_table.build_table(summary, database, folder)
-    whole = value(summary)
-    assert table.profile.sha256 == hashlib.sha256(whole).hexdigest()
+    stored = value(summary)
+    assert table.profile.sha256 == hashlib.sha256(stored).hexdigest()
     offsets = [offset for (offset,) in struct.iter_unpack("<I", table.offsets)]
-    lines = [whole[start : end - 2] for start, end in pairwise(offsets)]
+    lines = [stored[start : end - 2] for start, end in pairwise(offsets)]
     assert lines == list(result_store.read_lines(summary))
     assert len(lines) == count
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_what_is_counted_of_random_rows_is_what_is_there(seed: int) -> None:
+def test_counts_and_values_of_random_rows_are_correct(seed: int) -> None:
     documents = random_documents(seed, 400)
     with built(documents, parts=3) as table:
         assert table.values("_id") == list(range(400))
@@ -242,7 +242,7 @@ def test_what_is_counted_of_random_rows_is_what_is_there(seed: int) -> None:
         assert table.values("doc.deep.er") == deep
 
 
-def test_in_many_rows_each_field_stays_in_its_own() -> None:
+def test_nested_fields_stay_in_their_rows_in_large_results() -> None:
     documents: list[Document] = [
         {"_id": number} | ({"in": {"copy": number, "more": {"copy": number}}} if number % 7 == 0 else {})
         for number in range(130_000)
@@ -253,13 +253,13 @@ def test_in_many_rows_each_field_stays_in_its_own() -> None:
         assert table.values("in.copy") == table.values("in.more.copy") == expected
 
 
-def test_a_long_text_is_kept_whole() -> None:
+def test_long_text_is_kept_completely() -> None:
     text = "ü,\n" * 2_000_000
     with built([{"x": "short"}, {"x": text}]) as table:
         assert table.values("x") == ["short", text]
 
 
-def test_of_a_result_that_is_gone_there_is_no_table() -> None:
+def test_a_discarded_result_has_no_table() -> None:
     summary = result([{"_id": 1}])
     assert result_store.discard(summary)
     with engine.open_database() as (database, folder), pytest.raises(ResultGone):

@@ -1,4 +1,4 @@
-"""A view as it is typed into an address, read and checked before a worker sees it."""
+"""Queries parsed from URL parameters and checked before a worker runs them."""
 
 import json
 from dataclasses import replace
@@ -23,10 +23,10 @@ from worker_tasks.analysis.row_query import (
 from worker_tasks.infra.errors import InvalidInput
 
 PROFILE = Profile([Column(str(kind), [str(kind)], kind, 1, 0, 0) for kind in ColumnKind], 1, "0" * 64)
-VIEW = RowQuery((("number", True), ("-text", False)), "fine", (Condition("number", Operator.GTE, "1,000.5"),))
+QUERY = RowQuery((("number", True), ("-text", False)), "fine", (Condition("number", Operator.GTE, "1,000.5"),))
 
 
-def read(
+def parse(
     sort: Any = (), text: str = "", columns: Any = ("number",), operators: Any = ("eq",), values: Any = ("1",)
 ) -> RowQuery:
     return row_query.parse_row_query(sort, text, columns, operators, values)
@@ -36,17 +36,17 @@ def complaints(refused: pytest.ExceptionInfo[InvalidInput]) -> set[str]:
     return set(refused.value.errors)
 
 
-def test_a_view_is_read_as_it_is_said() -> None:
-    read_view = read(["-number", "--text", ""], " fine ", ["number", ""], ["gte", "eq"], ["1,000.5", "x"])
-    assert read_view == RowQuery((("number", True), ("-text", True)), VIEW.text, VIEW.conditions)
+def test_a_query_is_parsed_from_parameters() -> None:
+    parsed = parse(["-number", "--text", ""], " fine ", ["number", ""], ["gte", "eq"], ["1,000.5", "x"])
+    assert parsed == RowQuery((("number", True), ("-text", True)), QUERY.text, QUERY.conditions)
 
 
-def test_nothing_said_is_everything() -> None:
-    assert read(columns=(), operators=(), values=()).is_everything
-    assert read(["", ""], "   ", [""], [""], [""]).is_everything
+def test_empty_parameters_select_everything() -> None:
+    assert parse(columns=(), operators=(), values=()).is_everything
+    assert parse(["", ""], "   ", [""], [""], [""]).is_everything
     assert not any(
-        view.is_everything
-        for view in (
+        query.is_everything
+        for query in (
             RowQuery((("a", False),)),
             RowQuery(text="a"),
             RowQuery(conditions=(Condition("a", Operator.THERE),)),
@@ -54,12 +54,12 @@ def test_nothing_said_is_everything() -> None:
     )
 
 
-def test_a_column_that_is_named_twice_is_sorted_by_once() -> None:
-    assert len(read(["number", "-number", "text"]).sort) == 2
+def test_a_column_named_twice_is_sorted_once() -> None:
+    assert len(parse(["number", "-number", "text"]).sort) == 2
 
 
 @pytest.mark.parametrize(
-    ("said", "field"),
+    ("arguments", "field"),
     [
         ({"text": "x" * (MAX_TEXT + 1)}, "q"),
         ({"values": ["x" * (MAX_TEXT + 1)]}, "value"),
@@ -76,29 +76,29 @@ def test_a_column_that_is_named_twice_is_sorted_by_once() -> None:
         ),
     ],
 )
-def test_what_can_not_be_understood_is_refused_beside_its_field(said: dict[str, Any], field: str) -> None:
+def test_an_invalid_parameter_is_named(arguments: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidInput) as refused:
-        read(**said)
+        parse(**arguments)
     assert complaints(refused) == {field}
 
 
-def test_as_much_as_may_be_said_is_understood() -> None:
-    most = MAX_CONDITIONS
-    view = read(
-        [f"c{n}" for n in range(MAX_SORT_COLUMNS)], "x" * MAX_TEXT, ["number"] * most, ["eq"] * most, ["1"] * most
+def test_parameters_at_their_limits_are_accepted() -> None:
+    count = MAX_CONDITIONS
+    query = parse(
+        [f"c{n}" for n in range(MAX_SORT_COLUMNS)], "x" * MAX_TEXT, ["number"] * count, ["eq"] * count, ["1"] * count
     )
-    assert (len(view.sort), len(view.text), len(view.conditions)) == (MAX_SORT_COLUMNS, MAX_TEXT, most)
+    assert (len(query.sort), len(query.text), len(query.conditions)) == (MAX_SORT_COLUMNS, MAX_TEXT, count)
 
 
-@pytest.mark.parametrize("view", [VIEW, RowQuery()])
-def test_a_view_is_the_same_after_it_went_to_a_worker(view: RowQuery) -> None:
-    assert RowQuery.from_document(json.loads(json.dumps(view.to_document()))) == view
+@pytest.mark.parametrize("query", [QUERY, RowQuery()])
+def test_a_query_survives_serialisation(query: RowQuery) -> None:
+    assert RowQuery.from_document(json.loads(json.dumps(query.to_document()))) == query
 
 
-def test_views_that_differ_have_different_orders() -> None:
+def test_different_queries_have_different_row_orders() -> None:
     different = [
         RowQuery(),
-        VIEW,
+        QUERY,
         RowQuery(text="fine"),
         RowQuery(text="Fine"),
         RowQuery((("a", True),)),
@@ -108,8 +108,8 @@ def test_views_that_differ_have_different_orders() -> None:
         RowQuery(conditions=(Condition("a", Operator.EQ, "b"),)),
         RowQuery(conditions=(Condition("a", Operator.NE, "b"),)),
     ]
-    assert len({reader.row_order_spec(view).name for view in different}) == len(different)
-    assert reader.row_order_spec(RowQuery.from_document(VIEW.to_document())).name == reader.row_order_spec(VIEW).name
+    assert len({reader.row_order_spec(query).name for query in different}) == len(different)
+    assert reader.row_order_spec(RowQuery.from_document(QUERY.to_document())).name == reader.row_order_spec(QUERY).name
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_views_that_differ_have_different_orders() -> None:
         (ColumnKind.TEXT, "", ""),
     ],
 )
-def test_a_value_is_read_as_one_of_its_column(kind: ColumnKind, text: str, expected: Any) -> None:
+def test_a_value_is_parsed_by_the_type_of_its_column(kind: ColumnKind, text: str, expected: Any) -> None:
     assert row_query.parse_operand(Condition("x", Operator.EQ, text), kind) == (expected, None)
 
 
@@ -144,7 +144,7 @@ def test_a_value_is_read_as_one_of_its_column(kind: ColumnKind, text: str, expec
         ("date", "0001-01-01T00:00+14:00"),
     ],
 )
-def test_a_value_that_is_none_of_its_column_is_refused(kind: str, text: str) -> None:
+def test_a_value_that_does_not_fit_its_column_is_refused(kind: str, text: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         RowQuery(conditions=(Condition(kind, Operator.LTE, text),)).check(PROFILE)
     assert complaints(refused) == {"value"}
@@ -153,38 +153,38 @@ def test_a_value_that_is_none_of_its_column_is_refused(kind: str, text: str) -> 
 
 @pytest.mark.parametrize("operator", sorted(WITHOUT_VALUE - {Operator.UNMATCHED}))
 @pytest.mark.parametrize("kind", ColumnKind)
-def test_what_takes_no_value_is_given_none(operator: Operator, kind: ColumnKind) -> None:
-    view = read(columns=[str(kind)], operators=[str(operator)], values=["no number"])
-    assert view.conditions == (Condition(str(kind), operator),)
-    view.check(PROFILE)
+def test_operators_without_a_value_ignore_it(operator: Operator, kind: ColumnKind) -> None:
+    query = parse(columns=[str(kind)], operators=[str(operator)], values=["no number"])
+    assert query.conditions == (Condition(str(kind), operator),)
+    query.check(PROFILE)
 
 
-def test_a_join_without_a_match_takes_no_value_and_need_be_no_column() -> None:
-    view = read(columns=["orders"], operators=["unmatched"], values=["1"])
-    assert view.conditions == (Condition("orders", Operator.UNMATCHED),)
-    view.check(replace(PROFILE, unmatched=["orders"]))
+def test_the_field_of_a_join_without_a_match_needs_no_column() -> None:
+    query = parse(columns=["orders"], operators=["unmatched"], values=["1"])
+    assert query.conditions == (Condition("orders", Operator.UNMATCHED),)
+    query.check(replace(PROFILE, unmatched=["orders"]))
     with pytest.raises(InvalidInput) as refused:
-        view.check(PROFILE)
+        query.check(PROFILE)
     assert complaints(refused) == {"where"}
 
 
 @pytest.mark.parametrize("kind", ColumnKind)
-def test_a_text_to_look_for_must_be_given(kind: ColumnKind) -> None:
+def test_text_operators_require_a_text(kind: ColumnKind) -> None:
     for operator in (Operator.CONTAINS, Operator.STARTS):
         RowQuery(conditions=(Condition(str(kind), operator, "x"),)).check(PROFILE)
         with pytest.raises(InvalidInput):
             RowQuery(conditions=(Condition(str(kind), operator),)).check(PROFILE)
 
 
-def test_columns_that_are_not_there_are_refused_by_name() -> None:
-    for view, field in (
+def test_unknown_columns_are_refused_by_name() -> None:
+    for query, field in (
         (RowQuery((("no", True),)), "sort"),
         (RowQuery(conditions=(Condition("no", Operator.NULL),)), "where"),
     ):
         with pytest.raises(InvalidInput, match="“no”") as refused:
-            view.check(PROFILE)
+            query.check(PROFILE)
         assert complaints(refused) == {field}
 
 
-def test_the_last_day_that_there_is_can_be_asked_for() -> None:
+def test_the_last_day_of_the_calendar_is_accepted() -> None:
     RowQuery(conditions=(Condition("date", Operator.LTE, "9999-12-31"),)).check(PROFILE)

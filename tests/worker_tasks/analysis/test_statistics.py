@@ -1,4 +1,4 @@
-"""A column in figures: counted, measured and named as anybody would by hand."""
+"""The statistics of columns, checked against the same in Python."""
 
 import math
 from collections import Counter
@@ -18,8 +18,8 @@ from worker_tasks.analysis.statistics import BINS, MAX_VALUE_CHARACTERS, TOP
 pytestmark = pytest.mark.usefixtures("servers")
 
 
-def figures(*values: Any) -> Column:
-    """Of a column of these values."""
+def profiled(*values: Any) -> Column:
+    """The profile of a column with these values."""
     with built([{"x": each} for each in values]) as table:
         return table.column("x")
 
@@ -33,9 +33,9 @@ def borders(column: Column) -> list[tuple[float, float]]:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 10, 999])
-def test_whole_numbers_are_measured_exactly(count: int) -> None:
+def test_integers_are_measured_exactly(count: int) -> None:
     values = [(number * 7919) % 1009 - 500 for number in range(count)]
-    column = figures(*values)
+    column = profiled(*values)
     assert (column.min, column.max) == (str(min(values)), str(max(values)))
     assert column.median == str(lower_median(values))
     assert column.distinct == len(set(values))
@@ -43,7 +43,7 @@ def test_whole_numbers_are_measured_exactly(count: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_figures_of_random_columns_are_those_that_are_counted_by_hand(seed: int) -> None:
+def test_statistics_of_random_columns_are_correct(seed: int) -> None:
     documents = random_documents(seed, 300)
     with built(documents) as table:
         for name in ("text", "whole", "flag", "id"):
@@ -65,7 +65,7 @@ def test_figures_of_random_columns_are_those_that_are_counted_by_hand(seed: int)
 
 
 def test_lists_are_measured_by_their_lengths() -> None:
-    column = figures([], [1], [1], [1, 2], ["a"] * 20, [[1, 2, 3]])
+    column = profiled([], [1], [1], [1, 2], ["a"] * 20, [[1, 2, 3]])
     assert column.kind is ColumnKind.LIST
     assert (column.min, column.median, column.max) == ("0", "1", "20")
     assert column.top == [("1", 3), ("0", 1), ("2", 1), ("20", 1)]
@@ -75,16 +75,16 @@ def test_lists_are_measured_by_their_lengths() -> None:
 
 def test_dates_are_measured_as_instants() -> None:
     start = datetime(2025, 12, 31, 23, 59, 59, tzinfo=UTC)
-    column = figures(*(start + timedelta(milliseconds=500 * number) for number in (4, 0, 1, 3, 2)))
+    column = profiled(*(start + timedelta(milliseconds=500 * number) for number in (4, 0, 1, 3, 2)))
     assert column.min == "2025-12-31T23:59:59Z"
     assert column.median == "2026-01-01T00:00:00Z"
     assert column.max == "2026-01-01T00:00:01Z"
-    assert figures(start + timedelta(milliseconds=7)).max == "2025-12-31T23:59:59.007Z"
+    assert profiled(start + timedelta(milliseconds=7)).max == "2025-12-31T23:59:59.007Z"
 
 
-def test_dates_that_python_has_no_years_for_are_measured_too() -> None:
+def test_dates_outside_pythons_calendar_are_measured_too() -> None:
     far = [10**15 * number for number in range(-4, 5)]
-    column = figures(*map(DatetimeMS, far), DatetimeMS(-1), DatetimeMS(10**15))
+    column = profiled(*map(DatetimeMS, far), DatetimeMS(-1), DatetimeMS(10**15))
     assert column.kind is ColumnKind.DATE
     assert column.min is not None
     assert column.min.startswith("-")
@@ -105,8 +105,8 @@ def test_dates_that_python_has_no_years_for_are_measured_too() -> None:
     ],
     ids=str,
 )
-def test_bars_of_whole_numbers_take_in_each_value_once(values: list[int]) -> None:
-    column = figures(*values)
+def test_histograms_of_integers_count_each_value_once(values: list[int]) -> None:
+    column = profiled(*values)
     bars = [(int(each.low), int(each.high), each.count) for each in column.bins]
     assert 1 < len(bars) <= BINS
     assert (bars[0][0], bars[-1][1]) == (min(values), max(values))
@@ -116,9 +116,9 @@ def test_bars_of_whole_numbers_take_in_each_value_once(values: list[int]) -> Non
         assert [count for *_, count in bars] == [sum(low <= each <= high for each in values) for low, high, _ in bars]
 
 
-def test_bars_of_floating_point_numbers_take_in_each_finite_value_once() -> None:
+def test_histograms_of_floats_count_each_finite_value_once() -> None:
     values = [number / 8 for number in range(-80, 80)]
-    column = figures(*values, math.nan, math.inf, -math.inf)
+    column = profiled(*values, math.nan, math.inf, -math.inf)
     assert len(column.bins) == BINS
     assert borders(column)[0][0] == min(values)
     assert borders(column)[-1][1] == pytest.approx(max(values), rel=1e-3)
@@ -140,62 +140,62 @@ def test_bars_of_floating_point_numbers_take_in_each_finite_value_once() -> None
     ],
     ids=lambda values: str(values)[:40],
 )
-def test_numbers_at_the_ends_of_what_there_is_have_figures(values: list[Any]) -> None:
-    column = figures(*values)
+def test_extreme_numbers_have_statistics(values: list[Any]) -> None:
+    column = profiled(*values)
     assert column.filled == len(values)
     assert column.distinct == len(values)
     assert all(math.isfinite(border) for bar in borders(column) for border in bar)
     assert sum(each.count for each in column.bins) <= len(values)
 
 
-def test_not_a_number_stands_after_all_numbers() -> None:
-    column = figures(2.5, math.nan, -math.inf, 1, math.inf)
+def test_nan_is_greater_than_all_numbers() -> None:
+    column = profiled(2.5, math.nan, -math.inf, 1, math.inf)
     assert (column.min, column.median, column.max) == ("-Infinity", "2.5", "NaN")
 
 
-def test_exact_numbers_are_named_with_all_their_digits() -> None:
-    column = figures(*map(Decimal128, ["1.10", "-0.50", "1234567890123456789012345678901234", "1.10", "7"]))
+def test_decimals_keep_all_their_digits() -> None:
+    column = profiled(*map(Decimal128, ["1.10", "-0.50", "1234567890123456789012345678901234", "1.10", "7"]))
     assert (column.min, column.median, column.max) == ("-0.50", "1.10", "1234567890123456789012345678901234")
     assert column.top[0] == ("1.10", 2)
 
 
-def test_long_values_are_told_apart_by_all_of_them_and_shown_in_part() -> None:
+def test_long_values_are_compared_completely_and_shown_in_part() -> None:
     long = "é" * MAX_VALUE_CHARACTERS
-    column = figures(long + "a", long + "b", long + "a", "z")
+    column = profiled(long + "a", long + "b", long + "a", "z")
     assert column.distinct == 3
     assert column.top == [(long, 2), ("z", 1), (long, 1)]
     assert column.min == "z"
 
 
-def test_no_more_values_are_named_than_fit_and_the_most_frequent_ones_are() -> None:
-    column = figures(*(f"v{number}" for number in range(20) for _ in range(number + 1)))
+def test_only_the_most_frequent_values_are_listed() -> None:
+    column = profiled(*(f"v{number}" for number in range(20) for _ in range(number + 1)))
     assert column.top == [(f"v{number}", number + 1) for number in range(19, 19 - TOP, -1)]
     assert column.distinct == 20
 
 
-def test_where_nothing_comes_twice_no_value_is_frequent() -> None:
-    column = figures(*TEXTS)
+def test_unique_values_are_not_listed_as_frequent() -> None:
+    column = profiled(*TEXTS)
     assert column.top == []
     assert column.is_unique
-    assert not figures("a", "a").is_unique
+    assert not profiled("a", "a").is_unique
 
 
 @pytest.mark.parametrize("values", [[None], [None, None]])
-def test_a_column_of_nothing_has_no_figures(values: list[Any]) -> None:
-    column = figures(*values)
+def test_a_column_of_nulls_has_no_statistics(values: list[Any]) -> None:
+    column = profiled(*values)
     assert column == Column("x", ["x"], ColumnKind.NOTHING, 0, len(values), 0)
     assert not column.is_unique
 
 
-def test_mixed_values_are_counted_by_what_they_are() -> None:
-    column = figures(1, "1", 1, [1], {"a": 1}, {"a": 1}, ObjectId("0" * 24))
+def test_mixed_values_are_counted_by_value_and_type() -> None:
+    column = profiled(1, "1", 1, [1], {"a": 1}, {"a": 1}, ObjectId("0" * 24))
     assert column.kind is ColumnKind.MIXED
     assert column.distinct == 5
     assert column.top[:2] == [("1", 2), ('{"a":1}', 2)]
     assert (column.min, column.max) == (None, None)
 
 
-def test_a_profile_is_the_same_when_it_was_written_and_read() -> None:
+def test_a_profile_survives_serialisation() -> None:
     with built(random_documents(9, 100)) as table:
         assert Profile.from_document(table.profile.to_document()) == table.profile
         with pytest.raises(KeyError):

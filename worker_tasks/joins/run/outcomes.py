@@ -1,4 +1,4 @@
-"""Records the outcome of a run for its task and its followers when the task's own message is no longer there to."""
+"""Records a run's outcome for its task and its followers when no worker is executing the task itself."""
 
 from typing import Any
 

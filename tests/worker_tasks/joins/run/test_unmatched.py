@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
-from tests.worker_tasks.analysis.support import numbers, record, worked_out
+from tests.worker_tasks.analysis.support import built_artifact, numbers, record
 from tests.worker_tasks.support import new_id
 from worker_tasks.analysis import artifacts, engine, reader, result_table
 from worker_tasks.analysis.profiles import Profile
@@ -53,7 +53,7 @@ def run_join(*joins: Document, **more: Any) -> Summary:
     assert outcome is not None
     assert outcome.summary is not None
     record(outcome.summary)
-    assert worked_out(outcome.summary, artifacts.TABLE).is_done
+    assert built_artifact(outcome.summary, artifacts.TABLE).is_done
     return outcome.summary
 
 
