@@ -253,7 +253,7 @@ def _leave(task_id: str, run_id: str) -> bool:
 
 
 def _stop(run_id: str) -> None:
-    idle = run_state.request_stop(run_id) is Answer.IDLE
+    is_idle = run_state.request_stop(run_id) is Answer.IDLE
     sources.kill_operations(run_id)
     # Without an active part, the run would not end before a worker takes its next part.
     if (

@@ -76,9 +76,9 @@ class JoinTask(ClaimedTask):
         outcome = lifecycle.start_run(
             task_id, self.request.attempt, plan, lambda run, number: app.publish_part(task, run, number)
         )
-        if ending is not None and ending.must_restart:
-            raise RunInterrupted(str(ending.stop))
-        return ending
+        if outcome is not None and outcome.must_restart:
+            raise RunInterrupted(str(outcome.stop))
+        return outcome
 
     def make_plan(self, join: spec.JoinSpec, key: str, *, divided: bool) -> planning.Plan:
         """Plans a join whose result gets this Redis key; with ``divided``, in parts where that pays.

@@ -56,7 +56,7 @@ def export_spec(task_id: str, format_name: str, selection: Selection, *, embed_p
         format_name: the name of a format.
         embed_provenance: whether the provenance is put into a format that has no place for it.
     """
-    embed = embed_provenance and not FORMATS[format_name].has_place
+    embed = embed_provenance and not FORMATS[format_name].embeds_provenance
     options = {"task_id": task_id, "format": format_name, "excerpt": selection.to_document(), "inside": embed}
     return ArtifactSpec(ArtifactKind.FILE, options)
 

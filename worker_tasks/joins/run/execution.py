@@ -17,7 +17,7 @@ from worker_tasks.infra.settings import settings
 from worker_tasks.infra.sources import default_source
 from worker_tasks.joins.run.encoding import LineEncoder
 from worker_tasks.results.result_store import Unmatched
-from worker_tasks.results.result_writer import Part, PartWriter
+from worker_tasks.results.result_writer import NARROW_HINT, Part, PartWriter
 
 #: Seconds between two progress reports of a part.
 REPORT_SECONDS = 0.25
@@ -163,7 +163,7 @@ def _read(requested: int, deadline: float) -> Iterator[None]:
     except PyMongoError as error:
         if error.timeout and time.monotonic() > deadline - DEADLINE_SLACK:
             seconds = settings().join_seconds
-            raise LimitExceeded(f"It took longer than {seconds:,g} s, which is the limit. {NARROW}") from error
+            raise LimitExceeded(f"It took longer than {seconds:,g} s, which is the limit. {NARROW_HINT}") from error
         raise ReadFailed(requested) from error
 
 

@@ -76,8 +76,7 @@ def join_run(app: Any, leader_id: str) -> None:
 
     Raises:
         TaskNotFound: there is no such task.
-        pymongo.errors.PyMongoError, redis.exceptions.RedisError, kombu.exceptions.OperationalError: a server is away;
-            the reconciler continues.
+        pymongo.errors.PyMongoError, kombu.exceptions.OperationalError: a server is away; the reconciler continues.
     """
     # A cancelled leader leads for as long as its run goes on or is still planned.
     if "leads" not in ledger.find_task(leader_id):
