@@ -33,7 +33,7 @@ class Log(Logger):
 
     def setup(self, cfg: Config) -> None:
         super().setup(cfg)
-        logs.set_up()
+        logs.configure_logging()
         if cfg.errorlog == "-":
             self.error_log.handlers.clear()
             self.error_log.propagate = True
@@ -50,4 +50,4 @@ def post_fork(server: object, worker: object) -> None:
 
 def post_request(worker: object, request: object, environ: object, response: object) -> None:
     # Not earlier: gunicorn still logs responses that broke off.
-    logs.about_nothing()
+    logs.unbind()

@@ -1,7 +1,7 @@
-"""create_app(): settings, rooms, error pages."""
+"""create_app(): settings, blueprints, template functions, error pages and response headers."""
 
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from flask import Flask, Response
@@ -18,8 +18,7 @@ from worker_tasks.infra.settings import SettingsError, settings
 from worker_tasks.results import retention
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-#: Largest request that is read: a form with all the metadata that is allowed and what it was opened with, each
-#: byte written as ``%xx``, twice over.
+#: Twice the largest form: 16 KiB of metadata as opened and as edited, percent-encoded to three bytes each.
 MAX_REQUEST_BYTES = 192 * 1024
 
 CONTENT_SECURITY_POLICY = (
@@ -27,71 +26,114 @@ CONTENT_SECURITY_POLICY = (
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
+#: Modules whose blueprints serve API clients, which send no CSRF token.
+API_MODULES = (compat, v1)
+PAGE_MODULES = (routes, saved, task_page, result_pages, downloads, comparisons, task_list, health)
 
-#: What templates may use behind a bar, and what they may call, by the room that it is in.
-FILTERS: dict[ModuleType, tuple[str, ...]] = {
-    column_text: (
-        *("can_be_looked_for", "filled_length", "describe_filled", "is_telling", "kind_and_values", "describe_others"),
-        *("range_sentence", "shape_words", "describe_column", "describe_values"),
-    ),
-    check_text: ("cure_action", "cure_words", "expected_lines", "level_word", "pairs_words", "preview_words"),
-    value_text: (
-        *(
-            "format_ago",
-            "bson_value",
-            "columns_of",
-            "counted",
-            "format_duration",
-            "format_instant",
-            "holds_documents",
-            "instant_of",
-        ),
-        *("joined_columns", "listed", "number", "place", "quoted", "format_seconds", "format_share", "format_size"),
-    ),
-    join_text: ("as_curl", "as_json"),
-    task_text: ("percent", "progress_words"),
-    result_text: (
-        *("changes_sentence", "columns_kept", "columns_words", "conditions_words", "excerpt_sentence", "file_progress"),
-        *("leads_to_all_rows", "making_sentence", "measuring_sentence", "pairing_sentence", "pictures_note"),
-        *("progress_of", "rows_sentence", "sorting_of"),
-    ),
-    context: ("input_mode", "pairs_as_json"),
-    forms: ("as_written",),
-}
-FUNCTIONS: dict[ModuleType, tuple[str, ...]] = {
-    join_text: ("describe_join_lines", "describe_join", "kind_traits", "describe_kind"),
-    paging: ("pages_around",),
-    task_text: (
-        *("can_be_cancelled", "cancel_receipt", "icon_of", "is_final", "join_outcome", "metadata_rows", "page_title"),
-        *("returned", "describe_task", "describe_state", "status_line", "timeline", "took_words", "actual_vs_expected"),
-    ),
-    result_text: ("partial_sentence", "two_runs"),
-    retention: ("kept_until",),
-    value_text: ("at_column",),
-    column_text: ("bar_length", "bars", "lying_bars", "format_value"),
-    forms: ("wrong",),
-}
+#: Jinja filters, under their own names.
+FILTERS: tuple[Callable[..., Any], ...] = (
+    check_text.cure_action,
+    check_text.describe_cure,
+    check_text.describe_expected,
+    check_text.describe_pairs,
+    check_text.describe_preview,
+    check_text.level_label,
+    column_text.describe_column,
+    column_text.describe_filled,
+    column_text.describe_kind_and_values,
+    column_text.describe_others,
+    column_text.describe_range,
+    column_text.describe_shape,
+    column_text.describe_values,
+    column_text.filled_length,
+    column_text.has_frequent_values,
+    column_text.is_searchable,
+    context.input_mode,
+    context.pairs_as_json,
+    forms.metadata_as_fields,
+    join_text.as_curl,
+    join_text.as_json,
+    result_text.describe_chart_scope,
+    result_text.describe_changes,
+    result_text.describe_file_preparation,
+    result_text.describe_file_progress,
+    result_text.describe_measuring,
+    result_text.describe_pairing,
+    result_text.describe_rows,
+    result_text.describe_selection,
+    result_text.format_column_count,
+    result_text.format_condition_count,
+    result_text.kept_columns,
+    result_text.offers_all_rows,
+    result_text.progress_attributes,
+    result_text.sorting_of,
+    task_text.describe_progress,
+    task_text.percent,
+    value_text.are_documents,
+    value_text.bson_value,
+    value_text.columns_of,
+    value_text.format_ago,
+    value_text.format_count,
+    value_text.format_duration,
+    value_text.format_instant,
+    value_text.format_list,
+    value_text.format_number,
+    value_text.format_quoted,
+    value_text.format_seconds,
+    value_text.format_share,
+    value_text.format_size,
+    value_text.instant_of,
+    value_text.joined_columns,
+    value_text.ordinal,
+)
+#: Functions that templates call, under their own names.
+FUNCTIONS: tuple[Callable[..., Any], ...] = (
+    column_text.bar_length,
+    column_text.bars,
+    column_text.format_value,
+    column_text.horizontal_bars,
+    forms.error_attributes,
+    join_text.describe_join,
+    join_text.describe_join_lines,
+    join_text.describe_kind,
+    join_text.kind_traits,
+    paging.pages_around,
+    result_text.describe_comparison,
+    result_text.describe_partial,
+    retention.kept_until,
+    task_text.actual_vs_expected,
+    task_text.can_be_cancelled,
+    task_text.cancel_receipt,
+    task_text.decode_result,
+    task_text.describe_state,
+    task_text.describe_status,
+    task_text.describe_task,
+    task_text.describe_timeline,
+    task_text.format_run_time,
+    task_text.icon_of,
+    task_text.is_final,
+    task_text.join_outcome,
+    task_text.metadata_rows,
+    task_text.page_title,
+    value_text.value_at,
+)
 
 
 def create_app() -> Flask:
-    """The web application.
+    """Creates the web application.
 
     Raises:
-        SettingsError: the environment lacks something.
+        SettingsError: a required setting is missing.
     """
     app = Flask(__name__, root_path=str(REPOSITORY), template_folder="templates", static_folder="static")
     _configure(app)
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    protection = CSRFProtect(app)
-    for programs in (compat, v1):
-        protection.exempt(programs.blueprint)
-    for room in (routes, saved, task_page, result_pages, downloads, comparisons, task_list, compat, v1, health):
-        app.register_blueprint(room.blueprint)
+    _register_blueprints(app)
     errors.register(app)
-    _teach_templates(app)
+    _register_template_functions(app)
     static_files.register(app)
-    app.after_request(_protect)
-    app.url_value_preprocessor(_name_task)
+    app.after_request(_add_headers)
+    app.url_value_preprocessor(_bind_task)
     app.wsgi_app = logs.RequestIds(app.wsgi_app)  # type: ignore[method-assign]
     return app
 
@@ -108,29 +150,35 @@ def _configure(app: Flask) -> None:
         MAX_CONTENT_LENGTH=MAX_REQUEST_BYTES,
         SESSION_COOKIE_SECURE=settings().cookies_secure,
         SESSION_COOKIE_SAMESITE="Lax",
-        # A form left open over night is still good: its token lives as long as the browser's session.
+        # A form left open overnight stays valid: its token lives as long as the browser's session.
         WTF_CSRF_TIME_LIMIT=None,
-        # The Referer check would refuse plain HTTP behind a TLS-ending proxy; the token is what protects.
+        # The Referer check refuses plain HTTP behind a proxy that terminates TLS. The token is the protection.
         WTF_CSRF_SSL_STRICT=False,
     )
 
 
-def _teach_templates(app: Flask) -> None:
+def _register_blueprints(app: Flask) -> None:
+    protection = CSRFProtect(app)
+    for module in API_MODULES:
+        protection.exempt(module.blueprint)
+    for module in PAGE_MODULES + API_MODULES:
+        app.register_blueprint(module.blueprint)
+
+
+def _register_template_functions(app: Flask) -> None:
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    for room, filters in FILTERS.items():
-        for word in filters:
-            app.add_template_filter(getattr(room, word), word)
-    for room, functions in FUNCTIONS.items():
-        for word in functions:
-            app.add_template_global(getattr(room, word), word)
+    for function in FILTERS:
+        app.add_template_filter(function)
+    for function in FUNCTIONS:
+        app.add_template_global(function)
 
 
-def _name_task(endpoint: str | None, values: dict[str, Any] | None) -> None:
+def _bind_task(endpoint: str | None, values: dict[str, Any] | None) -> None:
     if values and "task_id" in values:
-        logs.about_task(values["task_id"])
+        logs.bind_task(values["task_id"])
 
 
-def _protect(response: Response) -> Response:
+def _add_headers(response: Response) -> Response:
     response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "same-origin"

@@ -32,7 +32,7 @@ def create_task() -> ResponseReturnValue:
 @blueprint.get("/task/<task_id>")
 def task(task_id: str) -> ResponseReturnValue:
     found = access.task_for(access.viewer(), task_id)
-    return jsonify({"status": task_text.describe_state(found["status"]).name, "result": task_text.returned(found)})
+    return jsonify({"status": task_text.describe_state(found["status"]).name, "result": task_text.decode_result(found)})
 
 
 @blueprint.post("/api/v1/joins/user-orders")

@@ -123,7 +123,7 @@ COMPARISON = {
     },
 }
 
-OURS = {"Problem": PROBLEM, "Task": TASK, "Rows": ROWS, "Checks": CHECKS, "Comparison": COMPARISON}
+SCHEMAS = {"Problem": PROBLEM, "Task": TASK, "Rows": ROWS, "Checks": CHECKS, "Comparison": COMPARISON}
 
 
 def _query(name: str, description: str) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def _query(name: str, description: str) -> dict[str, Any]:
 
 
 #: Which rows of a result, and in which order.
-VIEW = [
+ROW_QUERY_PARAMETERS = [
     _query("sort", "A column to sort by, - before it for downwards; may come again."),
     _query("q", "Text that occurs in any column, whatever the case of its letters."),
     _query("where", "A column that a condition is about; comes as often as is and value."),
@@ -141,7 +141,7 @@ VIEW = [
 TASK_ID = {"name": "task_id", "in": "path", "required": True, "schema": {"type": "string"}}
 
 
-def describe(models: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
+def describe_api(models: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
     """The whole description, with these models by their names."""
     _, schemas = models_json_schema(
         [(model, "validation") for model in models.values()], ref_template="#/components/schemas/{model}"
@@ -150,7 +150,7 @@ def describe(models: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Dovetail", "version": "1", "description": "Joins MongoDB collections in the background."},
         "paths": _paths(),
-        "components": {"schemas": {**schemas["$defs"], **OURS}},
+        "components": {"schemas": {**schemas["$defs"], **SCHEMAS}},
     }
 
 
@@ -216,7 +216,7 @@ def _paths() -> dict[str, Any]:
                 "parameters": [
                     _query("offset", "The first row, counted from 0."),
                     _query("limit", "1 to 1,000; 50 where it is not given."),
-                    *VIEW,
+                    *ROW_QUERY_PARAMETERS,
                 ],
                 "responses": {"200": _model("The rows.", "Rows"), **_problems("404", "409", "410", "422", "503")},
             },
@@ -239,22 +239,22 @@ def _paths() -> dict[str, Any]:
             },
         },
         **{
-            f"{task}/result.{form.name}": {
+            f"{task}/result.{file_format.name}": {
                 "parameters": [TASK_ID],
                 "get": {
-                    "summary": f"Download the result, or a part of it, as {form.name.upper()}",
+                    "summary": f"Download the result, or a part of it, as {file_format.name.upper()}",
                     "parameters": [
                         _query("columns", "A column that is wanted, in this order; may come again. All if none does."),
                         _query("inside", "yes: the provenance goes into the file, also where it has no place for it."),
-                        *VIEW,
+                        *ROW_QUERY_PARAMETERS,
                     ],
                     "responses": {
-                        "200": {"description": "Streamed.", "content": {form.media_type: {}}},
+                        "200": {"description": "Streamed.", "content": {file_format.media_type: {}}},
                         **_problems("404", "409", "410", "422", "503"),
                     },
                 },
             }
-            for form in FORMATS.values()
+            for file_format in FORMATS.values()
         },
         f"{task}/profile": {
             "parameters": [TASK_ID],
@@ -270,7 +270,7 @@ def _paths() -> dict[str, Any]:
             "parameters": [TASK_ID],
             "get": {
                 "summary": "Where the result comes from: who asked, why, how it ran, its checksum",
-                "parameters": VIEW,
+                "parameters": ROW_QUERY_PARAMETERS,
                 "responses": {
                     "200": _json("The provenance.", {"type": "object"}),
                     **_problems("404", "409", "410", "422", "503"),

@@ -42,9 +42,9 @@ MAX_ROW_NUMBER = 10**12
 #: Seconds that a request waits for what workers make: platforms cut off one that has no answer after 30.
 FILE_SECONDS = 20
 #: Requests that wait so at once in one process, which has eight threads.
-MOST_WAITING = 4
+MAX_WAITING = 4
 
-_waiting = threading.BoundedSemaphore(MOST_WAITING)
+_waiting = threading.BoundedSemaphore(MAX_WAITING)
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -144,10 +144,10 @@ def change_metadata(task_id: str) -> ResponseReturnValue:
         raise InvalidInput(errors)
 
     def edited(stored: Document) -> Document:
-        base = metadata.apply_changes(stored, asked.expected)
-        return metadata_edits.merged(base, metadata.apply_changes(base, asked.metadata), stored)
+        base = metadata.changed(stored, asked.expected)
+        return metadata_edits.merge_edits(base, metadata.changed(base, asked.metadata), stored)
 
-    metadata_edits.change(access.viewer(), task_id, edited)
+    metadata_edits.edit_metadata(access.viewer(), task_id, edited)
     return jsonify(_shown(access.task_for(access.viewer(), task_id)))
 
 
@@ -169,17 +169,17 @@ def result(task_id: str) -> ResponseReturnValue:
     found = access.task_for(access.viewer(), task_id)
     if not task_text.is_final(found):
         return jsonify(_glimpse(found, limit))
-    summary, excerpt = _summary(found), result_request.requested_selection()
+    summary, selection = _summary(found), result_request.requested_selection()
     count = summary.count
-    if excerpt.query.is_everything:
+    if selection.view.is_everything:
         rows = result_store.read_rows(summary, offset, limit)
         if rows is None:
             raise ResultGone(summary.key)
     else:
-        _require_table(summary, excerpt)
-        order = _worked_out(summary, reader.row_order_spec(excerpt.query))
+        _require_table(summary, selection)
+        order = _worked_out(summary, reader.row_order_spec(selection.view))
         count = order.data["rows"]
-        rows = [row.document for row in reader.read_rows(summary, excerpt.query, offset, limit)]
+        rows = [row.document for row in reader.read_rows(summary, selection.view, offset, limit)]
     return jsonify(
         {
             "count": count,
@@ -226,25 +226,26 @@ def _glimpse(task: Document, limit: int) -> Document:
 def result_file(task_id: str, name: str) -> Response:
     """The result, or what of it is asked for, as a file; one that a worker has to make is waited for."""
     task = access.task_for(access.viewer(), task_id)
-    summary, excerpt = _summary(task), result_request.requested_selection()
-    form, inside = FORMATS[name], result_request.wants_provenance_embedded()
-    if streaming.is_at_once(form, excerpt, inside=inside):
-        response = streaming.at_once(summary, form)
+    summary, selection = _summary(task), result_request.requested_selection()
+    file_format, inside = FORMATS[name], result_request.wants_provenance_embedded()
+    if streaming.needs_no_export(file_format, selection, inside=inside):
+        response = streaming.stream_result(summary, file_format)
         # Of the value as it is in Redis, once somebody has looked at it.
-        table = artifacts.find_artifact(summary, artifacts.TABLE) if form.ready is Ready.AS_STORED else None
+        table = artifacts.find_artifact(summary, artifacts.TABLE) if file_format.ready is Ready.AS_STORED else None
         if table is not None and table.is_done:
             streaming.with_digest(response, table.data["sha256"])
     else:
-        _require_table(summary, excerpt)
-        file = export_spec(task_id, name, excerpt, embed_provenance=inside)
-        response = streaming.made(summary, file, _worked_out(summary, file))
-    card = url_for(".provenance", task_id=task_id, **result_request.selection_address(excerpt))
+        _require_table(summary, selection)
+        file = export_spec(task_id, name, selection, inside=inside)
+        response = streaming.stream_export(summary, file, _worked_out(summary, file))
+    card = url_for(".provenance", task_id=task_id, **result_request.selection_parameters(selection))
     response.headers["Link"] = f'<{card}>; rel="describedby"'
-    excerpted = not excerpt.is_everything
-    return streaming.named(response, streaming.name_of(task_text.describe_task(task), summary, form, excerpt=excerpted))
+    title, is_excerpt = task_text.describe_task(task), not selection.is_everything
+    file_name = streaming.download_name(title, summary, file_format, is_excerpt=is_excerpt)
+    return streaming.as_attachment(response, file_name)
 
 
-def _require_table(summary: result_store.Summary, excerpt: Selection) -> Profile:
+def _require_table(summary: result_store.Summary, selection: Selection) -> Profile:
     """The columns of a result, measured, which go with what is asked of it.
 
     Raises:
@@ -254,7 +255,7 @@ def _require_table(summary: result_store.Summary, excerpt: Selection) -> Profile
     """
     _worked_out(summary, artifacts.TABLE)
     profile = reader.profile_of(summary)
-    excerpt.check(profile)
+    selection.check(profile)
     return profile
 
 
@@ -297,18 +298,18 @@ def profile(task_id: str) -> ResponseReturnValue:
 def provenance(task_id: str) -> ResponseReturnValue:
     """Where a result, or what of it is asked for, comes from."""
     task = access.task_for(access.viewer(), task_id)
-    summary, excerpt = _summary(task), result_request.requested_selection()
-    sha256, rows = _require_table(summary, excerpt).sha256, summary.count
-    if not excerpt.query.is_everything:
-        rows = _worked_out(summary, reader.row_order_spec(excerpt.query)).data["rows"]
+    summary, selection = _summary(task), result_request.requested_selection()
+    sha256, rows = _require_table(summary, selection).sha256, summary.count
+    if not selection.view.is_everything:
+        rows = _worked_out(summary, reader.row_order_spec(selection.view)).data["rows"]
     origin = access.origin_for(access.viewer(), summary)
-    return jsonify(export_rules.provenance(task, origin, summary, sha256, excerpt, rows))
+    return jsonify(export_rules.provenance(task, origin, summary, sha256, selection, rows))
 
 
 @blueprint.get("/comparison")
 def comparison() -> ResponseReturnValue:
     """What changed between the results of two tasks: how many rows, by which key, in which columns."""
-    older, newer = comparisons.two_asked()
+    older, newer = comparisons.requested_tasks()
     with _waiting_seconds() as seconds:
         # For the tables of both, and for what comes of them.
         compared = comparisons.compare(older, newer, request.args.getlist("key"), seconds / 3)
@@ -337,7 +338,7 @@ def _summary(task: Document) -> result_store.Summary:
     if summary is None:
         newer = result_store.find_result(key)
         raise Gone(
-            f"{task_text.FATE_WORDS[retention.fate_of(task, newer)]} Ask for the join again."
+            f"{task_text.FATE_SENTENCES[retention.fate_of(task, newer)]} Ask for the join again."
             if newer is None
             else f"A newer run took the place of this result: that of the task {newer.task_id}."
         )
@@ -347,4 +348,4 @@ def _summary(task: Document) -> result_store.Summary:
 @blueprint.get("/openapi.json")
 def description() -> ResponseReturnValue:
     """This API, described."""
-    return jsonify(openapi.describe({"Asked": Asked, "MetadataChange": MetadataChange, "JoinSpec": JoinSpec}))
+    return jsonify(openapi.describe_api({"Asked": Asked, "MetadataChange": MetadataChange, "JoinSpec": JoinSpec}))

@@ -26,7 +26,7 @@ class JoinContext:
     """Around one join: what its left keys can be, what the other collection looks like, which pairs are likely."""
 
     left: list[LeftField]
-    look: CollectionSample | None
+    sample: CollectionSample | None
     suggestions: list[Suggestion]
     default_name: str
 
@@ -40,7 +40,7 @@ class BuilderContext:
 
     databases: list[str]
     collections: dict[str, int | None] = field(default_factory=dict)
-    look: CollectionSample | None = None
+    sample: CollectionSample | None = None
     joins: list[JoinContext] = field(default_factory=list)
 
 
@@ -60,23 +60,23 @@ def load_context(draft: Draft) -> BuilderContext:
     try:
         collections = dict(collections_of(database))
     except InvalidInput as error:
-        field_errors.show(draft, field_errors.placed(draft, error.errors))
+        field_errors.add_errors(draft, field_errors.errors_by_field(draft, error.errors))
         return _without_collections(draft, "There is nothing to choose")
     options = {name: _with_count(name, count) for name, count in collections.items()}
     for part in [draft, *draft.join_forms]:
         part.source.choices = _options("Choose a collection", options, part.source.data)
-    look = sample_collection(database, draft.source.data) if draft.source.data in collections else None
-    left = [LeftField(each.path, draft.source.data, each) for each in look.fields] if look else []
+    sample = sample_collection(database, draft.source.data) if draft.source.data in collections else None
+    left = [LeftField(each.path, draft.source.data, each) for each in sample.fields] if sample else []
     fields = list(left)
     joins = []
     for number, form in enumerate(draft.join_forms):
         joins.append(_around_join(draft, number, form, list(left), collections))
-        if form.embeds_documents and (other := joins[-1].look) is not None:
-            name = draft.name_of(number)
+        if form.embeds_documents and (other := joins[-1].sample) is not None:
+            name = draft.target_field(number)
             left += [LeftField(f"{name}.{each.path}", form.source.data, each) for each in other.fields]
-    brought = [draft.name_of(number) for number, form in enumerate(draft.join_forms) if form.embeds]
+    brought = [draft.target_field(number) for number, form in enumerate(draft.join_forms) if form.embeds]
     draft.fields.choices = _ticked(fields, [*filter(None, brought), *(draft.fields.data or [])])
-    return BuilderContext(databases, collections, look, joins)
+    return BuilderContext(databases, collections, sample, joins)
 
 
 def _without_collections(draft: Draft, first: str) -> BuilderContext:
@@ -85,7 +85,7 @@ def _without_collections(draft: Draft, first: str) -> BuilderContext:
     return empty_context(draft)
 
 
-def without_servers(draft: Draft) -> BuilderContext:
+def offline_context(draft: Draft) -> BuilderContext:
     """Keeps every choice selectable when no server can be asked."""
     databases = {name: name for name in settings().open_databases}
     draft.database.choices = _options("Choose a database", dict(sorted(databases.items())), draft.database.data)
@@ -113,13 +113,13 @@ def _around_join(
     if form.source.data not in collections:
         return JoinContext(left, None, [], default_name)
     database, other = draft.database.data, form.source.data
-    look = sample_collection(database, other)
-    form.fields.choices = _ticked([LeftField(each.path, other, each) for each in look.fields], form.fields.data)
+    sample = sample_collection(database, other)
+    form.fields.choices = _ticked([LeftField(each.path, other, each) for each in sample.fields], form.fields.data)
     suggestions = suggest_keys(database, left, other) if left else []
     rows = [entry.form for entry in form.on.entries]
     if suggestions and not any(row.local.data or row.foreign.data for row in rows):
-        use(form, [(pair.local, pair.foreign, pair.cast) for pair in suggestions[0].pairs])
-    return JoinContext(left, look, suggestions, default_name)
+        set_pairs(form, [(pair.local, pair.foreign, pair.cast) for pair in suggestions[0].pairs])
+    return JoinContext(left, sample, suggestions, default_name)
 
 
 def _options(first: str, options: dict[str, str], chosen: str | None) -> list[SelectChoice]:
@@ -139,7 +139,7 @@ def _ticked(fields: list[LeftField], chosen: list[str] | None) -> list[SelectCho
     return [SelectChoice(path, path) for path in dict.fromkeys([*(chosen or []), *paths])]
 
 
-def use(form: Any, pairs: list[tuple[str, str, str | None]]) -> None:
+def set_pairs(form: Any, pairs: list[tuple[str, str, str | None]]) -> None:
     """Makes these the pairs of a join."""
     del form.on.entries[len(pairs) :]
     while len(form.on.entries) < len(pairs):
@@ -148,7 +148,7 @@ def use(form: Any, pairs: list[tuple[str, str, str | None]]) -> None:
         entry.form.local.data, entry.form.foreign.data, entry.form.cast.data = local, foreign, cast or ""
 
 
-def apply(draft: Draft, action: str) -> None:
+def apply_action(draft: Draft, action: str) -> None:
     """Does what a button of the builder says; one that makes no sense for this draft does nothing."""
     name, _, rest = action.partition(" ")
     words = rest.split(" ", 3)
@@ -181,7 +181,7 @@ def _use_suggested(form: Any, text: str) -> None:
     except (ValueError, RecursionError):
         return
     if isinstance(pairs, list) and pairs and all(isinstance(pair, list) and len(pair) == 3 for pair in pairs):  # noqa: PLR2004
-        use(form, [(str(local), str(foreign), str(cast or "")) for local, foreign, cast in pairs])
+        set_pairs(form, [(str(local), str(foreign), str(cast or "")) for local, foreign, cast in pairs])
 
 
 def _cure(form: Any, words: list[str]) -> None:
@@ -192,7 +192,7 @@ def _cure(form: Any, words: list[str]) -> None:
             changed[words[1]].data = words[2]
 
 
-def field_words(found: Field | None) -> str:
+def describe_field(found: Field | None) -> str:
     """``text, 84 % filled``: what is known of a field, briefly."""
     if found is None:
         return ""

@@ -13,7 +13,7 @@ from wtforms.widgets import CheckboxInput, ListWidget
 
 from webapp.builder.field_errors import FieldErrors
 from webapp.builder.filter_rows import FilterFormParser, filter_rows
-from webapp.presenters.join_text import DIRECTION_WORDS, KIND_WORDS, SHAPE_WORDS
+from webapp.presenters.join_text import DIRECTION_LABELS, KIND_PHRASES, SHAPE_LABELS
 from webapp.support.forms import TaskForm
 from worker_tasks.joins.spec import casts, kinds, operators
 from worker_tasks.joins.spec.spec import MAX_JOINS, JoinSpec
@@ -23,9 +23,9 @@ from worker_tasks.joins.spec.value_types import VALUE_TYPES, TypeOf
 MAX_ADDRESS = 7_000
 
 # The page says each kind with the names of the collections.
-KINDS = [SelectChoice(kind) for kind in KIND_WORDS]
+KINDS = [SelectChoice(kind) for kind in KIND_PHRASES]
 
-SHAPES = [SelectChoice(shape, words[0].upper() + words[1:]) for shape, words in SHAPE_WORDS.items()]
+SHAPES = [SelectChoice(shape, words[0].upper() + words[1:]) for shape, words in SHAPE_LABELS.items()]
 
 OPERATORS = [SelectChoice(each.name, each.label) for each in operators.OPERATORS.values()]
 
@@ -36,11 +36,11 @@ CASTS = [
     *(SelectChoice(each.name, f"as {each.label}") for each in casts.CASTS.values()),
 ]
 
-DIRECTIONS = [SelectChoice(str(way), words) for way, words in DIRECTION_WORDS.items()]
+DIRECTIONS = [SelectChoice(str(way), words) for way, words in DIRECTION_LABELS.items()]
 
 
 #: The summary above a form whose fields have errors.
-SEE_MARKED = "Something is not right yet: see what is marked."
+SEE_MARKED_FIELDS = "Something is not right yet: see what is marked."
 
 
 class DraftIncomplete(Exception):
@@ -170,7 +170,7 @@ class Draft(TaskForm):
                     return f"Choose the field of {join.source.data} that {pair.local.data} equals."
         return None
 
-    def asked(self, type_of: TypeOf, *, with_parameters: bool = False) -> dict[str, Any]:
+    def join_document(self, type_of: TypeOf, *, with_parameters: bool = False) -> dict[str, Any]:
         """The form as a JoinSpec in JSON, not yet validated. Does not change the form.
 
         Args:
@@ -192,7 +192,7 @@ class Draft(TaskForm):
             "limit": reader.limit(self),
         }
         if reader.errors:
-            raise DraftIncomplete(SEE_MARKED, reader.errors)
+            raise DraftIncomplete(SEE_MARKED_FIELDS, reader.errors)
         return {name: value for name, value in join.items() if value not in (None, [], {})}
 
     def _asked_join(self, number: int, reader: FilterFormParser) -> dict[str, Any]:
@@ -206,7 +206,7 @@ class Draft(TaskForm):
         }
         if form.embeds:
             join |= {
-                "as": self.name_of(number),
+                "as": self.target_field(number),
                 "shape": form.shape.data,
                 "fields": form.fields.data or None,
                 "sort": reader.sort(form),
@@ -214,7 +214,7 @@ class Draft(TaskForm):
             }
         return {name: value for name, value in join.items() if value not in (None, [], {})}
 
-    def name_of(self, number: int) -> str:
+    def target_field(self, number: int) -> str:
         """The field that the matches of this join go into."""
         return self.join_forms[number].name.data or self.default_name(number)
 
@@ -225,19 +225,19 @@ class Draft(TaskForm):
         name = re.sub(r"\W", "_", forms[number].source.data or "")
         return name if name not in taken else f"{name}_{number + 1}"
 
-    def lines(self) -> list[tuple[str, str]]:
+    def describe_lines(self) -> list[tuple[str, str]]:
         """What the form says, line by line, with its parameters as they are written."""
         lines = [("From", f"{self.database.data}.{self.source.data}"), *_lines_of(self)]
         for number, form in enumerate(self.join_forms):
             pairs = [f"{entry.form.local.data} = {entry.form.foreign.data}" for entry in form.on.entries]
-            kind = KIND_WORDS[form.kind.data].format(left="rows", other=form.source.data)
+            kind = KIND_PHRASES[form.kind.data].format(left="rows", other=form.source.data)
             lines.append(("Join", f"{kind}, where {' and '.join(pairs)}"))
             if form.embeds:
-                lines.append(("Into", f"{self.name_of(number)}: {SHAPE_WORDS[form.shape.data]}"))
+                lines.append(("Into", f"{self.target_field(number)}: {SHAPE_LABELS[form.shape.data]}"))
             lines += _lines_of(form)
         return lines
 
-    def address(self) -> str:
+    def query_string(self) -> str:
         """The form as the query of an address; empty where it is too long for one."""
         query = urlencode(list(_written(self)))
         return query if len(query) <= MAX_ADDRESS else ""
@@ -298,12 +298,12 @@ def _is_blank(form: Any) -> bool:
     return "key" in form and not form.value.data
 
 
-def draft_fields(spec: JoinSpec) -> MultiDict[str, str]:
+def spec_as_fields(spec: JoinSpec) -> MultiDict[str, str]:
     """A join as the builder's form would write it."""
-    return as_written(spec.canonical())
+    return join_as_fields(spec.canonical())
 
 
-def as_written(join: dict[str, Any]) -> MultiDict[str, str]:
+def join_as_fields(join: dict[str, Any]) -> MultiDict[str, str]:
     """A valid join as the builder's form would write it, its parameters as names in braces."""
     written: list[tuple[str, Any]] = [("database", join["database"])]
     written += _side(join, "")

@@ -9,7 +9,7 @@ from wtforms import FieldList, Form
 FieldErrors = Mapping[str, Sequence[str]]
 
 
-def placed(form: Any, errors: Mapping[str, str]) -> FieldErrors:
+def errors_by_field(form: Any, errors: Mapping[str, str]) -> FieldErrors:
     """Maps errors by JoinSpec path to the form fields that hold those values."""
     found: dict[str, list[str]] = {}
     for path, message in errors.items():
@@ -18,7 +18,7 @@ def placed(form: Any, errors: Mapping[str, str]) -> FieldErrors:
     return found
 
 
-def show(form: Any, errors: FieldErrors) -> None:
+def add_errors(form: Any, errors: FieldErrors) -> None:
     """Adds errors to their fields. Showing the same error again changes nothing."""
     for field in _fields_of(form):
         if field.name in errors:

@@ -10,7 +10,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import MultiDict
 
 from webapp.builder import context, field_errors, saved
-from webapp.builder.drafts import SEE_MARKED, Draft, DraftIncomplete, draft_fields
+from webapp.builder.drafts import SEE_MARKED_FIELDS, Draft, DraftIncomplete, spec_as_fields
 from webapp.support import access
 from webapp.support.bodies import json_argument
 from webapp.support.errors import service_unavailable
@@ -30,7 +30,7 @@ from worker_tasks.tasks import join_users_orders, long_running_task
 blueprint = Blueprint("joins", __name__)
 
 #: Query parameters that name a join, instead of saying the builder's form.
-NAMING = frozenset({"join", "saved"})
+JOIN_REFERENCES = frozenset({"join", "saved"})
 
 
 class OpenJoin(NamedTuple):
@@ -44,7 +44,7 @@ class OpenJoin(NamedTuple):
 def ask() -> ResponseReturnValue:
     written = _written()
     draft = Draft(written)
-    if NAMING & request.args.keys() and (address := draft.address()):
+    if JOIN_REFERENCES & request.args.keys() and (address := draft.query_string()):
         return redirect(f"{url_for('.ask')}?{address}")
     try:
         with named_driver_errors():
@@ -58,13 +58,13 @@ def ask() -> ResponseReturnValue:
 def _written() -> MultiDict[str, str]:
     """The query parameters as form data, with the join that they say or name, and the others such as the note."""
     if "join" in request.args:
-        written = draft_fields(submission.read_join(json_argument("join")))
+        written = spec_as_fields(submission.read_join(json_argument("join")))
     elif "saved" in request.args:
-        written = saved.written(request.args["saved"])
+        written = saved.saved_as_fields(request.args["saved"])
     else:
         return request.args
     for name, value in request.args.items(multi=True):
-        if name not in NAMING:
+        if name not in JOIN_REFERENCES:
             written.add(name, value)
     return written
 
@@ -87,10 +87,10 @@ def _pressed(draft: Draft, action: str) -> ResponseReturnValue:
         return _run(draft)
     if action == "save":
         return _save(draft)
-    context.apply(draft, action)
+    context.apply_action(draft, action)
     around = context.load_context(draft)
     _outcome(draft)
-    address = draft.address()
+    address = draft.query_string()
     if request.headers.get("HX-Request"):
         response = make_response(render_template("joins/_builder.html", **_surrounded(draft, around)))
         if address:
@@ -108,7 +108,7 @@ def _run(draft: Draft) -> ResponseReturnValue:
     try:
         spec = _read(draft)
         if not draft.validate():
-            raise DraftIncomplete(SEE_MARKED)
+            raise DraftIncomplete(SEE_MARKED_FIELDS)
         # Already there, most often: the page asks for the checks as soon as there is something to check.
         if checks.cached_checks(spec.fingerprint) is None:
             checks.check_join(spec)
@@ -120,7 +120,7 @@ def _run(draft: Draft) -> ResponseReturnValue:
 
 def _save(draft: Draft) -> ResponseReturnValue:
     try:
-        saved_id = saved.save(_read_open(draft).join, request.form)
+        saved_id = saved.save_join(_read_open(draft).join, request.form)
     except DraftIncomplete as unfinished:
         return _refused(draft, unfinished)
     return redirect(url_for("saved.saved_join", saved_id=saved_id), 303)
@@ -128,7 +128,7 @@ def _save(draft: Draft) -> ResponseReturnValue:
 
 def _refused(draft: Draft, unfinished: DraftIncomplete) -> ResponseReturnValue:
     """The form with its errors."""
-    field_errors.show(draft, unfinished.errors)
+    field_errors.add_errors(draft, unfinished.errors)
     return _builder(draft, context.load_context(draft), trouble=str(unfinished)), 422
 
 
@@ -137,7 +137,7 @@ def _outcome(draft: Draft) -> OpenJoin | DraftIncomplete:
     try:
         return _read_open(draft)
     except DraftIncomplete as unfinished:
-        field_errors.show(draft, unfinished.errors)
+        field_errors.add_errors(draft, unfinished.errors)
         return unfinished
 
 
@@ -148,7 +148,7 @@ def _read(draft: Draft) -> JoinSpec:
         Unfinished: it says none.
     """
     with _errors_placed(draft):
-        return submission.read_join(draft.asked(field_types(draft.database.data)))
+        return submission.read_join(draft.join_document(field_types(draft.database.data)))
 
 
 def _read_open(draft: Draft) -> OpenJoin:
@@ -158,8 +158,8 @@ def _read_open(draft: Draft) -> OpenJoin:
         Unfinished: it says none.
     """
     with _errors_placed(draft):
-        join = draft.asked(field_types(draft.database.data), with_parameters=True)
-        return OpenJoin(join, submission.admit(parameters.validate(join)))
+        join = draft.join_document(field_types(draft.database.data), with_parameters=True)
+        return OpenJoin(join, submission.admit(parameters.check(join)))
 
 
 @contextmanager
@@ -168,7 +168,7 @@ def _errors_placed(draft: Draft) -> Iterator[None]:
     try:
         yield
     except InvalidInput as error:
-        raise DraftIncomplete(SEE_MARKED, field_errors.placed(draft, error.errors)) from None
+        raise DraftIncomplete(SEE_MARKED_FIELDS, field_errors.errors_by_field(draft, error.errors)) from None
 
 
 @blueprint.post("/checks")
@@ -205,7 +205,11 @@ def _builder(
 ) -> str:
     shown = _surrounded(draft, around)
     return render_template(
-        "joins/builder.html", **shown, checked=checked, trouble=trouble, ready=saved.newest() if not trouble else []
+        "joins/builder.html",
+        **shown,
+        checked=checked,
+        trouble=trouble,
+        ready=saved.available_joins() if not trouble else [],
     )
 
 
@@ -214,7 +218,7 @@ def _as_typed(
 ) -> ResponseReturnValue:
     """The form exactly as submitted, with a message naming the unavailable server."""
     draft = Draft(written)
-    shown = _shown(draft, context.without_servers(draft), [])
+    shown = _shown(draft, context.offline_context(draft), [])
     page = render_template("joins/builder.html", **shown, checked=None, trouble=str(error), headline=headline, ready=[])
     return service_unavailable(error, page)
 
@@ -229,7 +233,7 @@ def _shown(draft: Draft, around: context.BuilderContext, metadata_keys: list[str
         "around": around,
         "next_step": draft.next_step(),
         "metadata_keys": metadata_keys,
-        "field_words": context.field_words,
+        "describe_field": context.describe_field,
         "result_ttl": retention.time_to_live(),
     }
 

@@ -22,7 +22,7 @@ _PLANE = {
     "shape": "first",
 }
 
-READY = [
+SAMPLE_JOINS = [
     _ready(
         "orders-by-status",
         "Users with their orders of one status",

@@ -8,13 +8,13 @@ from flask import Blueprint, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import MultiDict
 
-from webapp.builder.drafts import SEE_MARKED, Draft, DraftIncomplete, as_written
-from webapp.builder.samples import READY
+from webapp.builder.drafts import SEE_MARKED_FIELDS, Draft, DraftIncomplete, join_as_fields
+from webapp.builder.samples import SAMPLE_JOINS
 from webapp.presenters.task_text import SAVED_JOIN
 from webapp.support.errors import service_unavailable
 from webapp.support.forms import SavedJoinForm
 from worker_tasks.infra.connections import Document
-from worker_tasks.infra.errors import InvalidInput, ServiceUnavailable, named_driver_errors
+from worker_tasks.infra.errors import InvalidInput, ServiceUnavailable
 from worker_tasks.infra.settings import settings
 from worker_tasks.joins.preflight.sampling import field_types
 from worker_tasks.joins.saved import saved_joins
@@ -29,25 +29,25 @@ blueprint = Blueprint("saved", __name__, url_prefix="/saved")
 MAX_NAME_LENGTH, MAX_DESCRIPTION_LENGTH = 100, 1_000
 
 
-def newest() -> list[dict[str, Any]]:
+def available_joins() -> list[dict[str, Any]]:
     """The joins that are there from the start, as far as their database is open, then those that people saved."""
     open_databases = settings().open_databases
-    ready = [join for join in READY if join["join"]["database"] in open_databases]
+    ready = [join for join in SAMPLE_JOINS if join["join"]["database"] in open_databases]
     return [*saved_joins.newest(), *ready]
 
 
-def find(saved_id: str) -> dict[str, Any]:
+def find_join(saved_id: str) -> dict[str, Any]:
     """The saved join of this id.
 
     Raises:
         SavedJoinNotFound: there is none.
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
-    ready = next((join for join in READY if join["_id"] == saved_id), None)
-    return ready or saved_joins.find_saved_join(saved_id)
+    ready = next((join for join in SAMPLE_JOINS if join["_id"] == saved_id), None)
+    return ready or saved_joins.find(saved_id)
 
 
-def save(join: Document, given: Mapping[str, str]) -> str:
+def save_join(join: Document, given: Mapping[str, str]) -> str:
     """Keeps a join with its parameters; returns its id.
 
     Raises:
@@ -59,12 +59,12 @@ def save(join: Document, given: Mapping[str, str]) -> str:
         raise DraftIncomplete(f"Give the saved join a name of at most {MAX_NAME_LENGTH} characters.")
     if len(description) > MAX_DESCRIPTION_LENGTH:
         raise DraftIncomplete(f"A description has at most {MAX_DESCRIPTION_LENGTH:,} characters.")
-    if not Draft(as_written(join)).address():
+    if not Draft(join_as_fields(join)).query_string():
         raise DraftIncomplete("This join is too long to be saved.")
     return saved_joins.save(name, description, join)
 
 
-def written(saved_id: str) -> MultiDict[str, str]:
+def saved_as_fields(saved_id: str) -> MultiDict[str, str]:
     """A saved join as the builder's form would write it.
 
     Raises:
@@ -72,17 +72,17 @@ def written(saved_id: str) -> MultiDict[str, str]:
         InvalidInput: it can no longer be read.
         pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
     """
-    return as_written(saved_joins.read_join(find(saved_id)))
+    return join_as_fields(saved_joins.join_of(find_join(saved_id)))
 
 
 @blueprint.get("")
 def all_joins() -> ResponseReturnValue:
-    return render_template("saved/joins.html", joins=newest())
+    return render_template("saved/joins.html", joins=available_joins())
 
 
 @blueprint.get("/<saved_id>")
 def saved_join(saved_id: str) -> ResponseReturnValue:
-    saved = find(saved_id)
+    saved = find_join(saved_id)
     try:
         join = saved_joins.read_join(saved)
     except InvalidInput as error:
@@ -96,8 +96,8 @@ def run(saved_id: str) -> ResponseReturnValue:
     form, given = SavedJoinForm(), _given()
     saved: Document = {"_id": saved_id, "name": "Saved join"}
     try:
-        with named_driver_errors():
-            saved = find(saved_id)
+        with servers_needed():
+            saved = find_join(saved_id)
             return _run(saved, form, given)
     except ServiceUnavailable as error:
         return service_unavailable(error, _as_typed(saved, form, given, str(error)))
@@ -110,7 +110,7 @@ def _run(saved: Document, form: SavedJoinForm, given: dict[str, str]) -> Respons
     try:
         spec = _filled(join, given)
         if not form.validate():
-            raise DraftIncomplete(SEE_MARKED)
+            raise DraftIncomplete(SEE_MARKED_FIELDS)
         task_id = submit_join(admit(spec), metadata=form.collected_metadata() | {SAVED_JOIN: saved["name"]})
     except (DraftIncomplete, InvalidInput) as error:
         return _page(saved, join, form, given, error), 422
@@ -146,17 +146,17 @@ def _page(
         join=saved,
         parameters=asked,
         form=form,
-        trouble=SEE_MARKED if is_marked else wrong and str(wrong),
-        can_be_deleted=saved not in READY,
+        trouble=SEE_MARKED_FIELDS if is_marked else wrong and str(wrong),
+        can_be_deleted=saved not in SAMPLE_JOINS,
         **_described(saved, join),
     )
 
 
 def _described(saved: Document, join: Document) -> dict[str, Any]:
     """The lines that say the join, and the builder's address of it."""
-    draft = Draft(as_written(join))
+    draft = Draft(join_as_fields(join))
     # One that is too long for an address is read again by the builder.
-    return {"lines": draft.lines(), "address": draft.address() or urlencode({"saved": saved["_id"]})}
+    return {"lines": draft.describe_lines(), "address": draft.query_string() or urlencode({"saved": saved["_id"]})}
 
 
 def _asked(join: Document, types: TypeOf, given: Mapping[str, str], errors: Mapping[str, str]) -> list[dict[str, Any]]:

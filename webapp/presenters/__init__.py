@@ -1,1 +1,1 @@
-"""Documents to words. Pure: no I/O."""
+"""Text for pages, made from documents. Pure: no I/O."""

@@ -1,4 +1,4 @@
-"""The columns of a result as pictures and in words: bars, what they say, how full a column is. Pure: no I/O."""
+"""Columns of a result as bars and as text. Pure: no I/O."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,113 +9,108 @@ from webapp.presenters.value_text import format_iso_instant, format_share
 from worker_tasks.analysis.column_types import ColumnKind
 from worker_tasks.analysis.profiles import Column
 
-#: Least height of a bar that stands for something, as a share of the highest.
-LEAST = 0.04
-#: Characters of a value beside a small picture.
-SHORT = 14
-#: Bars of a picture that shows the most frequent values, the height of each, and how far apart they begin.
-LYING, LYING_HEIGHT, LYING_STEP = 4, 4, 5
-#: Characters of a value that rows can be looked for by from here.
-MAX_LOOKED_FOR = 80
+#: Minimum height of a bar that is not empty, and minimum share of a value worth drawing.
+MIN_SHARE = 0.04
+#: Characters of a value beside a small chart.
+SHORT_LENGTH = 14
+#: In a chart of the most frequent values: the number of bars, the height of each, and the distance of their tops.
+HORIZONTAL_BARS, HORIZONTAL_BAR_HEIGHT, HORIZONTAL_BAR_STEP = 4, 4, 5
+#: Characters of a value that may link to its rows.
+MAX_SEARCHABLE_LENGTH = 80
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A rectangle, in units of the picture, and what it stands for."""
+    """A rectangle of a chart, in the chart's units, and its tooltip."""
 
     x: float
     y: float
     width: float
     height: float
-    words: str
+    label: str
 
 
 def bars(column: Column, width: int, height: int) -> list[Bar]:
-    """How the values are spread: upright bars, side by side."""
-    counts = [each.count for each in column.bins]
-    highest = max(counts, default=0)
+    """The histogram of a column: one vertical bar for each bin."""
+    highest = max((each.count for each in column.bins), default=0)
     if not highest:
         return []
-    step = width / len(counts)
-    found = []
+    step = width / len(column.bins)
+    drawn = []
     for number, each in enumerate(column.bins):
-        tall = height * max(each.count / highest, LEAST if each.count else 0)
-        words = f"{_from_to(column, each.low, each.high)}: {humanize.intcomma(each.count)}"
-        found.append(Bar(round(number * step, 2), round(height - tall, 2), round(step - 1, 2), round(tall, 2), words))
-    return found
+        tall = height * max(each.count / highest, MIN_SHARE if each.count else 0)
+        label = f"{_format_range(column, each.low, each.high)}: {humanize.intcomma(each.count)}"
+        drawn.append(Bar(round(number * step, 2), round(height - tall, 2), round(step - 1, 2), round(tall, 2), label))
+    return drawn
 
 
 def bar_length(column: Column, count: int, width: int) -> float:
-    """How long a bar is that stands for so many of all values."""
+    """The length of a bar for ``count`` of all values of a column."""
     return round(max(width * count / max(column.filled, 1), 1), 2)
 
 
-def lying_bars(column: Column, width: int) -> list[Bar]:
-    """The most frequent values: bars that lie, one below the other."""
-    found = []
-    for place, (value, count) in enumerate(column.top[:LYING]):
-        words = f"{value}: {humanize.intcomma(count)}"
-        found.append(Bar(0, place * LYING_STEP, bar_length(column, count, width), LYING_HEIGHT, words))
-    return found
+def horizontal_bars(column: Column, width: int) -> list[Bar]:
+    """The most frequent values: horizontal bars, one below the other."""
+    drawn = []
+    for place, (value, count) in enumerate(column.top[:HORIZONTAL_BARS]):
+        length, label = bar_length(column, count, width), f"{value}: {humanize.intcomma(count)}"
+        drawn.append(Bar(0, place * HORIZONTAL_BAR_STEP, length, HORIZONTAL_BAR_HEIGHT, label))
+    return drawn
 
 
 def filled_length(column: Column, width: int) -> float:
-    """How long a bar is that shows how full a column is."""
+    """The length of the bar for the fullness of a column."""
     return width * fullness(column)
 
 
-def is_telling(column: Column) -> bool:
-    """Whether its most frequent values are frequent enough to be drawn."""
-    return bool(column.top) and column.top[0][1] >= LEAST * column.filled
+def has_frequent_values(column: Column) -> bool:
+    """Whether the most frequent value is frequent enough to be drawn."""
+    return bool(column.top) and column.top[0][1] >= MIN_SHARE * column.filled
 
 
 def describe_others(column: Column) -> str:
-    """What is left of the values that are not named."""
+    """``3 other values: 4 rows``, or an empty string if the chart shows every value."""
     if column.distinct is None or column.distinct <= len(column.top):
         return ""
     values, rows = column.distinct - len(column.top), column.filled - sum(count for _, count in column.top)
-    said = f"{humanize.intcomma(values)} other {'value' if values == 1 else 'values'}"
-    return f"{said}: {humanize.intcomma(rows)} {'row' if rows == 1 else 'rows'}"
+    text = f"{humanize.intcomma(values)} other {'value' if values == 1 else 'values'}"
+    return f"{text}: {humanize.intcomma(rows)} {'row' if rows == 1 else 'rows'}"
 
 
 def fullness(column: Column) -> float:
-    """The share of rows that have something in this column: an empty list or text is nothing."""
+    """The share of rows with a value in this column. Empty lists and texts do not count."""
     return (column.filled - column.empty) / max(column.rows, 1)
 
 
-def shape_words(column: Column) -> str:
-    """What stands under the picture of a column."""
-    full = fullness(column)
-    return (
-        describe_column_briefly(column)
-        if full >= 1
-        else f"{describe_column_briefly(column)}, {format_share(full)} filled"
-    )
+def describe_shape(column: Column) -> str:
+    """The caption of a column's chart: its range or number of values, and its fullness below 100 %."""
+    share, text = fullness(column), describe_column_briefly(column)
+    return text if share >= 1 else f"{text}, {format_share(share)} filled"
 
 
-def kind_and_values(column: Column) -> str:
+def describe_kind_and_values(column: Column) -> str:
     """``whole numbers, 12 values``."""
     return ", ".join(filter(None, [describe_values(column), describe_distinct(column)]))
 
 
-def range_sentence(column: Column) -> str:
-    """From where to where the values of a column reach."""
-    least, middle, most = (format_value(column, value) for value in (column.min, column.median, column.max))
-    if column.min == column.max:
-        return f"All are {least}."
-    return f"From {least} to {most}, half of them up to {middle}."
+def describe_range(column: Column) -> str:
+    """The minimum, median and maximum of a column in a sentence."""
+    minimum, median, maximum = (format_value(column, value) for value in (column.least, column.middle, column.most))
+    if column.least == column.most:
+        return f"All are {minimum}."
+    return f"From {minimum} to {maximum}, half of them up to {median}."
 
 
-def can_be_looked_for(column: Column, value: str) -> bool:
-    """Whether a value leads to its rows."""
-    return not column.type.is_json and len(value) < MAX_LOOKED_FOR
+def is_searchable(column: Column, value: str) -> bool:
+    """Whether the page links a value to its rows."""
+    return not column.type.is_json and len(value) < MAX_SEARCHABLE_LENGTH
 
 
 def describe_filled(column: Column) -> str:
-    """``100 %``, or what is not there: ``83 % filled, 12 null, 3 missing``."""
-    lacks = [(column.nulls, "null"), (column.missing, "missing"), (column.empty, "empty")]
-    lacking = "".join(f", {humanize.intcomma(count)} {word}" for count, word in lacks if count)
-    return f"{format_share(fullness(column))} filled{lacking}"
+    """``83 % filled, 12 null, 3 missing``."""
+    gaps = [(column.nulls, "null"), (column.missing, "missing"), (column.empty, "empty")]
+    counts = "".join(f", {humanize.intcomma(count)} {word}" for count, word in gaps if count)
+    return f"{format_share(fullness(column))} filled{counts}"
 
 
 def describe_distinct(column: Column) -> str:
@@ -126,23 +121,23 @@ def describe_distinct(column: Column) -> str:
     return f"{humanize.intcomma(column.distinct)} {'value' if column.distinct == 1 else 'values'}"
 
 
-def _short(value: str | None) -> str:
+def _shorten(value: str | None) -> str:
     text = value or ""
-    if len(text) <= SHORT:
+    if len(text) <= SHORT_LENGTH:
         return text
     try:
         return f"{float(text):.4g}"
     except ValueError:
-        return f"{text[:SHORT]}…"
+        return f"{text[:SHORT_LENGTH]}…"
 
 
 def describe_column(column: Column) -> str:
-    """What the picture of a column shows, in a sentence."""
+    """The chart of a column in a sentence."""
     if column.bins:
-        most = max(column.bins, key=lambda each: each.count)
-        where = _from_to(column, most.low, most.high)
-        part = format_share(most.count / max(column.filled, 1))
-        half = f" half of them up to {format_value(column, column.median)};" if column.median is not None else ""
+        fullest = max(column.bins, key=lambda each: each.count)
+        where = _format_range(column, fullest.low, fullest.high)
+        part = format_share(fullest.count / max(column.filled, 1))
+        half = f" half of them up to {format_value(column, column.middle)};" if column.middle is not None else ""
         return (
             f"From {format_value(column, column.min)} to {format_value(column, column.max)};{half} "
             f"the fullest of {len(column.bins)} equal ranges is {where} with {part}."
@@ -153,7 +148,7 @@ def describe_column(column: Column) -> str:
     return ""
 
 
-def _from_to(column: Column, low: str, high: str) -> str:
+def _format_range(column: Column, low: str, high: str) -> str:
     return format_value(column, low) if low == high else f"{format_value(column, low)} to {format_value(column, high)}"
 
 
@@ -172,8 +167,8 @@ def _days(column: Column) -> str:
 def _range(column: Column) -> str:
     if column.median is None:
         return ""
-    least, most = _short(column.min), _short(column.max)
-    return least if least == most else f"{least} to {most}"
+    minimum, maximum = _shorten(column.least), _shorten(column.most)
+    return minimum if minimum == maximum else f"{minimum} to {maximum}"
 
 
 def _text(value: str) -> str:
@@ -186,11 +181,11 @@ def _whole_number(value: str) -> str:
 
 
 @dataclass(frozen=True)
-class KindWords:
-    """The words for a kind of columns.
+class KindText:
+    """The text for a kind of columns.
 
-    ``label`` says what its values are; ``short`` how far those of a column reach, if that can be said; ``value`` is one
-    of them, which comes as text, as a person reads it.
+    ``label`` names its values. ``short`` gives the range of a column, or an empty string. ``value`` formats one value,
+    which comes as text.
     """
 
     label: str
@@ -199,33 +194,33 @@ class KindWords:
 
 
 KINDS = {
-    ColumnKind.BOOLEAN: KindWords("true or false", short=_share_true),
-    ColumnKind.INTEGER: KindWords("whole numbers", value=_whole_number),
-    ColumnKind.NUMBER: KindWords("numbers"),
-    ColumnKind.DECIMAL: KindWords("exact decimals"),
-    ColumnKind.DATE: KindWords("instants", short=_days, value=format_iso_instant),
-    ColumnKind.ID: KindWords("ids"),
-    ColumnKind.TEXT: KindWords("text"),
-    ColumnKind.LIST: KindWords("lists", short=_lengths),
-    ColumnKind.DOCUMENT: KindWords("documents"),
-    ColumnKind.MIXED: KindWords("values of several types"),
-    ColumnKind.NOTHING: KindWords("nothing but null"),
+    ColumnKind.BOOLEAN: KindText("true or false", short=_share_true),
+    ColumnKind.INTEGER: KindText("whole numbers", value=_whole_number),
+    ColumnKind.NUMBER: KindText("numbers"),
+    ColumnKind.DECIMAL: KindText("exact decimals"),
+    ColumnKind.DATE: KindText("instants", short=_days, value=format_iso_instant),
+    ColumnKind.ID: KindText("ids"),
+    ColumnKind.TEXT: KindText("text"),
+    ColumnKind.LIST: KindText("lists", short=_lengths),
+    ColumnKind.DOCUMENT: KindText("documents"),
+    ColumnKind.MIXED: KindText("values of several types"),
+    ColumnKind.NOTHING: KindText("nothing but null"),
 }
 
 
 def describe_values(column: Column) -> str:
-    """What the values of a column are."""
+    """The type of a column's values, in words."""
     return KINDS[column.kind].label
 
 
 def describe_column_briefly(column: Column) -> str:
-    """A column in a few words: how far it reaches, or how many values it has."""
+    """A column in a few words: its range or its number of values."""
     if column.filled == 0:
         return "empty"
-    words = KINDS[column.kind]
-    return words.short(column) or describe_distinct(column) or words.label
+    kind = KINDS[column.kind]
+    return kind.short(column) or describe_distinct(column) or kind.label
 
 
 def format_value(column: Column, value: str | None) -> str:
-    """A value of a column's figures as a person reads it."""
+    """A value from a column's statistics, in readable form."""
     return "nothing" if value is None else KINDS[column.kind].value(value)

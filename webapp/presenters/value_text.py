@@ -1,4 +1,4 @@
-"""Values as people read them: times, sizes, shares, what MongoDB stores. Pure: no I/O."""
+"""Times, sizes, shares and MongoDB's values in readable form. Pure: no I/O."""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -14,27 +14,27 @@ Document = dict[str, Any]
 MINUTE_SECONDS = 60
 
 
-class FormatWords(NamedTuple):
-    """The name of a file format, and what it is good for."""
+class FormatText(NamedTuple):
+    """The name of a file format and its purpose."""
 
     name: str
     use: str
 
 
-#: By the labels of the formats.
-FORMAT_WORDS = {
-    "csv": FormatWords("CSV", "Any spreadsheet or program; nested fields under dotted names, lists as JSON."),
-    "excel": FormatWords(
+#: By the label of the format.
+FORMAT_TEXTS = {
+    "csv": FormatText("CSV", "Any spreadsheet or program; nested fields under dotted names, lists as JSON."),
+    "excel": FormatText(
         "Excel", "Numbers and dates as such, a filter over every column; a sheet says where it comes from."
     ),
-    "parquet": FormatWords("Parquet", "DuckDB, pandas, Spark: typed columns, exact decimals, small."),
-    "json": FormatWords("JSON", "All documents in one array, as MongoDB's relaxed Extended JSON."),
-    "json_lines": FormatWords("JSON lines", "A document a line, as mongoimport and jq take them."),
+    "parquet": FormatText("Parquet", "DuckDB, pandas, Spark: typed columns, exact decimals, small."),
+    "json": FormatText("JSON", "All documents in one array, as MongoDB's relaxed Extended JSON."),
+    "json_lines": FormatText("JSON lines", "A document a line, as mongoimport and jq take them."),
 }
 
 
 def bson_value(value: Any) -> Any:
-    """A value of relaxed Extended JSON as a person reads it: ``{"$date": …}`` is an instant, and so on."""
+    """A value of relaxed Extended JSON in readable form: the text of ``{"$date": …}``, ``{"$oid": …}`` and so on."""
     if isinstance(value, dict) and len(value) == 1:
         (kind, inner), *_ = value.items()
         if kind == "$date" and isinstance(inner, str):
@@ -45,41 +45,41 @@ def bson_value(value: Any) -> Any:
 
 
 def columns_of(documents: list[Document]) -> list[str]:
-    """Every field of these documents, in the order in which they are first seen."""
+    """The fields of these documents, in order of first appearance."""
     return list(dict.fromkeys(field for document in documents for field in document))
 
 
 def joined_columns(documents: list[Document], join: Document | None, columns: list[str] | None = None) -> list[str]:
-    """The columns of joined rows: first what was matched by and what was brought in, unless fields were chosen.
+    """The columns of joined rows: first the keys and the embedded fields, unless the join selects fields.
 
-    A document of its own is spread over columns of its fields, by dotted name.
+    A column of documents is replaced by one column for each of their fields, under a dotted name.
     """
     columns = columns_of(documents) if columns is None else columns
-    return [spread for column in joined_first(columns, join) for spread in _spread(documents, column)]
+    return [name for column in joined_first(columns, join) for name in _flatten(documents, column)]
 
 
-def _spread(documents: list[Document], column: str) -> list[str]:
-    there = [document[column] for document in documents if document.get(column) is not None]
-    nested = [value for value in there if isinstance(value, dict) and bson_value(value) is value and value]
-    if not nested or len(nested) < len(there):
+def _flatten(documents: list[Document], column: str) -> list[str]:
+    values = [document[column] for document in documents if document.get(column) is not None]
+    nested = [value for value in values if isinstance(value, dict) and bson_value(value) is value and value]
+    if not nested or len(nested) < len(values):
         return [column]
     return [f"{column}.{name}" for name in columns_of(nested)]
 
 
-def at_column(document: Document, column: str) -> tuple[bool, Any]:
-    """Whether a row has something in a column of this dotted name, and what."""
+def value_at(document: Document, column: str) -> tuple[bool, Any]:
+    """Whether a document has a value under this dotted name, and the value."""
     if column in document:
         return True, document[column]
     for head, inner in document.items():
-        # The names of fields may have dots as well.
+        # Field names may contain dots, too.
         if not column.startswith(f"{head}."):
             continue
         if inner is None:
-            # What is inside of null is null, and not missing.
+            # A field inside of null counts as null, not as missing.
             return True, None
         if isinstance(inner, dict):
-            there, value = at_column(inner, column[len(head) + 1 :])
-            if there:
+            is_present, value = value_at(inner, column[len(head) + 1 :])
+            if is_present:
                 return True, value
     return False, None
 
@@ -87,19 +87,19 @@ def at_column(document: Document, column: str) -> tuple[bool, Any]:
 def format_ago(instant: datetime) -> str:
     """``2 minutes ago`` or ``in 4 minutes``."""
     span = datetime.now(UTC) - instant
-    words = humanize.naturaldelta(span)
-    if words == "a moment":
+    text = humanize.naturaldelta(span)
+    if text == "a moment":
         return "now"
-    return f"{words} ago" if span > timedelta() else f"in {words}"
+    return f"{text} ago" if span > timedelta() else f"in {text}"
 
 
 def format_iso_instant(text: str) -> str:
-    """An instant of ISO 8601 in UTC: ``2026-11-20 22:15:03 UTC``."""
+    """``2026-11-20 22:15:03 UTC`` for an instant in ISO 8601."""
     return text.replace("T", " ").replace("Z", " UTC")
 
 
 def instant_of(value: Any) -> str | None:
-    """The instant that a value of relaxed Extended JSON is, as ISO 8601; None where it is another value."""
+    """The ISO 8601 text of ``{"$date": …}``; None for any other value of relaxed Extended JSON."""
     if isinstance(value, dict) and value.keys() == {"$date"} and isinstance(value["$date"], str):
         return value["$date"]
     return None
@@ -120,23 +120,23 @@ def format_duration(span: timedelta) -> str:
     return humanize.precisedelta(span, minimum_unit="seconds", format="%d")
 
 
-def number(value: int) -> str:
+def format_number(value: int) -> str:
     """``12,345``."""
     return f"{value:,}"
 
 
-def counted(value: int, noun: str) -> str:
+def format_count(value: int, noun: str) -> str:
     """``1 row``, ``12,345 rows``."""
-    return f"{number(value)} {noun}{'' if value == 1 else 's'}"
+    return f"{format_number(value)} {noun}{'' if value == 1 else 's'}"
 
 
-def quoted(texts: Iterable[str]) -> str:
+def format_quoted(texts: Iterable[str]) -> str:
     """``“ticket”, “team”``."""
     return ", ".join(f"“{text}”" for text in texts)
 
 
-def place(row: int) -> int:
-    """The place of a row among all, from 1 on: its number is counted from 0."""
+def ordinal(row: int) -> int:
+    """The position of a row, counted from 1, for its number, counted from 0."""
     return row + 1
 
 
@@ -148,33 +148,33 @@ def format_size(number_of_bytes: int) -> str:
     return humanize.naturalsize(number_of_bytes, binary=True)
 
 
-def format_about_size(number_of_bytes: int) -> str:
-    """A size that was estimated: ``230 KiB``, ``1.2 GiB``."""
+def format_estimated_size(number_of_bytes: int) -> str:
+    """An estimated size without false precision: ``230 KiB``, ``1.2 GiB``."""
     number, _, unit = format_size(number_of_bytes).partition(" ")
-    return f"{float(number):.0f} {unit}" if float(number) >= 10 else f"{number} {unit}"  # noqa: PLR2004 - two figures
+    return f"{float(number):.0f} {unit}" if float(number) >= 10 else f"{number} {unit}"  # noqa: PLR2004 - two digits
 
 
 def format_share(part: float) -> str:
-    """``83 %``; never 0 or 100 for what is only nearly so."""
+    """``83 %``. Only exact values are shown as 0 % or 100 %."""
     return findings.format_percent(part)
 
 
-def format_about(number: int) -> str:
-    """A number that was estimated, to two figures: ``340,000``."""
+def format_estimate(number: int) -> str:
+    """An estimated number, rounded to two digits: ``340,000``."""
     digits = len(str(number))
-    return humanize.intcomma(round(number, 2 - digits) if digits > 2 else number)  # noqa: PLR2004 - figures
+    return humanize.intcomma(round(number, 2 - digits) if digits > 2 else number)  # noqa: PLR2004 - two digits
 
 
-def holds_documents(values: list[Any]) -> bool:
-    """Whether these are documents, all of them."""
+def are_documents(values: list[Any]) -> bool:
+    """Whether every value is a document."""
     return all(isinstance(value, dict) for value in values)
 
 
 def has_lists(documents: list[Document]) -> bool:
-    """Whether some field holds several documents."""
+    """Whether any field holds a list of several values."""
     return any(isinstance(value, list) and len(value) > 1 for document in documents for value in document.values())
 
 
-def listed(names: Sequence[str]) -> str:
+def format_list(names: Sequence[str]) -> str:
     """``a, b and c``."""
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

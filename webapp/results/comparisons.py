@@ -29,7 +29,7 @@ SHOWN_COLUMNS = 20
 SHOWN = ("changed", "added", "gone")
 
 
-def two_asked() -> tuple[Document, Document]:
+def requested_tasks() -> tuple[Document, Document]:
     """The two tasks that are asked for, as ``older`` and ``newer``.
 
     Raises:
@@ -46,7 +46,7 @@ def two_asked() -> tuple[Document, Document]:
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparisonState:
     """How far the comparison of two results is.
 
     ``missing`` are the tasks whose result is not there; ``same_run`` says that there is but one result; ``columns`` are
@@ -62,7 +62,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Listed:
+class DiffPage:
     """One page of the rows that were added or are gone, or of the ``pairs`` of those that changed."""
 
     names: list[str]
@@ -75,16 +75,16 @@ class Listed:
 @blueprint.get("/comparison")
 def comparison_page() -> ResponseReturnValue:
     """Two tasks side by side, and if the results of both are there, their rows."""
-    older, newer = two_asked()
+    older, newer = requested_tasks()
     shown, key = request.args.get("show", "changed"), request.args.getlist("key")
     if shown not in SHOWN:
         raise InvalidInput({"show": f"must be one of {', '.join(SHOWN)}."})
     fragment = "HX-Request" in request.headers
     try:
-        compared = compare(older, newer, key, 0 if fragment else result_request.PATIENCE)
-        listed = Listed([]) if compared.found is None else _listed(older, newer, key, shown, compared.found)
+        compared = compare(older, newer, key, 0 if fragment else result_request.WAIT_SECONDS)
+        listed = DiffPage([]) if compared.found is None else _listed(older, newer, key, shown, compared.found)
     except ResultGone:
-        compared, listed = Compared(missing=[older, newer]), Listed([])
+        compared, listed = ComparisonState(missing=[older, newer]), DiffPage([])
     if fragment and compared.under_way:
         return make_response("", 204)
     return make_response(
@@ -92,7 +92,7 @@ def comparison_page() -> ResponseReturnValue:
             "comparisons/comparison.html",
             older=older,
             newer=newer,
-            facts=facts(older, newer),
+            facts=side_by_side(older, newer),
             shown=shown,
             keys=key,
             other_join=(older["name"], older["args"]) != (newer["name"], newer["args"]),
@@ -102,7 +102,7 @@ def comparison_page() -> ResponseReturnValue:
     )
 
 
-def compare(older: Document, newer: Document, key: list[str], seconds: float) -> Compared:
+def compare(older: Document, newer: Document, key: list[str], seconds: float) -> ComparisonState:
     """Has the results of two tasks compared; waits at most so many seconds for each of three steps.
 
     Raises:
@@ -111,16 +111,16 @@ def compare(older: Document, newer: Document, key: list[str], seconds: float) ->
     """
     before, after = result_store.find_task_result(older), result_store.find_task_result(newer)
     if before is None or after is None:
-        return Compared(missing=[task for task, summary in ((older, before), (newer, after)) if summary is None])
+        return ComparisonState(missing=[task for task, summary in ((older, before), (newer, after)) if summary is None])
     if before.run == after.run:
-        return Compared(same_run=True)
-    looked = [result_request.prepare_result(summary, Selection(), seconds) for summary in (before, after)]
-    profiles = [each.profile for each in looked if each.profile is not None]
-    if len(profiles) < len(looked):
-        message = next((each.failure for each in looked if each.failure), None)
-        return Compared(under_way=message is None, message=message)
+        return ComparisonState(same_run=True)
+    results = [result_request.prepare_result(summary, Selection(), seconds) for summary in (before, after)]
+    profiles = [result.profile for result in results if result.profile is not None]
+    if len(profiles) < len(results):
+        message = next((result.failure for result in results if result.failure), None)
+        return ComparisonState(under_way=message is None, message=message)
     state = artifacts.await_artifact(after, diff_spec(before, key), seconds)
-    return Compared(
+    return ComparisonState(
         under_way=state.is_under_way,
         message=state.message,
         columns=result_diff.common_columns(*profiles),
@@ -128,7 +128,7 @@ def compare(older: Document, newer: Document, key: list[str], seconds: float) ->
     )
 
 
-def _listed(older: Document, newer: Document, key: list[str], shown: str, found: ResultDiff) -> Listed:
+def _listed(older: Document, newer: Document, key: list[str], shown: str, found: ResultDiff) -> DiffPage:
     before, after = result_store.find_task_result(older), result_store.find_task_result(newer)
     if before is None or after is None:
         raise ResultGone(shown)
@@ -142,14 +142,14 @@ def _listed(older: Document, newer: Document, key: list[str], shown: str, found:
     if shown == "changed":
         names = list(dict.fromkeys([*found.key, *found.changes]))
         pairs = list(zip(rows(before, "changed_from"), rows(after, "changed_to"), strict=True))
-        return Listed(names, number, pages, pairs=pairs)
+        return DiffPage(names, number, pages, pairs=pairs)
     side = before if shown == "gone" else after
     columns = reader.profile_of(side).in_order(older.get("join"))
     names = list(dict.fromkeys([*found.key, *(column.name for column in columns)]))[:SHOWN_COLUMNS]
-    return Listed(names, number, pages, rows=rows(side, shown))
+    return DiffPage(names, number, pages, rows=rows(side, shown))
 
 
-def facts(older: Document, newer: Document) -> list[tuple[str, str, str]]:
+def side_by_side(older: Document, newer: Document) -> list[tuple[str, str, str]]:
     """What is known of two tasks, side by side; what is the same of both is said twice."""
     lines = [_facts(task) for task in (older, newer)]
     labels = list(dict.fromkeys(label for each in lines for label in each))
@@ -179,7 +179,7 @@ def _took(task: Document) -> timedelta | None:
     return done - begun if begun is not None and done is not None else None
 
 
-def address(first: Document, second: Document) -> str:
+def comparison_url(first: Document, second: Document) -> str:
     """Where two tasks are compared, whichever of them was first."""
     older, newer = sorted((first, second), key=lambda task: (task["queued_at"], task["_id"]))
     return url_for("comparisons.comparison_page", older=older["_id"], newer=newer["_id"])

@@ -15,7 +15,7 @@ from worker_tasks.queue import capacity
 from worker_tasks.results.result_store import ResultGone, Summary
 
 #: Seconds that a page waits for what is worked out, before it shows itself without.
-PATIENCE = 0.6
+WAIT_SECONDS = 0.6
 #: Columns that can be named in an address.
 MAX_COLUMNS = 300
 
@@ -41,11 +41,11 @@ def wants_provenance_embedded() -> bool:
     return request.values.get("inside") == "yes"
 
 
-def selection_address(excerpt: Selection) -> dict[str, Any]:
-    """An excerpt as the parameters of an address."""
-    view = excerpt.query
+def selection_parameters(selection: Selection) -> dict[str, Any]:
+    """A selection as the parameters of an address."""
+    view = selection.view
     parameters: dict[str, Any] = {
-        "columns": list(excerpt.columns),
+        "columns": list(selection.columns),
         "sort": [f"-{column}" if descending else column for column, descending in view.sort],
         "q": view.text or None,
         "where": [condition.column for condition in view.conditions],
@@ -55,17 +55,17 @@ def selection_address(excerpt: Selection) -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if value}
 
 
-def sort_address(excerpt: Selection, column: str) -> Selection:
+def with_next_sort(selection: Selection, column: str) -> Selection:
     """The same with another order: by this column upwards, then downwards, then as the rows were joined."""
-    now = dict(excerpt.query.sort).get(column)
+    now = dict(selection.view.sort).get(column)
     sort: tuple[tuple[str, bool], ...] = {None: ((column, False),), False: ((column, True),), True: ()}[now]
-    return replace(excerpt, query=replace(excerpt.query, sort=sort))
+    return replace(selection, view=replace(selection.view, sort=sort))
 
 
-def add_condition(excerpt: Selection, column: str, value: str) -> Selection:
+def with_condition(selection: Selection, column: str, value: str) -> Selection:
     """The same, of the rows alone that have this value."""
     condition = row_query.Condition(column, row_query.Operator.EQ, value)
-    return replace(excerpt, query=replace(excerpt.query, conditions=(*excerpt.query.conditions, condition)))
+    return replace(selection, view=replace(selection.view, conditions=(*selection.view.conditions, condition)))
 
 
 @dataclass(frozen=True)
@@ -76,15 +76,15 @@ class ResultPage:
     """
 
     summary: Summary
-    excerpt: Selection
+    selection: Selection
     table: Artifact
     profile: Profile | None
     order: Artifact | None
     errors: dict[str, str]
 
     @property
-    def view(self) -> RowQuery:
-        return self.excerpt.query
+    def query(self) -> RowQuery:
+        return self.selection.view
 
     @property
     def is_under_way(self) -> bool:
@@ -98,7 +98,7 @@ class ResultPage:
     @property
     def has_rows(self) -> bool:
         """Whether the rows can be shown already: all of them at once, others when they are found."""
-        return self.view.is_everything or (self.order is not None and self.order.is_done)
+        return self.query.is_everything or (self.order is not None and self.order.is_done)
 
     @property
     def failure(self) -> str | None:
@@ -111,7 +111,7 @@ class ResultPage:
         return self.order.data["rows"] if self.order is not None and self.order.is_done else self.summary.count
 
 
-def prepare_result(summary: Summary, excerpt: Selection, seconds: float) -> ResultPage:
+def prepare_result(summary: Summary, selection: Selection, seconds: float = WAIT_SECONDS) -> ResultPage:
     """Has worked out what is asked, and waits for it for at most so many seconds.
 
     Raises:
@@ -120,16 +120,16 @@ def prepare_result(summary: Summary, excerpt: Selection, seconds: float) -> Resu
     """
     table = _followed(summary, artifacts.TABLE, seconds)
     if not table.is_done:
-        return ResultPage(summary, excerpt, table, None, None, {})
+        return ResultPage(summary, selection, table, None, None, {})
     profile = reader.profile_of(summary)
     try:
-        excerpt.check(profile)
+        selection.check(profile)
     except InvalidInput as error:
-        return ResultPage(summary, excerpt, table, profile, None, error.errors)
-    if excerpt.query.is_everything:
-        return ResultPage(summary, excerpt, table, profile, None, {})
-    order = _followed(summary, reader.row_order_spec(excerpt.query), seconds)
-    return ResultPage(summary, excerpt, table, profile, order, {})
+        return ResultPage(summary, selection, table, profile, None, error.errors)
+    if selection.view.is_everything:
+        return ResultPage(summary, selection, table, profile, None, {})
+    order = _followed(summary, reader.row_order_spec(selection.view), seconds)
+    return ResultPage(summary, selection, table, profile, order, {})
 
 
 def _followed(summary: Summary, derivation: ArtifactSpec, seconds: float) -> Artifact:
@@ -140,17 +140,17 @@ def _followed(summary: Summary, derivation: ArtifactSpec, seconds: float) -> Art
         return Artifact(ArtifactState.FAILED, message=error.message)
 
 
-def page_rows(reading: ResultPage, first: int, limit: int) -> list[reader.Row]:
+def read_page_rows(reading: ResultPage, first: int, limit: int) -> list[reader.Row]:
     """Rows of a reading that has them.
 
     Raises:
         ResultGone: they went away meanwhile.
         redis.exceptions.RedisError: Redis does not answer.
     """
-    if reading.view.is_everything:
+    if reading.query.is_everything:
         found = reader.read_rows_from_start(reading.summary, first, limit)
     else:
-        found = reader.read_rows(reading.summary, reading.view, first, limit)
+        found = reader.read_rows(reading.summary, reading.query, first, limit)
     if len(found) < min(limit, reading.count - first):
         raise ResultGone(reading.summary.key)
     return found

@@ -18,12 +18,12 @@ from worker_tasks.results.formats import FORMATS, Format, Ready
 from worker_tasks.results.result_store import SEPARATOR, ResultGone, Summary
 
 #: Downloads that one process streams at once; the other threads answer pages.
-MOST_AT_ONCE = 5
+MAX_STREAMS = 5
 #: Characters of a file's name that say what was asked.
 MAX_NAME = 60
 
 logger = logging.getLogger(__name__)
-_slots = threading.BoundedSemaphore(MOST_AT_ONCE)
+_slots = threading.BoundedSemaphore(MAX_STREAMS)
 
 
 class _Slot:
@@ -40,21 +40,21 @@ class _Slot:
             _slots.release()
 
 
-def is_at_once(form: Format, excerpt: Selection, *, inside: bool) -> bool:
+def needs_no_export(file_format: Format, selection: Selection, *, inside: bool) -> bool:
     """Whether a file is there without being made."""
-    return form.ready is not None and excerpt.is_everything and not inside
+    return file_format.ready is not None and selection.is_everything and not inside
 
 
-def at_once(summary: Summary, form: Format) -> Response:
+def stream_result(summary: Summary, file_format: Format) -> Response:
     """All of a result, as it is in Redis."""
-    chunks = _lines(summary) if form.ready is Ready.AS_LINES else result_store.read_chunks(summary)
-    return _file(summary, chunks, form, size_at_once(summary, form))
+    chunks = _lines(summary) if file_format.ready is Ready.AS_LINES else result_store.read_chunks(summary)
+    return _file(summary, chunks, file_format, direct_size(summary, file_format))
 
 
-def size_at_once(summary: Summary, form: Format) -> int:
+def direct_size(summary: Summary, file_format: Format) -> int:
     """The bytes of such a file."""
     # Each row has a line break in place of a separator; of the last one, in place of the brackets.
-    return summary.bytes - (summary.count or len(b"[]")) if form.ready is Ready.AS_LINES else summary.bytes
+    return summary.bytes - (summary.count or len(b"[]")) if file_format.ready is Ready.AS_LINES else summary.bytes
 
 
 def _lines(summary: Summary) -> Iterator[bytes]:
@@ -72,17 +72,17 @@ def _lines(summary: Summary) -> Iterator[bytes]:
         yield held.removesuffix(b"]").replace(SEPARATOR, b"\n") + b"\n"
 
 
-def made(summary: Summary, file: ArtifactSpec, found: Artifact) -> Response:
+def stream_export(summary: Summary, file: ArtifactSpec, found: Artifact) -> Response:
     """A file that a worker has made."""
-    form, size, stored = FORMATS[file.options["format"]], found.data["size"], found.data["stored"]
+    file_format, size, stored = FORMATS[file.options["format"]], found.data["size"], found.data["stored"]
     chunks = artifacts.read_artifact(summary, file, "file", stored)
-    if not form.is_text:
-        return _file(summary, chunks, form, size)
+    if not file_format.is_text:
+        return _file(summary, chunks, file_format, size)
     if request.accept_encodings.best_match(["gzip", "identity"]) == "gzip":
-        response = _file(summary, chunks, form, stored)
+        response = _file(summary, chunks, file_format, stored)
         response.headers["Content-Encoding"] = "gzip"
     else:
-        response = _file(summary, _unpacked(chunks), form, size)
+        response = _file(summary, _unpacked(chunks), file_format, size)
     response.headers["Vary"] = "Accept-Encoding"
     return response
 
@@ -97,22 +97,23 @@ def _unpacked(chunks: Iterator[bytes]) -> Iterator[bytes]:
     yield unpacker.flush()
 
 
-def name_of(title: str, summary: Summary, form: Format, *, excerpt: bool) -> str:
+def download_name(title: str, summary: Summary, file_format: Format, *, is_excerpt: bool) -> str:
     """What a file is called: what was asked, which task joined it, and whether it is all of it."""
     words = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:MAX_NAME].strip("-")
-    part = "-excerpt" if excerpt else ""
-    return f"{words or 'result'}-{summary.task_id[:8]}{part}{'' if summary.complete else '-partial'}{form.suffix}"
+    part = "-excerpt" if is_excerpt else ""
+    partial = "" if summary.complete else "-partial"
+    return f"{words or 'result'}-{summary.task_id[:8]}{part}{partial}{file_format.suffix}"
 
 
-def named(response: Response, name: str) -> Response:
+def as_attachment(response: Response, name: str) -> Response:
     """The same, to be kept under a name."""
     response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
     return response
 
 
-def _file(summary: Summary, chunks: Iterator[bytes], form: Format, size: int) -> Response:
+def _file(summary: Summary, chunks: Iterator[bytes], file_format: Format, size: int) -> Response:
     slot = _Slot()
-    response = Response(_watched(chunks, summary, slot), content_type=form.media_type)
+    response = Response(_watched(chunks, summary, slot), content_type=file_format.media_type)
     # Also if nobody ever reads it.
     response.call_on_close(slot.give_back)
     response.content_length = size

@@ -63,7 +63,7 @@ def metadata_keys_for(viewer: Viewer) -> list[str]:
     return task_search.metadata_keys()
 
 
-def run_before_for(viewer: Viewer, task: Document) -> Document | None:
+def previous_run_for(viewer: Viewer, task: Document) -> Document | None:
     """The run of the same join before this one; None where there is none.
 
     Raises:

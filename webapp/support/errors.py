@@ -57,7 +57,7 @@ def prefers_json() -> bool:
     return request.accept_mimetypes.best_match(["application/json", "text/html"]) != "text/html"
 
 
-def answer(status: int, title: str, detail: str, errors: dict[str, str] | None = None, **more: Any) -> Response:
+def error_response(status: int, title: str, detail: str, errors: dict[str, str] | None = None, **more: Any) -> Response:
     """The failure as the asker reads it; programs are told ``more``."""
     if not prefers_json():
         return Response(render_template("error.html", status=status, title=title, detail=detail), status)
@@ -68,33 +68,35 @@ def answer(status: int, title: str, detail: str, errors: dict[str, str] | None =
 
 
 def _invalid_input(error: InvalidInput) -> Response:
-    return answer(HTTPStatus.UNPROCESSABLE_ENTITY, "This can not be done as asked", str(error), error.errors)
+    return error_response(HTTPStatus.UNPROCESSABLE_ENTITY, "This can not be done as asked", str(error), error.errors)
 
 
 def _unreadable_body(error: UnreadableBody) -> Response:
-    return answer(HTTPStatus.BAD_REQUEST, "The request could not be read", error.description or "", error.errors)
+    return error_response(
+        HTTPStatus.BAD_REQUEST, "The request could not be read", error.description or "", error.errors
+    )
 
 
 def _conflict(error: Conflict) -> Response:
-    return answer(HTTPStatus.CONFLICT, "Not as the task is now", error.description or "")
+    return error_response(HTTPStatus.CONFLICT, "Not as the task is now", error.description or "")
 
 
 def _edit_conflict(error: EditConflict) -> Response:
     conflicts = {key: values._asdict() for key, values in error.conflicts.items()}
-    return answer(HTTPStatus.CONFLICT, "Changed meanwhile", error.description or "", conflicts=conflicts)
+    return error_response(HTTPStatus.CONFLICT, "Changed meanwhile", error.description or "", conflicts=conflicts)
 
 
 def _gone(error: Gone) -> Response:
-    return answer(HTTPStatus.GONE, "No longer there", error.description or "")
+    return error_response(HTTPStatus.GONE, "No longer there", error.description or "")
 
 
 def _not_found(error: TaskNotFound | SavedJoinNotFound) -> Response:
     title = "No such task" if isinstance(error, TaskNotFound) else "No such join"
-    return answer(HTTPStatus.NOT_FOUND, title, str(error))
+    return error_response(HTTPStatus.NOT_FOUND, title, str(error))
 
 
 def _busy(error: Busy) -> Response:
-    response = answer(HTTPStatus.SERVICE_UNAVAILABLE, "Not yet", error.description or "")
+    response = error_response(HTTPStatus.SERVICE_UNAVAILABLE, "Not yet", error.description or "")
     response.headers["Retry-After"] = RETRY_AFTER_SECONDS
     return response
 
@@ -103,7 +105,7 @@ def service_unavailable(error: ServiceUnavailable, page: str | None = None) -> R
     """The 503 for an unavailable server. ``page`` replaces the standard error page, e.g. with the submitted form."""
     logger.warning("%s %s: %s", request.method, request.path, error)
     if page is None:
-        response = answer(HTTPStatus.SERVICE_UNAVAILABLE, error.title, str(error))
+        response = error_response(HTTPStatus.SERVICE_UNAVAILABLE, error.title, str(error))
     else:
         response = Response(page, HTTPStatus.SERVICE_UNAVAILABLE, content_type="text/html; charset=utf-8")
     response.headers["Retry-After"] = RETRY_AFTER_SECONDS
@@ -111,7 +113,7 @@ def service_unavailable(error: ServiceUnavailable, page: str | None = None) -> R
 
 
 def _form_too_old(error: CSRFError) -> Response:
-    return answer(
+    return error_response(
         HTTPStatus.BAD_REQUEST,
         "The form could not be taken",
         "Its protection against forged requests does not fit this browser any more. "
@@ -123,8 +125,8 @@ def _http_error(error: HTTPException) -> Response:
     if error.code is None or error.response is not None:
         return Response(error.get_body(), error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
     if error.code == HTTPStatus.NOT_FOUND:
-        return answer(error.code, "Nothing here", "There is no page at this address.")
-    response = answer(error.code, error.name, error.description or error.name)
+        return error_response(error.code, "Nothing here", "There is no page at this address.")
+    response = error_response(error.code, error.name, error.description or error.name)
     if error.code == HTTPStatus.METHOD_NOT_ALLOWED:
         response.headers["Allow"] = dict(error.get_headers()).get("Allow", "")
     return response
@@ -139,7 +141,7 @@ def _own_fault(error: Exception) -> Response:
     if current_app.config["PROPAGATE_EXCEPTIONS"]:
         raise error
     logger.error("%s %s", request.method, request.path, exc_info=error)
-    return answer(
+    return error_response(
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "Something broke on our side",
         "The request was not finished. The reason is in the server's log.",

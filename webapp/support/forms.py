@@ -91,7 +91,7 @@ def refuse_repeated(rows: FieldList, seen: set[str]) -> None:
         seen.add(key)
 
 
-def as_written(metadata: dict[str, Any]) -> dict[str, str]:
+def metadata_as_fields(metadata: dict[str, Any]) -> dict[str, str]:
     """Metadata as the fields of a form say it."""
     written = {}
     others = {key: value for key, value in metadata.items() if key != NOTE}
@@ -118,8 +118,8 @@ class EditedRow(MetadataRow):
     @property
     def is_untouched(self) -> bool:
         typed, shown = ((self.key, self.value), (self.was_key, self.was_value))
-        return bool(self.was_key.data) and [in_field(each.data) for each in typed] == [
-            in_field(each.data) for each in shown
+        return bool(self.was_key.data) and [as_input_text(each.data) for each in typed] == [
+            as_input_text(each.data) for each in shown
         ]
 
     def validate_key(self, field: StringField) -> None:
@@ -127,7 +127,7 @@ class EditedRow(MetadataRow):
             super().validate_key(field)
 
 
-def in_field(text: str | None) -> str:
+def as_input_text(text: str | None) -> str:
     """Text as it comes back from an input of one line in which nobody typed."""
     return (text or "").translate({ord("\r"): None, ord("\n"): None, 0: "\ufffd"})
 
@@ -147,7 +147,7 @@ class MetadataForm(FlaskForm):
         Args:
             typed: what a person wants instead, by key; an empty text for a key that is to go.
         """
-        shown = {in_field(key): in_field(metadata_rules.text_of(value)) for key, value in metadata.items()}
+        shown = {as_input_text(key): as_input_text(metadata_rules.text_of(value)) for key, value in metadata.items()}
         rows = [
             {"key": key, "value": value, "was_key": key if key in shown else "", "was_value": shown.get(key, "")}
             for key, value in {**shown, **(typed or {})}.items()
@@ -155,10 +155,10 @@ class MetadataForm(FlaskForm):
         return cls(formdata=None, data={"metadata": [*rows, {"key": ""}]})
 
     @property
-    def base_complaint(self) -> str | None:
+    def base_error(self) -> str | None:
         """What is wrong with what the form says it was opened with, if anything."""
         rows = [row.form for row in self.metadata.entries]
-        keys = [in_field(row.was_key.data) for row in rows if row.was_key.data]
+        keys = [as_input_text(row.was_key.data) for row in rows if row.was_key.data]
         if any(row.was_key.raw_data == [] for row in rows):
             return "does not say what the form was opened with. Open the page again."
         if len(keys) != len(set(keys)) or any(row.was_value.data and not row.was_key.data for row in rows):
@@ -171,11 +171,11 @@ class MetadataForm(FlaskForm):
         Raises:
             EditConflict: somebody else changed the same keys meanwhile, to something else.
         """
-        keys = {in_field(key): key for key in stored}
-        shown = {in_field(key): in_field(metadata_rules.text_of(value)) for key, value in stored.items()}
+        keys = {as_input_text(key): key for key in stored}
+        shown = {as_input_text(key): as_input_text(metadata_rules.text_of(value)) for key, value in stored.items()}
         base, typed = self._base_and_typed()
-        merged = metadata_edits.merged(base, typed, shown)
-        outcome = {key: value for key, value in stored.items() if in_field(key) in merged}
+        merged = metadata_edits.merge_edits(base, typed, shown)
+        outcome = {key: value for key, value in stored.items() if as_input_text(key) in merged}
         return outcome | {keys.get(key, key): text for key, text in merged.items() if text != shown.get(key)}
 
     def rebased(self, stored: dict[str, Any]) -> "MetadataForm":
@@ -186,8 +186,12 @@ class MetadataForm(FlaskForm):
 
     def _base_and_typed(self) -> tuple[dict[str, str], dict[str, str]]:
         rows = [row.form for row in self.metadata.entries]
-        base = {in_field(row.was_key.data): in_field(row.was_value.data) for row in rows if row.was_key.data}
-        typed = {in_field(row.key.data): in_field(row.value.data) for row in rows if row.value.data or row.is_untouched}
+        base = {as_input_text(row.was_key.data): as_input_text(row.was_value.data) for row in rows if row.was_key.data}
+        typed = {
+            as_input_text(row.key.data): as_input_text(row.value.data)
+            for row in rows
+            if row.value.data or row.is_untouched
+        }
         return base, typed
 
     def validate_metadata(self, field: FieldList) -> None:
@@ -216,7 +220,7 @@ class PracticeForm(TaskForm):
             raise ValidationError(f"At most {MAX_INPUT_LENGTH:,} characters.")
 
 
-def wrong(field: Any, hint: str) -> dict[str, str]:
+def error_attributes(field: Any, hint: str) -> dict[str, str]:
     """The attributes that tie a field to what is said about it."""
     said = [f"{field.id}-hint"] if hint else []
     if not field.errors:

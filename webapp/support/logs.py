@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 #: Celery's worker_log_format, with the request and the task before the message.
-LINE = "[%(asctime)s: %(levelname)s/%(processName)s] %(about)s%(message)s"
+LINE_FORMAT = "[%(asctime)s: %(levelname)s/%(processName)s] %(about)s%(message)s"
 #: The header with the request id, in requests and responses.
 REQUEST_ID = "X-Request-ID"
 #: A client's request id that is safe to log and to send back.
@@ -20,7 +20,7 @@ UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 @dataclass(frozen=True)
-class About:
+class LogContext:
     """The request and task that the current thread works on."""
 
     request_id: str | None = None
@@ -32,26 +32,26 @@ class About:
         return f"{said}: " if said else ""
 
 
-NOTHING = About()
-_about: ContextVar[About] = ContextVar("about", default=NOTHING)
+NO_CONTEXT = LogContext()
+_about: ContextVar[LogContext] = ContextVar("about", default=NO_CONTEXT)
 
 
-def about_request(request_id: str) -> None:
+def bind_request(request_id: str) -> None:
     """Binds a request to the log lines that follow."""
-    _about.set(About(request_id))
+    _about.set(LogContext(request_id))
 
 
-def about_task(task_id: str) -> None:
+def bind_task(task_id: str) -> None:
     """Binds a task of the current request to the log lines that follow."""
-    _about.set(About(_about.get().request_id, task_id))
+    _about.set(LogContext(_about.get().request_id, task_id))
 
 
-def about_nothing() -> None:
+def unbind() -> None:
     """Unbinds the request and its task."""
-    _about.set(NOTHING)
+    _about.set(NO_CONTEXT)
 
 
-class Bound(logging.Filter):
+class ContextFilter(logging.Filter):
     """Adds the request id and task id to every record, whichever logger it comes from."""
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -60,7 +60,7 @@ class Bound(logging.Filter):
         return True
 
 
-class OneLine(logging.Formatter):
+class OneLineFormatter(logging.Formatter):
     """Escapes control characters in messages, so that a URL cannot forge log lines; tracebacks keep their lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
@@ -68,11 +68,11 @@ class OneLine(logging.Formatter):
         return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), line)
 
 
-def set_up() -> None:
+def configure_logging() -> None:
     """Logs to standard error from INFO on, like the worker."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(Bound())
-    handler.setFormatter(OneLine(LINE))
+    handler.addFilter(ContextFilter())
+    handler.setFormatter(OneLineFormatter(LINE_FORMAT))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
@@ -85,7 +85,7 @@ class RequestIds:
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         brought = environ.get("HTTP_X_REQUEST_ID", "")
         request_id = brought if SANE_ID.fullmatch(brought) else uuid4().hex
-        about_request(request_id)
+        bind_request(request_id)
 
         def started(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
             return start_response(status, [*headers, (REQUEST_ID, request_id)], *exc_info)

@@ -16,7 +16,7 @@ from worker_tasks.records import metadata, task_fields
 TRY_SECONDS = 5
 
 
-class Conflicting(NamedTuple):
+class ConflictingValues(NamedTuple):
     """The values of a key that two people changed; None where one deleted it."""
 
     yours: Any
@@ -29,14 +29,14 @@ class EditConflict(Conflict):
     ``conflicts`` has both values of each such key, ``stored`` all of what is stored now.
     """
 
-    def __init__(self, conflicts: Mapping[str, Conflicting], stored: Document):
+    def __init__(self, conflicts: Mapping[str, ConflictingValues], stored: Document):
         self.conflicts = conflicts
         self.stored = stored
         keys = ", ".join(f"“{key}”" for key in conflicts)
         super().__init__(f"Somebody else changed {keys} meanwhile. Nothing was stored.")
 
 
-def merged(base: Document, mine: Document, stored: Document) -> Document:
+def merge_edits(base: Document, mine: Document, stored: Document) -> Document:
     """What is stored, with what ``mine`` changed in ``base``.
 
     Raises:
@@ -44,11 +44,11 @@ def merged(base: Document, mine: Document, stored: Document) -> Document:
     """
     merge = metadata.merge(base, mine, stored)
     if merge.conflicts:
-        raise EditConflict({key: Conflicting(mine.get(key), stored.get(key)) for key in merge.conflicts}, stored)
+        raise EditConflict({key: ConflictingValues(mine.get(key), stored.get(key)) for key in merge.conflicts}, stored)
     return merge.metadata
 
 
-def change(viewer: Viewer, task_id: str, edited: Callable[[Document], Document]) -> None:
+def edit_metadata(viewer: Viewer, task_id: str, edited: Callable[[Document], Document]) -> None:
     """Stores what ``edited`` makes of a task's metadata, all of it or nothing.
 
     Args:

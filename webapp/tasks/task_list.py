@@ -67,7 +67,7 @@ def _as_page(shown: list[dict[str, Any]], more: str | None, cursor: Cursor | Non
             this_list=_address(**({"limit": request.args["limit"]} if "limit" in request.args else {})),
             poll_seconds=POLL_SECONDS,
             filters={name: text for name, text in request.args.items() if text and name not in {"limit", "cursor"}},
-            states=list(task_text.STATE_WORDS.values()),
+            states=list(task_text.STATE_TEXTS.values()),
             **({} if fragment else _choices()),
         )
     )
@@ -108,7 +108,7 @@ def selection() -> ResponseReturnValue:
         case "again":
             flash(_told(ids, submission.submit_again, "submitted again", "could not be"))
         case "compare" if len(ids) == TO_COMPARE:
-            return redirect(comparisons.address(*(access.task_for(access.viewer(), each) for each in ids)), 303)
+            return redirect(comparisons.comparison_url(*(access.task_for(access.viewer(), each) for each in ids)), 303)
         case "compare":
             flash(f"Select two tasks to compare them; {len(ids)} {'was' if len(ids) == 1 else 'were'} selected.")
         case _:

@@ -58,7 +58,7 @@ def cancel(task_id: str) -> ResponseReturnValue:
 
 @blueprint.post("/runs")
 def run_again(task_id: str) -> ResponseReturnValue:
-    look = result_request.selection_address(result_request.requested_selection())
+    look = result_request.selection_parameters(result_request.requested_selection())
     again = submission.submit_again(access.task_for(access.viewer(), task_id)["_id"])
     return redirect(url_for("status.task_page", task_id=again, **look), 303)
 
@@ -67,12 +67,12 @@ def run_again(task_id: str) -> ResponseReturnValue:
 def change_metadata(task_id: str) -> ResponseReturnValue:
     """Changes the metadata as this person changed the form; what others changed meanwhile stays."""
     form = MetadataForm(request.form)
-    if complaint := form.base_complaint:
+    if complaint := form.base_error:
         raise UnreadableBody("metadata", complaint)
-    conflicts: Mapping[str, metadata_edits.Conflicting] = {}
+    conflicts: Mapping[str, metadata_edits.ConflictingValues] = {}
     try:
         if form.validate():
-            metadata_edits.change(access.viewer(), task_id, form.edited)
+            metadata_edits.edit_metadata(access.viewer(), task_id, form.edited)
             return redirect(url_for(".task_page", task_id=task_id), 303)
     except InvalidInput as error:
         form.metadata.errors = [f"With what is stored, {field} {said}" for field, said in error.errors.items()]
@@ -97,7 +97,7 @@ def _seen(task_id: str) -> dict[str, Any]:
         "summary": summary,
         "fate": None if summary else _fate_of_result(task),
         # What was looked at in a result that is gone is looked at again in the one that comes.
-        "look": result_request.selection_address(result_request.requested_selection()),
+        "look": result_request.selection_parameters(result_request.requested_selection()),
         "progress": alive.progress if alive else None,
         "waiting": _waiting(task),
         "first_rows": _first_rows(task) if alive and alive.progress else [],
@@ -134,7 +134,7 @@ def _run_before(task: dict[str, Any], summary: result_store.Summary) -> dict[str
     """The run before this one, if it has a result, and another one, to compare."""
     if task["status"] != states.SUCCESS:
         return None
-    before = access.run_before_for(access.viewer(), task)
+    before = access.previous_run_for(access.viewer(), task)
     result = None if before is None else result_store.find_task_result(before)
     return before if result is not None and result.run != summary.run else None
 

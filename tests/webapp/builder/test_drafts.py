@@ -11,7 +11,7 @@ from flask import Flask
 from werkzeug.datastructures import MultiDict
 
 from webapp.builder import field_errors
-from webapp.builder.drafts import Draft, DraftIncomplete, as_written, draft_fields
+from webapp.builder.drafts import Draft, DraftIncomplete, join_as_fields, spec_as_fields
 from worker_tasks.joins.spec.spec import JoinSpec
 from worker_tasks.joins.spec.value_types import VALUE_TYPES
 
@@ -41,7 +41,7 @@ def draft(**more: str) -> Draft:
 
 
 def asked(**more: str) -> dict[str, Any]:
-    return draft(**more).asked(type_of)
+    return draft(**more).join_document(type_of)
 
 
 def test_what_is_left_as_it_is_is_left_out() -> None:
@@ -113,8 +113,8 @@ def test_a_raw_filter_stands_beside_the_conditions() -> None:
 def test_what_can_not_be_read_is_said_at_its_field(more: dict[str, str], field: str, words: str) -> None:
     form = draft(**more)
     with pytest.raises(DraftIncomplete, match="what is marked") as unfinished:
-        form.asked(type_of)
-    field_errors.show(form, unfinished.value.errors)
+        form.join_document(type_of)
+    field_errors.add_errors(form, unfinished.value.errors)
     assert words in errors_at(form, field)
 
 
@@ -129,13 +129,13 @@ def test_a_form_can_be_read_again_and_again_and_stays_as_it_is(seed: int) -> Non
     found = []
     for _ in range(3):
         with pytest.raises(DraftIncomplete) as unfinished:
-            form.asked(type_of)
+            form.join_document(type_of)
         found.append(unfinished.value.errors)
     assert found[0] == found[1] == found[2]
     assert (form.data, list(errors_of(form))) == before
-    field_errors.show(form, found[0])
+    field_errors.add_errors(form, found[0])
     shown = list(errors_of(form))
-    field_errors.show(form, found[1])
+    field_errors.add_errors(form, found[1])
     assert list(errors_of(form)) == shown
     assert sorted(shown) == sorted(message for messages in found[0].values() for message in messages)
 
@@ -177,7 +177,7 @@ def errors_at(form: Any, name: str) -> str:
 )
 def test_what_is_wrong_with_the_join_is_said_at_the_field_that_says_it(path: str, field: str) -> None:
     form = draft(filters__0__field="name", filters__0__value="x", sort__0__field="name")
-    field_errors.show(form, field_errors.placed(form, {path: "is wrong."}))
+    field_errors.add_errors(form, field_errors.errors_by_field(form, {path: "is wrong."}))
     assert errors_at(form, field) == "Is wrong."
 
 
@@ -194,13 +194,13 @@ def test_an_error_of_a_filter_is_said_at_the_condition_whose_field_it_is_in(seed
         row = next((conditions.index(each) for each in around if each in conditions), None)
         expected = "raw" if row is None else f"filters-{row}-value"
         for path in (name, f"{name}.$gt"):
-            placed = field_errors.placed(form, {f"join.match.{path}": "is wrong."})
+            placed = field_errors.errors_by_field(form, {f"join.match.{path}": "is wrong."})
             assert placed == {expected: ["Is wrong."]}, (path, conditions)
 
 
 def test_an_error_of_a_field_is_not_said_at_one_whose_name_begins_alike() -> None:
     form = draft(filters__0__field="a", filters__1__field="ab")
-    assert list(field_errors.placed(form, {"join.match.ab": "is wrong."})) == ["filters-1-value"]
+    assert list(field_errors.errors_by_field(form, {"join.match.ab": "is wrong."})) == ["filters-1-value"]
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_what_comes_next_is_said(missing: str, step: str) -> None:
     form = Draft(MultiDict({name: value for name, value in WHOLE.items() if name != missing}))
     assert form.next_step() == step
     with pytest.raises(DraftIncomplete):
-        form.asked(type_of)
+        form.join_document(type_of)
 
 
 JOINS: list[dict[str, Any]] = [
@@ -250,23 +250,23 @@ def test_a_join_comes_back_from_the_form_as_it_went_in(more: dict[str, Any]) -> 
     second = {"from": "cities", "kind": "semi", "on": [{"local": "orders.city", "foreign": "_id"}], "match": {"n": 1}}
     whole = {"database": "shop", "from": "users", "joins": [first, second], **more}
     spec = JoinSpec.model_validate_json(json.dumps(whole))
-    again = JoinSpec.model_validate_json(json.dumps(Draft(draft_fields(spec)).asked(type_of)))
+    again = JoinSpec.model_validate_json(json.dumps(Draft(spec_as_fields(spec)).join_document(type_of)))
     assert again.canonical() == spec.canonical()
 
 
 @pytest.mark.parametrize("match", OPEN_IN_ROWS + OPEN_IN_JSON)
 def test_a_value_left_open_comes_back_from_the_form_as_it_went_in(match: dict[str, Any]) -> None:
     first = {"from": "orders", "as": "orders", "on": [{"local": "_id", "foreign": "userId"}], "match": match}
-    form = Draft(as_written({"database": "shop", "from": "users", "match": match, "joins": [first]}))
+    form = Draft(join_as_fields({"database": "shop", "from": "users", "match": match, "joins": [first]}))
     assert (form.raw.data is None) == (match in OPEN_IN_ROWS)
-    again = form.asked(type_of, with_parameters=True)
+    again = form.join_document(type_of, with_parameters=True)
     assert (again["match"], again["joins"][0]["match"]) == (match, match)
 
 
 def test_the_address_says_all_of_it_and_nothing_that_goes_without_saying() -> None:
     typed = {"note": "why", "metadata-0-key": "ticket", "metadata-0-value": "T-1", "filters-0-field": "", "limit": "7"}
     form = Draft(MultiDict({**WHOLE, **typed, "joins-0-kind": "left", "csrf_token": "secret"}))
-    written = dict(parse_qsl(form.address()))
+    written = dict(parse_qsl(form.query_string()))
     assert written == {
         **WHOLE,
         "note": "why",
@@ -274,18 +274,20 @@ def test_the_address_says_all_of_it_and_nothing_that_goes_without_saying() -> No
         "metadata-0-value": "T-1",
         "limit": "7",
     }
-    assert Draft(MultiDict(written)).address() == form.address()
+    assert Draft(MultiDict(written)).query_string() == form.query_string()
 
 
 def test_what_is_too_long_for_an_address_has_none() -> None:
-    assert draft(raw=json.dumps({"a": {"$in": ["x" * 900] * 9}})).address() == ""
+    assert draft(raw=json.dumps({"a": {"$in": ["x" * 900] * 9}})).query_string() == ""
 
 
 def test_a_value_in_braces_is_asked_for_when_the_join_is_run() -> None:
     form = draft(filters__0__field="stars", filters__0__value="{least}")
-    assert form.asked(type_of, with_parameters=True)["match"] == {"stars": {"$parameter": "least", "type": "auto"}}
+    assert form.join_document(type_of, with_parameters=True)["match"] == {
+        "stars": {"$parameter": "least", "type": "auto"}
+    }
     with pytest.raises(DraftIncomplete) as unfinished:
-        form.asked(type_of)
+        form.join_document(type_of)
     (said,) = unfinished.value.errors["filters-0-value"]
     assert "asked for when the saved join is run" in said
 

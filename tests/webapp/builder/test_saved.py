@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from development.servers import Server
 from tests.support import Process, paused, submit_form, wait_for_state
 from webapp.builder.drafts import MAX_ADDRESS
-from webapp.builder.samples import READY
+from webapp.builder.samples import SAMPLE_JOINS
 from worker_tasks.infra.connections import Document, connections
 from worker_tasks.joins.saved import saved_joins
 from worker_tasks.joins.spec import parameters
@@ -248,7 +248,7 @@ def test_a_join_that_is_none_is_not_saved(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "ready", [join for join in READY if join["join"]["database"] == "shop"], ids=lambda join: join["_id"]
+    "ready", [join for join in SAMPLE_JOINS if join["join"]["database"] == "shop"], ids=lambda join: join["_id"]
 )
 def test_what_is_there_from_the_start_can_be_run(client: FlaskClient, ready: dict[str, str], worker: Process) -> None:
     answer = submit_form(client, f"/saved/{ready['_id']}", {"value-status": "PAID"})
@@ -259,6 +259,6 @@ def test_what_is_there_from_the_start_can_be_run(client: FlaskClient, ready: dic
 
 def test_all_that_is_there_from_the_start_names_itself(client: FlaskClient) -> None:
     page = client.get("/saved").text
-    for join in READY:
+    for join in SAMPLE_JOINS:
         assert join["name"] in page
-    assert len({join["_id"] for join in READY}) == len(READY)
+    assert len({join["_id"] for join in SAMPLE_JOINS}) == len(SAMPLE_JOINS)

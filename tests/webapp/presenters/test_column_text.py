@@ -57,7 +57,7 @@ def test_bars_stand_on_the_ground_and_fill_the_picture() -> None:
         (30, 0, 29, 20),
         (60, 20, 29, 0),
     ]
-    assert [bar.words for bar in drawn] == ["1: 5", "2 to 3: 10", "4 to 5: 0"]
+    assert [bar.label for bar in drawn] == ["1: 5", "2 to 3: 10", "4 to 5: 0"]
 
 
 def test_a_value_that_is_rare_is_seen_and_one_that_is_not_there_is_none() -> None:

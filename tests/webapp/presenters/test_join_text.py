@@ -2,13 +2,13 @@
 
 import pytest
 
-from webapp.presenters.join_text import KIND_WORDS, SHAPE_WORDS, describe_join, describe_join_lines, describe_kind
+from webapp.presenters.join_text import KIND_PHRASES, SHAPE_LABELS, describe_join, describe_join_lines, describe_kind
 from worker_tasks.joins.spec.kinds import KINDS, SHAPES
 
 
 def test_every_kind_and_every_shape_has_its_words() -> None:
-    assert list(KIND_WORDS) == list(KINDS)
-    assert list(SHAPE_WORDS) == list(SHAPES)
+    assert list(KIND_PHRASES) == list(KINDS)
+    assert list(SHAPE_LABELS) == list(SHAPES)
 
 
 @pytest.mark.parametrize("kind", KINDS)

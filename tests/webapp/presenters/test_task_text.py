@@ -22,13 +22,13 @@ def task(status: str, result: str = "null", name: str = "worker_tasks.tasks.join
 
 @pytest.mark.parametrize("status", sorted(ledger.FINAL_STATES | ledger.UNFINISHED_STATES))
 def test_every_state_has_words(status: str) -> None:
-    words = task_text.STATE_WORDS[status]
+    words = task_text.STATE_TEXTS[status]
     assert words.label
     assert words.sentence.endswith(".")
 
 
 def test_a_state_nobody_knows_is_shown_as_it_is() -> None:
-    assert task_text.describe_state("ODD") == task_text.StateWords("ODD", "Odd", "")
+    assert task_text.describe_state("ODD") == task_text.StateText("ODD", "Odd", "")
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_state_nobody_knows_is_shown_as_it_is() -> None:
     ],
 )
 def test_a_state_is_said_in_one_line(status: str, result: str, line: str) -> None:
-    assert task_text.status_line(task(status, result)) == line
+    assert task_text.describe_status(task(status, result)) == line
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_the_timeline_says_how_long_each_step_took() -> None:
         {"at": NOW, "status": states.PENDING, "note": None},
         {"at": NOW + timedelta(seconds=2), "status": states.STARTED, "note": "celery@host"},
     ]
-    first, second = task_text.timeline(task(states.STARTED) | {"timeline": events})
+    first, second = task_text.describe_timeline(task(states.STARTED) | {"timeline": events})
     assert (first["label"], first["when"]) == ("Queued", plain.format_instant(NOW))
     assert (second["label"], second["when"], second["note"]) == ("Running", "after 2.0 s", "celery@host")
 
@@ -196,7 +196,7 @@ def done(**more: Any) -> Document:
 def test_what_came_stands_beside_what_was_expected() -> None:
     checks = {"expected": {"rows": 190, "bytes": 2048, "seconds": 1.5, "rates": [0.9, 0.5]}}
     found = done(checks=checks, result_bytes=4096, unmatched={"orders": 20})
-    lines = [(line["label"], line["came"], line["expected"]) for line in task_text.actual_vs_expected(found)]
+    lines = [(line["label"], line["actual"], line["expected"]) for line in task_text.actual_vs_expected(found)]
     assert lines == [
         ("Rows", "200", "about 190"),
         ("Size", "4.0 KiB", "about 2.0 KiB"),
@@ -215,7 +215,7 @@ def test_what_came_stands_beside_what_was_expected() -> None:
     ],
 )
 def test_who_computed_it_is_said(more: Document, words: str) -> None:
-    lines = {line["label"]: line["came"] for line in task_text.actual_vs_expected(done(**more))}
+    lines = {line["label"]: line["actual"] for line in task_text.actual_vs_expected(done(**more))}
     assert lines["Computed"] == words
 
 
@@ -242,22 +242,22 @@ def test_the_tab_says_the_state_first() -> None:
 
 @pytest.mark.parametrize(("number", "words"), [(7, "7"), (99, "99"), (336_776, "340,000"), (1_250, "1,200")])
 def test_an_estimate_has_two_figures(number: int, words: str) -> None:
-    assert plain.format_about(number) == words
+    assert plain.format_estimate(number) == words
 
 
 @pytest.mark.parametrize(
     ("number", "words"), [(0, "0 Bytes"), (999, "999 Bytes"), (240_128, "234 KiB"), (1_300_000, "1.2 MiB")]
 )
 def test_an_estimated_size_has_no_false_figures(number: int, words: str) -> None:
-    assert plain.format_about_size(number) == words
+    assert plain.format_estimated_size(number) == words
 
 
 def test_every_format_of_files_has_words_of_its_own() -> None:
-    assert sorted(form.label for form in FORMATS.values()) == sorted(plain.FORMAT_WORDS)
+    assert sorted(form.label for form in FORMATS.values()) == sorted(plain.FORMAT_TEXTS)
 
 
 @pytest.mark.parametrize(
     ("names", "words"), [([], ""), (["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c")]
 )
 def test_names_are_listed(names: list[str], words: str) -> None:
-    assert plain.listed(names) == words
+    assert plain.format_list(names) == words

@@ -70,7 +70,7 @@ def test_the_walk_sees_every_way_to_a_finder(source: str) -> None:
 
 
 def test_the_walk_lets_through_what_finds_no_task() -> None:
-    assert not forbidden_in("from worker_tasks.records import ledger, live\nledger.now()\nlive.read_live('x')")
+    assert not forbidden_in("from worker_tasks.records import ledger\nledger.now()\nresults.find('x')")
     assert not forbidden_in("from worker_tasks.records.task_search import Cursor")
     assert not forbidden_in("from worker_tasks.infra.connections import Document")
 

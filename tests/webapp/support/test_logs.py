@@ -49,7 +49,7 @@ def about(process: Process, text: str) -> list[str]:
 
 
 def test_lines_begin_as_those_of_the_worker_do(web: tuple[str, Process], worker: Process) -> None:
-    assert logs.LINE.replace("%(about)s", "") == DEFAULT_PROCESS_LOG_FMT
+    assert logs.LINE_FORMAT.replace("%(about)s", "") == DEFAULT_PROCESS_LOG_FMT
     _, process = web
     for each in (process, worker):
         lines = about(each, "Booting worker") + about(each, "ready.")
@@ -118,13 +118,13 @@ def test_an_id_is_taken_if_it_is_a_short_token_and_replaced_if_not(client: Flask
 
 
 def test_a_traceback_keeps_its_lines() -> None:
-    formatter = logs.OneLine(logs.LINE)
+    formatter = logs.OneLineFormatter(logs.LINE_FORMAT)
     try:
         raise KeyError("x")
     except KeyError as error:
         cause = (type(error), error, error.__traceback__)
     record = logging.LogRecord("x", logging.ERROR, "x", 1, "a\nb", None, cause)
-    assert logs.Bound().filter(record)
+    assert logs.ContextFilter().filter(record)
     first, *rest = formatter.format(record).splitlines()
     assert first.endswith("a\\nb")
     assert rest[0].startswith("Traceback")

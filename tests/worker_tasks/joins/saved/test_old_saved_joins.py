@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pymongo.collection import Collection
 
-from webapp.builder.samples import READY
+from webapp.builder.samples import SAMPLE_JOINS
 from worker_tasks import release
 from worker_tasks.infra.connections import Document, connections
 from worker_tasks.infra.errors import InvalidInput
@@ -80,7 +80,7 @@ def test_forms_of_every_kind_are_among_them() -> None:
         assert word in written
 
 
-@pytest.mark.parametrize("ready", READY, ids=lambda join: join["_id"])
+@pytest.mark.parametrize("ready", SAMPLE_JOINS, ids=lambda join: join["_id"])
 def test_what_is_there_from_the_start_is_what_it_was(ready: Document) -> None:
     assert old_saved_joins.read_draft(READY_DRAFTS[ready["_id"]], types_in) == ready["join"]
 
