@@ -1,4 +1,4 @@
-"""The same things as JSON, beginning with the calls of the origin."""
+"""The calls of the original tutorials and the first join endpoint, in JSON."""
 
 from http import HTTPStatus
 
@@ -19,7 +19,7 @@ blueprint = Blueprint("api", __name__)
 
 @blueprint.post("/create-task")
 def create_task() -> ResponseReturnValue:
-    """Submits the practice task; every key beside ``task_input`` is metadata."""
+    """Submits the practice task. Every key except ``task_input`` becomes metadata."""
     body = json_object()
     task_input = body.pop("task_input", None)
     if not isinstance(task_input, str) or not task_input.strip():
@@ -31,16 +31,17 @@ def create_task() -> ResponseReturnValue:
 
 @blueprint.get("/task/<task_id>")
 def task(task_id: str) -> ResponseReturnValue:
-    found = access.task_for(access.viewer(), task_id)
-    return jsonify({"status": task_text.describe_state(found["status"]).name, "result": task_text.decode_result(found)})
+    document = access.task_for(access.viewer(), task_id)
+    state = task_text.describe_state(document["status"])
+    return jsonify({"status": state.name, "result": task_text.decode_result(document)})
 
 
 @blueprint.post("/api/v1/joins/user-orders")
 def join_user_orders() -> ResponseReturnValue:
     """Submits the original join: ``{"user_id": …, "metadata": {…}}``."""
     body = json_object()
-    if complaint := user_orders.user_id_error(body.get("user_id")):
-        raise InvalidInput({"user_id": complaint})
+    if error := user_orders.user_id_complaint(body.get("user_id")):
+        raise InvalidInput({"user_id": error})
     task_id = submit(join_users_orders, body["user_id"], metadata=body.get("metadata", {}))
     response = jsonify({"task_id": task_id})
     response.headers["Location"] = url_for(".task", task_id=task_id)

@@ -1,4 +1,4 @@
-"""The API described in OpenAPI 3.1, from the models that read the requests: https://spec.openapis.org/oas/v3.1.1"""
+"""Describes the API in OpenAPI 3.1 (https://spec.openapis.org/oas/v3.1.1), from the models that parse requests."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -130,7 +130,7 @@ def _query(name: str, description: str) -> dict[str, Any]:
     return {"name": name, "in": "query", "description": description, "schema": {"type": "string"}}
 
 
-#: Which rows of a result, and in which order.
+#: Parameters that select and sort the rows of a result.
 ROW_QUERY_PARAMETERS = [
     _query("sort", "A column to sort by, - before it for downwards; may come again."),
     _query("q", "Text that occurs in any column, whatever the case of its letters."),
@@ -142,7 +142,11 @@ TASK_ID = {"name": "task_id", "in": "path", "required": True, "schema": {"type":
 
 
 def describe_api(models: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
-    """The whole description, with these models by their names."""
+    """The OpenAPI document.
+
+    Args:
+        models: the request models by schema name.
+    """
     _, schemas = models_json_schema(
         [(model, "validation") for model in models.values()], ref_template="#/components/schemas/{model}"
     )

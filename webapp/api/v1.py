@@ -1,4 +1,4 @@
-"""The same things as JSON, versioned: joins are asked for, followed, found, read, downloaded and cancelled."""
+"""The versioned JSON API: submits joins, finds, changes and cancels tasks, reads and exports results."""
 
 import threading
 import time
@@ -31,7 +31,7 @@ from worker_tasks.joins.run import run_state
 from worker_tasks.joins.spec.spec import JoinSpec
 from worker_tasks.records import live, metadata
 from worker_tasks.results import result_store, result_writer, retention
-from worker_tasks.results.formats import FORMATS, Ready
+from worker_tasks.results.formats import FORMATS, Format, Ready
 from worker_tasks.results.result_store import ResultGone
 from worker_tasks.submission import cancel, read_join, submit_join
 
@@ -39,9 +39,9 @@ blueprint = Blueprint("api_v1", __name__, url_prefix="/api/v1")
 
 MAX_ROWS = 1_000
 MAX_ROW_NUMBER = 10**12
-#: Seconds that a request waits for what workers make: platforms cut off one that has no answer after 30.
+#: Seconds that a request waits for workers. Hosting platforms close a request without an answer after 30.
 FILE_SECONDS = 20
-#: Requests that wait so at once in one process, which has eight threads.
+#: Requests that wait at the same time in one process, which has eight threads.
 MAX_WAITING = 4
 
 _waiting = threading.BoundedSemaphore(MAX_WAITING)
@@ -72,7 +72,13 @@ class MetadataChange(BaseModel):
     )
 
 
-def _read(model: type[Body]) -> Body:
+def _parse_body(model: type[Body]) -> Body:
+    """The body of the request, validated.
+
+    Raises:
+        UnreadableBody: not a JSON object.
+        InvalidInput: does not match the model.
+    """
     try:
         return model.model_validate(json_object())
     except ValidationError as error:
@@ -83,9 +89,9 @@ def _read(model: type[Body]) -> Body:
 
 @blueprint.post("/joins")
 def ask() -> ResponseReturnValue:
-    """Records a join and has it run, or shares the run or the live result of the same one."""
-    asked = _read(Asked)
-    task_id = submit_join(read_join(asked.join), metadata=asked.metadata, fresh=asked.fresh)
+    """Submits a join. An equal join that is running, or has a live result, is shared unless ``fresh``."""
+    body = _parse_body(Asked)
+    task_id = submit_join(read_join(body.join), metadata=body.metadata, fresh=body.fresh)
     response = jsonify({"task_id": task_id, "status_url": url_for("status.task_page", task_id=task_id)})
     response.headers["Location"] = url_for(".task", task_id=task_id)
     return response, HTTPStatus.ACCEPTED
@@ -93,16 +99,16 @@ def ask() -> ResponseReturnValue:
 
 @blueprint.post("/joins/check")
 def check() -> ResponseReturnValue:
-    """Looks at a join before it runs; nothing is recorded."""
-    return jsonify(checks.check_join(read_join(_read(Asked).join)).to_document())
+    """Checks a join without submitting it."""
+    return jsonify(checks.check_join(read_join(_parse_body(Asked).join)).to_document())
 
 
 @blueprint.get("/tasks")
 def tasks() -> ResponseReturnValue:
-    """The tasks, newest first, of this state, with this metadata, in which this text occurs."""
+    """The tasks that match the filter, newest first."""
     limit = requested_limit()
     found = access.tasks_for(access.viewer(), requested_filter(), limit + 1, requested_cursor())
-    response = jsonify([_shown(task) for task in found[:limit]])
+    response = jsonify([_task_document(task) for task in found[:limit]])
     if len(found) > limit:
         query: dict[str, Any] = request.args.to_dict() | {"limit": str(limit), "cursor": cursor_after(found[limit - 1])}
         response.headers["Link"] = f'<{url_for(".tasks", **query)}>; rel="next"'
@@ -111,75 +117,66 @@ def tasks() -> ResponseReturnValue:
 
 @blueprint.get("/tasks/<task_id>")
 def task(task_id: str) -> ResponseReturnValue:
-    """One task: what was asked, why, what became of it, how far it is."""
-    return jsonify(_shown(access.task_for(access.viewer(), task_id)))
+    """One task with its state, metadata, outcome and progress."""
+    return jsonify(_task_document(access.task_for(access.viewer(), task_id)))
 
 
-def _shown(task: Document) -> Document:
-    shown = task_text.as_json(task)
-    shown["task_id"] = shown.pop("_id")
+def _task_document(task: Document) -> Document:
+    document = task_text.as_json(task)
+    document["task_id"] = document.pop("_id")
     if not task_text.is_final(task):
         alive = live.read_live(task.get("shares") or task["_id"])
         progress = alive.progress if alive else None
-        shown["progress"] = _progress(progress) if progress else None
+        document["progress"] = _progress_document(progress) if progress else None
     elif result_store.key_of(task) is not None:
-        address = url_for(".result", task_id=task["_id"])
-        shown["links"] = {"result": address, **{name: f"{address}.{name}" for name in FORMATS}}
-    return shown
+        url = url_for(".result", task_id=task["_id"])
+        document["links"] = {"result": url, **{name: f"{url}.{name}" for name in FORMATS}}
+    return document
 
 
-def _progress(progress: live.Progress) -> Document:
+def _progress_document(progress: live.Progress) -> Document:
     share = progress.done / progress.total if progress.total else None
     return {**vars(progress), "share": share, "seconds_left": progress.seconds_left}
 
 
 @blueprint.patch("/tasks/<task_id>")
 def change_metadata(task_id: str) -> ResponseReturnValue:
-    """Sets and deletes keys of the metadata, whatever state the task is in."""
-    asked = _read(MetadataChange)
-    alone = sorted(asked.expected.keys() - asked.metadata.keys())
-    if errors := metadata.metadata_errors(asked.expected, "expected") | {
-        f"expected.{key}": "is not among the keys of metadata." for key in alone
-    }:
+    """Sets and deletes metadata keys. Works in every state of the task."""
+    body = _parse_body(MetadataChange)
+    unused = sorted(body.expected.keys() - body.metadata.keys())
+    errors = metadata.metadata_errors(body.expected, "expected")
+    errors |= {f"expected.{key}": "is not among the keys of metadata." for key in unused}
+    if errors:
         raise InvalidInput(errors)
 
-    def edited(stored: Document) -> Document:
-        base = metadata.changed(stored, asked.expected)
-        return metadata_edits.merge_edits(base, metadata.changed(base, asked.metadata), stored)
+    def edit(stored: Document) -> Document:
+        base = metadata.changed(stored, body.expected)
+        return metadata_edits.merge_edits(base, metadata.changed(base, body.metadata), stored)
 
-    metadata_edits.edit_metadata(access.viewer(), task_id, edited)
-    return jsonify(_shown(access.task_for(access.viewer(), task_id)))
+    metadata_edits.edit_metadata(access.viewer(), task_id, edit)
+    return jsonify(_task_document(access.task_for(access.viewer(), task_id)))
 
 
 @blueprint.delete("/tasks/<task_id>")
 def cancel_task(task_id: str) -> ResponseReturnValue:
-    """Cancels a task; what of it is under way in MongoDB is ended at once."""
+    """Cancels a task and ends its operations in MongoDB."""
     cancelled = cancel(access.task_for(access.viewer(), task_id)["_id"])
     task = access.task_for(access.viewer(), task_id)
     if not cancelled:
         raise Conflict(f"The task had ended: it is {task_text.describe_state(task['status']).name}.")
-    return jsonify(_shown(task)), HTTPStatus.ACCEPTED
+    return jsonify(_task_document(task)), HTTPStatus.ACCEPTED
 
 
 @blueprint.get("/tasks/<task_id>/result")
 def result(task_id: str) -> ResponseReturnValue:
-    """Some rows of a result, found and sorted as asked; the first ones while they are still being joined."""
+    """A range of the selected rows; the first rows while the join is running."""
     offset = requested_number("offset", 0, 0, MAX_ROW_NUMBER)
     limit = requested_number("limit", result_store.PAGE_ROWS, 1, MAX_ROWS)
-    found = access.task_for(access.viewer(), task_id)
-    if not task_text.is_final(found):
-        return jsonify(_glimpse(found, limit))
-    summary, selection = _summary(found), result_request.requested_selection()
-    count = summary.count
-    if selection.view.is_everything:
-        rows = result_store.read_rows(summary, offset, limit)
-        if rows is None:
-            raise ResultGone(summary.key)
-    else:
-        _require_table(summary, selection)
-        order = _worked_out(summary, reader.row_order_spec(selection.view))
-        count = order.data["rows"]
-        rows = [row.document for row in reader.read_rows(summary, selection.view, offset, limit)]
+    task = access.task_for(access.viewer(), task_id)
+    if not task_text.is_final(task):
+        return jsonify(_glimpse(task, limit))
+    summary, selection = _require_result(task), result_request.requested_selection()
+    count, rows = _read_rows(summary, selection, offset, limit)
     return jsonify(
         {
             "count": count,
@@ -192,28 +189,47 @@ def result(task_id: str) -> ResponseReturnValue:
     )
 
 
+def _read_rows(
+    summary: result_store.Summary, selection: Selection, offset: int, limit: int
+) -> tuple[int, list[Document]]:
+    """The number of selected rows, and the rows in this range."""
+    if selection.view.is_everything:
+        rows = result_store.read_rows(summary, offset, limit)
+        if rows is None:
+            raise ResultGone(summary.key)
+        return summary.count, rows
+    _require_table(summary, selection)
+    order = _require_artifact(summary, reader.row_order_spec(selection.view))
+    return order.data["rows"], [row.document for row in reader.read_rows(summary, selection.view, offset, limit)]
+
+
 @blueprint.post("/tasks/<task_id>/result/keeping")
 def keep_result(task_id: str) -> ResponseReturnValue:
-    """Keeps the result longer, for all who share it."""
-    summary = _summary(access.task_for(access.viewer(), task_id))
+    """Keeps the result longer, for all tasks that share it."""
+    summary = _require_result(access.task_for(access.viewer(), task_id))
     until = retention.kept_until(summary)
     if until is None:
         raise Conflict(f"The result cannot be kept longer: it stays until {summary.expires_at.isoformat()}.")
     if not retention.keep(summary, until):
         raise ResultGone(summary.key)
-    return jsonify(_shown(access.task_for(access.viewer(), task_id)))
+    return jsonify(_task_document(access.task_for(access.viewer(), task_id)))
 
 
 @blueprint.delete("/tasks/<task_id>/result")
 def discard_result(task_id: str) -> ResponseReturnValue:
-    """Deletes the result at once, for all who share it."""
-    summary = _summary(access.task_for(access.viewer(), task_id))
+    """Deletes the result, for all tasks that share it."""
+    summary = _require_result(access.task_for(access.viewer(), task_id))
     if not retention.discard(summary):
         raise ResultGone(summary.key)
-    return jsonify(_shown(access.task_for(access.viewer(), task_id)))
+    return jsonify(_task_document(access.task_for(access.viewer(), task_id)))
 
 
 def _glimpse(task: Document, limit: int) -> Document:
+    """The first rows of a running join.
+
+    Raises:
+        Conflict: the task has no rows yet.
+    """
     state = run_state.find_run(task.get("shares") or task["_id"])
     if state is None:
         raise Conflict(f"There are no rows yet: the task is {task_text.describe_state(task['status']).name}.")
@@ -224,36 +240,41 @@ def _glimpse(task: Document, limit: int) -> Document:
 
 @blueprint.get(f"/tasks/<task_id>/result.<any({', '.join(FORMATS)}):name>")
 def result_file(task_id: str, name: str) -> Response:
-    """The result, or what of it is asked for, as a file; one that a worker has to make is waited for."""
+    """The selected rows as a file. Waits for the worker if it has to make the file."""
     task = access.task_for(access.viewer(), task_id)
-    summary, selection = _summary(task), result_request.requested_selection()
-    file_format, inside = FORMATS[name], result_request.wants_provenance_embedded()
-    if streaming.needs_no_export(file_format, selection, inside=inside):
-        response = streaming.stream_result(summary, file_format)
-        # Of the value as it is in Redis, once somebody has looked at it.
-        table = artifacts.find_artifact(summary, artifacts.TABLE) if file_format.ready is Ready.AS_STORED else None
-        if table is not None and table.is_done:
-            streaming.with_digest(response, table.data["sha256"])
-    else:
-        _require_table(summary, selection)
-        file = export_spec(task_id, name, selection, inside=inside)
-        response = streaming.stream_export(summary, file, _worked_out(summary, file))
-    card = url_for(".provenance", task_id=task_id, **result_request.selection_parameters(selection))
-    response.headers["Link"] = f'<{card}>; rel="describedby"'
+    summary, selection = _require_result(task), result_request.requested_selection()
+    response = _stream(task_id, summary, FORMATS[name], selection)
+    provenance_url = url_for(".provenance", task_id=task_id, **result_request.selection_parameters(selection))
+    response.headers["Link"] = f'<{provenance_url}>; rel="describedby"'
     title, is_excerpt = task_text.describe_task(task), not selection.is_everything
-    file_name = streaming.download_name(title, summary, file_format, is_excerpt=is_excerpt)
+    file_name = streaming.download_name(title, summary, FORMATS[name], is_excerpt=is_excerpt)
     return streaming.as_attachment(response, file_name)
 
 
+def _stream(task_id: str, summary: result_store.Summary, file_format: Format, selection: Selection) -> Response:
+    embed = result_request.wants_provenance_embedded()
+    if not streaming.needs_no_export(file_format, selection, embed_provenance=embed):
+        _require_table(summary, selection)
+        spec = export_spec(task_id, file_format.name, selection, inside=embed)
+        return streaming.stream_export(summary, spec, _require_artifact(summary, spec))
+    response = streaming.stream_result(summary, file_format)
+    if file_format.ready is Ready.AS_STORED:
+        table = artifacts.find_artifact(summary, artifacts.TABLE)
+        # The checksum is known once a worker has built the table.
+        if table is not None and table.is_done:
+            streaming.with_digest(response, table.data["sha256"])
+    return response
+
+
 def _require_table(summary: result_store.Summary, selection: Selection) -> Profile:
-    """The columns of a result, measured, which go with what is asked of it.
+    """The profile of a result's columns, checked against the selection.
 
     Raises:
-        InvalidInput: they do not.
-        Busy: a worker is still measuring them.
-        Conflict: they can not be measured.
+        InvalidInput: the selection does not fit the columns.
+        Busy: a worker is still building the table.
+        Conflict: the table cannot be built.
     """
-    _worked_out(summary, artifacts.TABLE)
+    _require_artifact(summary, artifacts.TABLE)
     profile = reader.profile_of(summary)
     selection.check(profile)
     return profile
@@ -261,75 +282,77 @@ def _require_table(summary: result_store.Summary, selection: Selection) -> Profi
 
 @contextmanager
 def _waiting_seconds() -> Iterator[float]:
-    """How long this request may still wait: not at all where as many wait already as leave threads for others."""
-    until = g.setdefault("waits_until", time.monotonic() + FILE_SECONDS)
+    """The seconds that this request may still wait; 0 if ``MAX_WAITING`` requests are already waiting."""
+    deadline = g.setdefault("waits_until", time.monotonic() + FILE_SECONDS)
     if not _waiting.acquire(blocking=False):
         yield 0
         return
     try:
-        yield max(0, until - time.monotonic())
+        yield max(0, deadline - time.monotonic())
     finally:
         _waiting.release()
 
 
-def _worked_out(summary: result_store.Summary, derivation: ArtifactSpec) -> Artifact:
-    """What a worker makes of a result, waited for as long as threads are left that answer others.
+def _require_artifact(summary: result_store.Summary, spec: ArtifactSpec) -> Artifact:
+    """A finished artifact of a result. Waits for the worker while threads are free.
 
     Raises:
-        Busy: it is still being made.
-        Conflict: it can not be made.
+        Busy: a worker is still making the artifact.
+        Conflict: the artifact cannot be made.
     """
     with _waiting_seconds() as seconds:
-        found = artifacts.await_artifact(summary, derivation, seconds)
-    if found.is_under_way:
+        artifact = artifacts.await_artifact(summary, spec, seconds)
+    if artifact.is_under_way:
         raise Busy("A worker is still on it. Ask again in a few seconds.")
-    if not found.is_done:
-        raise Conflict(found.message or "")
-    return found
+    if not artifact.is_done:
+        raise Conflict(artifact.message or "")
+    return artifact
 
 
 @blueprint.get("/tasks/<task_id>/profile")
 def profile(task_id: str) -> ResponseReturnValue:
-    """Every column of a result, in figures."""
-    return jsonify(_require_table(_summary(access.task_for(access.viewer(), task_id)), Selection()).to_document())
+    """The statistics of every column."""
+    return jsonify(
+        _require_table(_require_result(access.task_for(access.viewer(), task_id)), Selection()).to_document()
+    )
 
 
 @blueprint.get("/tasks/<task_id>/provenance")
 def provenance(task_id: str) -> ResponseReturnValue:
-    """Where a result, or what of it is asked for, comes from."""
+    """The provenance of a result or of the selected rows."""
     task = access.task_for(access.viewer(), task_id)
-    summary, selection = _summary(task), result_request.requested_selection()
+    summary, selection = _require_result(task), result_request.requested_selection()
     sha256, rows = _require_table(summary, selection).sha256, summary.count
     if not selection.view.is_everything:
-        rows = _worked_out(summary, reader.row_order_spec(selection.view)).data["rows"]
+        rows = _require_artifact(summary, reader.row_order_spec(selection.view)).data["rows"]
     origin = access.origin_for(access.viewer(), summary)
     return jsonify(export_rules.provenance(task, origin, summary, sha256, selection, rows))
 
 
 @blueprint.get("/comparison")
 def comparison() -> ResponseReturnValue:
-    """What changed between the results of two tasks: how many rows, by which key, in which columns."""
+    """The changes between the results of two tasks: rows by kind of change, and values by column."""
     older, newer = comparisons.requested_tasks()
     with _waiting_seconds() as seconds:
-        # For the tables of both, and for what comes of them.
-        compared = comparisons.compare(older, newer, request.args.getlist("key"), seconds / 3)
-    if compared.missing:
-        raise Gone(f"There is no result any more of {', '.join(each['_id'] for each in compared.missing)}.")
-    if compared.same_run:
+        # The time is for three steps: both tables and the comparison.
+        comparison_state = comparisons.compare(older, newer, request.args.getlist("key"), seconds / 3)
+    if comparison_state.missing:
+        raise Gone(f"There is no result any more of {', '.join(each['_id'] for each in comparison_state.missing)}.")
+    if comparison_state.is_same_run:
         raise Conflict("Both have the same result: one run answered both.")
-    if compared.under_way:
+    if comparison_state.is_under_way:
         raise Busy("A worker is still on it. Ask again in a few seconds.")
-    if compared.found is None:
-        raise Conflict(compared.message or "")
-    return jsonify(compared.found.to_document())
+    if comparison_state.diff is None:
+        raise Conflict(comparison_state.message or "")
+    return jsonify(comparison_state.diff.to_document())
 
 
-def _summary(task: Document) -> result_store.Summary:
+def _require_result(task: Document) -> result_store.Summary:
     """The result of a task.
 
     Raises:
-        Conflict: it has none.
-        Gone: it expired, was discarded or lost, or another run took its place.
+        Conflict: the task has no result.
+        Gone: the result expired, was discarded, lost or replaced by another run.
     """
     key = result_store.key_of(task)
     if key is None:
@@ -347,5 +370,5 @@ def _summary(task: Document) -> result_store.Summary:
 
 @blueprint.get("/openapi.json")
 def description() -> ResponseReturnValue:
-    """This API, described."""
+    """The OpenAPI document of this API."""
     return jsonify(openapi.describe_api({"Asked": Asked, "MetadataChange": MetadataChange, "JoinSpec": JoinSpec}))

@@ -1,4 +1,4 @@
-"""/healthz: this process is alive. /readyz: it can serve, or what is away."""
+"""/healthz: the process is alive. /readyz: the servers it needs answer."""
 
 from http import HTTPStatus
 
@@ -23,5 +23,5 @@ def readyz() -> ResponseReturnValue:
     if away:
         body = {"status": "away", "away": away, "servers": answers}
         return jsonify(body), HTTPStatus.SERVICE_UNAVAILABLE
-    # Ready all the same: what is there can be read, and to be sent to another web process helps nobody.
-    return jsonify({"status": "ready", "away": [], "servers": answers, "full": redis_memory.describe_shortage()})
+    # A full Redis does not make the process unready: it still serves reads, and other web processes share that Redis.
+    return jsonify({"status": "ready", "away": [], "servers": answers, "full": redis_memory.shortage()})

@@ -1,1 +1,1 @@
-"""Pages and files of a result."""
+"""Pages and files of results."""

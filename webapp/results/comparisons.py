@@ -1,4 +1,4 @@
-"""Find: two tasks side by side, and what changed between their results."""
+"""The page with two tasks side by side and the changes between their results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from webapp.presenters import task_text, value_text
 from webapp.presenters.join_text import describe_join_lines
 from webapp.results import result_request
 from webapp.support import access
-from webapp.support.paging import number_or_last
+from webapp.support.paging import number_or_last, page_count
 from worker_tasks.analysis import artifacts, reader, result_diff
 from worker_tasks.analysis.export_selection import Selection
 from worker_tasks.analysis.reader import Row
@@ -23,18 +23,18 @@ from worker_tasks.results.result_store import PAGE_ROWS, ResultGone, Summary
 
 blueprint = Blueprint("comparisons", __name__)
 
-#: Columns that are shown of rows that were added or are gone.
+#: Columns shown of added and removed rows.
 SHOWN_COLUMNS = 20
-#: The lists of a comparison, as an address names them.
-SHOWN = ("changed", "added", "gone")
+#: The lists of a comparison, by their names in URLs and in ResultDiff.
+LISTS = ("changed", "added", "gone")
 
 
 def requested_tasks() -> tuple[Document, Document]:
-    """The two tasks that are asked for, as ``older`` and ``newer``.
+    """The tasks in the query parameters ``older`` and ``newer``.
 
     Raises:
-        InvalidInput: one is not named, or both are the same.
-        TaskNotFound: there is no such task.
+        InvalidInput: a parameter is missing, or both name the same task.
+        TaskNotFound: no task has this id, or the viewer may not see it.
     """
     for name in ("older", "newer"):
         if not request.args.get(name):
@@ -47,23 +47,28 @@ def requested_tasks() -> tuple[Document, Document]:
 
 @dataclass(frozen=True)
 class ComparisonState:
-    """How far the comparison of two results is.
+    """The state of the comparison of two results.
 
-    ``missing`` are the tasks whose result is not there; ``same_run`` says that there is but one result; ``columns`` are
-    those that rows can be paired by. ``found`` is None while it is ``under_way``, or where ``message`` says why not.
+    Attributes:
+        missing: the tasks without a result.
+        is_same_run: both tasks share one result.
+        is_under_way: a worker is still comparing.
+        message: the reason why the comparison failed.
+        columns: the columns that can pair rows.
+        diff: the finished comparison.
     """
 
     missing: Sequence[Document] = ()
-    same_run: bool = False
-    under_way: bool = False
+    is_same_run: bool = False
+    is_under_way: bool = False
     message: str | None = None
     columns: Sequence[str] = ()
-    found: ResultDiff | None = None
+    diff: ResultDiff | None = None
 
 
 @dataclass(frozen=True)
 class DiffPage:
-    """One page of the rows that were added or are gone, or of the ``pairs`` of those that changed."""
+    """One page of added or removed ``rows``, or of ``pairs`` of changed rows, with the columns to show."""
 
     names: list[str]
     number: int = 1
@@ -74,18 +79,18 @@ class DiffPage:
 
 @blueprint.get("/comparison")
 def comparison_page() -> ResponseReturnValue:
-    """Two tasks side by side, and if the results of both are there, their rows."""
+    """Two tasks side by side and, if both results exist, their changed rows."""
     older, newer = requested_tasks()
-    shown, key = request.args.get("show", "changed"), request.args.getlist("key")
-    if shown not in SHOWN:
-        raise InvalidInput({"show": f"must be one of {', '.join(SHOWN)}."})
-    fragment = "HX-Request" in request.headers
+    name, key = request.args.get("show", "changed"), request.args.getlist("key")
+    if name not in LISTS:
+        raise InvalidInput({"show": f"must be one of {', '.join(LISTS)}."})
+    is_fragment = "HX-Request" in request.headers
     try:
-        compared = compare(older, newer, key, 0 if fragment else result_request.WAIT_SECONDS)
-        listed = DiffPage([]) if compared.found is None else _listed(older, newer, key, shown, compared.found)
+        comparison = compare(older, newer, key, 0 if is_fragment else result_request.WAIT_SECONDS)
+        page = DiffPage([]) if comparison.diff is None else _diff_page(older, newer, key, name, comparison.diff)
     except ResultGone:
-        compared, listed = ComparisonState(missing=[older, newer]), DiffPage([])
-    if fragment and compared.under_way:
+        comparison, page = ComparisonState(missing=[older, newer]), DiffPage([])
+    if is_fragment and comparison.is_under_way:
         return make_response("", 204)
     return make_response(
         render_template(
@@ -93,72 +98,72 @@ def comparison_page() -> ResponseReturnValue:
             older=older,
             newer=newer,
             facts=side_by_side(older, newer),
-            shown=shown,
+            shown=name,
             keys=key,
-            other_join=(older["name"], older["args"]) != (newer["name"], newer["args"]),
-            compared=compared,
-            listed=listed,
+            is_other_join=(older["name"], older["args"]) != (newer["name"], newer["args"]),
+            comparison=comparison,
+            page=page,
         )
     )
 
 
 def compare(older: Document, newer: Document, key: list[str], seconds: float) -> ComparisonState:
-    """Has the results of two tasks compared; waits at most so many seconds for each of three steps.
+    """Requests the comparison of two tasks' results and waits up to ``seconds`` for each of its three steps.
 
     Raises:
-        ResultGone: one of them went away meanwhile.
+        ResultGone: a result disappeared while it was read.
         ServiceUnavailable, redis.exceptions.RedisError: Redis is away.
     """
     before, after = result_store.find_task_result(older), result_store.find_task_result(newer)
     if before is None or after is None:
         return ComparisonState(missing=[task for task, summary in ((older, before), (newer, after)) if summary is None])
     if before.run == after.run:
-        return ComparisonState(same_run=True)
+        return ComparisonState(is_same_run=True)
     results = [result_request.prepare_result(summary, Selection(), seconds) for summary in (before, after)]
     profiles = [result.profile for result in results if result.profile is not None]
     if len(profiles) < len(results):
         message = next((result.failure for result in results if result.failure), None)
-        return ComparisonState(under_way=message is None, message=message)
-    state = artifacts.await_artifact(after, diff_spec(before, key), seconds)
+        return ComparisonState(is_under_way=message is None, message=message)
+    artifact = artifacts.await_artifact(after, diff_spec(before, key), seconds)
     return ComparisonState(
-        under_way=state.is_under_way,
-        message=state.message,
+        is_under_way=artifact.is_under_way,
+        message=artifact.message,
         columns=result_diff.common_columns(*profiles),
-        found=ResultDiff.from_document(state.data) if state.is_done else None,
+        diff=ResultDiff.from_document(artifact.data) if artifact.is_done else None,
     )
 
 
-def _listed(older: Document, newer: Document, key: list[str], shown: str, found: ResultDiff) -> DiffPage:
+def _diff_page(older: Document, newer: Document, key: list[str], name: str, diff: ResultDiff) -> DiffPage:
+    """The requested page of one of the ``LISTS``."""
     before, after = result_store.find_task_result(older), result_store.find_task_result(newer)
     if before is None or after is None:
-        raise ResultGone(shown)
-    pages = max(1, -(-getattr(found, shown) // PAGE_ROWS))
+        raise ResultGone(name)
+    pages = page_count(getattr(diff, name), PAGE_ROWS)
     number = number_or_last("page", pages)
-    asked, first = diff_spec(before, key), (number - 1) * PAGE_ROWS
+    spec, first = diff_spec(before, key), (number - 1) * PAGE_ROWS
 
-    def rows(summary: Summary, what: str) -> list[Row]:
-        return reader.read_rows_at(summary, result_diff.diff_row_numbers(after, asked, what, first, PAGE_ROWS))
+    def rows(summary: Summary, column: str) -> list[Row]:
+        return reader.read_rows_at(summary, result_diff.diff_row_numbers(after, spec, column, first, PAGE_ROWS))
 
-    if shown == "changed":
-        names = list(dict.fromkeys([*found.key, *found.changes]))
+    if name == "changed":
+        names = list(dict.fromkeys([*diff.key, *diff.changes]))
         pairs = list(zip(rows(before, "changed_from"), rows(after, "changed_to"), strict=True))
         return DiffPage(names, number, pages, pairs=pairs)
-    side = before if shown == "gone" else after
+    side = before if name == "gone" else after
     columns = reader.profile_of(side).in_order(older.get("join"))
-    names = list(dict.fromkeys([*found.key, *(column.name for column in columns)]))[:SHOWN_COLUMNS]
-    return DiffPage(names, number, pages, rows=rows(side, shown))
+    names = list(dict.fromkeys([*diff.key, *(column.name for column in columns)]))[:SHOWN_COLUMNS]
+    return DiffPage(names, number, pages, rows=rows(side, name))
 
 
 def side_by_side(older: Document, newer: Document) -> list[tuple[str, str, str]]:
-    """What is known of two tasks, side by side; what is the same of both is said twice."""
-    lines = [_facts(task) for task in (older, newer)]
-    labels = list(dict.fromkeys(label for each in lines for label in each))
-    return [(label, lines[0].get(label, ""), lines[1].get(label, "")) for label in labels]
+    """The properties of two tasks as triples of label, older and newer value."""
+    first, second = _properties(older), _properties(newer)
+    return [(label, first.get(label, ""), second.get(label, "")) for label in dict.fromkeys([*first, *second])]
 
 
-def _facts(task: Document) -> dict[str, str]:
+def _properties(task: Document) -> dict[str, str]:
     outcome = task_text.join_outcome(task)
-    found = {
+    texts = {
         "Asked": value_text.format_instant(task["queued_at"]),
         "By": task.get("requested_by") or "",
         **dict(task_text.metadata_rows(task)),
@@ -168,18 +173,18 @@ def _facts(task: Document) -> dict[str, str]:
         "Took": value_text.format_duration(took) if (took := _took(task)) is not None else "",
     }
     for name, count in (task.get("unmatched") or {}).items():
-        found[f"Without {name}"] = f"{count:,}"
+        texts[f"Without {name}"] = f"{count:,}"
     for label, value in describe_join_lines(task["join"]) if task.get("join") else []:
-        found[label] = f"{found[label]}; {value}" if label in found else value
-    return {label: value for label, value in found.items() if value}
+        texts[label] = f"{texts[label]}; {value}" if label in texts else value
+    return {label: value for label, value in texts.items() if value}
 
 
 def _took(task: Document) -> timedelta | None:
-    begun, done = task["started_at"], task["date_done"]
-    return done - begun if begun is not None and done is not None else None
+    started, done = task["started_at"], task["date_done"]
+    return done - started if started is not None and done is not None else None
 
 
 def comparison_url(first: Document, second: Document) -> str:
-    """Where two tasks are compared, whichever of them was first."""
+    """The URL of the comparison of two tasks, in any order."""
     older, newer = sorted((first, second), key=lambda task: (task["queued_at"], task["_id"]))
     return url_for("comparisons.comparison_page", older=older["_id"], newer=newer["_id"])

@@ -1,4 +1,4 @@
-"""Read: the page from which a result, or what is shown of it, is taken away as a file, its size said before."""
+"""The page that offers a result, or a selection of it, as files."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,10 @@ blueprint = Blueprint("downloads", __name__, url_prefix="/tasks/<task_id>/result
 
 @dataclass(frozen=True)
 class Offer:
-    """A format: how far its file is, None where nobody asked for it; its ``size`` in bytes once that is known."""
+    """A format on the page.
+
+    ``artifact`` is None if nobody has requested the file; ``size`` in bytes is None until known.
+    """
 
     file_format: Format
     artifact: Artifact | None
@@ -34,12 +37,13 @@ class Offer:
 
 
 def _offer(task_id: str, summary: Summary, file_format: Format, selection: Selection, *, make: bool) -> Offer:
-    """What there is of a format; one that somebody waits for is asked for, so that it is begun anew if need be."""
-    if streaming.needs_no_export(file_format, selection, inside=result_request.wants_provenance_embedded()):
+    """The state of one export. With ``make``, requests it, which restarts it if necessary."""
+    if streaming.needs_no_export(file_format, selection, embed_provenance=result_request.wants_provenance_embedded()):
         return Offer(file_format, None, streaming.direct_size(summary, file_format))
     file = _file(task_id, file_format, selection)
-    state = artifacts.request_artifact(summary, file) if make else artifacts.find_artifact(summary, file)
-    return Offer(file_format, state, state.data["size"] if state is not None and state.is_done else None)
+    artifact = artifacts.request_artifact(summary, file) if make else artifacts.find_artifact(summary, file)
+    size = artifact.data["size"] if artifact is not None and artifact.is_done else None
+    return Offer(file_format, artifact, size)
 
 
 def _parameters(selection: Selection) -> dict[str, Any]:
@@ -50,42 +54,37 @@ def _parameters(selection: Selection) -> dict[str, Any]:
 
 @blueprint.get("")
 def files_page(task_id: str) -> ResponseReturnValue:
-    """Every format, with its size where it is known, and a button that has it made where it is not there."""
+    """Every format, as a download with its size or with a button that prepares it."""
+    return with_result(task_id, _files_page)
 
-    def page(task: Document, summary: Summary) -> ResponseReturnValue:
-        selection = result_request.requested_selection()
-        result = result_request.prepare_result(
-            summary, selection, 0 if "HX-Request" in request.headers else result_request.WAIT_SECONDS
-        )
-        asked_for = request.args.getlist("make")
-        can_be_made = result.table.is_done and not result.errors
-        offers = [
-            _offer(task_id, summary, file_format, selection, make=can_be_made and file_format.name in asked_for)
-            for file_format in FORMATS.values()
-        ]
-        under_way = result.is_under_way or any(offer.artifact and offer.artifact.is_under_way for offer in offers)
-        return make_response(
-            render_template(
-                "results/files.html",
-                task=task,
-                summary=summary,
-                result=result,
-                offers=offers,
-                under_way=under_way,
-                inside=result_request.wants_provenance_embedded(),
-                parameters=_parameters(selection),
-                asked_for=asked_for,
-                with_place=_names(has_place=True),
-                without_place=_names(has_place=False),
-            ),
-            422 if result.errors else 200,
-        )
 
-    return with_result(task_id, page)
+def _files_page(task: Document, summary: Summary) -> ResponseReturnValue:
+    selection, requested = result_request.requested_selection(), request.args.getlist("make")
+    seconds = 0 if "HX-Request" in request.headers else result_request.WAIT_SECONDS
+    result = result_request.prepare_result(summary, selection, seconds)
+    can_be_made = result.table.is_done and not result.errors
+    offers = [
+        _offer(task["_id"], summary, file_format, selection, make=can_be_made and file_format.name in requested)
+        for file_format in FORMATS.values()
+    ]
+    page = render_template(
+        "results/files.html",
+        task=task,
+        summary=summary,
+        result=result,
+        offers=offers,
+        is_under_way=result.is_under_way or any(offer.artifact and offer.artifact.is_under_way for offer in offers),
+        embeds_provenance=result_request.wants_provenance_embedded(),
+        parameters=_parameters(selection),
+        requested=requested,
+        with_place=_names(has_place=True),
+        without_place=_names(has_place=False),
+    )
+    return make_response(page, 422 if result.errors else 200)
 
 
 def _names(*, has_place: bool) -> list[str]:
-    """The formats with a place for the provenance, or without one, as people call them."""
+    """The names of the formats with, or without, a place for the provenance."""
     return [
         FORMAT_TEXTS[file_format.label].name for file_format in FORMATS.values() if file_format.has_place is has_place
     ]
@@ -97,7 +96,7 @@ def _file(task_id: str, file_format: Format, selection: Selection) -> ArtifactSp
 
 @blueprint.post("")
 def make(task_id: str) -> ResponseReturnValue:
-    """Has a file made."""
+    """Has a worker make a file."""
     file_format = FORMATS.get(request.form.get("format", ""))
     if file_format is None:
         raise NotFound
@@ -106,7 +105,7 @@ def make(task_id: str) -> ResponseReturnValue:
         selection = result_request.requested_selection()
         if artifacts.await_artifact(summary, artifacts.TABLE, result_request.WAIT_SECONDS).is_done:
             artifacts.await_artifact(summary, _file(task_id, file_format, selection), result_request.WAIT_SECONDS)
-        making = list(dict.fromkeys([*request.form.getlist("make"), file_format.name]))
-        return redirect(url_for(".files_page", task_id=task_id, make=making, **_parameters(selection)), 303)
+        names = list(dict.fromkeys([*request.form.getlist("make"), file_format.name]))
+        return redirect(url_for(".files_page", task_id=task_id, make=names, **_parameters(selection)), 303)
 
     return with_result(task_id, begin)

@@ -1,4 +1,4 @@
-"""What an address asks of a result: which rows, in which order, which columns; and how far that is worked out."""
+"""The selection of rows and columns in a URL, and the state of its computation."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,65 +14,73 @@ from worker_tasks.infra.errors import InvalidInput, ServiceRefuses
 from worker_tasks.queue import capacity
 from worker_tasks.results.result_store import ResultGone, Summary
 
-#: Seconds that a page waits for what is worked out, before it shows itself without.
+#: Seconds that a page waits for a worker before it is shown without the artifact.
 WAIT_SECONDS = 0.6
-#: Columns that can be named in an address.
+#: Columns that a URL may name.
 MAX_COLUMNS = 300
 
 
 def requested_selection() -> Selection:
-    """The rows and columns that the request asks for.
+    """The rows and columns in the parameters of the request.
 
     Raises:
-        InvalidInput: names what can not be understood.
+        InvalidInput: a parameter is not valid.
     """
-    asked = request.values
-    columns = tuple(dict.fromkeys(asked.getlist("columns")))
+    values = request.values
+    columns = tuple(dict.fromkeys(values.getlist("columns")))
     if len(columns) > MAX_COLUMNS:
         raise InvalidInput({"columns": f"may name at most {MAX_COLUMNS}."})
-    view = row_query.parse_row_query(
-        asked.getlist("sort"), asked.get("q", ""), asked.getlist("where"), asked.getlist("is"), asked.getlist("value")
+    query = row_query.parse_row_query(
+        values.getlist("sort"),
+        values.get("q", ""),
+        values.getlist("where"),
+        values.getlist("is"),
+        values.getlist("value"),
     )
-    return Selection(view, columns)
+    return Selection(query, columns)
 
 
 def wants_provenance_embedded() -> bool:
-    """Whether the provenance goes into formats that have no place for it."""
+    """Whether to embed the provenance in formats without a place for it."""
     return request.values.get("inside") == "yes"
 
 
 def selection_parameters(selection: Selection) -> dict[str, Any]:
-    """A selection as the parameters of an address."""
-    view = selection.view
+    """A selection as URL parameters."""
+    query = selection.view
     parameters: dict[str, Any] = {
         "columns": list(selection.columns),
-        "sort": [f"-{column}" if descending else column for column, descending in view.sort],
-        "q": view.text or None,
-        "where": [condition.column for condition in view.conditions],
-        "is": [str(condition.operator) for condition in view.conditions],
-        "value": [condition.value for condition in view.conditions],
+        "sort": [f"-{column}" if descending else column for column, descending in query.sort],
+        "q": query.text or None,
+        "where": [condition.column for condition in query.conditions],
+        "is": [str(condition.operator) for condition in query.conditions],
+        "value": [condition.value for condition in query.conditions],
     }
     return {name: value for name, value in parameters.items() if value}
 
 
 def with_next_sort(selection: Selection, column: str) -> Selection:
-    """The same with another order: by this column upwards, then downwards, then as the rows were joined."""
-    now = dict(selection.view.sort).get(column)
-    sort: tuple[tuple[str, bool], ...] = {None: ((column, False),), False: ((column, True),), True: ()}[now]
+    """The selection after a click on a column: ascending, then descending, then in joined order."""
+    current = dict(selection.view.sort).get(column)
+    sort: tuple[tuple[str, bool], ...] = {None: ((column, False),), False: ((column, True),), True: ()}[current]
     return replace(selection, view=replace(selection.view, sort=sort))
 
 
 def with_condition(selection: Selection, column: str, value: str) -> Selection:
-    """The same, of the rows alone that have this value."""
+    """The selection restricted to rows with this value."""
     condition = row_query.Condition(column, row_query.Operator.EQ, value)
     return replace(selection, view=replace(selection.view, conditions=(*selection.view.conditions, condition)))
 
 
 @dataclass(frozen=True)
 class ResultPage:
-    """How far what is asked of a result is: its table, and where not all rows are asked for, their order.
+    """A result with the artifacts that a selection needs.
 
-    ``profile`` is None as long as there is no table; ``errors`` name what its columns can not be asked.
+    Attributes:
+        table: the table that the worker builds from the result.
+        profile: the columns' statistics; None until the table is done.
+        order: the row order; None if the selection has all rows in joined order.
+        errors: messages by parameter if the selection does not fit the columns.
     """
 
     summary: Summary
@@ -92,33 +100,33 @@ class ResultPage:
 
     @property
     def has_no_worker(self) -> bool:
-        """Whether nobody is there who could go on with it."""
+        """Whether an artifact is under way, but no worker is running."""
         return self.is_under_way and capacity.slots() == 0
 
     @property
     def has_rows(self) -> bool:
-        """Whether the rows can be shown already: all of them at once, others when they are found."""
+        """Whether rows can be shown: all rows always can, others once their order is known."""
         return self.query.is_everything or (self.order is not None and self.order.is_done)
 
     @property
     def failure(self) -> str | None:
-        """Why something of it can not be worked out."""
+        """The reason why an artifact failed, or None."""
         return self.table.message or (self.order.message if self.order is not None else None)
 
     @property
     def count(self) -> int:
-        """How many rows are asked for."""
+        """The number of selected rows; of all rows until their order is known."""
         return self.order.data["rows"] if self.order is not None and self.order.is_done else self.summary.count
 
 
 def prepare_result(summary: Summary, selection: Selection, seconds: float = WAIT_SECONDS) -> ResultPage:
-    """Has worked out what is asked, and waits for it for at most so many seconds.
+    """Requests the artifacts for a selection and waits up to ``seconds`` for each.
 
     Raises:
-        ResultGone: the result, or what was made of it, went away meanwhile.
+        ResultGone: the result or an artifact disappeared meanwhile.
         ServiceUnavailable, redis.exceptions.RedisError: Redis is away.
     """
-    table = _followed(summary, artifacts.TABLE, seconds)
+    table = _await(summary, artifacts.TABLE, seconds)
     if not table.is_done:
         return ResultPage(summary, selection, table, None, None, {})
     profile = reader.profile_of(summary)
@@ -128,29 +136,29 @@ def prepare_result(summary: Summary, selection: Selection, seconds: float = WAIT
         return ResultPage(summary, selection, table, profile, None, error.errors)
     if selection.view.is_everything:
         return ResultPage(summary, selection, table, profile, None, {})
-    order = _followed(summary, reader.row_order_spec(selection.view), seconds)
+    order = _await(summary, reader.row_order_spec(selection.view), seconds)
     return ResultPage(summary, selection, table, profile, order, {})
 
 
-def _followed(summary: Summary, derivation: ArtifactSpec, seconds: float) -> Artifact:
-    """How far it is; a Redis that has no room for it, or takes nothing, may still have the rows."""
+def _await(summary: Summary, spec: ArtifactSpec, seconds: float) -> Artifact:
+    """The state of an artifact. A Redis that refuses writes counts as a failure: it can still serve rows."""
     try:
-        return artifacts.await_artifact(summary, derivation, seconds)
+        return artifacts.await_artifact(summary, spec, seconds)
     except ServiceRefuses as error:
         return Artifact(ArtifactState.FAILED, message=error.message)
 
 
-def read_page_rows(reading: ResultPage, first: int, limit: int) -> list[reader.Row]:
-    """Rows of a reading that has them.
+def read_page_rows(result: ResultPage, first: int, limit: int) -> list[reader.Row]:
+    """The selected rows from number ``first`` on; ``result.has_rows`` must hold.
 
     Raises:
-        ResultGone: they went away meanwhile.
+        ResultGone: the result disappeared meanwhile.
         redis.exceptions.RedisError: Redis does not answer.
     """
-    if reading.query.is_everything:
-        found = reader.read_rows_from_start(reading.summary, first, limit)
+    if result.query.is_everything:
+        rows = reader.read_rows_from_start(result.summary, first, limit)
     else:
-        found = reader.read_rows(reading.summary, reading.query, first, limit)
-    if len(found) < min(limit, reading.count - first):
-        raise ResultGone(reading.summary.key)
-    return found
+        rows = reader.read_rows(result.summary, result.query, first, limit)
+    if len(rows) < min(limit, result.count - first):
+        raise ResultGone(result.summary.key)
+    return rows

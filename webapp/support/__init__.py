@@ -1,1 +1,1 @@
-"""What all pages and the API share: errors, bodies, paging, forms."""
+"""Shared by all pages and the API: errors, bodies, paging, forms."""

@@ -12,7 +12,7 @@ from worker_tasks.results.result_store import Summary
 
 @dataclass(frozen=True)
 class Viewer:
-    """The person or program behind a request; ``name`` is their ``requested_by``, None if anonymous."""
+    """The person or API client behind a request. ``name`` is their ``requested_by``, None if anonymous."""
 
     name: str | None = None
 
@@ -20,29 +20,29 @@ class Viewer:
 def viewer() -> Viewer:
     """The viewer of the current request, created once."""
     if "viewer" not in g:
-        # There are no accounts yet: everybody is anonymous and may see everything.
+        # Without accounts, everybody is anonymous and may see everything.
         g.viewer = Viewer()
     return g.viewer
 
 
 def task_for(viewer: Viewer, task_id: str) -> Document:
-    """The task of this id.
+    """The task with this id.
 
     Raises:
-        TaskNotFound: there is none, or the viewer may not see it.
+        TaskNotFound: no task has this id, or the viewer may not see it.
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
     return ledger.find_task(task_id)
 
 
-def tasks_for(viewer: Viewer, wanted: TaskFilter, limit: int, after: Cursor | None = None) -> list[Document]:
-    """At most ``limit`` tasks, newest first, from behind the cursor on.
+def tasks_for(viewer: Viewer, task_filter: TaskFilter, limit: int, after: Cursor | None = None) -> list[Document]:
+    """At most ``limit`` tasks, newest first, starting after the cursor.
 
     Raises:
-        SearchTooSlow: they took too long to find.
+        SearchTooSlow: the search exceeded its time limit.
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
-    return task_search.search(wanted, limit, after)
+    return task_search.search(task_filter, limit, after)
 
 
 def choices_for(viewer: Viewer) -> FilterChoices:
@@ -64,7 +64,7 @@ def metadata_keys_for(viewer: Viewer) -> list[str]:
 
 
 def previous_run_for(viewer: Viewer, task: Document) -> Document | None:
-    """The run of the same join before this one; None where there is none.
+    """The previous run of the same join, or None.
 
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.
@@ -73,10 +73,10 @@ def previous_run_for(viewer: Viewer, task: Document) -> Document | None:
 
 
 def origin_for(viewer: Viewer, summary: Summary) -> Document:
-    """The task whose run produced a result; others may share it.
+    """The task whose run produced a result. Other tasks may share the result.
 
     Raises:
-        TaskNotFound: it no longer exists.
+        TaskNotFound: the task no longer exists.
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
     return ledger.find_task(summary.task_id)

@@ -1,4 +1,4 @@
-"""The JSON body of a request, read once and refused in words."""
+"""Reads JSON from requests and names the part that is wrong."""
 
 import json
 from http import HTTPStatus
@@ -11,7 +11,7 @@ TOO_DEEP = "is nested too deep."
 
 
 class UnreadableBody(BadRequest):
-    """The body is not the JSON that it should be. ``errors`` maps what is wrong to why."""
+    """The request does not hold the expected JSON. ``errors`` has a message by field."""
 
     code = HTTPStatus.BAD_REQUEST
 
@@ -21,10 +21,10 @@ class UnreadableBody(BadRequest):
 
 
 def json_object() -> dict[str, Any]:
-    """The request's body.
+    """The JSON object in the body of the request.
 
     Raises:
-        UnreadableBody: it is not declared as JSON, is not JSON, or is not an object.
+        UnreadableBody: the content type is not JSON, or the body is not a JSON object.
     """
     if not request.is_json:
         raise UnreadableBody("Content-Type", "must be application/json.")
@@ -40,10 +40,10 @@ def json_object() -> dict[str, Any]:
 
 
 def json_argument(name: str) -> Any:
-    """JSON that stands in the query of the address.
+    """The JSON value of a query parameter, which must be present.
 
     Raises:
-        UnreadableBody: it is none.
+        UnreadableBody: the parameter is not valid JSON.
     """
     try:
         return json.loads(request.args[name])

@@ -1,4 +1,4 @@
-"""A named failure becomes a page or an ``application/problem+json`` (RFC 9457), in this one place."""
+"""Turns every error into a page or an ``application/problem+json`` response (RFC 9457)."""
 
 import logging
 from http import HTTPStatus
@@ -18,7 +18,6 @@ from worker_tasks.infra.errors import (
     ServiceUnavailable,
     TaskNotFound,
     is_unavailable,
-    to_service_unavailable,
 )
 from worker_tasks.results.result_store import ResultGone
 
@@ -29,11 +28,11 @@ logger = logging.getLogger(__name__)
 
 
 class Busy(exceptions.ServiceUnavailable):
-    """As many downloads as there may be are under way, or the file is still being made."""
+    """All download slots are taken, or a worker is still making the file."""
 
 
 def register(app: Flask) -> None:
-    """Every way of failing gets its answer."""
+    """Registers a handler for every kind of error."""
     app.register_error_handler(InvalidInput, _invalid_input)
     app.register_error_handler(UnreadableBody, _unreadable_body)
     app.register_error_handler(Conflict, _conflict)
@@ -45,20 +44,20 @@ def register(app: Flask) -> None:
     app.register_error_handler(ServiceUnavailable, service_unavailable)
     app.register_error_handler(ResultGone, lambda error: _gone(Gone(WENT_AWAY)))
     app.register_error_handler(Busy, _busy)
-    app.register_error_handler(CSRFError, _form_too_old)
+    app.register_error_handler(CSRFError, _csrf_error)
     app.register_error_handler(HTTPException, _http_error)
-    app.register_error_handler(Exception, _any_other)
+    app.register_error_handler(Exception, _unexpected)
 
 
 def prefers_json() -> bool:
-    """Programs get JSON: the API's own addresses, and whoever does not ask for HTML first."""
+    """Whether to answer in JSON: on the API's routes, and unless the client prefers HTML."""
     if request.blueprint == "api" or request.path.startswith("/api/"):
         return True
     return request.accept_mimetypes.best_match(["application/json", "text/html"]) != "text/html"
 
 
 def error_response(status: int, title: str, detail: str, errors: dict[str, str] | None = None, **more: Any) -> Response:
-    """The failure as the asker reads it; programs are told ``more``."""
+    """The error as a page, or as a problem document with ``more`` members."""
     if not prefers_json():
         return Response(render_template("error.html", status=status, title=title, detail=detail), status)
     problem: dict[str, Any] = {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
@@ -102,7 +101,7 @@ def _busy(error: Busy) -> Response:
 
 
 def service_unavailable(error: ServiceUnavailable, page: str | None = None) -> Response:
-    """The 503 for an unavailable server. ``page`` replaces the standard error page, e.g. with the submitted form."""
+    """The 503 response for an unavailable server. ``page`` replaces the standard error page."""
     logger.warning("%s %s: %s", request.method, request.path, error)
     if page is None:
         response = error_response(HTTPStatus.SERVICE_UNAVAILABLE, error.title, str(error))
@@ -112,7 +111,7 @@ def service_unavailable(error: ServiceUnavailable, page: str | None = None) -> R
     return response
 
 
-def _form_too_old(error: CSRFError) -> Response:
+def _csrf_error(error: CSRFError) -> Response:
     return error_response(
         HTTPStatus.BAD_REQUEST,
         "The form could not be taken",
@@ -132,12 +131,12 @@ def _http_error(error: HTTPException) -> Response:
     return response
 
 
-def _any_other(error: Exception) -> Response:
-    """What the servers' drivers raise is the servers' fault, unless we asked what makes no sense."""
-    return service_unavailable(to_service_unavailable(error)) if is_unavailable(error) else _own_fault(error)
+def _unexpected(error: Exception) -> Response:
+    """503 for drivers' errors that mean an unavailable server, 500 for anything else."""
+    return service_unavailable(unavailable(error)) if is_unavailable(error) else _internal_error(error)
 
 
-def _own_fault(error: Exception) -> Response:
+def _internal_error(error: Exception) -> Response:
     if current_app.config["PROPAGATE_EXCEPTIONS"]:
         raise error
     logger.error("%s %s", request.method, request.path, exc_info=error)

@@ -1,4 +1,4 @@
-"""The forms: what a person may fill in, checked by the same rules as the API."""
+"""Forms, validated by the same rules as the API."""
 
 from typing import Any
 
@@ -10,30 +10,30 @@ from worker_tasks.infra.errors import InvalidInput
 from worker_tasks.joins.plan import user_orders
 from worker_tasks.records import metadata as metadata_rules
 
-#: The note's key among the metadata.
+#: The metadata key of the note.
 NOTE = "note"
 FIRST_METADATA_KEYS = ("metadata_1", "metadata_2", "")
 MAX_INPUT_LENGTH = 1000
 
 
 class MetadataRow(Form):
-    """One key and its value; a row without a value is left out."""
+    """One key and its value. Rows without a value are ignored."""
 
     key = StringField("Key")
     value = StringField("Value")
 
     def validate_key(self, field: StringField) -> None:
-        if self.value.data and (complaint := metadata_rules.key_error(field.data or "")):
-            raise ValidationError(f"Here {complaint}")
+        if self.value.data and (error := metadata_rules.key_error(field.data or "")):
+            raise ValidationError(f"Here {error}")
 
 
 class TaskForm(FlaskForm):
-    """What every request carries: a note why, and free metadata."""
+    """The fields of every form that submits a task: a note and metadata."""
 
     first_keys: tuple[str, ...] = FIRST_METADATA_KEYS
 
     note = StringField("Note", description="Why you ask. It stays with the task, and is how others find it again.")
-    # Without max_entries, which would drop the rows beyond it in silence.
+    # No max_entries: it would silently drop further rows.
     metadata = FieldList(FormField(MetadataRow))
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -43,23 +43,23 @@ class TaskForm(FlaskForm):
                 self.metadata.append_entry({"key": key})
 
     def collected_metadata(self) -> dict[str, str]:
-        """The note and every row that has a value."""
+        """The note and the rows with a value."""
         note = {NOTE: self.note.data} if self.note.data else {}
         return note | {row["key"]: row["value"] for row in self.metadata.data if row["value"]}
 
     def validate_note(self, field: StringField) -> None:
-        # Only what is wrong with all of it together: what is wrong with one key stands beside that one.
-        if complaint := metadata_rules.metadata_errors(self.collected_metadata(), "metadata").get("metadata"):
-            raise ValidationError(f"With the metadata, it {complaint}")
+        # Only errors of the metadata as a whole. Errors of a single key appear beside its row.
+        if error := metadata_rules.metadata_errors(self.collected_metadata(), "metadata").get("metadata"):
+            raise ValidationError(f"With the metadata, it {error}")
 
     def validate_metadata(self, field: FieldList) -> None:
         refuse_repeated(field, {NOTE} if self.note.data else set())
 
     def adds_row(self, action: str) -> bool:
-        """Handles the form's secondary buttons; False if the form itself was submitted.
+        """Handles the "Add a row" button. Returns False if the form itself was submitted.
 
         Raises:
-            InvalidInput: there is no such button.
+            InvalidInput: the form has no such button.
         """
         match action:
             case "":
@@ -76,51 +76,51 @@ class TaskForm(FlaskForm):
 
 
 def refuse_repeated(rows: FieldList, seen: set[str]) -> None:
-    """Refuses a key with a value that is in two rows, or in one of them and among those seen already.
+    """Refuses a key that appears in two rows with a value, or in one such row and in ``seen``.
 
     Raises:
-        ValidationError: there is such a key.
+        ValidationError: a key appears twice.
     """
     for row in rows.entries:
         key = row.form.key.data
         if row.form.value.data and key in seen:
-            complaint = f"The key “{key}” is there twice."
-            # Shown beside its row; raised, so that the form as a whole does not pass.
-            row.form.key.errors = [*row.form.key.errors, complaint]
-            raise ValidationError(complaint)
+            message = f"The key “{key}” is there twice."
+            # Shown beside the row, and raised so that the whole form is invalid.
+            row.form.key.errors = [*row.form.key.errors, message]
+            raise ValidationError(message)
         seen.add(key)
 
 
 def metadata_as_fields(metadata: dict[str, Any]) -> dict[str, str]:
-    """Metadata as the fields of a form say it."""
-    written = {}
+    """Metadata as the form data of a TaskForm."""
+    fields = {}
     others = {key: value for key, value in metadata.items() if key != NOTE}
     if NOTE in metadata:
-        written[NOTE] = metadata_rules.text_of(metadata[NOTE])
+        fields[NOTE] = metadata_rules.text_of(metadata[NOTE])
     for number, (key, value) in enumerate(others.items()):
-        written[f"metadata-{number}-key"] = key
-        written[f"metadata-{number}-value"] = metadata_rules.text_of(value)
-    return written
+        fields[f"metadata-{number}-key"] = key
+        fields[f"metadata-{number}-value"] = metadata_rules.text_of(value)
+    return fields
 
 
 class SavedJoinForm(TaskForm):
-    """What goes with the values of a saved join."""
+    """The note and metadata for a run of a saved join."""
 
     first_keys = ("",)
 
 
 class EditedRow(MetadataRow):
-    """A key and its value, and both as they were when the form was opened."""
+    """A key and its value, with the original key and value in hidden fields."""
 
     was_key = HiddenField()
     was_value = HiddenField()
 
     @property
     def is_untouched(self) -> bool:
-        typed, shown = ((self.key, self.value), (self.was_key, self.was_value))
-        return bool(self.was_key.data) and [as_input_text(each.data) for each in typed] == [
-            as_input_text(each.data) for each in shown
-        ]
+        pairs = ((self.key, self.was_key), (self.value, self.was_value))
+        return bool(self.was_key.data) and all(
+            as_input_text(now.data) == as_input_text(before.data) for now, before in pairs
+        )
 
     def validate_key(self, field: StringField) -> None:
         if not self.is_untouched:
@@ -128,24 +128,24 @@ class EditedRow(MetadataRow):
 
 
 def as_input_text(text: str | None) -> str:
-    """Text as it comes back from an input of one line in which nobody typed."""
+    """Text as a browser returns it from an unchanged single-line input."""
     return (text or "").translate({ord("\r"): None, ord("\n"): None, 0: "\ufffd"})
 
 
 class MetadataForm(FlaskForm):
-    """The metadata of a task, to be changed.
+    """The form that edits a task's metadata.
 
-    Each row carries what it was opened with, so that only what this person changed is changed.
+    Each row carries its original key and value, so that a submission applies only this person's changes.
     """
 
     metadata = FieldList(FormField(EditedRow))
 
     @classmethod
     def of(cls, metadata: dict[str, Any], typed: dict[str, str] | None = None) -> "MetadataForm":
-        """The form with what a task has, and an empty row.
+        """The form for this metadata, with an empty row at the end.
 
         Args:
-            typed: what a person wants instead, by key; an empty text for a key that is to go.
+            typed: edited values by key; an empty text deletes the key.
         """
         shown = {as_input_text(key): as_input_text(metadata_rules.text_of(value)) for key, value in metadata.items()}
         rows = [
@@ -156,7 +156,7 @@ class MetadataForm(FlaskForm):
 
     @property
     def base_error(self) -> str | None:
-        """What is wrong with what the form says it was opened with, if anything."""
+        """An error in the hidden original values, or None."""
         rows = [row.form for row in self.metadata.entries]
         keys = [as_input_text(row.was_key.data) for row in rows if row.was_key.data]
         if any(row.was_key.raw_data == [] for row in rows):
@@ -166,20 +166,20 @@ class MetadataForm(FlaskForm):
         return None
 
     def edited(self, stored: dict[str, Any]) -> dict[str, Any]:
-        """What is stored, with what this person changed; a value that was not touched keeps its type.
+        """The stored metadata with this person's changes. Untouched values keep their type.
 
         Raises:
-            EditConflict: somebody else changed the same keys meanwhile, to something else.
+            EditConflict: somebody else has changed the same keys to other values.
         """
         keys = {as_input_text(key): key for key in stored}
         shown = {as_input_text(key): as_input_text(metadata_rules.text_of(value)) for key, value in stored.items()}
         base, typed = self._base_and_typed()
         merged = metadata_edits.merge_edits(base, typed, shown)
-        outcome = {key: value for key, value in stored.items() if as_input_text(key) in merged}
-        return outcome | {keys.get(key, key): text for key, text in merged.items() if text != shown.get(key)}
+        kept = {key: value for key, value in stored.items() if as_input_text(key) in merged}
+        return kept | {keys.get(key, key): text for key, text in merged.items() if text != shown.get(key)}
 
     def rebased(self, stored: dict[str, Any]) -> "MetadataForm":
-        """The form as if it had been opened with what is stored now, with what this person changed typed in again."""
+        """The form for the metadata stored now, with this person's changes typed in again."""
         base, typed = self._base_and_typed()
         touched = [key for key in {**base, **typed} if typed.get(key) != base.get(key)]
         return self.of(stored, {key: typed.get(key, "") for key in touched})
@@ -199,13 +199,13 @@ class MetadataForm(FlaskForm):
 
 
 class UserOrdersForm(TaskForm):
-    """The original join."""
+    """The fixed join of a user with their orders."""
 
     user_id = StringField("User id", description="The _id of a user in the collection users, such as u1.")
 
     def validate_user_id(self, field: StringField) -> None:
-        if complaint := user_orders.user_id_error(field.data):
-            raise ValidationError(f"The user id {complaint}")
+        if error := user_orders.user_id_complaint(field.data):
+            raise ValidationError(f"The user id {error}")
 
 
 class PracticeForm(TaskForm):
@@ -221,8 +221,8 @@ class PracticeForm(TaskForm):
 
 
 def error_attributes(field: Any, hint: str) -> dict[str, str]:
-    """The attributes that tie a field to what is said about it."""
-    said = [f"{field.id}-hint"] if hint else []
+    """The ARIA attributes that connect a field with its hint and its errors."""
+    ids = [f"{field.id}-hint"] if hint else []
     if not field.errors:
-        return {"aria-describedby": said[0]} if said else {}
-    return {"aria-invalid": "true", "aria-describedby": " ".join([*said, f"{field.id}-errors"])}
+        return {"aria-describedby": ids[0]} if ids else {}
+    return {"aria-invalid": "true", "aria-describedby": " ".join([*ids, f"{field.id}-errors"])}

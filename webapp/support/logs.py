@@ -9,27 +9,27 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-#: Celery's worker_log_format, with the request and the task before the message.
+#: Celery's worker_log_format with the request id and task id before the message.
 LINE_FORMAT = "[%(asctime)s: %(levelname)s/%(processName)s] %(about)s%(message)s"
 #: The header with the request id, in requests and responses.
 REQUEST_ID = "X-Request-ID"
 #: A client's request id that is safe to log and to send back.
-SANE_ID = re.compile(r"[A-Za-z0-9._~+/=:-]{1,128}")
+SAFE_ID = re.compile(r"[A-Za-z0-9._~+/=:-]{1,128}")
 #: Line breaks and other control characters.
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 @dataclass(frozen=True)
 class LogContext:
-    """The request and task that the current thread works on."""
+    """The request and the task that the current thread works on."""
 
     request_id: str | None = None
     task_id: str | None = None
 
     def __str__(self) -> str:
-        named = [("request", self.request_id), ("task", self.task_id)]
-        said = " ".join(f"{name}[{value}]" for name, value in named if value is not None)
-        return f"{said}: " if said else ""
+        ids = [("request", self.request_id), ("task", self.task_id)]
+        text = " ".join(f"{name}[{value}]" for name, value in ids if value is not None)
+        return f"{text}: " if text else ""
 
 
 NO_CONTEXT = LogContext()
@@ -37,22 +37,22 @@ _about: ContextVar[LogContext] = ContextVar("about", default=NO_CONTEXT)
 
 
 def bind_request(request_id: str) -> None:
-    """Binds a request to the log lines that follow."""
+    """Adds a request id to the following log lines."""
     _about.set(LogContext(request_id))
 
 
 def bind_task(task_id: str) -> None:
-    """Binds a task of the current request to the log lines that follow."""
+    """Adds the id of the current request's task to the following log lines."""
     _about.set(LogContext(_about.get().request_id, task_id))
 
 
 def unbind() -> None:
-    """Unbinds the request and its task."""
+    """Removes the request id and task id from the following log lines."""
     _about.set(NO_CONTEXT)
 
 
 class ContextFilter(logging.Filter):
-    """Adds the request id and task id to every record, whichever logger it comes from."""
+    """Adds the request id and task id to the records of every logger."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         about = _about.get()
@@ -65,11 +65,11 @@ class OneLineFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         line = super().formatMessage(record)
-        return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), line)
+        return UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), line)
 
 
 def configure_logging() -> None:
-    """Logs to standard error from INFO on, like the worker."""
+    """Logs to standard error at level INFO, like the worker."""
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(ContextFilter())
     handler.setFormatter(OneLineFormatter(LINE_FORMAT))
@@ -77,17 +77,17 @@ def configure_logging() -> None:
 
 
 class RequestIds:
-    """WSGI middleware: takes a sane X-Request-ID or creates one, binds it to the log, and returns it."""
+    """WSGI middleware: takes the client's X-Request-ID or creates one, adds it to the log and to the response."""
 
     def __init__(self, app: Callable[..., Iterable[bytes]]):
         self._app = app
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        brought = environ.get("HTTP_X_REQUEST_ID", "")
-        request_id = brought if SANE_ID.fullmatch(brought) else uuid4().hex
+        received = environ.get("HTTP_X_REQUEST_ID", "")
+        request_id = received if SAFE_ID.fullmatch(received) else uuid4().hex
         bind_request(request_id)
 
-        def started(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+        def start_with_id(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
             return start_response(status, [*headers, (REQUEST_ID, request_id)], *exc_info)
 
-        return self._app(environ, started)
+        return self._app(environ, start_with_id)

@@ -1,4 +1,4 @@
-"""Metadata changed by several people at once: what each of them changed is kept."""
+"""Concurrent edits of metadata: merges changes of different keys, reports conflicts on the same key."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -10,23 +10,23 @@ from webapp.support import access
 from webapp.support.access import Viewer
 from worker_tasks.infra.connections import Document
 from worker_tasks.infra.errors import InvalidInput
-from worker_tasks.records import metadata, task_fields
+from worker_tasks.records import metadata
 
-#: How long a change is tried again that meets other changes of the task.
-TRY_SECONDS = 5
+#: How long to retry an edit while the task keeps changing.
+RETRY_SECONDS = 5
 
 
 class ConflictingValues(NamedTuple):
-    """The values of a key that two people changed; None where one deleted it."""
+    """The two values of a key that two people changed. None means deleted."""
 
     yours: Any
     stored: Any
 
 
 class EditConflict(Conflict):
-    """Somebody else changed the same keys meanwhile; nothing was stored.
+    """Somebody else has changed the same keys; nothing was stored.
 
-    ``conflicts`` has both values of each such key, ``stored`` all of what is stored now.
+    ``conflicts`` has both values of each such key, ``stored`` the metadata as stored now.
     """
 
     def __init__(self, conflicts: Mapping[str, ConflictingValues], stored: Document):
@@ -37,10 +37,10 @@ class EditConflict(Conflict):
 
 
 def merge_edits(base: Document, mine: Document, stored: Document) -> Document:
-    """What is stored, with what ``mine`` changed in ``base``.
+    """The stored metadata with the changes from ``base`` to ``mine``.
 
     Raises:
-        EditConflict: a key was changed on both sides, differently.
+        EditConflict: both sides changed the same key to different values.
     """
     merge = metadata.merge(base, mine, stored)
     if merge.conflicts:
@@ -48,27 +48,27 @@ def merge_edits(base: Document, mine: Document, stored: Document) -> Document:
     return merge.metadata
 
 
-def edit_metadata(viewer: Viewer, task_id: str, edited: Callable[[Document], Document]) -> None:
-    """Stores what ``edited`` makes of a task's metadata, all of it or nothing.
+def edit_metadata(viewer: Viewer, task_id: str, edit: Callable[[Document], Document]) -> None:
+    """Replaces a task's metadata by the return value of ``edit``, all or nothing.
 
     Args:
-        edited: is called again with the newest metadata whenever the task changed meanwhile.
+        edit: gets the stored metadata. It is called again if the task changes in the meantime.
 
     Raises:
-        InvalidInput: the outcome cannot be kept.
-        Conflict: ``edited`` raised it, or the task was changed all the time for ``TRY_SECONDS``.
-        TaskNotFound: there is none, or the viewer may not see it.
-        pymongo.errors.PyMongoError: not known to be stored.
+        InvalidInput: the new metadata is not valid.
+        Conflict: raised by ``edit``, or the task kept changing for ``RETRY_SECONDS``.
+        TaskNotFound: no task has this id, or the viewer may not see it.
+        pymongo.errors.PyMongoError: the write may or may not have happened.
     """
-    give_up = time.monotonic() + TRY_SECONDS
-    while time.monotonic() < give_up:
+    deadline = time.monotonic() + RETRY_SECONDS
+    while time.monotonic() < deadline:
         task = access.task_for(viewer, task_id)
-        outcome = edited(task["metadata"])
-        if errors := metadata.metadata_errors(outcome):
+        new = edit(task["metadata"])
+        if errors := metadata.metadata_errors(new):
             raise InvalidInput(errors)
-        # As text, because 1 and True are equal.
-        if metadata.text_of(outcome) == metadata.text_of(task["metadata"]):
+        # Compared as text, because 1 == True in Python.
+        if metadata.text_of(new) == metadata.text_of(task["metadata"]):
             return
-        if task_fields.set_metadata(task_id, outcome, task["version"]):
+        if ledger.set_metadata(task_id, new, task["version"]):
             return
     raise Conflict("The task changes too fast just now; try again.")

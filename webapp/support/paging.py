@@ -1,4 +1,4 @@
-"""Lists of tasks as an address asks for them: which ones, how many, and from behind which entry on."""
+"""The query parameters of lists: filter, limit, cursor and page number."""
 
 import base64
 import binascii
@@ -14,41 +14,41 @@ from worker_tasks.records.task_search import Cursor, TaskFilter
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
-#: Characters of a text that is looked for.
+#: Characters of a search text.
 MAX_TEXT = 300
-#: Digits of a number that can be meant; Python itself refuses to read thousands of them.
+#: Digits of a number in a query. Python refuses to parse thousands of digits.
 MAX_DIGITS = 18
-#: Words of sentences about joins that say nothing of what is joined.
+#: Words in the titles of tasks that occur in no searchable field.
 FILLERS = frozenset(
     {"a", "all", "and", "each", "for", "have", "match", "of", "row", "that", "the", "their", "them", "with", "without"}
 )
 
 
-def requested_number(name: str, default: int, least: int, most: int) -> int:
-    """A number in the query of the request.
+def requested_number(name: str, default: int, minimum: int, maximum: int) -> int:
+    """The number in a query parameter.
 
     Raises:
-        InvalidInput: it is none, or not in these bounds.
+        InvalidInput: not a number, or out of bounds.
     """
-    asked = request.args.get(name, str(default))
-    if not _is_number(asked) or len(asked) > MAX_DIGITS or not least <= int(asked) <= most:
-        raise InvalidInput({name: f"must be a number from {least} to {most:,}."})
-    return int(asked)
+    text = request.args.get(name, str(default))
+    if not _is_number(text) or len(text) > MAX_DIGITS or not minimum <= int(text) <= maximum:
+        raise InvalidInput({name: f"must be a number from {minimum} to {maximum:,}."})
+    return int(text)
 
 
-def number_or_last(name: str, most: int) -> int:
-    """A number in the query of the request, from 1 on; the last one where it is beyond.
+def number_or_last(name: str, maximum: int) -> int:
+    """The number in a query parameter, from 1 to ``maximum``; larger numbers become ``maximum``.
 
     Raises:
-        InvalidInput: it is none.
+        InvalidInput: not a number, or less than 1.
     """
-    asked = request.args.get(name, "1")
-    is_beyond = _is_number(asked) and (len(asked) > MAX_DIGITS or int(asked) > most)
-    return most if is_beyond else requested_number(name, 1, 1, most)
+    text = request.args.get(name, "1")
+    is_beyond = _is_number(text) and (len(text) > MAX_DIGITS or int(text) > maximum)
+    return maximum if is_beyond else requested_number(name, 1, 1, maximum)
 
 
 class Neighbours(NamedTuple):
-    """The numbers of the pages before and after one; None where there is none."""
+    """The numbers of the previous and the next page, or None."""
 
     before: int | None
     after: int | None
@@ -58,24 +58,29 @@ def pages_around(number: int, pages: int) -> Neighbours:
     return Neighbours(number - 1 if number > 1 else None, number + 1 if number < pages else None)
 
 
+def page_count(entries: int, per_page: int) -> int:
+    """The number of pages; 1 if there are no entries."""
+    return max(1, -(-entries // per_page))
+
+
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal()
 
 
 def requested_limit() -> int:
-    """How many entries a page is to have.
+    """The number of entries for a page.
 
     Raises:
-        InvalidInput: it is no number, or too many.
+        InvalidInput: not a number from 1 to ``MAX_LIMIT``.
     """
     return requested_number("limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
 
 
 def requested_cursor() -> Cursor | None:
-    """The entry that the page begins behind; None for the first page.
+    """The position after which the page starts; None for the first page.
 
     Raises:
-        InvalidInput: no list gave this cursor.
+        InvalidInput: the cursor does not come from a list.
     """
     text = request.args.get("cursor")
     if text is None:
@@ -88,56 +93,65 @@ def requested_cursor() -> Cursor | None:
 
 
 def cursor_after(task: dict[str, Any]) -> str:
-    """The cursor of the page behind this task."""
+    """The cursor for the page that starts after this task."""
     return base64.urlsafe_b64encode(f"{task['queued_at'].isoformat()} {task['_id']}".encode()).decode()
 
 
-#: What may stand in the address of a list beside ``metadata.<key>``.
-KNOWN = frozenset({"status", "key", "value", "by", "join", "q", "since", "until", "limit", "cursor"})
+#: Query parameters of a list, in addition to ``metadata.<key>``.
+LIST_PARAMETERS = frozenset({"status", "key", "value", "by", "join", "q", "since", "until", "limit", "cursor"})
 
 
 def requested_filter() -> TaskFilter:
-    """Which tasks are asked for.
+    """The filter in the query of the request.
 
     Raises:
-        InvalidInput: names what can not be understood.
+        InvalidInput: a parameter is unknown or invalid.
     """
-    labels = []
-    for name, text in request.args.items():
-        if name.startswith("metadata."):
-            labels.append((_key(name, name.removeprefix("metadata.")), text))
-        elif name not in KNOWN:
-            known = "status, q, by, join, since, until, metadata.<key>, limit and cursor"
-            raise InvalidInput({name: f"is not known here: there are {known}."})
     key, value = request.args.get("key"), request.args.get("value")
+    labels = _requested_labels()
     if key and value:
-        labels.append((_key("key", key), value))
-    status, sought = request.args.get("status"), request.args.get("q")
-    if sought is not None and len(sought) > MAX_TEXT:
-        raise InvalidInput({"q": f"must be text of 1 to {MAX_TEXT} characters."})
+        labels.append((_valid_key("key", key), value))
+    status, words = request.args.get("status"), _requested_words()
     since, until = _instant("since"), _instant("until")
     if since is not None and until is not None and since >= until:
         raise InvalidInput({"until": "must be later than since: it is the first instant that is not wanted any more."})
-    # What a task is called has words that nothing of it has.
-    words = [word for word in (sought or "").split() if word.lower().strip(",.") not in FILLERS] or (
-        sought or ""
-    ).split()
     return TaskFilter(
         status=task_text.stored_state(status) if status else None,
         labels=tuple(labels),
         requested_by=request.args.get("by") or None,
         fingerprint=request.args.get("join") or None,
-        words=tuple(words),
-        keys=(_key("key", key),) if key and not value else (),
+        words=words,
+        keys=(_valid_key("key", key),) if key and not value else (),
         value=value if value and not key else None,
         since=since,
         until=until,
     )
 
 
-def _key(name: str, key: str) -> str:
-    if complaint := metadata.key_error(key):
-        raise InvalidInput({name: complaint})
+def _requested_labels() -> list[tuple[str, str]]:
+    """The parameters ``metadata.<key>`` as pairs of key and value."""
+    labels = []
+    for name, text in request.args.items():
+        if name.startswith("metadata."):
+            labels.append((_valid_key(name, name.removeprefix("metadata.")), text))
+        elif name not in LIST_PARAMETERS:
+            known = "status, q, by, join, since, until, metadata.<key>, limit and cursor"
+            raise InvalidInput({name: f"is not known here: there are {known}."})
+    return labels
+
+
+def _requested_words() -> tuple[str, ...]:
+    """The words of the search text, without fillers unless it has nothing else."""
+    text = request.args.get("q", "")
+    if len(text) > MAX_TEXT:
+        raise InvalidInput({"q": f"must be text of 1 to {MAX_TEXT} characters."})
+    words = text.split()
+    return tuple(word for word in words if word.lower().strip(",.") not in FILLERS) or tuple(words)
+
+
+def _valid_key(name: str, key: str) -> str:
+    if error := metadata.key_error(key):
+        raise InvalidInput({name: error})
     return key
 
 

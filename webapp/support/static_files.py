@@ -1,4 +1,4 @@
-"""Static files: their addresses change with their content, and our styles and scripts are sent as one file each."""
+"""Static files under URLs that change with their content. Styles and scripts are bundled into one file each."""
 
 import hashlib
 from io import BytesIO
@@ -9,8 +9,8 @@ from flask import Flask, Response, send_file
 
 YEAR_SECONDS = 365 * 24 * 3600
 
-#: Put together at start, so that a page needs one request for all styles and one for all scripts. Files of one pattern
-#: follow each other by name, and few rules rely on it: filters.css and result.css override fields.css and buttons.css.
+#: Built at start, so that a page needs one request for styles and one for scripts. Files of one pattern are in order
+#: of their names; filters.css and result.css rely on it to override fields.css and buttons.css.
 BUNDLES = {
     "dovetail.css": (
         "css/layers.css",
@@ -25,10 +25,10 @@ BUNDLES = {
 
 
 def register(app: Flask) -> None:
-    """Static files may be kept for a year, because their address changes with their content."""
+    """Adds content hashes to static URLs, serves the bundles, and lets browsers cache both for a year."""
     app.config["SEND_FILE_MAX_AGE_DEFAULT"] = YEAR_SECONDS
     folder = Path(app.static_folder or "")
-    bundles = {name: _put_together(folder, patterns) for name, patterns in BUNDLES.items()}
+    bundles = {name: _bundle(folder, patterns) for name, patterns in BUNDLES.items()}
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     versions = {name: hashlib.sha256(content).hexdigest()[:12] for name, content in (files | bundles).items()}
 
@@ -44,5 +44,5 @@ def register(app: Flask) -> None:
         app.add_url_rule(f"{app.static_url_path}/{name}", "bundle", bundle, defaults={"name": name})
 
 
-def _put_together(folder: Path, patterns: tuple[str, ...]) -> bytes:
+def _bundle(folder: Path, patterns: tuple[str, ...]) -> bytes:
     return b"".join(path.read_bytes() for pattern in patterns for path in sorted(folder.glob(pattern)))

@@ -1,4 +1,4 @@
-"""Find: the list of tasks, as a page for people and as JSON for programs; several of them cancelled or run again."""
+"""The list of tasks, as a page and as JSON, and actions on several of them."""
 
 import hashlib
 from collections import Counter
@@ -19,56 +19,59 @@ from worker_tasks.records.task_search import Cursor
 
 blueprint = Blueprint("history", __name__)
 
-#: Seconds between two looks at whether the first page of a list has changed.
+#: Seconds between two polls of the first page.
 POLL_SECONDS = 5
-#: Most tasks cancelled or run again in one request: one page of the list at its default length.
+#: Tasks in one action: a page of the list at its default length.
 MAX_SELECTED = DEFAULT_LIMIT
-#: Tasks that are compared with each other.
+#: Tasks in a comparison.
 TO_COMPARE = 2
 
 
 @blueprint.get("/tasks")
 def tasks() -> ResponseReturnValue:
     limit, cursor = requested_limit(), requested_cursor()
-    # One more than asked for tells whether there is a next page.
+    # One extra task tells whether there is a next page.
     found = access.tasks_for(access.viewer(), requested_filter(), limit + 1, cursor)
     shown = found[:limit]
-    more = _address(limit=str(limit), cursor=cursor_after(shown[-1])) if len(found) > limit else None
-    response = _as_json(shown, more) if prefers_json() else _as_page(shown, more, cursor)
+    next_url = _list_url(limit=str(limit), cursor=cursor_after(shown[-1])) if len(found) > limit else None
+    response = _as_json(shown, next_url) if prefers_json() else _as_page(shown, next_url, cursor)
     response.headers["Vary"] = "Accept, HX-Request"
     return response
 
 
-def _address(**more: str) -> str:
-    """This list, or another page of it."""
-    asked = {name: text for name, text in request.args.items() if text and name not in {"limit", "cursor"}}
-    return url_for(".tasks", **asked, **more)  # type: ignore[arg-type]
+def _requested_filters() -> dict[str, str]:
+    return {name: text for name, text in request.args.items() if text and name not in {"limit", "cursor"}}
 
 
-def _as_json(shown: list[dict[str, Any]], more: str | None) -> Response:
+def _list_url(**more: str) -> str:
+    """The URL of this list, with the same filters."""
+    return url_for(".tasks", **_requested_filters(), **more)  # type: ignore[arg-type]
+
+
+def _as_json(shown: list[dict[str, Any]], next_url: str | None) -> Response:
     response = jsonify([task_text.as_json(task) for task in shown])
-    if more:
-        response.headers["Link"] = f'<{more}>; rel="next"'
+    if next_url:
+        response.headers["Link"] = f'<{next_url}>; rel="next"'
     return response
 
 
-def _as_page(shown: list[dict[str, Any]], more: str | None, cursor: Cursor | None) -> Response:
-    tag = _tag_of(shown, more)
+def _as_page(shown: list[dict[str, Any]], next_url: str | None, cursor: Cursor | None) -> Response:
+    tag = _tag_of(shown, next_url)
     if request.headers.get("HX-PTag") == tag:
         return make_response("", 304)
-    fragment = request.headers.get("HX-Request") is not None
+    is_fragment = request.headers.get("HX-Request") is not None
     response = make_response(
         render_template(
-            "history/_tasks.html" if fragment else "history/tasks.html",
+            "history/_tasks.html" if is_fragment else "history/tasks.html",
             tasks=shown,
-            more=more,
-            first=cursor is None,
+            next_url=next_url,
+            is_first_page=cursor is None,
             tag=tag,
-            this_list=_address(**({"limit": request.args["limit"]} if "limit" in request.args else {})),
+            list_url=_list_url(**({"limit": request.args["limit"]} if "limit" in request.args else {})),
             poll_seconds=POLL_SECONDS,
-            filters={name: text for name, text in request.args.items() if text and name not in {"limit", "cursor"}},
+            filters=_requested_filters(),
             states=list(task_text.STATE_TEXTS.values()),
-            **({} if fragment else _choices()),
+            **({} if is_fragment else _choices()),
         )
     )
     response.headers["HX-PTag"] = tag
@@ -76,21 +79,24 @@ def _as_page(shown: list[dict[str, Any]], more: str | None, cursor: Cursor | Non
 
 
 def _choices() -> dict[str, Any]:
-    """What the form offers: keys of the metadata, people, joins."""
+    """The suggestions in the filter form: metadata keys, people and joins."""
     found = access.choices_for(access.viewer())
     joins = [(task["fingerprint"], task_text.describe_task(task)) for task in found.joins]
-    alike = Counter(said for _, said in joins)
+    counts = Counter(title for _, title in joins)
     return {
         "metadata_keys": found.metadata_keys,
         "people": found.people,
-        # Joins that differ only in what a sentence does not say.
-        "joins": [(mark, f"{said} ({mark[:6]})" if alike[said] > 1 else said) for mark, said in joins],
+        # Different joins with the same title show part of their fingerprint.
+        "joins": [
+            (fingerprint, f"{title} ({fingerprint[:6]})" if counts[title] > 1 else title)
+            for fingerprint, title in joins
+        ],
     }
 
 
-def _tag_of(shown: list[dict[str, Any]], more: str | None) -> str:
-    """Another one as soon as something in the list is another."""
-    state = [more or "", *(f"{task['_id']} {task.get('version')}" for task in shown)]
+def _tag_of(shown: list[dict[str, Any]], next_url: str | None) -> str:
+    """A tag that changes with every change of the list."""
+    state = [next_url or "", *(f"{task['_id']} {task.get('version')}" for task in shown)]
     return hashlib.sha256("\n".join(state).encode()).hexdigest()[:16]
 
 
@@ -99,28 +105,30 @@ def selection() -> ResponseReturnValue:
     """Cancels the selected tasks, runs them again, or compares two of them.
 
     Raises:
-        InvalidInput: the action is unknown, or too many tasks are selected; nothing was done.
+        InvalidInput: the action is unknown, or too many tasks are selected. Nothing has been done.
     """
     ids = list(dict.fromkeys(request.form.getlist("task")))
     match request.form.get("do"):
         case "cancel":
-            flash(_told(ids, submission.cancel, "cancelled", "had ended before"))
+            flash(_apply_to_each(ids, submission.cancel, "cancelled", "had ended before"))
         case "again":
-            flash(_told(ids, submission.submit_again, "submitted again", "could not be"))
+            flash(_apply_to_each(ids, submission.submit_again, "submitted again", "could not be"))
         case "compare" if len(ids) == TO_COMPARE:
-            return redirect(comparisons.comparison_url(*(access.task_for(access.viewer(), each) for each in ids)), 303)
+            return redirect(
+                comparisons.comparison_url(*(access.task_for(access.viewer(), task_id) for task_id in ids)), 303
+            )
         case "compare":
             flash(f"Select two tasks to compare them; {len(ids)} {'was' if len(ids) == 1 else 'were'} selected.")
         case _:
             raise InvalidInput({"do": "must be cancel, again or compare. Nothing was done."})
-    return redirect(_back_to(request.form.get("list", "")), 303)
+    return redirect(_return_url(request.form.get("list", "")), 303)
 
 
-def _told(ids: list[str], act: Callable[[str], Any], done: str, not_done: str) -> str:
+def _apply_to_each(ids: list[str], act: Callable[[str], Any], done: str, not_done: str) -> str:
     """Applies an action to each of these tasks and describes the outcome in a sentence.
 
     Raises:
-        InvalidInput: there are too many tasks; nothing was done.
+        InvalidInput: too many tasks. Nothing has been done.
     """
     if not ids:
         return "No task was selected."
@@ -133,11 +141,11 @@ def _told(ids: list[str], act: Callable[[str], Any], done: str, not_done: str) -
         except (TaskNotFound, InvalidInput):
             continue
     left = len(ids) - succeeded
-    told = f"{succeeded} {'task was' if succeeded == 1 else 'tasks were'} {done}"
-    return f"{told}; {left} {not_done}." if left else f"{told}."
+    text = f"{succeeded} {'task was' if succeeded == 1 else 'tasks were'} {done}"
+    return f"{text}; {left} {not_done}." if left else f"{text}."
 
 
-def _back_to(address: str) -> str:
-    """The list that the selection was made in; never another site."""
+def _return_url(address: str) -> str:
+    """The list on which the tasks were selected. Never the URL of another site."""
     own = url_for(".tasks")
     return address if address == own or address.startswith(f"{own}?") else own
