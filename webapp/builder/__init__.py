@@ -1,1 +1,1 @@
-"""The forms that describe a join."""
+"""The forms that build, check, save and submit joins."""

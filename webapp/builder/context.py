@@ -1,4 +1,4 @@
-"""What the builder shows around a draft: what can be chosen next, what is suggested, what was found out about it."""
+"""The choices, samples and suggestions around a draft, and the actions of the builder's buttons."""
 
 import json
 import re
@@ -14,29 +14,28 @@ from worker_tasks.infra.errors import InvalidInput
 from worker_tasks.infra.settings import settings
 from worker_tasks.joins.preflight.sampling import CollectionSample, Field, collections_of, sample_collection
 from worker_tasks.joins.preflight.suggestions import LeftField, Suggestion, suggest_keys
-from worker_tasks.joins.spec.bson_types import type_label
 from worker_tasks.joins.spec.value_types import value_type
 
-#: Fields that can be ticked to be kept.
-MAX_TICKED = 60
+#: Fields in a list of checkboxes.
+MAX_CHECKBOXES = 60
 
 
 @dataclass(frozen=True)
 class JoinContext:
-    """Around one join: what its left keys can be, what the other collection looks like, which pairs are likely."""
+    """The surroundings of one join: possible left keys, a sample of the other collection, suggested pairs."""
 
-    left: list[LeftField]
+    left_fields: list[LeftField]
     sample: CollectionSample | None
     suggestions: list[Suggestion]
     default_name: str
 
     def left_field(self, path: str) -> Field | None:
-        return next((left.field for left in self.left if left.path == path), None)
+        return next((left.field for left in self.left_fields if left.path == path), None)
 
 
 @dataclass(frozen=True)
 class BuilderContext:
-    """Around the whole draft."""
+    """The surroundings of the whole draft. ``collections`` maps names to counts, which are None for views."""
 
     databases: list[str]
     collections: dict[str, int | None] = field(default_factory=dict)
@@ -45,7 +44,7 @@ class BuilderContext:
 
 
 def load_context(draft: Draft) -> BuilderContext:
-    """Looks at what the draft names, and fills in what follows from it.
+    """Samples the collections of the draft, and sets choices and defaults in its form.
 
     Raises:
         pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
@@ -66,33 +65,33 @@ def load_context(draft: Draft) -> BuilderContext:
     for part in [draft, *draft.join_forms]:
         part.source.choices = _options("Choose a collection", options, part.source.data)
     sample = sample_collection(database, draft.source.data) if draft.source.data in collections else None
-    left = [LeftField(each.path, draft.source.data, each) for each in sample.fields] if sample else []
-    fields = list(left)
+    left_fields = [LeftField(each.path, draft.source.data, each) for each in sample.fields] if sample else []
+    own_fields = list(left_fields)
     joins = []
     for number, form in enumerate(draft.join_forms):
-        joins.append(_around_join(draft, number, form, list(left), collections))
+        joins.append(_join_context(draft, number, form, list(left_fields), collections))
         if form.embeds_documents and (other := joins[-1].sample) is not None:
             name = draft.target_field(number)
-            left += [LeftField(f"{name}.{each.path}", form.source.data, each) for each in other.fields]
-    brought = [draft.target_field(number) for number, form in enumerate(draft.join_forms) if form.embeds]
-    draft.fields.choices = _ticked(fields, [*filter(None, brought), *(draft.fields.data or [])])
+            left_fields += [LeftField(f"{name}.{each.path}", form.source.data, each) for each in other.fields]
+    embedded = [draft.target_field(number) for number, form in enumerate(draft.join_forms) if form.embeds]
+    draft.fields.choices = _checkboxes(own_fields, [*filter(None, embedded), *(draft.fields.data or [])])
     return BuilderContext(databases, collections, sample, joins)
 
 
-def _without_collections(draft: Draft, first: str) -> BuilderContext:
+def _without_collections(draft: Draft, prompt: str) -> BuilderContext:
     for part in [draft, *draft.join_forms]:
-        part.source.choices = _options(first, {}, part.source.data)
+        part.source.choices = _options(prompt, {}, part.source.data)
     return empty_context(draft)
 
 
 def offline_context(draft: Draft) -> BuilderContext:
-    """Keeps every choice selectable when no server can be asked."""
+    """The context while a server is unavailable: keeps every current choice selectable."""
     databases = {name: name for name in settings().open_databases}
     draft.database.choices = _options("Choose a database", dict(sorted(databases.items())), draft.database.data)
     for part in [draft, *draft.join_forms]:
         chosen = part.source.data
         part.source.choices = _options("Not to be looked up just now", {chosen: chosen} if chosen else {}, chosen)
-        part.fields.choices = _ticked([], part.fields.data)
+        part.fields.choices = _checkboxes([], part.fields.data)
         for rows in (part.filters, part.sort):
             if not rows.entries:
                 rows.append_entry()
@@ -100,47 +99,47 @@ def offline_context(draft: Draft) -> BuilderContext:
 
 
 def empty_context(draft: Draft) -> BuilderContext:
-    """What is shown where no collection can be looked at."""
+    """The context without samples."""
     numbers = range(len(draft.join_forms))
     joins = [JoinContext([], None, [], draft.default_name(number)) for number in numbers]
     return BuilderContext(sorted(settings().open_databases), joins=joins)
 
 
-def _around_join(
-    draft: Draft, number: int, form: Any, left: list[LeftField], collections: dict[str, int | None]
+def _join_context(
+    draft: Draft, number: int, form: Any, left_fields: list[LeftField], collections: dict[str, int | None]
 ) -> JoinContext:
     default_name = draft.default_name(number)
     if form.source.data not in collections:
-        return JoinContext(left, None, [], default_name)
+        return JoinContext(left_fields, None, [], default_name)
     database, other = draft.database.data, form.source.data
     sample = sample_collection(database, other)
-    form.fields.choices = _ticked([LeftField(each.path, other, each) for each in sample.fields], form.fields.data)
-    suggestions = suggest_keys(database, left, other) if left else []
+    form.fields.choices = _checkboxes([LeftField(each.path, other, each) for each in sample.fields], form.fields.data)
+    suggestions = suggest_keys(database, left_fields, other) if left_fields else []
     rows = [entry.form for entry in form.on.entries]
     if suggestions and not any(row.local.data or row.foreign.data for row in rows):
         set_pairs(form, [(pair.local, pair.foreign, pair.cast) for pair in suggestions[0].pairs])
-    return JoinContext(left, sample, suggestions, default_name)
+    return JoinContext(left_fields, sample, suggestions, default_name)
 
 
-def _options(first: str, options: dict[str, str], chosen: str | None) -> list[SelectChoice]:
-    listed = {"": first, **options}
-    if chosen and chosen not in listed:
-        listed[chosen] = f"{chosen}: not there"
-    return [SelectChoice(value, label) for value, label in listed.items()]
+def _options(prompt: str, options: dict[str, str], chosen: str | None) -> list[SelectChoice]:
+    labels = {"": prompt, **options}
+    if chosen and chosen not in labels:
+        labels[chosen] = f"{chosen}: not there"
+    return [SelectChoice(value, label) for value, label in labels.items()]
 
 
 def _with_count(name: str, count: int | None) -> str:
     return f"{name} (a view)" if count is None else f"{name} ({count:,})"
 
 
-def _ticked(fields: list[LeftField], chosen: list[str] | None) -> list[SelectChoice]:
-    paths = [each.path for each in fields if each.path.count(".") <= 1][:MAX_TICKED]
-    # What is joined in, and what was chosen before, are in sight without scrolling.
+def _checkboxes(fields: list[LeftField], chosen: list[str] | None) -> list[SelectChoice]:
+    paths = [each.path for each in fields if each.path.count(".") <= 1][:MAX_CHECKBOXES]
+    # Embedded and chosen fields come first, visible without scrolling.
     return [SelectChoice(path, path) for path in dict.fromkeys([*(chosen or []), *paths])]
 
 
 def set_pairs(form: Any, pairs: list[tuple[str, str, str | None]]) -> None:
-    """Makes these the pairs of a join."""
+    """Replaces the pairs of a join by these triples of local field, foreign field and cast."""
     del form.on.entries[len(pairs) :]
     while len(form.on.entries) < len(pairs):
         form.on.append_entry()
@@ -149,9 +148,9 @@ def set_pairs(form: Any, pairs: list[tuple[str, str, str | None]]) -> None:
 
 
 def apply_action(draft: Draft, action: str) -> None:
-    """Does what a button of the builder says; one that makes no sense for this draft does nothing."""
+    """Applies a button of the builder to the draft. An action that does not fit the draft does nothing."""
     name, _, rest = action.partition(" ")
-    words = rest.split(" ", 3)
+    arguments = rest.split(" ", 3)
     if name == "add-join":
         draft.joins.append_entry()
         draft.join_forms[-1].on.append_entry()
@@ -159,9 +158,9 @@ def apply_action(draft: Draft, action: str) -> None:
     if name == "add-row":
         draft.add_metadata_row()
         return
-    if not words[0].isdigit() or int(words[0]) >= len(draft.joins.entries):
+    if not arguments[0].isdigit() or int(arguments[0]) >= len(draft.joins.entries):
         return
-    number = int(words[0])
+    number = int(arguments[0])
     form = draft.join_forms[number]
     if name == "remove-join" and len(draft.joins.entries) > 1:
         del draft.joins.entries[number]
@@ -170,12 +169,12 @@ def apply_action(draft: Draft, action: str) -> None:
     elif name == "remove-pair" and len(form.on.entries) > 1:
         form.on.pop_entry()
     elif name == "use":
-        _use_suggested(form, rest.partition(" ")[2])
+        _use_suggestion(form, rest.partition(" ")[2])
     elif name == "cure":
-        _cure(form, words[1:])
+        _apply_cure(form, arguments[1:])
 
 
-def _use_suggested(form: Any, text: str) -> None:
+def _use_suggestion(form: Any, text: str) -> None:
     try:
         pairs = json.loads(text)
     except (ValueError, RecursionError):
@@ -184,36 +183,38 @@ def _use_suggested(form: Any, text: str) -> None:
         set_pairs(form, [(str(local), str(foreign), str(cast or "")) for local, foreign, cast in pairs])
 
 
-def _cure(form: Any, words: list[str]) -> None:
-    if len(words) == 3 and words[0].isdigit() and int(words[0]) < len(form.on.entries):  # noqa: PLR2004
-        pair = form.on.entries[int(words[0])].form
-        changed = pair if words[1] in pair else form
-        if words[1] in changed:
-            changed[words[1]].data = words[2]
+def _apply_cure(form: Any, arguments: list[str]) -> None:
+    """Sets one field of a pair or of its join. ``arguments`` are the pair's number, the field and its new value."""
+    if len(arguments) != 3 or not arguments[0].isdigit():  # noqa: PLR2004
+        return
+    number, field, value = int(arguments[0]), *arguments[1:]
+    if number < len(form.on.entries):
+        pair = form.on.entries[number].form
+        target = pair if field in pair else form
+        if field in target:
+            target[field].data = value
 
 
-def describe_field(found: Field | None) -> str:
-    """``text, 84 % filled``: what is known of a field, briefly."""
-    if found is None:
+def describe_field(field: Field | None) -> str:
+    """``text, 84 % filled``: the types and fullness of a sampled field."""
+    if field is None:
         return ""
-    kinds = list(dict.fromkeys(type_label(name) for name in found.types))
-    words = " or ".join(kinds[:2]) or "always empty"
-    if found.filled == 1:
-        return words
-    return f"{words}, {format_share(found.filled)} filled"
+    types = list(dict.fromkeys(words_of(name) for name in field.types))
+    text = " or ".join(types[:2]) or "always empty"
+    return text if field.filled == 1 else f"{text}, {format_share(field.filled)} filled"
 
 
 def anchor_of(action: str) -> str:
-    """Where the page should be after a button was pressed without JavaScript."""
+    """The fragment of the URL that a button leads to without JavaScript: its join."""
     numbered = re.fullmatch(r"(add-pair|remove-pair|use|cure) (\d+).*", action)
     return f"#join-{int(numbered[2]) + 1}" if numbered else ""
 
 
 def pairs_as_json(suggestion: Any) -> str:
-    """The pairs of a suggestion, as the builder's buttons carry them."""
+    """The pairs of a suggestion as the value of its button."""
     return json.dumps([[pair.local, pair.foreign, pair.cast] for pair in suggestion.pairs])
 
 
-def input_mode(row: Any, found: Any) -> str:
-    """The keys that a phone should show for the value of a condition."""
-    return value_type(row.type.data, None if found is None else found.main_type).input_mode
+def input_mode(row: Any, field: Field | None) -> str:
+    """The ``inputmode`` for the value of a condition: the keyboard that a phone shows."""
+    return value_type(row.type.data, None if field is None else field.main_type).input_mode

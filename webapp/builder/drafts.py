@@ -1,4 +1,4 @@
-"""The builder's form: a join as it is being written, whole or not, and as the address that says all of it."""
+"""The builder's form: a join being written, complete or not, converted from and to URLs and JoinSpecs."""
 
 import json
 import re
@@ -19,24 +19,24 @@ from worker_tasks.joins.spec import casts, kinds, operators
 from worker_tasks.joins.spec.spec import MAX_JOINS, JoinSpec
 from worker_tasks.joins.spec.value_types import VALUE_TYPES, TypeOf
 
-#: Characters of an address that servers still take (gunicorn: of the whole request line).
-MAX_ADDRESS = 7_000
+#: Characters of a query string. Below gunicorn's limit for the request line of 8,190.
+MAX_QUERY_LENGTH = 7_000
 
-# The page says each kind with the names of the collections.
-KINDS = [SelectChoice(kind) for kind in KIND_PHRASES]
+# Without labels: the page makes them from the names of the collections.
+KIND_CHOICES = [SelectChoice(kind) for kind in KIND_PHRASES]
 
-SHAPES = [SelectChoice(shape, words[0].upper() + words[1:]) for shape, words in SHAPE_LABELS.items()]
+SHAPE_CHOICES = [SelectChoice(shape, label[0].upper() + label[1:]) for shape, label in SHAPE_LABELS.items()]
 
-OPERATORS = [SelectChoice(each.name, each.label) for each in operators.OPERATORS.values()]
+OPERATOR_CHOICES = [SelectChoice(each.name, each.label) for each in operators.OPERATORS.values()]
 
-TYPES = [SelectChoice("", "auto"), *(SelectChoice(each.name, each.label) for each in VALUE_TYPES.values())]
+TYPE_CHOICES = [SelectChoice("", "auto"), *(SelectChoice(each.name, each.label) for each in VALUE_TYPES.values())]
 
-CASTS = [
+CAST_CHOICES = [
     SelectChoice("", "as it is"),
     *(SelectChoice(each.name, f"as {each.label}") for each in casts.CASTS.values()),
 ]
 
-DIRECTIONS = [SelectChoice(str(way), words) for way, words in DIRECTION_LABELS.items()]
+DIRECTION_CHOICES = [SelectChoice(str(direction), label) for direction, label in DIRECTION_LABELS.items()]
 
 
 #: The summary above a form whose fields have errors.
@@ -57,11 +57,11 @@ class DraftIncomplete(Exception):
 
 
 class FilterRow(Form):
-    """One condition; a row without a field is left out."""
+    """One condition. Rows without a field are ignored."""
 
     field = StringField("Field")
-    operator = SelectField("Condition", choices=OPERATORS, default="eq", validate_choice=False)
-    type = SelectField("Type", choices=TYPES, default="", validate_choice=False)
+    operator = SelectField("Condition", choices=OPERATOR_CHOICES, default="eq", validate_choice=False)
+    type = SelectField("Type", choices=TYPE_CHOICES, default="", validate_choice=False)
     value = StringField("Value")
 
     @property
@@ -70,18 +70,18 @@ class FilterRow(Form):
 
 
 class SortRow(Form):
-    """One field to sort by; a row without a field is left out."""
+    """One field to sort by. Rows without a field are ignored."""
 
     field = StringField("Field")
-    direction = SelectField("Order", choices=DIRECTIONS, default="1", validate_choice=False)
+    direction = SelectField("Order", choices=DIRECTION_CHOICES, default="1", validate_choice=False)
 
 
 class PairRow(Form):
-    """What is to be equal."""
+    """Two fields whose values must be equal."""
 
     local = StringField("Field of the left side")
     foreign = StringField("Field of the other side")
-    cast = SelectField("Left value", choices=CASTS, default="", validate_choice=False)
+    cast = SelectField("Left value", choices=CAST_CHOICES, default="", validate_choice=False)
 
 
 def _checkboxes(label: str) -> SelectMultipleField:
@@ -95,12 +95,12 @@ def _checkboxes(label: str) -> SelectMultipleField:
 
 
 class JoinForm(Form):
-    """One collection that is brought in."""
+    """One joined collection."""
 
     source = SelectField("Collection", choices=[], validate_choice=False)
     on = FieldList(FormField(PairRow))
-    kind = RadioField("Which rows", choices=KINDS, default="left", validate_choice=False)
-    shape = RadioField("The matches", choices=SHAPES, default="array", validate_choice=False)
+    kind = RadioField("Which rows", choices=KIND_CHOICES, default="left", validate_choice=False)
+    shape = RadioField("The matches", choices=SHAPE_CHOICES, default="array", validate_choice=False)
     name = StringField("Into the field")
     filters = FieldList(FormField(FilterRow))
     raw = TextAreaField("Filter as JSON")
@@ -120,7 +120,7 @@ class JoinForm(Form):
 
 
 class Draft(TaskForm):
-    """The whole builder."""
+    """The builder's whole form."""
 
     first_keys: tuple[str, ...] = ("",)
 
@@ -133,8 +133,8 @@ class Draft(TaskForm):
     sort = FieldList(FormField(SortRow))
     limit = StringField("At most")
 
-    def __init__(self, written: MultiDict[str, str]):
-        super().__init__(written)
+    def __init__(self, fields: MultiDict[str, str]):
+        super().__init__(fields)
         if not self.joins.entries:
             self.joins.append_entry()
         del self.joins.entries[MAX_JOINS:]
@@ -147,14 +147,14 @@ class Draft(TaskForm):
         return [entry.form for entry in self.joins.entries]
 
     def with_blank_rows(self) -> "Draft":
-        """The same, with one empty row behind each list of conditions and sort fields."""
+        """Adds one empty row to each list of conditions and sort fields, and removes other empty rows."""
         for part in [self, *self.join_forms]:
             for rows in (part.filters, part.sort):
                 _renumber(rows, [entry for entry in rows.entries if entry.form.field.data])
         return self
 
     def next_step(self) -> str | None:
-        """What has to be chosen next; None where enough is there to be checked."""
+        """The next choice to make; None if the draft can be checked."""
         if not self.database.data:
             return "Choose a database."
         if not self.source.data:
@@ -171,80 +171,80 @@ class Draft(TaskForm):
         return None
 
     def join_document(self, type_of: TypeOf, *, with_parameters: bool = False) -> dict[str, Any]:
-        """The form as a JoinSpec in JSON, not yet validated. Does not change the form.
+        """The form as the document of a JoinSpec, not yet validated. Does not change the form.
 
         Args:
-            with_parameters: takes values in braces for parameters, instead of refusing them.
+            with_parameters: accepts values in braces as parameters.
 
         Raises:
-            Unfinished: something is missing, or wrong with a field.
+            DraftIncomplete: a field is missing or invalid.
         """
         if step := self.next_step():
             raise DraftIncomplete(step)
-        reader = FilterFormParser(type_of, with_parameters=with_parameters)
+        parser = FilterFormParser(type_of, with_parameters=with_parameters)
         join = {
             "database": self.database.data,
             "from": self.source.data,
-            "match": reader.match(self, self.source.data),
-            "joins": [self._asked_join(number, reader) for number in range(len(self.joins.entries))],
+            "match": parser.match(self, self.source.data),
+            "joins": [self._join_part(number, parser) for number in range(len(self.joins.entries))],
             "fields": self.fields.data or None,
-            "sort": reader.sort(self),
-            "limit": reader.limit(self),
+            "sort": parser.sort(self),
+            "limit": parser.limit(self),
         }
-        if reader.errors:
-            raise DraftIncomplete(SEE_MARKED_FIELDS, reader.errors)
+        if parser.errors:
+            raise DraftIncomplete(SEE_MARKED_FIELDS, parser.errors)
         return {name: value for name, value in join.items() if value not in (None, [], {})}
 
-    def _asked_join(self, number: int, reader: FilterFormParser) -> dict[str, Any]:
+    def _join_part(self, number: int, parser: FilterFormParser) -> dict[str, Any]:
         form = self.join_forms[number]
         on = [{name: value for name, value in entry.data.items() if value} for entry in form.on.entries]
         join = {
             "from": form.source.data,
             "kind": form.kind.data,
             "on": on,
-            "match": reader.match(form, form.source.data),
+            "match": parser.match(form, form.source.data),
         }
         if form.embeds:
             join |= {
                 "as": self.target_field(number),
                 "shape": form.shape.data,
                 "fields": form.fields.data or None,
-                "sort": reader.sort(form),
-                "limit": reader.limit(form),
+                "sort": parser.sort(form),
+                "limit": parser.limit(form),
             }
         return {name: value for name, value in join.items() if value not in (None, [], {})}
 
     def target_field(self, number: int) -> str:
-        """The field that the matches of this join go into."""
+        """The field that embeds the matches of a join."""
         return self.join_forms[number].name.data or self.default_name(number)
 
     def default_name(self, number: int) -> str:
-        """The field that the matches go into, where none is named: the collection's name, once."""
+        """The field for the matches if none is named: the collection's name, with a number if it is taken."""
         forms = self.join_forms
         taken = {form.name.data or form.source.data for form in forms[:number]}
         name = re.sub(r"\W", "_", forms[number].source.data or "")
         return name if name not in taken else f"{name}_{number + 1}"
 
     def describe_lines(self) -> list[tuple[str, str]]:
-        """What the form says, line by line, with its parameters as they are written."""
-        lines = [("From", f"{self.database.data}.{self.source.data}"), *_lines_of(self)]
+        """The form as pairs of label and text, with parameters in braces."""
+        lines = [("From", f"{self.database.data}.{self.source.data}"), *_describe_side(self)]
         for number, form in enumerate(self.join_forms):
             pairs = [f"{entry.form.local.data} = {entry.form.foreign.data}" for entry in form.on.entries]
             kind = KIND_PHRASES[form.kind.data].format(left="rows", other=form.source.data)
             lines.append(("Join", f"{kind}, where {' and '.join(pairs)}"))
             if form.embeds:
                 lines.append(("Into", f"{self.target_field(number)}: {SHAPE_LABELS[form.shape.data]}"))
-            lines += _lines_of(form)
+            lines += _describe_side(form)
         return lines
 
     def query_string(self) -> str:
-        """The form as the query of an address; empty where it is too long for one."""
-        query = urlencode(list(_written(self)))
-        return query if len(query) <= MAX_ADDRESS else ""
+        """The form as a query string; empty if it is too long for a URL."""
+        query = urlencode(list(_filled_fields(self)))
+        return query if len(query) <= MAX_QUERY_LENGTH else ""
 
 
-def _lines_of(form: Any) -> Iterator[tuple[str, str]]:
-    labels = {option.value: option.label for option in OPERATORS}
+def _describe_side(form: Any) -> Iterator[tuple[str, str]]:
+    labels = {option.value: option.label for option in OPERATOR_CHOICES}
     for entry in form.filters.entries:
         row = entry.form
         if row.field.data:
@@ -258,14 +258,14 @@ def _lines_of(form: Any) -> Iterator[tuple[str, str]]:
         yield "Fields", ", ".join(form.fields.data)
     sort = [entry.form for entry in form.sort.entries if entry.form.field.data]
     if sort:
-        ways = {option.value: option.label for option in DIRECTIONS}
-        yield "Order", "; ".join(f"{row.field.data}, {ways.get(row.direction.data, '')}" for row in sort)
+        directions = {option.value: option.label for option in DIRECTION_CHOICES}
+        yield "Order", "; ".join(f"{row.field.data}, {directions.get(row.direction.data, '')}" for row in sort)
     if form.limit.data:
         yield "At most", form.limit.data
 
 
 def _renumber(rows: Any, kept: list[Any]) -> None:
-    """Leaves these rows, numbered anew, and an empty one: a row keeps its number while others come and go behind it."""
+    """Replaces the rows by ``kept``, numbered from 0, and one empty row. Errors stay with their rows."""
     rows.entries, rows.last_index = [], -1
     for entry in kept:
         row = rows.append_entry(entry.data).form
@@ -274,17 +274,17 @@ def _renumber(rows: Any, kept: list[Any]) -> None:
     rows.append_entry()
 
 
-def _written(form: Any) -> Iterator[tuple[str, str]]:
-    """Every field that says something, by its name in the form."""
+def _filled_fields(form: Any) -> Iterator[tuple[str, str]]:
+    """The names and values of all fields that differ from their defaults."""
     for field in form:
         if field.short_name == "csrf_token":
             continue
         if isinstance(field, FieldList):
             for entry in field.entries:
                 if not _is_blank(entry.form):
-                    yield from _written(entry.form)
+                    yield from _filled_fields(entry.form)
         elif isinstance(field, FormField):
-            yield from _written(field.form)
+            yield from _filled_fields(field.form)
         elif isinstance(field, SelectMultipleField):
             yield from ((field.name, value) for value in field.data or [])
         elif field.data and field.data != field.default:
@@ -292,32 +292,32 @@ def _written(form: Any) -> Iterator[tuple[str, str]]:
 
 
 def _is_blank(form: Any) -> bool:
-    """Whether a row says nothing, and can be left out."""
+    """Whether a row can be left out."""
     if isinstance(form, FilterRow | SortRow):
         return not form.field.data
     return "key" in form and not form.value.data
 
 
 def spec_as_fields(spec: JoinSpec) -> MultiDict[str, str]:
-    """A join as the builder's form would write it."""
+    """A join as form data of a Draft."""
     return join_as_fields(spec.canonical())
 
 
 def join_as_fields(join: dict[str, Any]) -> MultiDict[str, str]:
-    """A valid join as the builder's form would write it, its parameters as names in braces."""
-    written: list[tuple[str, Any]] = [("database", join["database"])]
-    written += _side(join, "")
+    """The document of a valid join as form data of a Draft, its parameters as names in braces."""
+    fields: list[tuple[str, Any]] = [("database", join["database"])]
+    fields += _side_as_fields(join, "")
     for number, each in enumerate(join["joins"]):
         prefix = f"joins-{number}-"
-        written += _side(each, prefix)
-        written += [(f"{prefix}name", each.get("as")), (f"{prefix}kind", each.get("kind", "left"))]
-        written.append((f"{prefix}shape", each.get("shape", "array")))
+        fields += _side_as_fields(each, prefix)
+        fields += [(f"{prefix}name", each.get("as")), (f"{prefix}kind", each.get("kind", "left"))]
+        fields.append((f"{prefix}shape", each.get("shape", "array")))
         for place, pair in enumerate(each["on"]):
-            written += [(f"{prefix}on-{place}-{name}", value) for name, value in pair.items()]
-    return MultiDict([(name, str(value)) for name, value in written if value is not None])
+            fields += [(f"{prefix}on-{place}-{name}", value) for name, value in pair.items()]
+    return MultiDict([(name, str(value)) for name, value in fields if value is not None])
 
 
-def _side(side: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def _side_as_fields(side: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     yield f"{prefix}source", side["from"]
     rows, raw = filter_rows(side.get("match", {}))
     for place, row in enumerate(rows):

@@ -10,16 +10,16 @@ FieldErrors = Mapping[str, Sequence[str]]
 
 
 def errors_by_field(form: Any, errors: Mapping[str, str]) -> FieldErrors:
-    """Maps errors by JoinSpec path to the form fields that hold those values."""
-    found: dict[str, list[str]] = {}
+    """Converts errors by JoinSpec path into errors by form field."""
+    by_field: dict[str, list[str]] = {}
     for path, message in errors.items():
         field = _field_at(form, path.split(".")[1:])
-        found.setdefault(field.name, []).append(message[0].upper() + message[1:])
-    return found
+        by_field.setdefault(field.name, []).append(message[0].upper() + message[1:])
+    return by_field
 
 
 def add_errors(form: Any, errors: FieldErrors) -> None:
-    """Adds errors to their fields. Showing the same error again changes nothing."""
+    """Adds errors to their fields. Adding the same error again changes nothing."""
     for field in _fields_of(form):
         if field.name in errors:
             field.errors = list(dict.fromkeys([*field.errors, *errors[field.name]]))
@@ -34,7 +34,7 @@ def _fields_of(form: Any) -> Iterator[Any]:
 
 
 def _field_at(form: Any, path: list[str]) -> Any:
-    """The field of the form that a path of a JoinSpec is about; the raw filter or the first field where none is."""
+    """The form field for a JoinSpec path; the raw filter or the first field if no field matches."""
     names = {"from": "source", "as": "name", "match": "filters"}
     field = form
     while path:
@@ -56,8 +56,8 @@ def _field_at(form: Any, path: list[str]) -> Any:
 
 
 def _condition_at(form: Any, path: list[str]) -> Any:
-    """The value field of the condition that matches a path inside a filter; the raw filter if none does."""
-    steps = {entry.form.value: (entry.form.field.data or "").split(".") for entry in form.filters.entries}
-    about = [value for value, names in steps.items() if names == path[: len(names)]]
-    # The most specific one: a condition on a.b before one on a.
-    return max(about, key=lambda value: len(steps[value]), default=form.raw)
+    """The value field of the condition for a path inside a filter; the raw filter if no condition matches."""
+    paths = {entry.form.value: (entry.form.field.data or "").split(".") for entry in form.filters.entries}
+    matching = [value for value, names in paths.items() if names == path[: len(names)]]
+    # Prefer the most specific condition: a.b before a.
+    return max(matching, key=lambda value: len(paths[value]), default=form.raw)

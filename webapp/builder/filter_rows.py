@@ -1,4 +1,4 @@
-"""What is typed of one side of a join, its conditions, order and limit: read, and written again. Pure: no I/O."""
+"""Converts conditions, order and limit of one side of a join from form fields and back. Pure: no I/O."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from worker_tasks.joins.spec import filters, parameters
 from worker_tasks.joins.spec.operators import BY_MONGODB, FilterOperator, Operand, operator_of
 from worker_tasks.joins.spec.value_types import BY_WRAPPER, TEXT, TypeOf, value_type
 
-#: A value that is asked for when a saved join is run.
+#: A value in braces: the name of a parameter.
 PARAMETER = re.compile(rf"\{{({parameters.NAME})\}}")
 
 
@@ -20,6 +20,7 @@ class FilterFormParser:
         self.errors: dict[str, list[str]] = {}
 
     def match(self, form: Any, collection: str) -> dict[str, Any]:
+        """The filter of one side: its conditions and its raw filter."""
         conditions = []
         for entry in form.filters.entries:
             row = entry.form
@@ -28,7 +29,7 @@ class FilterFormParser:
             try:
                 conditions.append({row.field.data: self._condition(row, collection)})
             except ValueError as error:
-                self._complain(row.value, str(error))
+                self._add_error(row.value, str(error))
         raw = self._raw(form)
         if raw:
             conditions.append(raw)
@@ -39,18 +40,20 @@ class FilterFormParser:
         if operator.operand is Operand.NOTHING:
             return operator.condition(None)
         text = row.value.data or ""
-        if named := PARAMETER.fullmatch(text.strip()):
+        if parameter := PARAMETER.fullmatch(text.strip()):
             if not self._with_parameters:
-                raise ValueError(f"{named[1]} is asked for when the saved join is run: save it, or give a value here.")
-            return _open_condition(operator, named[1], row.type.data)
+                raise ValueError(
+                    f"{parameter[1]} is asked for when the saved join is run: save it, or give a value here."
+                )
+            return _parameter_condition(operator, parameter[1], row.type.data)
         if operator.operand is Operand.TEXT:
             if not text:
                 raise ValueError("Give the text to look for.")
             return operator.condition(text)
-        written_as = value_type(row.type.data, self._type_of(collection, row.field.data))
+        typed = value_type(row.type.data, self._type_of(collection, row.field.data))
         if operator.operand is Operand.VALUES:
-            return operator.condition(written_as.read_list(text))
-        return operator.condition(written_as.read(text))
+            return operator.condition(typed.read_list(text))
+        return operator.condition(typed.read(text))
 
     def _raw(self, form: Any) -> dict[str, Any]:
         text = (form.raw.data or "").strip()
@@ -59,17 +62,18 @@ class FilterFormParser:
         try:
             raw = json.loads(text)
         except ValueError as error:
-            self._complain(form.raw, f"Is no JSON: {error}.")
+            self._add_error(form.raw, f"Is no JSON: {error}.")
             return {}
         except RecursionError:
-            self._complain(form.raw, "Is nested too deep.")
+            self._add_error(form.raw, "Is nested too deep.")
             return {}
         if not isinstance(raw, dict):
-            self._complain(form.raw, 'Must be an object, such as {"status": {"$in": ["PAID", "SHIPPED"]}}.')
+            self._add_error(form.raw, 'Must be an object, such as {"status": {"$in": ["PAID", "SHIPPED"]}}.')
             return {}
         return raw
 
     def sort(self, form: Any) -> list[list[Any]]:
+        """The sort order as pairs of field and direction, 1 or -1."""
         rows = [entry.form for entry in form.sort.entries]
         return [[row.field.data, -1 if row.direction.data == "-1" else 1] for row in rows if row.field.data]
 
@@ -78,16 +82,16 @@ class FilterFormParser:
         if not text:
             return None
         if not (text.isascii() and text.isdecimal()):
-            self._complain(form.limit, "Must be a whole number, 1 or more, such as 100.")
+            self._add_error(form.limit, "Must be a whole number, 1 or more, such as 100.")
             return None
         return int(text)
 
-    def _complain(self, field: Any, message: str) -> None:
+    def _add_error(self, field: Any, message: str) -> None:
         self.errors.setdefault(field.name, []).append(message)
 
 
-def _open_condition(operator: FilterOperator, name: str, type_: str | None) -> Any:
-    """A condition whose value is asked for."""
+def _parameter_condition(operator: FilterOperator, name: str, type_: str | None) -> Any:
+    """A condition with a parameter in place of its value."""
     parameter = {parameters.KEY: name, "type": type_ or parameters.AUTO}
     if operator.operand is not Operand.TEXT:
         return operator.condition(parameter)
@@ -96,26 +100,27 @@ def _open_condition(operator: FilterOperator, name: str, type_: str | None) -> A
 
 
 def filter_rows(match: dict[str, Any]) -> tuple[list[dict[str, str]], dict[str, Any]]:
-    """A filter as rows, and what rows can not say."""
+    """A filter as form rows, and the rest of it that rows cannot express."""
     rows: list[dict[str, str]] = []
     raw: dict[str, Any] = {}
     for field, condition in match.items():
         operators = condition if filters.are_comparisons(condition) else {"$eq": condition}
-        found = [_row(field, operator, value) for operator, value in operators.items()]
-        if field.startswith("$") or not all(found):
+        converted = [_row(field, operator, value) for operator, value in operators.items()]
+        if field.startswith("$") or not all(converted):
             raw[field] = condition
         else:
-            rows += [row for row in found if row]
+            rows += [row for row in converted if row]
     return rows, raw
 
 
 def _row(field: str, operator: str, value: Any) -> dict[str, str] | None:
+    """A comparison as a form row; None if a row cannot express it."""
     if operator == "$eq" and isinstance(value, dict) and value.keys() == {"$regex"}:
         return _search_row(field, value["$regex"])
-    named = BY_MONGODB.get(operator, "eq")
+    name = BY_MONGODB.get(operator, "eq")
     if isinstance(value, dict) and parameters.KEY in value:
         type_ = value["type"].removeprefix(parameters.AUTO)
-        return {"field": field, "operator": named, "type": type_, "value": _in_braces(value)}
+        return {"field": field, "operator": name, "type": type_, "value": _in_braces(value)}
     if value is None:
         return (
             {"field": field, "operator": "there" if operator == "$ne" else "missing"}
@@ -123,7 +128,7 @@ def _row(field: str, operator: str, value: Any) -> dict[str, str] | None:
             else None
         )
     values = value if isinstance(value, list) else [value]
-    texts = [_text(each) for each in values]
+    texts = [_typed_text(each) for each in values]
     types = {text[1] for text in texts if text}
     if not all(texts) or len(types) != 1:
         return None
@@ -131,7 +136,7 @@ def _row(field: str, operator: str, value: Any) -> dict[str, str] | None:
         return None
     return {
         "field": field,
-        "operator": named,
+        "operator": name,
         "type": types.pop(),
         "value": ", ".join(text[0] for text in texts if text),
     }
@@ -151,8 +156,8 @@ def _in_braces(parameter: dict[str, str]) -> str:
     return f"{{{parameter[parameters.KEY]}}}"
 
 
-def _text(value: Any) -> tuple[str, str] | None:
-    """What is typed for a value, and as what; None where that can not be."""
+def _typed_text(value: Any) -> tuple[str, str] | None:
+    """A value as text and the name of its type; None if a row cannot express it."""
     if isinstance(value, bool):
         return str(value).lower(), "bool"
     if isinstance(value, int | float):
@@ -161,6 +166,6 @@ def _text(value: Any) -> tuple[str, str] | None:
         return (value, "string") if value and not PARAMETER.fullmatch(value.strip()) else None
     if isinstance(value, dict) and len(value) == 1:
         (wrapper, inner), *_ = value.items()
-        found = BY_WRAPPER.get(wrapper)
-        return (inner, found.name) if found is not None and isinstance(inner, str) else None
+        kind = BY_WRAPPER.get(wrapper)
+        return (inner, kind.name) if kind is not None and isinstance(inner, str) else None
     return None

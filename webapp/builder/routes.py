@@ -1,4 +1,4 @@
-"""Ask: the builder with its checks, the original form for a user's orders, the practice task."""
+"""The builder with its checks, the form for a user's orders, and the practice task."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from webapp.support.errors import service_unavailable
 from webapp.support.forms import PracticeForm, TaskForm, UserOrdersForm
 from worker_tasks import submission
 from worker_tasks.infra.connections import Document
-from worker_tasks.infra.errors import InvalidInput, ServiceUnavailable, named_driver_errors
+from worker_tasks.infra.errors import InvalidInput, ServiceUnavailable
 from worker_tasks.infra.settings import settings
 from worker_tasks.joins.preflight import checks
 from worker_tasks.joins.preflight.sampling import field_types
@@ -29,12 +29,12 @@ from worker_tasks.tasks import join_users_orders, long_running_task
 
 blueprint = Blueprint("joins", __name__)
 
-#: Query parameters that name a join, instead of saying the builder's form.
+#: Query parameters that refer to a whole join instead of one field of the form.
 JOIN_REFERENCES = frozenset({"join", "saved"})
 
 
 class OpenJoin(NamedTuple):
-    """A join with its values in braces left open, and the same with examples in their place."""
+    """The document of a join with parameters, and the join with example values in their place."""
 
     join: Document
     example: JoinSpec
@@ -42,129 +42,129 @@ class OpenJoin(NamedTuple):
 
 @blueprint.get("/")
 def ask() -> ResponseReturnValue:
-    written = _written()
-    draft = Draft(written)
-    if JOIN_REFERENCES & request.args.keys() and (address := draft.query_string()):
-        return redirect(f"{url_for('.ask')}?{address}")
+    fields = _requested_fields()
+    draft = Draft(fields)
+    if JOIN_REFERENCES & request.args.keys() and (query := draft.query_string()):
+        return redirect(f"{url_for('.ask')}?{query}")
     try:
-        with named_driver_errors():
-            around = context.load_context(draft)
+        with servers_needed():
+            surroundings = context.load_context(draft)
             outcome = _outcome(draft)
-            return _builder(draft, around, _checked(draft, outcome) if "check" in request.args else None)
+            return _builder(draft, surroundings, _checks(draft, outcome) if "check" in request.args else None)
     except ServiceUnavailable as error:
-        return _as_typed(written, error, error.title)
+        return _as_submitted(fields, error, error.title)
 
 
-def _written() -> MultiDict[str, str]:
-    """The query parameters as form data, with the join that they say or name, and the others such as the note."""
+def _requested_fields() -> MultiDict[str, str]:
+    """The query parameters as form data. A parameter that refers to a join is replaced by the fields of that join."""
     if "join" in request.args:
-        written = spec_as_fields(submission.read_join(json_argument("join")))
+        fields = spec_as_fields(submission.read_join(json_argument("join")))
     elif "saved" in request.args:
-        written = saved.saved_as_fields(request.args["saved"])
+        fields = saved.saved_as_fields(request.args["saved"])
     else:
         return request.args
     for name, value in request.args.items(multi=True):
         if name not in JOIN_REFERENCES:
-            written.add(name, value)
-    return written
+            fields.add(name, value)
+    return fields
 
 
 @blueprint.post("/")
 def press() -> ResponseReturnValue:
-    """Whatever button of the builder was pressed; a change alone, where JavaScript tells of it, is one as well."""
+    """Handles every button of the builder. With JavaScript, each change of the form is submitted as well."""
     try:
-        with named_driver_errors():
-            return _pressed(Draft(request.form), request.form.get("do", "draft"))
+        with servers_needed():
+            return _apply(Draft(request.form), request.form.get("do", "draft"))
     except ServiceUnavailable as error:
         if "HX-Request" in request.headers:
             # htmx does not swap errors: the form stays, and the page reports the lost connection.
             raise
-        return _as_typed(request.form, error)
+        return _as_submitted(request.form, error)
 
 
-def _pressed(draft: Draft, action: str) -> ResponseReturnValue:
+def _apply(draft: Draft, action: str) -> ResponseReturnValue:
     if action == "run":
         return _run(draft)
     if action == "save":
         return _save(draft)
     context.apply_action(draft, action)
-    around = context.load_context(draft)
+    surroundings = context.load_context(draft)
     _outcome(draft)
-    address = draft.query_string()
+    query = draft.query_string()
+    url = f"{url_for('.ask')}?{query}" if query else ""
     if request.headers.get("HX-Request"):
-        response = make_response(render_template("joins/_builder.html", **_surrounded(draft, around)))
-        if address:
-            # What a button did can be taken back by the browser's own button for that.
-            header = "HX-Replace-Url" if action == "draft" else "HX-Push-Url"
-            response.headers[header] = f"{url_for('.ask')}?{address}"
+        response = make_response(render_template("joins/_builder.html", **_with_blank_rows(draft, surroundings)))
+        if url:
+            # The browser's back button undoes the press of a button.
+            response.headers["HX-Replace-Url" if action == "draft" else "HX-Push-Url"] = url
         return response
-    if not address:
-        return _builder(draft, around)
+    if not url:
+        return _builder(draft, surroundings)
     check = "&check=yes" if action == "check" else ""
-    return redirect(f"{url_for('.ask')}?{address}{check}{context.anchor_of(action)}", 303)
+    return redirect(f"{url}{check}{context.anchor_of(action)}", 303)
 
 
 def _run(draft: Draft) -> ResponseReturnValue:
     try:
-        spec = _read(draft)
+        spec = _read_spec(draft)
         if not draft.validate():
             raise DraftIncomplete(SEE_MARKED_FIELDS)
-        # Already there, most often: the page asks for the checks as soon as there is something to check.
-        if checks.cached_checks(spec.fingerprint) is None:
+        # Usually kept already: the page requests the checks as soon as the draft allows.
+        if checks.kept_checks(spec.fingerprint) is None:
             checks.check_join(spec)
         task_id = submission.submit_join(spec, metadata=draft.collected_metadata())
-    except DraftIncomplete as unfinished:
-        return _refused(draft, unfinished)
+    except DraftIncomplete as error:
+        return _refused(draft, error)
     return redirect(url_for("status.task_page", task_id=task_id), 303)
 
 
 def _save(draft: Draft) -> ResponseReturnValue:
     try:
         saved_id = saved.save_join(_read_open(draft).join, request.form)
-    except DraftIncomplete as unfinished:
-        return _refused(draft, unfinished)
+    except DraftIncomplete as error:
+        return _refused(draft, error)
     return redirect(url_for("saved.saved_join", saved_id=saved_id), 303)
 
 
-def _refused(draft: Draft, unfinished: DraftIncomplete) -> ResponseReturnValue:
+def _refused(draft: Draft, error: DraftIncomplete) -> ResponseReturnValue:
     """The form with its errors."""
-    field_errors.add_errors(draft, unfinished.errors)
-    return _builder(draft, context.load_context(draft), trouble=str(unfinished)), 422
+    field_errors.add_errors(draft, error.errors)
+    return _builder(draft, context.load_context(draft), error=str(error)), 422
 
 
 def _outcome(draft: Draft) -> OpenJoin | DraftIncomplete:
-    """The draft as a join, or the reason it is none; shows the errors."""
+    """The draft as a join, or the error, which is also added to the form."""
     try:
         return _read_open(draft)
-    except DraftIncomplete as unfinished:
-        field_errors.add_errors(draft, unfinished.errors)
-        return unfinished
+    except DraftIncomplete as error:
+        field_errors.add_errors(draft, error.errors)
+        return error
 
 
-def _read(draft: Draft) -> JoinSpec:
-    """The join that the draft says.
+def _read_spec(draft: Draft) -> JoinSpec:
+    """The draft as a join.
 
     Raises:
-        Unfinished: it says none.
+        DraftIncomplete: a field is missing or invalid.
     """
-    with _errors_placed(draft):
+    with _errors_by_field(draft):
         return submission.read_join(draft.join_document(field_types(draft.database.data)))
 
 
 def _read_open(draft: Draft) -> OpenJoin:
-    """The join that the draft says, with parameters.
+    """The draft as a join that may have parameters.
 
     Raises:
-        Unfinished: it says none.
+        DraftIncomplete: a field is missing or invalid.
     """
-    with _errors_placed(draft):
+    with _errors_by_field(draft):
         join = draft.join_document(field_types(draft.database.data), with_parameters=True)
         return OpenJoin(join, submission.admit(parameters.check(join)))
 
 
 @contextmanager
-def _errors_placed(draft: Draft) -> Iterator[None]:
-    """Raises the errors of the join that is read inside as those of the form's fields."""
+def _errors_by_field(draft: Draft) -> Iterator[None]:
+    """Raises errors by JoinSpec path as errors by form field."""
     try:
         yield
     except InvalidInput as error:
@@ -173,22 +173,22 @@ def _errors_placed(draft: Draft) -> Iterator[None]:
 
 @blueprint.post("/checks")
 def check() -> ResponseReturnValue:
-    """What is to be expected of a draft, as a fragment."""
+    """The checks of a draft as a fragment."""
     draft = Draft(request.form)
-    checked = _checked(draft, _outcome(draft))
-    response = make_response(render_template("joins/_checks.html", **checked))
-    if not checked["checks"]:
-        # What was found last stays in sight, paler, until there is something new to be found.
+    variables = _checks(draft, _outcome(draft))
+    response = make_response(render_template("joins/_checks.html", **variables))
+    if not variables["checks"]:
+        # The last checks stay visible, paler, until there are new ones.
         response.headers["HX-Retarget"] = "#next-step"
     return response
 
 
-def _checked(draft: Draft, outcome: OpenJoin | DraftIncomplete) -> dict[str, Any]:
-    """What the checks say of a draft, for the template."""
+def _checks(draft: Draft, outcome: OpenJoin | DraftIncomplete) -> dict[str, Any]:
+    """The template variables for the checks of a draft."""
     if isinstance(outcome, DraftIncomplete):
         return {"checks": None, "next_step": str(outcome), "errors": outcome.messages}
-    if open_values := parameters.find_parameters(outcome.join):
-        names = " and ".join(dict.fromkeys(f"{{{each.name}}}" for each in open_values))
+    if found := parameters.find(outcome.join):
+        names = " and ".join(dict.fromkeys(f"{{{each.name}}}" for each in found))
         step = f"{names} will be asked for when the saved join is run. Save it, or type a value to see what to expect."
         return {"checks": None, "next_step": step, "errors": []}
     spec = outcome.example
@@ -201,36 +201,37 @@ def _checked(draft: Draft, outcome: OpenJoin | DraftIncomplete) -> dict[str, Any
 
 
 def _builder(
-    draft: Draft, around: context.BuilderContext, checked: dict[str, Any] | None = None, trouble: str | None = None
+    draft: Draft,
+    surroundings: context.BuilderContext,
+    checked: dict[str, Any] | None = None,
+    error: str | None = None,
 ) -> str:
-    shown = _surrounded(draft, around)
-    return render_template(
-        "joins/builder.html",
-        **shown,
-        checked=checked,
-        trouble=trouble,
-        ready=saved.available_joins() if not trouble else [],
-    )
+    """The builder's page. ``checked`` has the variables of the checks, if they were requested."""
+    variables = _with_blank_rows(draft, surroundings)
+    variables["saved_joins"] = saved.available_joins() if not error else []
+    return render_template("joins/builder.html", **variables, checked=checked, error=error)
 
 
-def _as_typed(
-    written: MultiDict[str, str], error: ServiceUnavailable, headline: str = "Not submitted"
+def _as_submitted(
+    fields: MultiDict[str, str], error: ServiceUnavailable, headline: str = "Not submitted"
 ) -> ResponseReturnValue:
     """The form exactly as submitted, with a message naming the unavailable server."""
-    draft = Draft(written)
-    shown = _shown(draft, context.offline_context(draft), [])
-    page = render_template("joins/builder.html", **shown, checked=None, trouble=str(error), headline=headline, ready=[])
+    draft = Draft(fields)
+    variables = _builder_variables(draft, context.offline_context(draft), [])
+    page = render_template(
+        "joins/builder.html", **variables, checked=None, error=str(error), headline=headline, saved_joins=[]
+    )
     return service_unavailable(error, page)
 
 
-def _surrounded(draft: Draft, around: context.BuilderContext) -> dict[str, Any]:
-    return _shown(draft.with_blank_rows(), around, access.metadata_keys_for(access.viewer()))
+def _with_blank_rows(draft: Draft, surroundings: context.BuilderContext) -> dict[str, Any]:
+    return _builder_variables(draft.with_blank_rows(), surroundings, access.metadata_keys_for(access.viewer()))
 
 
-def _shown(draft: Draft, around: context.BuilderContext, metadata_keys: list[str]) -> dict[str, Any]:
+def _builder_variables(draft: Draft, surroundings: context.BuilderContext, metadata_keys: list[str]) -> dict[str, Any]:
     return {
         "draft": draft,
-        "around": around,
+        "builder": surroundings,
         "next_step": draft.next_step(),
         "metadata_keys": metadata_keys,
         "describe_field": context.describe_field,
@@ -261,7 +262,7 @@ def start_practice() -> ResponseReturnValue:
 
 
 def _submit(template: str, form: TaskForm, task: Any, *args: Any) -> ResponseReturnValue:
-    """Submits what the form asks for, or shows the form again with what was typed and what is wrong."""
+    """Submits the task of a form, or returns the form with its errors."""
     if form.adds_row(request.form.get("do", "")):
         return _page(template, form)
     if not form.validate():
@@ -269,15 +270,15 @@ def _submit(template: str, form: TaskForm, task: Any, *args: Any) -> ResponseRet
     try:
         task_id = submit(task, *args, metadata=form.collected_metadata())
     except ServiceUnavailable as error:
-        return service_unavailable(error, _page(template, form, trouble=str(error)))
+        return service_unavailable(error, _page(template, form, error=str(error)))
     return redirect(url_for("status.task_page", task_id=task_id), 303)
 
 
-def _page(template: str, form: TaskForm, trouble: str | None = None) -> str:
+def _page(template: str, form: TaskForm, error: str | None = None) -> str:
     return render_template(
         template,
         form=form,
-        trouble=trouble,
+        error=error,
         result_ttl=retention.time_to_live(),
         practice_time=timedelta(seconds=settings().long_task_seconds),
     )

@@ -1,17 +1,17 @@
-"""Joins that are there from the start, on the two samples: to look at, to run, to change."""
+"""Saved joins that come with the application, for its two sample databases."""
 
 from typing import Any
 
 from worker_tasks.joins.spec.parameters import AUTO, KEY
 
 
-def _ready(join_id: str, name: str, description: str, join: dict[str, Any]) -> dict[str, Any]:
-    """One of them, as if somebody had saved it."""
+def _sample(join_id: str, name: str, description: str, join: dict[str, Any]) -> dict[str, Any]:
+    """A sample as the document of a saved join."""
     return {"_id": join_id, "name": name, "description": description, "join": join, "saved_at": None}
 
 
-def _asked(name: str) -> dict[str, str]:
-    """A value that is asked for each time, and read by the type of its field."""
+def _parameter(name: str) -> dict[str, str]:
+    """A parameter whose value is parsed by the type of its field."""
     return {KEY: name, "type": AUTO}
 
 
@@ -23,7 +23,7 @@ _PLANE = {
 }
 
 SAMPLE_JOINS = [
-    _ready(
+    _sample(
         "orders-by-status",
         "Users with their orders of one status",
         "Each user of the shop who has any, with these orders in a list, the dearest first.",
@@ -36,13 +36,13 @@ SAMPLE_JOINS = [
                     "as": "orders",
                     "kind": "inner",
                     "on": [{"local": "_id", "foreign": "userId"}],
-                    "match": {"status": _asked("status")},
+                    "match": {"status": _parameter("status")},
                     "sort": [["amount", -1]],
                 }
             ],
         },
     ),
-    _ready(
+    _sample(
         "users-without-orders",
         "Users who never ordered",
         "The users of the shop of whom there is no order.",
@@ -52,7 +52,7 @@ SAMPLE_JOINS = [
             "joins": [{"from": "orders", "kind": "anti", "on": [{"local": "_id", "foreign": "userId"}]}],
         },
     ),
-    _ready(
+    _sample(
         "reviews-with-products",
         "Reviews with their products",
         "Reviews name their product by an ObjectId written as text: the left key is converted.",
@@ -69,20 +69,20 @@ SAMPLE_JOINS = [
             ],
         },
     ),
-    _ready(
+    _sample(
         "flights-with-planes",
         "Flights of one airline with their planes",
         "Every flight from New York in 2013 of the airline, with what is known of its plane.",
-        {"database": "flights", "from": "flights", "match": {"carrier": _asked("carrier")}, "joins": [_PLANE]},
+        {"database": "flights", "from": "flights", "match": {"carrier": _parameter("carrier")}, "joins": [_PLANE]},
     ),
-    _ready(
+    _sample(
         "flights-weather",
         "Late flights with the weather at departure",
         "Flights that left at least so many minutes late, with the weather of that hour at their airport.",
         {
             "database": "flights",
             "from": "flights",
-            "match": {"dep_delay": {"$gte": _asked("minutes")}},
+            "match": {"dep_delay": {"$gte": _parameter("minutes")}},
             "joins": [
                 {
                     "from": "weather",
@@ -96,14 +96,14 @@ SAMPLE_JOINS = [
             ],
         },
     ),
-    _ready(
+    _sample(
         "flights-three",
         "Flights with plane and destination",
         "Three collections: the flights to one airport, each with its plane and with the airport itself.",
         {
             "database": "flights",
             "from": "flights",
-            "match": {"dest": _asked("airport")},
+            "match": {"dest": _parameter("airport")},
             "joins": [
                 _PLANE,
                 {

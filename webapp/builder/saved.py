@@ -1,4 +1,4 @@
-"""Saved joins: listed, run with the values that they ask for, deleted."""
+"""The pages of saved joins: the list, running with values, deletion."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,31 +30,31 @@ MAX_NAME_LENGTH, MAX_DESCRIPTION_LENGTH = 100, 1_000
 
 
 def available_joins() -> list[dict[str, Any]]:
-    """The joins that are there from the start, as far as their database is open, then those that people saved."""
+    """The saved joins, newest first, then the samples whose database is open."""
     open_databases = settings().open_databases
-    ready = [join for join in SAMPLE_JOINS if join["join"]["database"] in open_databases]
-    return [*saved_joins.newest(), *ready]
+    samples = [join for join in SAMPLE_JOINS if join["join"]["database"] in open_databases]
+    return [*saved_joins.newest(), *samples]
 
 
 def find_join(saved_id: str) -> dict[str, Any]:
-    """The saved join of this id.
+    """The saved join or sample with this id.
 
     Raises:
-        SavedJoinNotFound: there is none.
+        SavedJoinNotFound: no join has this id.
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
-    ready = next((join for join in SAMPLE_JOINS if join["_id"] == saved_id), None)
-    return ready or saved_joins.find(saved_id)
+    sample = next((join for join in SAMPLE_JOINS if join["_id"] == saved_id), None)
+    return sample or saved_joins.find(saved_id)
 
 
-def save_join(join: Document, given: Mapping[str, str]) -> str:
-    """Keeps a join with its parameters; returns its id.
+def save_join(join: Document, form: Mapping[str, str]) -> str:
+    """Saves a join under the name and description in the form. Returns its id.
 
     Raises:
-        Unfinished: it has no name, or is too long.
-        pymongo.errors.PyMongoError: not known to be kept.
+        DraftIncomplete: the name is missing, or something is too long.
+        pymongo.errors.PyMongoError: the write may or may not have happened.
     """
-    name, description = given.get("saved_name", "").strip(), given.get("saved_description", "").strip()
+    name, description = form.get("saved_name", "").strip(), form.get("saved_description", "").strip()
     if not name or len(name) > MAX_NAME_LENGTH:
         raise DraftIncomplete(f"Give the saved join a name of at most {MAX_NAME_LENGTH} characters.")
     if len(description) > MAX_DESCRIPTION_LENGTH:
@@ -65,11 +65,11 @@ def save_join(join: Document, given: Mapping[str, str]) -> str:
 
 
 def saved_as_fields(saved_id: str) -> MultiDict[str, str]:
-    """A saved join as the builder's form would write it.
+    """A saved join as form data of a Draft.
 
     Raises:
-        SavedJoinNotFound: there is none of this id.
-        InvalidInput: it can no longer be read.
+        SavedJoinNotFound: no join has this id.
+        InvalidInput: the stored join is no longer valid.
         pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
     """
     return join_as_fields(saved_joins.join_of(find_join(saved_id)))
@@ -92,28 +92,28 @@ def saved_join(saved_id: str) -> ResponseReturnValue:
 
 @blueprint.post("/<saved_id>")
 def run(saved_id: str) -> ResponseReturnValue:
-    """Runs a saved join with the values that were given."""
-    form, given = SavedJoinForm(), _given()
+    """Runs a saved join with the submitted values."""
+    form, values = SavedJoinForm(), _submitted_values()
     saved: Document = {"_id": saved_id, "name": "Saved join"}
     try:
         with servers_needed():
             saved = find_join(saved_id)
-            return _run(saved, form, given)
+            return _run(saved, form, values)
     except ServiceUnavailable as error:
-        return service_unavailable(error, _as_typed(saved, form, given, str(error)))
+        return service_unavailable(error, _as_submitted(saved, form, values, str(error)))
 
 
-def _run(saved: Document, form: SavedJoinForm, given: dict[str, str]) -> ResponseReturnValue:
-    join = saved_joins.read_join(saved)
+def _run(saved: Document, form: SavedJoinForm, values: dict[str, str]) -> ResponseReturnValue:
+    join = saved_joins.join_of(saved)
     if form.adds_row(request.form.get("do", "")):
-        return _page(saved, join, form, given)
+        return _page(saved, join, form, values)
     try:
-        spec = _filled(join, given)
+        spec = _fill_parameters(join, values)
         if not form.validate():
             raise DraftIncomplete(SEE_MARKED_FIELDS)
         task_id = submit_join(admit(spec), metadata=form.collected_metadata() | {SAVED_JOIN: saved["name"]})
     except (DraftIncomplete, InvalidInput) as error:
-        return _page(saved, join, form, given, error), 422
+        return _page(saved, join, form, values, error), 422
     return redirect(url_for("status.task_page", task_id=task_id), 303)
 
 
@@ -123,50 +123,52 @@ def delete(saved_id: str) -> ResponseReturnValue:
     return redirect(url_for(".all_joins"), 303)
 
 
-def _given() -> dict[str, str]:
-    """The values that were typed, by the names of the parameters."""
+def _submitted_values() -> dict[str, str]:
+    """The submitted values by parameter name."""
     prefix = "value-"
     return {name.removeprefix(prefix): text for name, text in request.form.items() if name.startswith(prefix)}
 
 
-def _filled(join: Document, given: Mapping[str, str]) -> JoinSpec:
-    names = {parameter.name for parameter in parameters.find_parameters(join)}
-    typed = {name: text for name, text in given.items() if name in names}
-    return parameters.fill(join, typed, field_types(join["database"]))
+def _fill_parameters(join: Document, values: Mapping[str, str]) -> JoinSpec:
+    names = {parameter.name for parameter in parameters.find(join)}
+    known = {name: text for name, text in values.items() if name in names}
+    return parameters.fill(join, known, field_types(join["database"]))
 
 
 def _page(
-    saved: Document, join: Document, form: SavedJoinForm, given: Mapping[str, str], wrong: Exception | None = None
+    saved: Document, join: Document, form: SavedJoinForm, values: Mapping[str, str], error: Exception | None = None
 ) -> str:
-    errors = wrong.errors if isinstance(wrong, InvalidInput) else {}
-    asked = _asked(join, field_types(join["database"]), given, errors)
-    is_marked = any(field["errors"] for field in asked)
+    errors = error.errors if isinstance(error, InvalidInput) else {}
+    fields = _parameter_fields(join, field_types(join["database"]), values, errors)
+    is_marked = any(field["errors"] for field in fields)
     return render_template(
         "saved/join.html",
         join=saved,
-        parameters=asked,
+        parameters=fields,
         form=form,
-        trouble=SEE_MARKED_FIELDS if is_marked else wrong and str(wrong),
+        error=SEE_MARKED_FIELDS if is_marked else error and str(error),
         can_be_deleted=saved not in SAMPLE_JOINS,
-        **_described(saved, join),
+        **_describe(saved, join),
     )
 
 
-def _described(saved: Document, join: Document) -> dict[str, Any]:
-    """The lines that say the join, and the builder's address of it."""
+def _describe(saved: Document, join: Document) -> dict[str, Any]:
+    """The lines that describe a saved join, and its query string for the builder."""
     draft = Draft(join_as_fields(join))
-    # One that is too long for an address is read again by the builder.
-    return {"lines": draft.describe_lines(), "address": draft.query_string() or urlencode({"saved": saved["_id"]})}
+    # A join that is too long for a URL is named by its id.
+    return {"lines": draft.describe_lines(), "query": draft.query_string() or urlencode({"saved": saved["_id"]})}
 
 
-def _asked(join: Document, types: TypeOf, given: Mapping[str, str], errors: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The fields for the values of a join, one for each name."""
-    first: dict[str, Parameter] = {}
-    for parameter in parameters.find_parameters(join):
-        first.setdefault(parameter.name, parameter)
+def _parameter_fields(
+    join: Document, types: TypeOf, values: Mapping[str, str], errors: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """The form fields for the parameters of a join, one for each name."""
+    by_name: dict[str, Parameter] = {}
+    for parameter in parameters.find(join):
+        by_name.setdefault(parameter.name, parameter)
     return [
-        _field(parameter, types, given.get(name, ""), errors.get(f"parameters.{name}"))
-        for name, parameter in first.items()
+        _field(parameter, types, values.get(name, ""), errors.get(f"parameters.{name}"))
+        for name, parameter in by_name.items()
     ]
 
 
@@ -188,13 +190,13 @@ def _label(name: str) -> str:
     return name.replace("_", " ").capitalize()
 
 
-def _as_typed(saved: Document, form: SavedJoinForm, given: Mapping[str, str], trouble: str) -> str:
-    """The form exactly as submitted. Only the join's id may be known, and the types of its values are not."""
-    fields = [{"name": name, "label": _label(name), "value": value} for name, value in given.items()]
-    described = _described(saved, saved["join"]) if "join" in saved else {"lines": []}
-    return render_template("saved/join.html", join=saved, parameters=fields, form=form, trouble=trouble, **described)
+def _as_submitted(saved: Document, form: SavedJoinForm, values: Mapping[str, str], error: str) -> str:
+    """The form exactly as submitted, without the types of its values. ``saved`` may have only the join's id."""
+    fields = [{"name": name, "label": _label(name), "value": value} for name, value in values.items()]
+    description = _describe(saved, saved["join"]) if "join" in saved else {"lines": []}
+    return render_template("saved/join.html", join=saved, parameters=fields, form=form, error=error, **description)
 
 
 def _unreadable(saved: Document, error: InvalidInput) -> str:
-    """The page of a join that cannot be run any more, only deleted."""
+    """The page of a join that can no longer be run, only deleted."""
     return render_template("saved/join.html", join=saved, unreadable=str(error), can_be_deleted=True)

@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 
 from development.servers import Server
 from tests.support import Process, paused, submit_form, wait_for_state
-from webapp.builder.drafts import MAX_ADDRESS
+from webapp.builder.drafts import MAX_QUERY_LENGTH
 from webapp.builder.samples import SAMPLE_JOINS
 from worker_tasks.infra.connections import Document, connections
 from worker_tasks.joins.saved import saved_joins
@@ -176,7 +176,7 @@ def test_one_that_is_too_long_for_an_address_is_opened_all_the_same(client: Flas
     rows = {f"filters-{number}-field": f"field{number}" for number in range(1, 45)}
     rows |= {f"filters-{number}-value": "x" * 100 for number in range(1, 45)}
     draft = urlencode({**DRAFT, **rows})
-    assert len(draft) < MAX_ADDRESS
+    assert len(draft) < MAX_QUERY_LENGTH
     connections().tasks.database[saved_joins.COLLECTION].update_one({"_id": OLD["_id"]}, {"$set": {"draft": draft}})
     assert in_builder(client, older) == {"saved": "older"}
     page = client.get("/?saved=older").text
