@@ -1,6 +1,7 @@
-"""The README says what is so."""
+"""The documents agree with the code."""
 
 import re
+from pathlib import Path
 
 import pytest
 from pydantic import AliasChoices
@@ -24,14 +25,20 @@ def row(field: FieldInfo) -> str:
     return f"| {' or '.join(f'`{name}`' for name in names)} | {default} | {field.description} |"
 
 
-def test_the_table_of_settings_is_the_settings() -> None:
+def test_the_settings_table_matches_the_settings() -> None:
     rows = [line for line in README.splitlines() if re.match(r"\| `[A-Z_]+`", line)]
     assert rows == [row(field) for field in Settings.model_fields.values()]
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/architecture.md"])
-def test_what_the_documents_point_to_is_there(document: str) -> None:
-    path = ROOT / document
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", path.read_text()) if "://" not in link]
-    missing = [link for link in links if not (path.parent / link).exists()]
+@pytest.mark.parametrize("document", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]), ids=lambda path: path.name)
+def test_every_link_between_documents_leads_to_a_file(document: Path) -> None:
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", document.read_text()) if "://" not in link]
+    missing = [link for link in links if not (document.parent / link).exists()]
     assert missing == []
+
+
+def test_every_module_is_on_the_map() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    files = [path for package in ("webapp", "worker_tasks") for path in (ROOT / package).rglob("*.py")]
+    unnamed = [path.name for path in files if path.name != "__init__.py" and path.name not in text]
+    assert unnamed == []
