@@ -1,10 +1,10 @@
-# The image of all three process types: docker run dovetail web (or release, or worker).
+# One image for all three process types: docker run dovetail web (or release, or worker).
 FROM python:3.12-slim-bookworm
 
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PORT=8000
 WORKDIR /app
 
-# Before the code, so that a change of code reinstalls nothing.
+# Before the code, so that code changes do not reinstall the requirements.
 COPY requirements.txt ./
 RUN pip install --require-hashes --no-deps -r requirements.txt
 

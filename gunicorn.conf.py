@@ -1,4 +1,4 @@
-"""How gunicorn serves the web process; it reads $PORT, $WEB_CONCURRENCY and $GUNICORN_CMD_ARGS itself."""
+"""Configures gunicorn for the web process. It reads $PORT, $WEB_CONCURRENCY and $GUNICORN_CMD_ARGS itself."""
 
 import multiprocessing
 import os
@@ -12,19 +12,19 @@ from webapp.support import logs
 
 worker_class = "gthread"
 threads = 8
-# Requests that run when the process is told to stop may finish; under the platform's grace of 30 s.
+# Seconds for running requests to finish at shutdown; less than the platform's 30 s grace period.
 graceful_timeout = 25
 timeout = 60
-# Heartbeats in memory: on a disk that stalls, healthy workers would be killed.
-worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - gunicorn names its files itself
-# gunicorn 27 would open one in the home folder.
+# Keep heartbeats in memory: if the disk stalled, gunicorn would kill healthy workers.
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - gunicorn chooses safe file names
+# gunicorn 27 would create the socket in the home folder.
 control_socket_disable = True
-# The builder's whole form is in its address: the longest that gunicorn can be told to take.
+# The builder keeps its whole form in the URL, so accept the longest request line that gunicorn supports.
 limit_request_line = 8190
 accesslog = None
 
-#: Seconds that a thread which renders a page may keep the others waiting. With Python's own 5 ms, a poll that needs the
-#: interpreter a few times takes several times as long as soon as somebody turns the pages of a large result.
+#: Seconds that a thread rendering a page may hold the interpreter. With Python's default of 5 ms, a poll that needs the
+#: interpreter a few times takes several times as long while somebody pages through a large result.
 SWITCH_INTERVAL = 0.0005
 
 
@@ -44,10 +44,10 @@ logger_class = Log
 
 def post_fork(server: object, worker: object) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL)
-    # Tells the log lines of several processes apart.
+    # Distinguishes the log lines of several processes.
     multiprocessing.current_process().name = f"web-{os.getpid()}"
 
 
 def post_request(worker: object, request: object, environ: object, response: object) -> None:
-    # Not earlier: gunicorn still logs responses that broke off.
-    logs.unbind()
+    # Only now, because gunicorn may still log an aborted response.
+    logs.about_nothing()

@@ -1,4 +1,4 @@
-"""Finds a Chromium for the browser tests, or fetches one."""
+"""Finds a Chromium for the browser tests, or downloads one."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from playwright.sync_api import Error, sync_playwright
 
 NAMES = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
-# The programs themselves where packages put them: what they put on PATH are shell scripts, which need tools on PATH.
+# Where packages install the browser binary. On PATH they only install shell scripts, which need other tools on PATH.
 PLACES = [
     "/usr/lib/chromium/chromium",
     "/usr/lib64/chromium-browser/chromium-browser",
@@ -22,11 +22,15 @@ FETCH_WITHIN = 600.0  # seconds
 
 
 class BrowserError(Exception):
-    """There is no browser. The message is a sentence that says what to do."""
+    """No browser is available. The message says what to do."""
 
 
 def find_browser() -> str | None:
-    """The path of a Chromium that runs, or None where it is Playwright's own."""
+    """Returns the path of an installed Chromium, or None to use Playwright's own, downloaded if necessary.
+
+    Raises:
+        BrowserError: no browser starts.
+    """
     named = os.environ.get("CHROMIUM")
     if named and not runs(named):
         raise BrowserError(f"CHROMIUM names {named}, which does not run. Name another, or unset it.")
@@ -38,13 +42,13 @@ def find_browser() -> str | None:
 
 def candidates() -> Iterator[str]:
     for name in NAMES:
-        if found := shutil.which(name):
-            yield found
+        if path := shutil.which(name):
+            yield path
     yield from filter(os.path.exists, PLACES)
 
 
 def runs(program: str) -> bool:
-    """Names on PATH may be stubs, which only say what to install."""
+    """Whether this program is a real browser: names on PATH may be stubs that only ask to install a package."""
     try:
         return subprocess.run([program, "--version"], capture_output=True, timeout=30, check=False).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
@@ -52,7 +56,7 @@ def runs(program: str) -> bool:
 
 
 def fetch() -> None:
-    """Have Playwright download its own Chromium, unless it has, and see that it starts."""
+    """Has Playwright download its own Chromium, unless it already has one, and checks that it starts."""
     print("No Chromium is installed: Playwright fetches its own (about 150 MB, once) ...", file=sys.stderr, flush=True)
     advice = "Install Chromium (apt install chromium), or name one in CHROMIUM."
     try:

@@ -1,4 +1,4 @@
-"""What bin/dev keeps in var/: that it runs once in a clone, what is running, and what it remembers between runs."""
+"""The state that bin/dev keeps in var/: a lock, the running servers, and the ports and secret key of earlier runs."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from development.servers import free_port, is_free
 
 
 class CloneError(Exception):
-    """This clone cannot be used as asked. The message is a sentence that says what to do."""
+    """This clone cannot be used. The message says what to do."""
 
 
 class Clone:
@@ -24,7 +24,7 @@ class Clone:
 
     @contextmanager
     def claim(self) -> Iterator[None]:
-        """Keep a second bin/dev out of this clone for as long as this lasts."""
+        """Locks the clone against a second bin/dev for the duration of the block."""
         try:
             self.var.mkdir(exist_ok=True)
             lock = os.open(self.var / "lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -35,14 +35,14 @@ class Clone:
                 running = self._read_running()
                 where = f"process {running['pid']}, {running['address']}" if running else "it is just starting"
                 raise CloneError(f"bin/dev already runs in this clone ({where}). Stop it first, or use that one.")
-            self._running.unlink(missing_ok=True)  # of a run that was killed
+            self._running.unlink(missing_ok=True)  # a killed run left it behind
             yield
         finally:
             os.close(lock)
 
     @contextmanager
     def running(self, address: str, servers: Mapping[str, str]) -> Iterator[None]:
-        """Tell other terminals what is running, for as long as this lasts."""
+        """Publishes the running servers to other terminals for the duration of the block."""
         _write_private(self._running, json.dumps({"pid": os.getpid(), "address": address, "servers": dict(servers)}))
         try:
             yield
@@ -50,21 +50,21 @@ class Clone:
             self._running.unlink(missing_ok=True)
 
     def servers(self) -> dict[str, str]:
-        """The addresses of the running servers, by the names of their environment variables."""
+        """Returns the URLs of the running servers by environment variable."""
         running = self._read_running()
         if running is None or not self._is_claimed():
             raise CloneError("bin/dev is not running in this clone. Start it first, in another terminal.")
         return dict(running["servers"])
 
     def secret_key(self) -> str:
-        """Made once, so that forms open in a browser survive a restart."""
+        """Returns the clone's secret key, created once so that forms open in a browser survive a restart."""
         file = self.var / "secret_key"
         if not file.exists():
             _write_private(file, secrets.token_urlsafe(32))
         return file.read_text()
 
     def port(self, server: str, usual: int) -> int:
-        """The usual port where it is free; else another one, the same each time where that is possible."""
+        """Returns the usual port if it is free; otherwise another one, the same each time if possible."""
         if is_free(usual):
             return usual
         file = self.var / f"{server.lower()}.port"
@@ -89,7 +89,7 @@ class Clone:
 
 
 def _write_private(file: Path, text: str) -> None:
-    """Whole or not at all, and for nobody else's eyes: addresses may hold passwords."""
+    """Writes the file atomically and readable by its owner only, because URLs may hold passwords."""
     new = file.with_suffix(".new")
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as output:
         output.write(text)

@@ -1,7 +1,7 @@
-"""Makes .venv from the pinned requirements, once, and runs a module in it.
+"""Creates .venv from the pinned requirements, once, and runs a module in it.
 
-This runs on whatever python3 is there: with the standard library only, and without syntax that an old Python
-cannot read, so that it comes as far as its sentence.
+Any python3 may run this file. It uses only the standard library and old syntax, so that an unsupported Python reaches
+the error message.
 """
 
 import hashlib
@@ -19,16 +19,16 @@ VENV = os.path.join(ROOT, ".venv")
 PYTHON = os.path.join(VENV, "bin", "python")
 STAMP = os.path.join(VENV, "dovetail-stamp")
 REQUIREMENTS = ("requirements-dev.txt", "requirements-samples.txt")
-VERSIONS = ((3, 11), (3, 12))  # those for which wheels of both embedded servers exist
+VERSIONS = ((3, 11), (3, 12))  # both embedded servers have wheels for these only
 INSTALL_WITHIN = 900  # seconds, on a slow line
 
 
 class SetupError(Exception):
-    """The environment cannot be made. The message says why, and what to do."""
+    """The environment cannot be created. The message says why, and what to do."""
 
 
 def run(module: str, arguments: "list[str]") -> None:
-    """Replace this process by `python -m module` in .venv, which is made first if need be."""
+    """Replaces this process with `python -m module` in .venv, after creating .venv if necessary."""
     try:
         if not is_ready():
             if sys.version_info[:2] not in VERSIONS:
@@ -44,7 +44,11 @@ def run(module: str, arguments: "list[str]") -> None:
 
 
 def find_python() -> str:
-    """A Python of a version we can use. It must really run: pyenv leaves names on PATH that do not."""
+    """Returns the path of a supported Python that really runs: pyenv leaves names on PATH that do not.
+
+    Raises:
+        SetupError: there is none.
+    """
     check = f"import sys; sys.exit(sys.version_info[:2] not in {VERSIONS})"
     for major, minor in reversed(VERSIONS):
         python = shutil.which(f"python{major}.{minor}")
@@ -68,7 +72,7 @@ def is_ready() -> bool:
 
 
 def expected_stamp() -> str:
-    """What .venv was made from; also its place and its Python, since a moved clone or an upgraded system breaks it."""
+    """Identifies the requirements, path and Python of .venv: a moved clone or an upgraded system breaks it."""
     digest = hashlib.sha256()
     for name in (*REQUIREMENTS, "requirements.txt"):
         with open(os.path.join(ROOT, name), "rb") as file:
@@ -83,26 +87,26 @@ def make() -> None:
         raise SetupError(f"{ROOT} cannot be read ({error.strerror}). Make it yours, then run this again.") from error
     try:
         _wait_for(lock)
-        if not is_ready():  # another start may just have made it
-            _make_anew()
+        if not is_ready():  # another start may have created it in the meantime
+            _create()
     finally:
         os.close(lock)
 
 
 def _wait_for(lock: int) -> None:
-    """Two first starts at once: the second waits for the first."""
+    """Waits until another first start in this clone has finished."""
     give_up = time.monotonic() + INSTALL_WITHIN
-    said = False
+    announced = False
     while not take_lock(lock):
         if time.monotonic() > give_up:
             raise SetupError("Another start has been making .venv for too long. Stop it, then run this again.")
-        if not said:
+        if not announced:
             _say("Another start is making .venv: waiting for it.")
-            said = True
+            announced = True
         time.sleep(0.2)
 
 
-def _make_anew() -> None:
+def _create() -> None:
     started = time.monotonic()
     if not (importlib.util.find_spec("venv") and importlib.util.find_spec("ensurepip")):
         raise SetupError(
@@ -113,7 +117,7 @@ def _make_anew() -> None:
     _call([sys.executable, "-m", "venv", "--clear", VENV], "Look at that line, then run this again.")
     _say("Installing the pinned requirements (about 20 seconds) ...")
     command = [PYTHON, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
-    # The list is complete, so nothing is resolved; the samples' own requirement, pandas, is left out on purpose.
+    # The lists are complete, so pip resolves nothing; the samples' own requirement, pandas, is left out on purpose.
     command += ["--require-hashes", "--no-deps"]
     for name in REQUIREMENTS:
         command += ["-r", os.path.join(ROOT, name)]
@@ -136,7 +140,7 @@ def _call(command: "list[str]", advice: str) -> None:
 
 
 def advice_on(output: str, otherwise: str) -> str:
-    """What to do after a failure of pip with this output."""
+    """Returns advice for a failure of pip with this output, or `otherwise` if the failure is unknown."""
     if "connection broken" in output or "Failed to establish" in output or "timed out" in output:
         return "The package index cannot be reached: check the network (or pip's settings), then run this again."
     if "No matching distribution" in output:
@@ -154,5 +158,5 @@ def _version() -> str:
 
 
 def _say(line: str) -> None:
-    # Not on the standard output, which `bin/dev env` keeps for the shell.
+    # Standard output is for the shell that evaluates `bin/dev env`.
     print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""No process outlives the one that started it, even if that one is killed."""
+"""Ends child processes when their parent ends, even if the parent is killed."""
 
 import ctypes
 import os
@@ -10,9 +10,9 @@ PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 def end_with_parent(number: signal.Signals) -> Callable[[], None] | None:
-    """For `preexec_fn` of a child process: Linux then sends it this signal when we end. Elsewhere nothing does.
+    """Returns a `preexec_fn` with which Linux sends the child this signal when we end; None on other systems.
 
-    Linux means the thread that starts the child, not the process: start it from a thread that stays.
+    Linux watches the thread that starts the child, not the process: start the child from a long-lived thread.
     """
     if sys.platform != "linux":
         return None

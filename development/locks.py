@@ -1,10 +1,10 @@
-"""A lock that the system drops when its holder ends, however it ends."""
+"""A file lock that the system releases when its holder ends, however it ends."""
 
 import fcntl
 
 
 def take_lock(file: int) -> bool:
-    """Take the lock on this open file for ourselves and whoever inherits it; false if another holds it."""
+    """Locks this open file for us and every process that inherits it; False if another process holds the lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

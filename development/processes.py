@@ -1,7 +1,7 @@
-"""Runs the Procfile's processes together: what one writes is shown with its name, and when one ends all do.
+"""Runs the Procfile's processes together and prints each line of their output with the name of its process.
 
-honcho reads the file and prints. Its Manager is not used: it watches each process from a forked copy of itself, prints
-from within its signal handlers (which fails in the middle of another print), and has no place to wait for readiness.
+honcho parses the file and prints. Its Manager is unsuitable: it watches each process from a forked copy of itself,
+prints from its signal handlers (which fails in the middle of another print), and offers no way to wait for readiness.
 """
 
 import os
@@ -24,11 +24,13 @@ from development.lifetime import end_with_parent
 
 
 def read_procfile(path: Path) -> dict[str, str]:
-    """The commands of a Procfile by the names of their process types."""
+    """Returns the commands of a Procfile by process type."""
     return dict(parse_procfile(path.read_text(encoding="utf-8")).processes)
 
 
 class Processes:
+    """The running processes of a Procfile."""
+
     def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
         self._environment = environment
         self._folder = folder
@@ -48,7 +50,7 @@ class Processes:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches us alone; we stop everything in order
+            start_new_session=True,  # Ctrl-C must reach only us; we stop everything in order
             preexec_fn=end_with_parent(signal.SIGKILL),  # noqa: PLW1509 - takes no lock; the servers end too
         )
         self._running[name] = process
@@ -57,11 +59,11 @@ class Processes:
         self._readers.append(reader)
 
     def ended(self) -> dict[str, int]:
-        """The exit codes of those that have ended."""
+        """Returns the exit codes of the processes that have ended."""
         return {name: code for name, process in self._running.items() if (code := process.poll()) is not None}
 
     def stop(self, timeout: float) -> None:
-        """Ask all to end; kill what is left after `timeout` seconds, and whatever they left behind themselves."""
+        """Terminates all processes; after `timeout` seconds kills the remaining ones and their descendants."""
         for process in self._running.values():
             _signal_group(process, signal.SIGTERM)
         give_up = time.monotonic() + timeout
@@ -74,7 +76,7 @@ class Processes:
             reader.join(timeout=1)
 
     def say(self, text: str) -> None:
-        """Print something of our own between the lines of the processes."""
+        """Prints a message of our own between the lines of the processes."""
         with self._one_line_at_a_time:
             print(text, flush=True)
 

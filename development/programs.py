@@ -1,4 +1,4 @@
-"""Finds redis-server and mongod, on PATH or in the wheels, and what mongod needs in order to run."""
+"""Finds redis-server and mongod, on PATH or in the wheels, and the environment that mongod needs."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class ServerError(Exception):
-    """A server cannot start. The message is a sentence that says what to do."""
+    """A server cannot start. The message says what to do."""
 
 
 def find_redis() -> str:
@@ -21,11 +21,15 @@ def find_mongod() -> str:
 
 
 def mongod_environment(program: str, folder: Path) -> dict[str, str]:
-    """The environment in which this mongod runs here; `folder` holds what has to be made for that."""
+    """Returns the environment in which this mongod runs on this machine; may create a library link in `folder`.
+
+    Raises:
+        ServerError: mongod does not run.
+    """
     environment = dict(os.environ)
     tried = _try(program, environment)
     if "libcurl.so.4" in tried.stderr:
-        # The barest Debian images lack libcurl; the wheel of pycurl brings one, under a name of its own.
+        # Minimal Debian images lack libcurl; the wheel of pycurl bundles one under another name.
         for bundled in _bundled_libcurls():
             link = folder / "lib" / "libcurl.so.4"
             link.parent.mkdir(exist_ok=True)
@@ -56,10 +60,10 @@ def _bundled_libcurls() -> list[Path]:
 
 
 def _package_folders(name: str) -> list[Path]:
-    """Where a package lies, without importing it."""
+    """Returns the folders of a package without importing it."""
     try:
         spec = find_spec(name)
-    except ModuleNotFoundError:  # not even its parent package is there
+    except ModuleNotFoundError:  # the parent package is missing too
         return []
     return [Path(folder) for folder in (spec and spec.submodule_search_locations) or []]
 

@@ -1,4 +1,4 @@
-"""Knows when web and worker are really ready."""
+"""Waits until web and worker are ready to serve."""
 
 import subprocess
 import time
@@ -12,11 +12,15 @@ READY_WITHIN = 60.0  # seconds
 
 
 class NotReadyError(Exception):
-    """Something did not become ready; the message says what."""
+    """A process did not become ready; the message names it."""
 
 
 def wait_until_ready(address: str, environment: Mapping[str, str], ended: Callable[[], Mapping[str, int]]) -> None:
-    """Return when the web server and the worker both answer, or when a process has ended."""
+    """Returns when the web server and the worker both answer, or when a process has ended.
+
+    Raises:
+        NotReadyError: one of them does not answer in time.
+    """
     give_up = time.monotonic() + READY_WITHIN
     for name, answers in {"web": partial(web_answers, address), "worker": partial(worker_answers, environment)}.items():
         while not ended() and not answers():
@@ -36,8 +40,8 @@ def web_answers(address: str) -> bool:
 
 
 def worker_answers(environment: Mapping[str, str]) -> bool:
-    """Ask as an operator would; this needs neither the worker's log nor its code in this process."""
-    ping = ["celery", "--app", "worker_tasks.celery_app", "inspect", "ping", "--timeout", "1"]
+    """Pings the worker with Celery's own command, so that this process needs none of the worker's code."""
+    ping = ["celery", "--app", "worker_tasks.queue.celery_app", "inspect", "ping", "--timeout", "1"]
     try:
         return subprocess.run(ping, env=environment, capture_output=True, timeout=20, check=False).returncode == 0
     except subprocess.TimeoutExpired:

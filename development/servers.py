@@ -1,6 +1,6 @@
 """Redis and MongoDB for development and tests: found on PATH or in the wheels, started, stopped.
 
-A server lives no longer than the process that started it, listens on 127.0.0.1 only, and keeps its folder to itself.
+A server ends with the process that started it, listens on 127.0.0.1 only, and locks its folder.
 """
 
 import errno
@@ -29,8 +29,8 @@ from development.programs import ServerError, find_mongod, find_redis, mongod_en
 
 __all__ = ["REPLICA_SET", "Server", "ServerError", "free_port", "is_free", "start_mongodb", "start_redis"]
 
-READY_WITHIN = 60.0  # seconds; a start after a crash replays the journal first
-GONE_WITHIN = 2.0  # seconds that a server just killed may still hold its lock and port
+READY_WITHIN = 60.0  # seconds; after a crash the server replays its journal first
+GONE_WITHIN = 2.0  # seconds for which a killed server may still hold its lock and port
 HOST = "127.0.0.1"
 REPLICA_SET = "rs0"
 NOT_YET_INITIALIZED = 94  # MongoDB's error code
@@ -54,7 +54,7 @@ class Server:
         return self._process.poll() is None
 
     def stop(self, timeout: float = 30.0) -> None:
-        """Ask it to save and end, also if it is paused; kill it after `timeout` seconds."""
+        """Asks the server to save and exit, even if it is paused; kills it after `timeout` seconds."""
         if self.is_running:
             self._process.send_signal(signal.SIGTERM)
             self._process.send_signal(signal.SIGCONT)
@@ -74,22 +74,31 @@ class Server:
 
 
 def start_redis(folder: Path, port: int | None = None) -> Server:
-    """Start Redis on its folder, on any free port unless one is given."""
+    """Starts Redis with its data in this folder, on any free port unless one is given.
+
+    Raises:
+        ServerError: it cannot start.
+    """
     port, log = port or free_port(), folder / "redis.log"
     command = [find_redis(), "--bind", HOST, "--port", str(port), "--dir", str(folder / "data"), "--daemonize", "no"]
-    # One way of saving, not two. A power cut may lose the last second's writes, a stop or a crash none.
+    # Append-only file, no snapshots. A power cut may lose the last second of writes; a stop or a crash loses none.
     command += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
-    command += ["--maxmemory-policy", "noeviction"]  # a queue must never lose a message in silence
+    command += ["--maxmemory-policy", "noeviction"]  # a queue must never silently lose a message
     _prepare("Redis", folder)
     process = _spawn("Redis", command, log, port)
     return _when_ready(Server("Redis", f"redis://{HOST}:{port}", port, process), _redis_answers, log)
 
 
 def start_mongodb(folder: Path, port: int | None = None, member: str | None = None) -> Server:
-    """Start MongoDB on its folder, as the only member, and primary, of the replica set rs0.
+    """Starts MongoDB with its data in this folder, as the primary and only member of the replica set rs0.
 
-    Its address names the replica set, and asks for no direct connection, so that clients behave as in production.
-    `member` is the host and port that clients are told to use: a proxy's, which must be there already; else its own.
+    Its URL names the replica set and does not ask for a direct connection, so that clients behave as in production.
+
+    Args:
+        member: the host and port that clients connect to; a proxy must already listen there. Default: the server's own.
+
+    Raises:
+        ServerError: it cannot start.
     """
     port, log, program = port or free_port(), folder / "mongod.log", find_mongod()
     member = member or f"{HOST}:{port}"
@@ -103,10 +112,10 @@ def start_mongodb(folder: Path, port: int | None = None, member: str | None = No
 
 
 def free_port() -> int:
-    """A port for a server to listen on; nobody else on this machine is given it while this process lives."""
+    """Returns a port for a server to listen on, reserved on this machine for as long as this process lives."""
     probe = socket.socket()
     probe.bind((HOST, 0))
-    # Stays bound, which keeps the kernel from choosing the port again; servers may listen there all the same.
+    # The socket stays bound, so the kernel does not choose the port again; with SO_REUSEADDR a server can still listen.
     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     port = int(probe.getsockname()[1])
     probe.detach()
@@ -115,7 +124,7 @@ def free_port() -> int:
 
 def is_free(port: int) -> bool:
     with socket.socket() as probe:
-        # Connections of a server just stopped linger for a minute; they keep nobody from listening.
+        # Connections of a stopped server linger for a minute; they do not prevent listening.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -137,7 +146,7 @@ def _prepare(name: str, folder: Path) -> None:
 
 @contextmanager
 def _lock(name: str, folder: Path) -> Iterator[int]:
-    """Two servers on one folder would ruin it. The server inherits the lock, which therefore ends with it."""
+    """Locks the folder, since two servers would ruin it. The server inherits the lock and holds it until it ends."""
     lock = os.open(folder / "lock", os.O_RDWR)
     give_up = time.monotonic() + GONE_WITHIN
     try:
@@ -168,7 +177,7 @@ def _spawn(
                 stderr=subprocess.STDOUT,
                 env=environment,
                 pass_fds=[lock],
-                start_new_session=True,  # Ctrl-C is for whoever started it, who then stops it in order
+                start_new_session=True,  # Ctrl-C must reach only our process, which stops its servers in order
                 preexec_fn=end_with_parent(signal.SIGTERM),  # noqa: PLW1509 - takes no lock
             )
 
@@ -178,10 +187,10 @@ def _when_ready(server: Server, is_ready: Callable[[int], bool], log: Path) -> S
     try:
         while not is_ready(server.port):
             if not server.is_running:
-                raise ServerError(f"{server.name} ended as it started: {_last_words(log)} (see {log}).")
+                raise ServerError(f"{server.name} ended as it started: {_last_message(log)} (see {log}).")
             if time.monotonic() > give_up:
                 raise ServerError(
-                    f"{server.name} was not ready in {READY_WITHIN:.0f} s: {_last_words(log)} (see {log})."
+                    f"{server.name} was not ready in {READY_WITHIN:.0f} s: {_last_message(log)} (see {log})."
                 )
             time.sleep(0.05)
     except BaseException:
@@ -190,8 +199,8 @@ def _when_ready(server: Server, is_ready: Callable[[int], bool], log: Path) -> S
     return server
 
 
-def _last_words(log: Path) -> str:
-    """The last line of a log; of MongoDB's, which is JSON, the last that tells of an error."""
+def _last_message(log: Path) -> str:
+    """Returns the last line of a log; for MongoDB, which logs JSON, the last error or warning."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("{") and '"s":"I"' not in line]
     last = (errors or lines or ["it wrote nothing"])[-1]
@@ -211,7 +220,7 @@ def _redis_answers(port: int) -> bool:
 
 
 def _mongodb_is_primary(port: int, member: str) -> bool:
-    """Whether it is; where it never was, or remembers another address, that is put right for the next time we ask."""
+    """Whether the server is primary. If it has no replica set or another address, configures it for the next call."""
     client: pymongo.MongoClient[dict[str, Any]]
     with pymongo.MongoClient(HOST, port, directConnection=True, timeoutMS=2000) as client:
         try:

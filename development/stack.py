@@ -1,4 +1,4 @@
-"""bin/dev: Redis, MongoDB, the sample data, web and worker, until Ctrl-C."""
+"""bin/dev: runs Redis, MongoDB, web and worker with the sample data, until Ctrl-C."""
 
 import argparse
 import os
@@ -21,8 +21,8 @@ from development.servers import Server, ServerError, is_free, start_mongodb, sta
 ROOT = Path(__file__).resolve().parent.parent
 LAST_PORT = 65535
 RELEASE_WITHIN = 120.0  # seconds
-SOFT_SHUTDOWN = 3.0  # seconds that running tasks get to finish; after that they go back to the queue
-STOP_WITHIN = 15.0  # seconds for web and worker, all told
+SOFT_SHUTDOWN = 3.0  # seconds for running tasks to finish before they go back to the queue
+STOP_WITHIN = 15.0  # seconds for web and worker together
 
 READY = """
   Dovetail is ready:  {address}
@@ -34,7 +34,7 @@ READY = """
 
 
 class StackError(Exception):
-    """Web or worker cannot run. The message is a sentence that says what to do."""
+    """Web or worker cannot run. The message says what to do."""
 
 
 def main() -> int:
@@ -58,7 +58,7 @@ def print_servers(clone: Clone) -> int:
 
 
 def run(clone: Clone) -> int:
-    """Start everything in order, and stop it in the opposite order."""
+    """Starts everything in order, and stops it in reverse order."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt_once)
     try:
@@ -81,7 +81,7 @@ def run(clone: Clone) -> int:
 
 
 def interrupt_once(_number: int, _frame: FrameType | None) -> None:
-    """Ctrl-C, `kill` and a closed terminal alike; impatience must not cut the stopping short."""
+    """Interrupts on the first signal and ignores later ones: a second Ctrl-C must not cut the shutdown short."""
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
@@ -103,7 +103,7 @@ def web_port() -> int:
 
 
 def named(*names: str) -> str | None:
-    """The first of these that the environment sets: that server is used, and none is started."""
+    """Returns the value of the first of these variables that is set: the URL of a server to use instead of our own."""
     return next((value for name in names if (value := os.environ.get(name))), None)
 
 
@@ -113,12 +113,12 @@ def start(running: ExitStack, clone: Clone, starter: Callable[[Path, int], Serve
 
 
 def environment(clone: Clone, port: int, servers: Mapping[str, str]) -> dict[str, str]:
-    """What web and worker see."""
+    """Returns the environment of web and worker."""
     ours = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
         "PORT": str(port),
-        # Nobody else on the network; what the developer says in the same variable comes later and wins.
+        # Reachable from this machine only. The developer's own arguments come later and win.
         "GUNICORN_CMD_ARGS": f"--bind 127.0.0.1:{port} {os.environ.get('GUNICORN_CMD_ARGS', '')}",
         "WORKER_SOFT_SHUTDOWN_SECONDS": f"{SOFT_SHUTDOWN:.0f}",
         "COOKIES_SECURE": "false",  # plain HTTP on this machine
@@ -128,7 +128,7 @@ def environment(clone: Clone, port: int, servers: Mapping[str, str]) -> dict[str
 
 
 def run_procfile(clone: Clone, address: str, environment: Mapping[str, str]) -> None:
-    """Run web and worker until they are stopped or one of them ends."""
+    """Runs web and worker until they are stopped or one of them ends."""
     commands = read_procfile(clone.folder / "Procfile")
     release(commands["release"], clone.folder, environment)
     processes = Processes(environment, clone.folder)
@@ -153,7 +153,7 @@ def release(command: str, folder: Path, environment: Mapping[str, str]) -> None:
     try:
         done = subprocess.run(  # noqa: S602 - the command is the repository's own
             command,
-            shell=True,  # as every runner of Procfiles does
+            shell=True,  # like every Procfile runner
             cwd=folder,
             env=environment,
             timeout=RELEASE_WITHIN,

@@ -1,1 +1,1 @@
-"""Two databases to try joins on: a small made-up shop, and every flight that left New York City in 2013."""
+"""Two sample databases to join: a small made-up shop, and every flight that left New York City in 2013."""

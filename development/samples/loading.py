@@ -1,4 +1,4 @@
-"""Puts the samples into MongoDB: once, whole, and never over what somebody else put there."""
+"""Loads the samples into MongoDB: once, completely, and never over other data."""
 
 import sys
 import time
@@ -15,10 +15,10 @@ from development.samples import flights, shop
 from development.samples.table import Document, Table
 
 SAMPLES = {"shop": shop.TABLES, "flights": flights.TABLES}
-MARKERS = ("dovetail_samples", "loads")  # the database and collection that remember what was loaded
+MARKERS = ("dovetail_samples", "loads")  # database and collection with a document per loaded sample
 BATCH = 5_000
-TIMEOUT_MS = 60_000  # of one call; the slowest one builds an index on all flights
-ANSWER_WITHIN = 10.0  # seconds, of the first call
+TIMEOUT_MS = 60_000  # per call; the slowest one builds an index on all flights
+ANSWER_WITHIN = 10.0  # seconds for the first call
 
 
 class SamplesError(Exception):
@@ -26,7 +26,11 @@ class SamplesError(Exception):
 
 
 def load(uri: str, names: Sequence[str] = tuple(SAMPLES)) -> None:
-    """Load these samples where they are missing or were left half loaded; say what is done."""
+    """Loads the samples that are missing or only half loaded, and prints the progress.
+
+    Raises:
+        SamplesError: MongoDB does not answer or refuses the data.
+    """
     client: pymongo.MongoClient[Document]
     try:
         with pymongo.MongoClient(uri, timeoutMS=TIMEOUT_MS) as client:
@@ -35,7 +39,7 @@ def load(uri: str, names: Sequence[str] = tuple(SAMPLES)) -> None:
             for name in names:
                 _load_once(client, name, SAMPLES[name])
     except PyMongoError as error:
-        reason = str(error).partition(" (configured timeouts")[0]  # the rest is pymongo's picture of the servers
+        reason = str(error).partition(" (configured timeouts")[0]  # the rest describes the topology
         raise SamplesError(f"MongoDB did not take the sample data: {reason}.") from error
 
 
@@ -52,13 +56,13 @@ def _load_once(client: pymongo.MongoClient[Document], name: str, tables: list[Ta
         return
     missing = tables
     if marker is not None and marker["finished_at"] and present:
-        # A newer version of the sample may have more tables than were loaded.
+        # A newer version of the sample may have additional tables.
         missing = [table for table in tables if table.name not in marker.get("tables", present)]
         if not missing:
             return
-    # From here until finished_at is set the tables are ours to begin again.
-    begun: dict[str, Any] = {"started_at": datetime.now(UTC), "finished_at": None}
-    markers.update_one({"_id": name}, {"$set": begun}, upsert=True)
+    # Until finished_at is set, the tables are ours, and an interrupted load may replace them.
+    started: dict[str, Any] = {"started_at": datetime.now(UTC), "finished_at": None}
+    markers.update_one({"_id": name}, {"$set": started}, upsert=True)
     for table in missing:
         _load_table(database, table)
     finished = {"finished_at": datetime.now(UTC), "tables": [table.name for table in tables]}
@@ -84,7 +88,7 @@ def _batches(table: Table) -> Iterator[list[Document]]:
 
 
 class Progress:
-    """One line: it grows on a terminal, and is written once elsewhere."""
+    """A line of progress: updated in place on a terminal, written once elsewhere."""
 
     def __init__(self, label: str) -> None:
         self.label = label

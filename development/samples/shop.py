@@ -1,4 +1,4 @@
-"""The shop: users and their orders, made up, and the same on every machine."""
+"""The shop: made-up users, orders, products and reviews, identical on every machine."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,8 +13,8 @@ USERS = 400
 ORDERS = 900
 PRODUCTS = 80
 REVIEWS = 600
-BUYERS = 320  # the users after this one never ordered
-UNKNOWN_BUYERS = 12  # orders may name users who are not there any more
+BUYERS = 320  # later users have no orders
+UNKNOWN_BUYERS = 12  # deleted users that orders may still name
 UNKNOWN_BUYER_SHARE = 0.03
 OPENED = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -72,7 +72,7 @@ def product_id(number: int) -> ObjectId:
 
 
 def reviews() -> Iterator[Document]:
-    """Their ``productId`` is the product's ``_id``, written as text: the most frequent reason why a join is empty."""
+    """Yields reviews whose ``productId`` is the product's ``_id`` as text: the most common cause of an empty join."""
     random = Random("reviews")
     for number in range(1, REVIEWS + 1):
         yield {

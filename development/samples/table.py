@@ -1,4 +1,4 @@
-"""What a sample is made of: collections, their documents and their indexes."""
+"""The parts of a sample: collections with their documents and indexes."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True)
 class Table:
-    """One collection of a sample; `documents` makes them anew at each call."""
+    """One collection of a sample; each call of `documents` generates them again."""
 
     name: str
     documents: Callable[[], Iterable[Document]]
