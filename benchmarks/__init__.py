@@ -1,1 +1,1 @@
-"""Measurements side by side with what Dovetail came from: ``python -m benchmarks``, and docs/performance.md."""
+"""Benchmarks against the original tutorials: ``python -m benchmarks``. docs/performance.md explains the results."""

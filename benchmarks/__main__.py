@@ -1,4 +1,4 @@
-"""Runs the measurements that are named, or all of them: bulk, small, web, list, sharing, ways, reading."""
+"""Runs the named benchmarks, or all of them: bulk, small, web, list, sharing, methods, reading."""
 
 import argparse
 import json
@@ -17,23 +17,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name")
     parser.add_argument("--repeats", type=int, default=5)
-    chosen = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Servers(Path(folder)) as servers:
-        # Only now, because the settings are read from the environment once.
+        # Not at the top: the settings read the environment once, and Servers has just set it.
         from benchmarks import bulk, lists, reading, sharing, small, strategies, web  # noqa: PLC0415
 
-        rooms = {
+        modules = {
             "bulk": bulk,
             "small": small,
             "web": web,
             "list": lists,
             "sharing": sharing,
-            "ways": strategies,
+            "methods": strategies,
             "reading": reading,
         }
         measured = json.loads(RESULTS.read_text())["measured"] if RESULTS.exists() else {}
-        for name in chosen.names or rooms:
-            for row in rooms[name].measure(servers, chosen.repeats):
+        for name in options.names or modules:
+            for row in modules[name].measure(servers, options.repeats):
                 print(row.line(), flush=True)
                 measured[row.name] = row.to_document()
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"

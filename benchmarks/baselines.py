@@ -1,7 +1,7 @@
-"""What Dovetail came from, written anew: two tutorials' tasks on Celery as it comes, and a web design of FastAPI.
+"""The baselines: the tasks of two original tutorials on stock Celery, and their web design on FastAPI, rewritten here.
 
-The first: ``list()`` of the aggregation, ``json.dumps``, one ``SET``. The second: a document of metadata inserted when
-a task is published, the stock MongoDB result backend, STARTED stored.
+The first tutorial calls ``list()`` on the aggregation, ``json.dumps`` and one ``SET``. The second inserts a document
+with metadata when it publishes a task, and uses the stock MongoDB result backend with STARTED stored.
 """
 
 import json
@@ -14,10 +14,10 @@ from celery.result import AsyncResult
 from celery.signals import before_task_publish, worker_process_init
 from pymongo import MongoClient
 
-app = Celery("origin", broker=f"{os.environ['REDIS_URL']}/5")
+app = Celery("original", broker=f"{os.environ['REDIS_URL']}/5")
 app.conf.update(
     result_backend=os.environ["MONGODB_URI"],
-    mongodb_backend_settings={"database": "origin", "taskmeta_collection": "results"},
+    mongodb_backend_settings={"database": "original", "taskmeta_collection": "results"},
     task_track_started=True,
     task_serializer="json",
     result_serializer="json",
@@ -45,7 +45,7 @@ def forget_clients(**_: Any) -> None:
 
 @before_task_publish.connect
 def insert_document(headers: Any = None, **_: Any) -> None:
-    mongodb().origin.metadata.insert_one({"_id": headers["id"], "status": "QUEUED", "metadata_1": "important info"})
+    mongodb().original.metadata.insert_one({"_id": headers["id"], "status": "QUEUED", "metadata_1": "important info"})
 
 
 LOOKUP = {"$lookup": {"from": "orders", "localField": "_id", "foreignField": "userId", "as": "orders"}}
@@ -73,8 +73,8 @@ def _stored(key: str, pipeline: list[Any]) -> dict[str, Any]:
 
 
 def web() -> Any:
-    """The origin's web design, for ``uvicorn --factory``."""
-    from fastapi import FastAPI  # noqa: PLC0415 - only measurements have it
+    """The original web design, for ``uvicorn --factory``."""
+    from fastapi import FastAPI  # noqa: PLC0415 - installed for benchmarks only
 
     api = FastAPI()
 

@@ -1,4 +1,4 @@
-"""100,000 users with their 1,000,000 orders: against one cursor's raw batches thrown away, and the origin's task."""
+"""Joins 100,000 users with 1,000,000 orders, compared with a cursor whose raw batches are dropped, and the original."""
 
 import threading
 import time
@@ -22,13 +22,13 @@ MEBIBYTE = 2**20
 
 
 def drain() -> None:
-    """The server's own speed."""
+    """Reads the joined documents and drops them: the speed of MongoDB alone."""
     for _ in baselines.mongodb().bench.users.aggregate_raw_batches([baselines.LOOKUP]):
         pass
 
 
 def ours() -> dict[str, Any]:
-    """Submits, and waits until it is published."""
+    """Submits the join and waits for the result; returns the task document."""
     task_id = submit_join(read_join(JOIN), fresh=True)
     task: dict[str, Any] = wait_until(lambda: _ended(task_id), pause=0.05)
     if task["status"] != "SUCCESS":
@@ -41,36 +41,36 @@ def _ended(task_id: str) -> dict[str, Any] | None:
     return task if task["status"] in ledger.FINAL_STATES else None
 
 
-def origin() -> None:
+def original() -> None:
     baselines.join_all.delay()
     baselines.results().delete("all")
     wait_until(lambda: baselines.results().exists("all"), pause=0.05)
 
 
 def first_rows() -> float:
-    """Seconds until rows can be read; the run is waited for."""
+    """Submits the join; returns the seconds until the first rows are readable, after the run has ended."""
     began = time.perf_counter()
     task_id = submit_join(read_join(JOIN), fresh=True)
 
-    def seen() -> Any:
+    def rows() -> Any:
         state = run_state.find_run(task_id)
         return state and result_writer.glimpse(state.first_key, 10)
 
-    wait_until(seen)
+    wait_until(rows)
     took = time.perf_counter() - began
     wait_until(lambda: _ended(task_id), pause=0.05)
     return took
 
 
 class Peak:
-    """The most memory that a process and its children have while this is open."""
+    """The peak memory of a process and its children during the block."""
 
     def __init__(self, process: int):
         self._process = process
         self._done = threading.Event()
 
     def __enter__(self) -> Self:
-        self.idle = self.most = memory_of(self._process)
+        self.idle = self.peak = memory_of(self._process)
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
         return self
@@ -81,22 +81,23 @@ class Peak:
 
     def _watch(self) -> None:
         while not self._done.wait(0.02):
-            self.most = max(self.most, memory_of(self._process))
+            self.peak = max(self.peak, memory_of(self._process))
 
     @property
     def growth(self) -> float:
-        return (self.most - self.idle) / MEBIBYTE
+        """The growth in MiB over the memory at the start."""
+        return (self.peak - self.idle) / MEBIBYTE
 
 
 def measure(servers: Servers, repeats: int) -> Iterator[Row]:
     release.ensure_indexes()
     fill(baselines.mongodb().bench)
     drain()
-    times: dict[str, list[float]] = {name: [] for name in ("drain", "one", "two", "origin", "first", "memory")}
+    times: dict[str, list[float]] = {name: [] for name in ("drain", "one", "two", "original", "first", "memory")}
     for _ in range(repeats):
         times["drain"].append(timed(drain))
         with servers.worker(1):
-            ours()  # processes that are just born connect and import first
+            ours()  # a new worker process first has to connect and import
             times["one"].append(timed(ours))
             times["first"].append(first_rows())
         with servers.worker(1) as process, Peak(process) as peak:
@@ -106,12 +107,12 @@ def measure(servers: Servers, repeats: int) -> Iterator[Row]:
         with servers.worker(2):
             ours()
             times["two"].append(timed(ours))
-        with servers.origin_worker(1):
-            origin()
-            times["origin"].append(timed(origin))
+        with servers.original_worker(1):
+            original()
+            times["original"].append(timed(original))
     yield ratio("100 k x 1 M, one worker process, against the raw drain", "<= 1.35", times["one"], times["drain"])
     yield ratio("the same, two worker processes", "<= 0.75", times["two"], times["drain"])
-    yield ratio("the same, two processes, against the origin's task", "<= 0.35", times["two"], times["origin"])
+    yield ratio("the same, two processes, against the original's task", "<= 0.35", times["two"], times["original"])
     yield amount("peak memory of the worker above idle", "<= 100", times["memory"], "MiB")
     yield amount("first rows readable after the start", "<= 0.5", times["first"], "s")
     yield from _pages(servers, repeats)
@@ -123,7 +124,7 @@ def _pages(servers: Servers, repeats: int) -> Iterator[Row]:
         task = ours()
     summary = result_store.find_task_result(task)
     if summary is None:
-        raise RuntimeError("the result is gone")
+        raise RuntimeError("the result has expired")
     first, any_page = [], []
     for number in range(1, repeats * 40):
         first.append(timed(lambda: result_store.page(summary, 1)))

@@ -1,4 +1,4 @@
-"""A task of ours that does nothing, loaded by the worker with ``--include``."""
+"""A Dovetail task that does nothing; the worker loads it with ``--include``."""
 
 from worker_tasks.queue.celery_app import app
 

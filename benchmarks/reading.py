@@ -1,7 +1,4 @@
-"""A result of 300,000 rows, read by two people at once: how long it takes, and what it does to the web process.
-
-That is what the process grows by, and how long the polls of others take meanwhile.
-"""
+"""Two people read a result of 300,000 rows at once: durations, growth of the web process, and other users' polls."""
 
 import http.client
 import statistics
@@ -14,7 +11,7 @@ from urllib.parse import urlencode
 from benchmarks import baselines
 from benchmarks.bulk import Peak
 from benchmarks.stack import Row, Servers, amount, fill, ratio, wait_until
-from benchmarks.web import answering, tag_of
+from benchmarks.web import tag_of, wait_for_answer
 from development.servers import free_port
 from worker_tasks import release
 from worker_tasks.queue.celery_app import app
@@ -29,11 +26,11 @@ JOIN = {
     "match": {"amount": {"$lt": 1500}},
     "joins": [{"from": "users", "as": "user", "shape": "first", "on": [{"local": "userId", "foreign": "_id"}]}],
 }
-#: Seconds between two things that a person does, who is quick.
+#: Seconds between two actions of a quick person.
 PAUSE = 0.25
 PAGES = 40
 POLLERS, POLLS_A_SECOND, POLL_SECONDS = 8, 5, 20
-WISHES = {
+QUERIES = {
     "sorted": {"sort": "-amount"},
     "filtered": {"where": "status", "is": "eq", "value": "PAID"},
     "searched": {"q": "user 4711"},
@@ -52,10 +49,10 @@ def measure(servers: Servers, repeats: int) -> Iterator[Row]:
     gunicorn = f"exec gunicorn wsgi:app --bind 127.0.0.1:{port} --workers 1"
     with servers.worker(2), ProcessPoolExecutor(3) as people:
         for _ in range(repeats):
-            # Anew each time: what was worked out goes with the result that it was worked out of.
+            # New results for each repeat, because artifacts stay cached beside their result.
             results = [_joined() for _ in range(2)]
             with servers.process(gunicorn, "Booting worker") as process:
-                answering(port)
+                wait_for_answer(port)
                 idle += people.submit(_polls, port, waiting, POLL_SECONDS).result()
                 with Peak(process) as peak:
                     readers = [people.submit(read, port, task_id) for task_id in results]
@@ -79,7 +76,7 @@ def _joined() -> str:
 
 
 def read(port: int, task_id: str) -> dict[str, float]:
-    """What a person does with a result; the seconds until each wish was granted."""
+    """Reads a result as a person does; returns the seconds that each kind of action took."""
     page, took = f"/tasks/{task_id}/result", {}
     took["measured"] = _until(port, f"/api/v1/tasks/{task_id}/profile")
     for number in range(1, PAGES + 1):
@@ -87,18 +84,18 @@ def read(port: int, task_id: str) -> dict[str, float]:
         _get(port, f"{page}?page={number if number < PAGES else 6000}")
         took["a page"] = max(took.get("a page", 0), time.perf_counter() - began)
         time.sleep(PAUSE)
-    for name, wish in WISHES.items():
-        took[name] = _until(port, f"/api/v1/tasks/{task_id}/result?{urlencode(wish)}")
+    for name, query in QUERIES.items():
+        took[name] = _until(port, f"/api/v1/tasks/{task_id}/result?{urlencode(query)}")
         for number in range(1, 6):
-            _get(port, f"{page}?{urlencode(wish | {'page': number})}", or_else=422)
+            _get(port, f"{page}?{urlencode(query | {'page': number})}", or_else=422)
             time.sleep(PAUSE)
-    for form in FORMATS:
-        took[f"{form}, made and downloaded"] = _until(port, f"/api/v1/tasks/{task_id}/result.{form}")
+    for name in FORMATS:
+        took[f"{name}, made and downloaded"] = _until(port, f"/api/v1/tasks/{task_id}/result.{name}")
     return took
 
 
 def _until(port: int, path: str) -> float:
-    """The seconds until this is answered with 200, asked for again as it says."""
+    """Requests the path again after each 503; returns the seconds until a 200."""
     began = time.perf_counter()
     while _get(port, path, or_else=503) != http.client.OK:
         time.sleep(PAUSE)
@@ -106,6 +103,7 @@ def _until(port: int, path: str) -> float:
 
 
 def _get(port: int, path: str, or_else: int = 200) -> int:
+    """Returns the status, either 200 or ``or_else``; raises RuntimeError on any other."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", path, headers={"Accept": "text/html"} if not path.startswith("/api") else {})
     answer = connection.getresponse()
@@ -117,7 +115,7 @@ def _get(port: int, path: str, or_else: int = 200) -> int:
 
 
 def _polls(port: int, task_id: str, seconds: float) -> list[float]:
-    """The seconds that each of the polls of a few people took, who ask as often as pages do, and more."""
+    """Polls a task more often than a few pages would; returns the seconds of each poll."""
     tag, took = tag_of(port, f"/tasks/{task_id}/status"), []
     connections: list[Any] = [http.client.HTTPConnection("127.0.0.1", port, timeout=10) for _ in range(POLLERS)]
     pause = 1 / (POLLERS * POLLS_A_SECOND)

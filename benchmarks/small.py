@@ -1,4 +1,4 @@
-"""One user's join on an idle system, and tasks that do nothing: against the two originals together."""
+"""One user's join on an idle system, and no-op tasks, compared with the two originals together."""
 
 import statistics
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def ours(user_id: str) -> None:
     wait_until(lambda: connections().results.exists(f"user_order_result:{user_id}"), pause=0.0005)
 
 
-def origin(user_id: str) -> None:
+def original(user_id: str) -> None:
     baselines.join_user.delay(user_id)
     wait_until(lambda: baselines.results().exists(f"user_order_result:{user_id}"), pause=0.0005)
 
@@ -31,16 +31,16 @@ def measure(servers: Servers, repeats: int) -> Iterator[Row]:
     release.ensure_indexes()
     fill(baselines.mongodb().bench)
     mine, theirs = [], []
-    with servers.worker(1), servers.origin_worker(1):
+    with servers.worker(1), servers.original_worker(1):
         for number in range(repeats * JOINS):
             mine.append(timed(lambda number=number: ours(f"u{number}")))  # type: ignore[misc]
-            theirs.append(timed(lambda number=number: origin(f"u{number}")))  # type: ignore[misc]
+            theirs.append(timed(lambda number=number: original(f"u{number}")))  # type: ignore[misc]
     yield ratio("one user's join, idle: submitted to readable", "<= 1.0", mine[JOINS:], theirs[JOINS:])
-    rates: dict[str, list[float]] = {"ours": [], "origin": []}
+    rates: dict[str, list[float]] = {"ours": [], "original": []}
     for _ in range(repeats):
         rates["ours"].append(_our_rate(servers))
-        rates["origin"].append(_origin_rate(servers))
-    yield ratio("no-op tasks per second, one worker process", ">= 1.5", rates["ours"], rates["origin"], "1/s")
+        rates["original"].append(_original_rate(servers))
+    yield ratio("no-op tasks per second, one worker process", ">= 1.5", rates["ours"], rates["original"], "1/s")
 
 
 def _our_rate(servers: Servers) -> float:
@@ -53,19 +53,19 @@ def _our_rate(servers: Servers) -> float:
     return _rate(connections().tasks, done)
 
 
-def _origin_rate(servers: Servers) -> float:
-    stored = baselines.mongodb().origin.results
+def _original_rate(servers: Servers) -> float:
+    stored = baselines.mongodb().original.results
     stored.delete_many({})
     for _ in range(TASKS):
         baselines.nothing.delay()
     done = {"status": "SUCCESS"}
-    with servers.origin_worker(1):
+    with servers.original_worker(1):
         wait_until(lambda: stored.count_documents(done) == TASKS, pause=0.1)
     return _rate(stored, done)
 
 
 def _rate(collection: Any, done: dict[str, Any]) -> float:
-    """Tasks per second between the first tenth and the last: a worker that starts is not measured."""
+    """Tasks per second after the first tenth, which excludes the start of the worker."""
     ends = sorted(document["date_done"] for document in collection.find(done, {"date_done": 1}))
     first = len(ends) // 10
     return (len(ends) - 1 - first) / statistics.fmean([(ends[-1] - ends[first]).total_seconds()])

@@ -1,4 +1,4 @@
-"""What all measurements need: servers and workers of their own, data, clocks, and rows of the table."""
+"""Shared parts of the benchmarks: servers, workers, sample data, timers, and rows of the results table."""
 
 import os
 import statistics
@@ -23,7 +23,7 @@ READY_SECONDS = 60
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a ratio of medians, with what it was made of."""
+    """One line of the table: a ratio of medians, and both medians."""
 
     name: str
     goal: str
@@ -44,19 +44,19 @@ class Row:
 
 
 def ratio(name: str, goal: str, ours: Sequence[float], theirs: Sequence[float], unit: str = "s") -> Row:
-    """The median of ours to the median of theirs."""
+    """A row with the median of ours divided by the median of theirs."""
     mine, other = statistics.median(ours), statistics.median(theirs)
     return Row(name, goal, mine / other, mine, other, unit, len(ours))
 
 
 def amount(name: str, goal: str, values: Sequence[float], unit: str) -> Row:
-    """A median that is compared with nothing."""
-    middle = statistics.median(values)
-    return Row(name, goal, middle, middle, 0, unit, len(values))
+    """A row with a median that has no baseline."""
+    median = statistics.median(values)
+    return Row(name, goal, median, median, 0, unit, len(values))
 
 
 class Servers:
-    """Redis and MongoDB in a folder, and the environment that names them."""
+    """Redis and MongoDB in a folder; sets the environment variables that name them."""
 
     def __init__(self, folder: Path):
         self._folder = folder
@@ -83,7 +83,7 @@ class Servers:
 
     @contextmanager
     def process(self, command: str, ready: str, **environment: str) -> Iterator[int]:
-        """A process, from when its log has this word until it has ended; its process id."""
+        """Runs a process for the duration of the block; yields its id once its log contains ``ready``."""
         log = self._folder / "process.log"
         with log.open("wb") as output:
             process = subprocess.Popen(  # noqa: S602 - the commands are the repository's own
@@ -105,26 +105,30 @@ class Servers:
             process.wait(READY_SECONDS)
 
     def worker(self, concurrency: int, include: str = "") -> Any:
-        """Our worker, as in the Procfile."""
+        """Runs our worker, as in the Procfile."""
         line = read_procfile(ROOT / "Procfile")["worker"].replace("INFO", "INFO" if not include else "WARNING")
         more = f" --include {include}" if include else ""
         return self.process(f"{line} --concurrency {concurrency}{more} --loglevel INFO", "ready.")
 
-    def origin_worker(self, concurrency: int) -> Any:
-        """The worker of the two originals."""
+    def original_worker(self, concurrency: int) -> Any:
+        """Runs the worker of the two originals."""
         flags = "--loglevel INFO --without-gossip --without-mingle"
         line = f"exec celery --app benchmarks.baselines worker {flags} --concurrency {concurrency}"
         return self.process(line, "ready.")
 
 
-def wait_until(look: Callable[[], Any], within: float = READY_SECONDS, pause: float = 0.005) -> Any:
-    """What ``look`` returns as soon as that is truthy."""
+def wait_until(condition: Callable[[], Any], within: float = READY_SECONDS, pause: float = 0.005) -> Any:
+    """Returns the value of ``condition`` as soon as it is truthy.
+
+    Raises:
+        TimeoutError: it stays falsy for ``within`` seconds.
+    """
     give_up = time.monotonic() + within
-    while not (seen := look()):
+    while not (value := condition()):
         if time.monotonic() > give_up:
             raise TimeoutError("waited too long")
         time.sleep(pause)
-    return seen
+    return value
 
 
 def timed(action: Callable[[], Any]) -> float:
@@ -134,7 +138,7 @@ def timed(action: Callable[[], Any]) -> float:
 
 
 def fill(database: Any, users: int = USERS, orders: int = ORDERS) -> None:
-    """Users and orders, the same each time; with the index that a careful person would make."""
+    """Fills the collections with the same users and orders each time, and indexes the orders by user."""
     if database.users.estimated_document_count() == users:
         return
     database.users.drop()
@@ -164,7 +168,7 @@ def fill(database: Any, users: int = USERS, orders: int = ORDERS) -> None:
 
 
 def memory_of(process: int) -> int:
-    """Bytes of a process and all that came from it, what they share counted once (PSS)."""
+    """Bytes of memory of a process and its descendants, with shared pages counted once (PSS)."""
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     own = next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024

@@ -1,4 +1,4 @@
-"""The ways of joining against each other, on the same question: each as a ratio to the one that is chosen."""
+"""Compares the chosen join method with every other valid one, on the same join."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +9,7 @@ from worker_tasks.infra.connections import connections
 from worker_tasks.joins.plan.catalog import Catalog
 from worker_tasks.joins.plan.pipeline import compile_pipeline
 from worker_tasks.joins.plan.stages import match_stages
-from worker_tasks.joins.plan.strategy import JoinMethod, Strategy, choose_strategy, is_correct, make_step
+from worker_tasks.joins.plan.strategy import JoinMethod, Strategy, choose_strategy
 from worker_tasks.joins.spec.kinds import KINDS
 from worker_tasks.joins.spec.spec import JoinSpec, parse_spec
 
@@ -17,21 +17,25 @@ USERS, ORDERS, TAGS = 20_000, 60_000, 2_000
 BEARABLE_SECONDS = 300
 
 
-def question(kind: str, shape: str, other: str, local: str, foreign: str) -> JoinSpec:
+def join_spec(kind: str, shape: str, other: str, local: str, foreign: str) -> JoinSpec:
     embedded = {"as": "matches", "shape": shape} if KINDS[kind].embeds else {}
     join = {"from": other, "kind": kind, "on": [{"local": local, "foreign": foreign}], **embedded}
     return parse_spec({"database": "bench", "from": "users", "joins": [join]}, {"bench"})
 
 
-#: What is asked, and the ways that are compared beside the chosen one.
-QUESTIONS: list[tuple[str, JoinSpec, tuple[JoinMethod, ...]]] = [
-    ("array, by index", question("left", "array", "orders", "_id", "userId"), (JoinMethod.ONE_PASS,)),
-    ("rows, by index", question("inner", "rows", "orders", "_id", "userId"), (JoinMethod.ONE_PASS, JoinMethod.SWAPPED)),
-    ("count, by index", question("left", "count", "orders", "_id", "userId"), (JoinMethod.ONE_PASS,)),
-    ("semi, by index", question("semi", "array", "orders", "_id", "userId"), (JoinMethod.ONE_PASS,)),
-    ("rows, no index", question("inner", "rows", "plain", "_id", "userId"), (JoinMethod.ONE_PASS, JoinMethod.SWAPPED)),
-    ("array, no index", question("left", "array", "plain", "_id", "userId"), (JoinMethod.ONE_PASS,)),
-    ("array, small other side", question("left", "array", "tags", "tag", "name"), (JoinMethod.ONE_PASS,)),
+#: Each join with the methods to compare with the chosen one.
+COMPARISONS: list[tuple[str, JoinSpec, tuple[JoinMethod, ...]]] = [
+    ("array, by index", join_spec("left", "array", "orders", "_id", "userId"), (JoinMethod.ONE_PASS,)),
+    (
+        "rows, by index",
+        join_spec("inner", "rows", "orders", "_id", "userId"),
+        (JoinMethod.ONE_PASS, JoinMethod.SWAPPED),
+    ),
+    ("count, by index", join_spec("left", "count", "orders", "_id", "userId"), (JoinMethod.ONE_PASS,)),
+    ("semi, by index", join_spec("semi", "array", "orders", "_id", "userId"), (JoinMethod.ONE_PASS,)),
+    ("rows, no index", join_spec("inner", "rows", "plain", "_id", "userId"), (JoinMethod.ONE_PASS, JoinMethod.SWAPPED)),
+    ("array, no index", join_spec("left", "array", "plain", "_id", "userId"), (JoinMethod.ONE_PASS,)),
+    ("array, small other side", join_spec("left", "array", "tags", "tag", "name"), (JoinMethod.ONE_PASS,)),
 ]
 
 
@@ -41,18 +45,18 @@ def measure(servers: Servers, repeats: int) -> Iterator[Row]:
     bench.users.update_many({}, [{"$set": {"tag": {"$concat": ["t", {"$substrBytes": ["$_id", 1, 3]}]}}}])
     bench.orders.aggregate([{"$out": "plain"}])
     bench.tags.insert_many([{"_id": number, "name": f"t{number}"} for number in range(TAGS)])
-    for name, spec, others in QUESTIONS:
-        facts = Catalog(spec, connections().joins.bench)
-        chosen = choose_strategy(spec, facts, BEARABLE_SECONDS)
-        ways = [way for way in others if way is not chosen.steps[0].method and is_correct(spec, 0, way, facts)]
-        strategies = {way: Strategy((make_step(spec.joins[0], way, 0, facts),)) for way in ways}
-        times: dict[Any, list[float]] = {way: [] for way in ("chosen", *ways)}
+    for name, spec, others in COMPARISONS:
+        catalog = Catalog(spec, connections().joins.bench)
+        chosen = choose_strategy(spec, catalog, BEARABLE_SECONDS)
+        methods = [m for m in others if m is not chosen.steps[0].way and starts_right(spec, 0, m, catalog)]
+        strategies = {method: Strategy((step_of(spec.joins[0], method, 0, catalog),)) for method in methods}
+        times: dict[Any, list[float]] = {name: [] for name in ("chosen", *methods)}
         for _ in range(repeats):
             times["chosen"].append(timed(lambda spec=spec, chosen=chosen: drain(spec, chosen)))  # type: ignore[misc]
-            for way, strategy in strategies.items():
-                times[way].append(timed(lambda spec=spec, strategy=strategy: drain(spec, strategy)))  # type: ignore[misc]
-        for way in ways:
-            yield ratio(f"{name}: {chosen.steps[0].method} against {way}", "<= 3", times["chosen"], times[way])
+            for method, strategy in strategies.items():
+                times[method].append(timed(lambda spec=spec, strategy=strategy: drain(spec, strategy)))  # type: ignore[misc]
+        for method in methods:
+            yield ratio(f"{name}: {chosen.steps[0].way} against {method}", "<= 3", times["chosen"], times[method])
 
 
 def drain(spec: JoinSpec, strategy: Strategy) -> None:

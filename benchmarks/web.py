@@ -1,4 +1,4 @@
-"""The web process: polls that find nothing new, against the origin's ``GET /task/<id>``; and a large download."""
+"""The web process: unchanged polls, compared with the original's ``GET /task/<id>``, and a large download."""
 
 import http.client
 import re
@@ -21,7 +21,7 @@ CONNECTIONS = 16
 def measure(servers: Servers, repeats: int) -> Iterator[Row]:
     release.ensure_indexes()
     if shutil.which("wrk") is None:
-        print("polls are not measured: there is no wrk (Debian has it)")
+        print("wrk is not installed (apt install wrk), so polls are not measured")
     else:
         yield _polls(servers, repeats)
     yield from _download(servers, repeats)
@@ -38,9 +38,9 @@ def _polls(servers: Servers, repeats: int) -> Row:
             tag = tag_of(our_port, f"/tasks/{task_id}/status")
             mine.append(_rate(our_port, f"/tasks/{task_id}/status", f"HX-PTag: {tag}"))
     with servers.process(f"echo started; {uvicorn}", "started"):
-        answering(their_port)
+        wait_for_answer(their_port)
         theirs += [_rate(their_port, f"/task/{task_id}") for _ in range(repeats)]
-    return ratio("unchanged polls per second, two web processes, against the origin", ">= 3", mine, theirs, "1/s")
+    return ratio("unchanged polls per second, two web processes, against the original", ">= 3", mine, theirs, "1/s")
 
 
 def tag_of(port: int, path: str) -> str:
@@ -49,7 +49,7 @@ def tag_of(port: int, path: str) -> str:
     return connection.getresponse().headers["HX-PTag"]
 
 
-def answering(port: int) -> None:
+def wait_for_answer(port: int) -> None:
     for _ in range(100):
         try:
             http.client.HTTPConnection("127.0.0.1", port, timeout=5).request("GET", "/docs")
@@ -62,11 +62,11 @@ def answering(port: int) -> None:
 def _rate(port: int, path: str, *headers: str) -> float:
     options = [part for header in headers for part in ("-H", header)]
     line = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", *options, f"http://127.0.0.1:{port}{path}"]
-    said = subprocess.run(line, capture_output=True, text=True, check=True, timeout=60).stdout
-    found = re.search(r"Requests/sec:\s+([\d.]+)", said)
-    if found is None or ("Non-2xx" in said and "HX-PTag" not in "".join(headers)):
-        raise RuntimeError(said)
-    return float(found[1])
+    output = subprocess.run(line, capture_output=True, text=True, check=True, timeout=60).stdout
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", output)
+    if rate is None or ("Non-2xx" in output and "HX-PTag" not in "".join(headers)):
+        raise RuntimeError(output)
+    return float(rate[1])
 
 
 def _download(servers: Servers, repeats: int) -> Iterator[Row]:
