@@ -1,4 +1,4 @@
-"""The servers, the worker and the web process that the tests share: real ones, started once in each pytest worker."""
+"""The real servers, worker and web process that all tests share, started once in each pytest worker."""
 
 import os
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from worker_tasks.infra.settings import Settings, settings
 
 
 def environment_variables() -> list[Any]:
-    """Every name that the settings read."""
+    """Returns every environment variable that the settings read."""
     names: list[Any] = []
     for field in Settings.model_fields.values():
         alias = field.validation_alias
@@ -31,13 +31,13 @@ def environment_variables() -> list[Any]:
 
 
 BIG_USERS = 4_000
-#: The share of the run within which the files of a folder start: long ones early, so that all workers end together.
+#: The share of the run by which a folder's last file starts: slow folders start early so that all workers end together.
 ENDS = {"soak": 0.0, "faults": 0.8, "browser": 0.8, "development": 0.8}
 REDIS_PORT = free_port()
 MONGODB_PORT = free_port()
 
-# Here and not in a fixture: pytest looks at the attributes of what test modules import, and the first look
-# at a Celery task makes its application read the settings, which it then keeps.
+# Not in a fixture: pytest inspects the attributes of imported objects during collection, and the first access to a
+# Celery task makes its application read and cache the settings.
 for name in environment_variables():
     os.environ.pop(name, None)
 os.environ |= {
@@ -45,10 +45,10 @@ os.environ |= {
     "MONGODB_URI": f"mongodb://127.0.0.1:{MONGODB_PORT}/?replicaSet={REPLICA_SET}",
     "SECRET_KEY": "only for tests",
     "COOKIES_SECURE": "false",
-    # Long enough to be seen running by a page that asks every second.
+    # Long enough that a page polling every second sees the task running.
     "LONG_TASK_SECONDS": "3",
     "VISIBILITY_TIMEOUT_SECONDS": "6",
-    # The tests of the reconciler call it themselves; in all others it would mend what they break.
+    # The reconciler's tests call it directly; in other tests it would repair the state that they break on purpose.
     "RECONCILE_SECONDS": "3600",
     "WORKER_SOFT_SHUTDOWN_SECONDS": "1",
     "JOIN_DATABASES": "shop,big,flights",
@@ -57,7 +57,7 @@ os.environ |= {
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In parallel workers the folders' files alternate: some tests mostly wait, and others compute meanwhile."""
+    """Interleaves the files of the folders in parallel runs: some tests mostly wait while others compute."""
     if not hasattr(config, "workerinput"):
         return
     files: dict[str, list[Path]] = {}
@@ -86,7 +86,7 @@ def mongodb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
 
 @pytest.fixture(scope="session")
 def servers(redis_server: Server, mongodb_server: Server) -> Iterator[None]:
-    """Redis and MongoDB, as the settings of this process name them, with the indexes of the release phase."""
+    """Redis and MongoDB at the URLs in this process's settings, with all indexes."""
     release.ensure_indexes()
     yield
     close_connections()
@@ -122,13 +122,13 @@ def flights(shop: Database[Document]) -> Database[Document]:
 
 @pytest.fixture
 def no_tasks(servers: None) -> None:
-    """An empty list of tasks."""
+    """Deletes all task documents."""
     connections().tasks.delete_many({})
 
 
 @pytest.fixture(scope="session")
 def worker(shop: Database[Document], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """A worker of the Procfile on the default queue; what is sent to another one waits."""
+    """The Procfile's worker, on the default queues; a task sent to any other queue keeps waiting."""
     process = Process("worker", tmp_path_factory.mktemp("worker") / "worker.log", "--concurrency 2")
     process.wait_for_line("ready.")
     yield process
@@ -142,13 +142,13 @@ def app(servers: None) -> Flask:
 
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
-    """A browser without JavaScript, or a program: the web application without a network between."""
+    """Flask's test client, which calls the application without a network."""
     return app.test_client()
 
 
 @pytest.fixture(scope="session")
 def address(servers: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The web process of the Procfile; where it is."""
+    """The URL of the Procfile's web process."""
     port = free_port()
     log = tmp_path_factory.mktemp("web") / "web.log"
     process = Process("web", log, GUNICORN_CMD_ARGS=f"--bind 127.0.0.1:{port}")

@@ -1,4 +1,4 @@
-"""What tests do again and again: wait for something, pause a server, run a process of the Procfile."""
+"""Shared test helpers: wait for a condition, pause a server, run a process of the Procfile, publish a result."""
 
 import os
 import re
@@ -27,53 +27,53 @@ from worker_tasks.results.result_store import Summary
 from worker_tasks.results.result_writer import PartWriter
 
 ROOT = Path(__file__).resolve().parents[1]
-Seen = TypeVar("Seen")
+Value = TypeVar("Value")
 
 WAIT_SECONDS = 20.0
 STOP_SECONDS = 28.0
 
 
-def eventually(look: Callable[[], Seen | None], within: float = WAIT_SECONDS) -> Seen:
-    """What ``look`` returns as soon as that is truthy; fails if it never is."""
+def eventually(condition: Callable[[], Value | None], within: float = WAIT_SECONDS) -> Value:
+    """Returns the value of ``condition`` as soon as it is truthy; fails after ``within`` seconds."""
     give_up = time.monotonic() + within
-    while not (seen := look()):
-        assert time.monotonic() < give_up, f"still {seen!r} after {within} s"
+    while not (value := condition()):
+        assert time.monotonic() < give_up, f"still {value!r} after {within} s"
         time.sleep(0.05)
-    return seen
+    return value
 
 
 def wait_for_state(task_id: str, *states: str, within: float = WAIT_SECONDS) -> Document:
-    """The task document, as soon as it is in one of these states."""
+    """Waits until the task is in one of these states; returns its document."""
 
-    def look() -> Document | None:
+    def task_in_state() -> Document | None:
         task = ledger.find_task(task_id)
         return task if task["status"] in states else None
 
-    return eventually(look, within)
+    return eventually(task_in_state, within)
 
 
-#: The first words of the errors with which Redis refuses to write.
+#: The codes of the errors with which Redis refuses writes.
 REFUSALS = ("OOM", "MISCONF", "NOREPLICAS", "READONLY")
 
 
 @contextmanager
-def refusing(word: str) -> Iterator[None]:
-    """Redis is there and refuses to write, with this word; with MASTERDOWN it refuses to read as well."""
+def refusing(code: str) -> Iterator[None]:
+    """Makes Redis refuse writes with this error code during the block; with MASTERDOWN it also refuses reads."""
     server = connections().queue
     dump = Path(str(server.config_get("dir")["dir"])) / "dump.rdb"
-    if word == "OOM":
+    if code == "OOM":
         server.config_set("maxmemory", "500kb")
-    elif word == "NOREPLICAS":
+    elif code == "NOREPLICAS":
         server.config_set("min-replicas-to-write", 1)
-    elif word == "MISCONF":
-        # A folder in the place of its file, which not even root can write.
+    elif code == "MISCONF":
+        # A folder in place of the dump file, which even root cannot overwrite.
         dump.unlink(missing_ok=True)
         dump.mkdir()
         server.config_set("save", "3600 1")
         server.bgsave()
         eventually(lambda: server.info("persistence")["rdb_last_bgsave_status"] == "err")
     else:
-        server.config_set("replica-serve-stale-data", "no" if word == "MASTERDOWN" else "yes")
+        server.config_set("replica-serve-stale-data", "no" if code == "MASTERDOWN" else "yes")
         server.replicaof("127.0.0.1", 1)
     try:
         yield
@@ -88,9 +88,9 @@ def refusing(word: str) -> Iterator[None]:
 
 @contextmanager
 def paused(server: Server) -> Iterator[None]:
-    """The server is there and answers nothing: worse than one that is gone."""
+    """Freezes the server during the block: it accepts connections and never answers, which is worse than being down."""
     os.kill(server.pid, signal.SIGSTOP)
-    # A thread that is busy is stopped a moment later, and would answer until then.
+    # A busy thread stops a moment later, and would answer until then.
     eventually(lambda: all(_is_stopped(thread) for thread in Path(f"/proc/{server.pid}/task").iterdir()))
     try:
         yield
@@ -103,7 +103,7 @@ def _is_stopped(thread: Path) -> bool:
 
 
 class Process:
-    """One process of the Procfile, in a process group of its own, its output in a file; it ends with pytest."""
+    """A process of the Procfile in its own process group, with its output in a file; it ends with pytest."""
 
     def __init__(self, name: str, log: Path, *arguments: str, **environment: str):
         self.log = log
@@ -130,29 +130,31 @@ class Process:
         return self._process.poll() is None
 
     def wait_for_line(self, text: str) -> None:
-        def look() -> bool:
+        """Waits until the log contains this text; fails if the process ends first."""
+
+        def is_logged() -> bool:
             assert self.is_running, self.log.read_text()
             return text in self.log.read_text()
 
-        eventually(look, within=30)
+        eventually(is_logged, within=30)
 
     def signal_group(self, number: signal.Signals) -> None:
         os.killpg(self.pid, number)
 
     def kill(self) -> None:
-        """As the kernel does when memory runs out: at once, main process and children alike."""
+        """Kills the main process and its children at once, as the kernel does when memory runs out."""
         self.signal_group(signal.SIGKILL)
         self._process.wait(STOP_SECONDS)
 
     def stop(self) -> int:
-        """As a platform does: SIGTERM to all of them; returns the exit code."""
+        """Sends SIGTERM to the whole group, as a platform does; returns the exit code."""
         if self.is_running:
             self.signal_group(signal.SIGTERM)
         return self._process.wait(STOP_SECONDS)
 
 
 def submit_join(join: Document, **options: Any) -> str:
-    """Asks for a join that is written as JSON; its task."""
+    """Submits a join written as JSON; returns the task id."""
     return submission.submit_join(submission.read_join(join), **options)
 
 
@@ -165,7 +167,7 @@ def publish(
     parts: int = 1,
     complete: bool = True,
 ) -> Summary:
-    """Puts these documents into Redis as a task does that joined them, in so many parts of about the same length."""
+    """Publishes these documents as the result of a task, written in this number of parts of about the same length."""
     run = f"{task_id}.1"
     borders = [len(documents) * number // parts for number in range(parts + 1)]
     written = []
@@ -180,7 +182,7 @@ def publish(
 
 
 def submit_form(client: FlaskClient, page: str, fields: Mapping[str, str], **options: Any) -> TestResponse:
-    """Opens the page and sends its form, with the token that stands in it."""
+    """Opens the page and posts its form, with the page's CSRF token."""
     token = re.search(r'name="csrf_token"[^>]* value="([^"]+)"', client.get(page).text)
     assert token, f"{page} has no form"
     return client.post(page, data={"csrf_token": token[1], **fields}, **options)

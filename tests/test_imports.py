@@ -1,4 +1,4 @@
-"""Who may import whom: one way only, and each module by itself."""
+"""Imports follow the layers, are never circular, and work for each module by itself."""
 
 import ast
 import os
@@ -14,10 +14,10 @@ import pytest
 from tests.support import ROOT
 
 PACKAGES = ("webapp", "worker_tasks", "development")
-#: What only the worker's side speaks to by name.
+#: Packages that only worker_tasks may import.
 DRIVERS = {"redis", "pymongo", "bson", "gridfs", "kombu", "celery"}
 
-#: Imports each module that is named, in a child that has seen none of ours; what is not ours is there already.
+#: Imports each module in a child process that has imported none of our modules; third-party packages are preloaded.
 EACH_ALONE = """
 import importlib, os, sys, traceback
 import celery, duckdb, flask, flask_wtf, honcho.printer, humanize, playwright.sync_api, pydantic_settings
@@ -40,7 +40,7 @@ sys.exit(f"can not be imported alone: {failed}" if failed else 0)
 
 @cache
 def modules() -> dict[str, Path]:
-    """Every module of the packages, by name."""
+    """Returns the path of every module by its dotted name."""
     found = {}
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*.py"):
@@ -51,7 +51,7 @@ def modules() -> dict[str, Path]:
 
 @cache
 def imports(module: str) -> frozenset[str]:
-    """What the module imports, wherever in it, by full name: modules of ours, and top-level names of others."""
+    """Returns all imports of a module: our modules by dotted name, others by top-level name."""
     tree = ast.parse(modules()[module].read_text())
     return frozenset(name for node in ast.walk(tree) for name in _named(node))
 
@@ -70,7 +70,7 @@ def _named(node: ast.AST) -> Iterator[str]:
 
 
 def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """A fresh interpreter whose environment says nothing of servers."""
+    """Runs a fresh interpreter whose environment names no servers."""
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **variables}
     return subprocess.run(
         [sys.executable, *arguments],
@@ -83,7 +83,7 @@ def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str
     )
 
 
-#: Packages from the bottom up: each imports only those before it. A module beside a package stands for itself.
+#: Packages from the bottom up; each imports only earlier ones. A module beside the packages is its own entry.
 LAYERS = [
     "worker_tasks.infra",
     "worker_tasks.records",
@@ -113,15 +113,14 @@ LAYERS = [
 
 
 def layer(module: str) -> int | None:
-    """The place of a module in the layers; None for the packages that hold others."""
-    places = [place for place, name in enumerate(LAYERS) if f"{module}.".startswith(f"{name}.")]
-    return places[0] if places else None
+    """Returns the index of a module's layer; None for packages that only contain other layers."""
+    return next((index for index, name in enumerate(LAYERS) if f"{module}.".startswith(f"{name}.")), None)
 
 
 def test_every_module_belongs_to_a_layer() -> None:
-    holders = {"webapp", "worker_tasks", "worker_tasks.joins"}
+    containers = {"webapp", "worker_tasks", "worker_tasks.joins"}
     ours = {module for module in modules() if module.partition(".")[0] in {"webapp", "worker_tasks"}}
-    assert {module for module in ours if layer(module) is None} == holders
+    assert {module for module in ours if layer(module) is None} == containers
 
 
 def test_imports_point_down() -> None:
@@ -129,12 +128,12 @@ def test_imports_point_down() -> None:
         (module, name)
         for module in modules()
         for name in imports(module) & modules().keys()
-        if (here := layer(module)) is not None and (there := layer(name)) is not None and there > here
+        if (own := layer(module)) is not None and (imported := layer(name)) is not None and imported > own
     ]
     assert upward == []
 
 
-def test_the_walk_sees_what_there_is() -> None:
+def test_the_walk_finds_modules_and_their_imports() -> None:
     assert {
         "webapp",
         "webapp.api.compat",
@@ -147,11 +146,11 @@ def test_the_walk_sees_what_there_is() -> None:
     assert {"worker_tasks.submission", "webapp.presenters.task_text", "flask"} <= imports("webapp.api.compat")
 
 
-def test_nothing_is_circular() -> None:
+def test_no_imports_are_circular() -> None:
     TopologicalSorter({module: imports(module) & modules().keys() for module in modules()}).prepare()
 
 
-def test_every_module_can_be_imported_alone_and_needs_no_settings_for_it() -> None:
+def test_every_module_can_be_imported_alone_and_without_settings() -> None:
     run = python("-c", EACH_ALONE, *sorted(modules()))
     assert run.returncode == 0, run.stderr
 
@@ -164,13 +163,13 @@ def test_every_module_can_be_imported_alone_and_needs_no_settings_for_it() -> No
         ("development", {"webapp", "worker_tasks"}),
     ],
 )
-def test_a_package_knows_nothing_of_those_it_must_not_know(package: str, foreign: set[str]) -> None:
+def test_a_package_imports_none_of_the_packages_that_it_must_not_know(package: str, foreign: set[str]) -> None:
     for module in modules():
         if module.partition(".")[0] == package:
             assert not {name.partition(".")[0] for name in imports(module)} & foreign, module
 
 
-def test_a_worker_loads_nothing_of_the_web() -> None:
+def test_a_worker_loads_no_web_code() -> None:
     ours = [module for module in modules() if module.partition(".")[0] == "worker_tasks"]
     loaded = python("-c", f"import sys, {', '.join(ours)}; print(*sys.modules)")
     assert loaded.returncode == 0, loaded.stderr
@@ -179,7 +178,7 @@ def test_a_worker_loads_nothing_of_the_web() -> None:
     assert not names & {"flask", "flask_wtf", "wtforms", "werkzeug", "webapp", "development"}
 
 
-def test_the_web_loads_nothing_that_works_results_out() -> None:
+def test_the_web_process_loads_neither_duckdb_nor_xlsxwriter() -> None:
     loaded = python("-c", "import sys, webapp.application; print(*sys.modules)")
     assert loaded.returncode == 0, loaded.stderr
     names = {name.partition(".")[0] for name in loaded.stdout.split()}
@@ -187,7 +186,7 @@ def test_the_web_loads_nothing_that_works_results_out() -> None:
     assert not names & {"duckdb", "xlsxwriter"}
 
 
-def test_the_web_never_meets_a_server_by_name() -> None:
+def test_the_web_process_imports_no_driver() -> None:
     for module in modules():
         if module.partition(".")[0] == "webapp":
             assert not imports(module) & DRIVERS, module

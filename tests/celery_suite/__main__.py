@@ -1,7 +1,7 @@
-"""Celery's own integration tests, on stock Celery and on our whole application: ``python -m tests.celery_suite``.
+"""Runs Celery's own integration tests on stock Celery and on our application: ``python -m tests.celery_suite``.
 
-Downloads Celery's source distribution with pip, starts Redis and MongoDB, runs the same tests twice and prints what
-passes on stock and not on ours. See docs/celery.md for the tests that fail by design.
+Downloads Celery's source distribution with pip, starts Redis and MongoDB, runs the same tests twice and prints the
+tests that pass on stock Celery but not on ours. docs/celery.md lists the tests that fail by design.
 """
 
 import argparse
@@ -25,43 +25,45 @@ from tests.support import ROOT
 MODULES = ("test_tasks", "test_inspect", "test_group_chains", "test_canvas")
 STOCK, OURS = "stock", "ours"
 MARKERS = ("flaky", "timeout", "amqp", "masked_modules", "patched_environ", "patched_module", "sleepdeprived")
-#: Seconds that one test may take, above the 60 s that the suite itself waits for a result.
+#: Seconds per test; more than the 60 s that the suite itself waits for a result.
 TEST_SECONDS = 75
-#: What passes on stock and fails on ours because we want it so.
+#: Tests that pass on stock Celery and fail on ours by design, with the reason.
 BY_DESIGN = {
-    "test_inspect.py::test_Inspect::test_active": "acknowledged late: what runs is not acknowledged yet",
-    "test_inspect.py::test_Inspect::test_query_task": "acknowledged late: what runs is not acknowledged yet",
+    "test_inspect.py::test_Inspect::test_active": "acknowledged late: a running task is not acknowledged yet",
+    "test_inspect.py::test_Inspect::test_query_task": "acknowledged late: a running task is not acknowledged yet",
     "test_tasks.py::test_tasks::test_send_task_without_ignore_result_uses_task_ignore_result": (
-        "its document says that it ended, though its result is ignored"
+        "the document has the final state although the result is ignored"
     ),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.celery_suite", description=__doc__)
-    parser.add_argument("modules", nargs="*", default=MODULES, metavar="module", help=f"of {', '.join(MODULES)}")
-    parser.add_argument("--only", choices=(STOCK, OURS), help="one of the two runs")
-    parser.add_argument("-k", dest="expression", default="", help="as pytest's")
-    parser.add_argument("--minutes", type=float, default=25, help="that each of the two runs may take")
-    parser.add_argument("--folder", help="an empty one, where the logs stay")
-    chosen = parser.parse_args()
-    with nullcontext(chosen.folder) if chosen.folder else tempfile.TemporaryDirectory() as name:
+    parser.add_argument(
+        "modules", nargs="*", default=MODULES, metavar="module", help=f"one or more of {', '.join(MODULES)}"
+    )
+    parser.add_argument("--only", choices=(STOCK, OURS), help="do only one of the two runs")
+    parser.add_argument("-k", dest="expression", default="", help="pytest's -k")
+    parser.add_argument("--minutes", type=float, default=25, help="time limit of each run (default: 25)")
+    parser.add_argument("--folder", help="an empty folder in which to keep the logs")
+    options = parser.parse_args()
+    with nullcontext(options.folder) if options.folder else tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tests = download(folder)
-        sides = [chosen.only] if chosen.only else [STOCK, OURS]
-        outcomes = {side: run(side, tests, folder, chosen) for side in sides}
+        sides = [options.only] if options.only else [STOCK, OURS]
+        outcomes = {side: run(side, tests, folder, options) for side in sides}
     sys.exit(report(outcomes))
 
 
 def download(folder: Path) -> Path:
-    """The folder of the suite of the Celery that is installed."""
-    what = f"celery=={version('celery')}"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", what]
+    """Downloads the test suite of the installed Celery version; returns its folder."""
+    package = f"celery=={version('celery')}"
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", package]
     subprocess.run([*command, "--dest", str(folder)], check=True, timeout=300)
     (archive,) = folder.glob("celery-*.tar.gz")
     with tarfile.open(archive) as source:
         for entry in source:
-            # Not the package itself: what is installed is tested.
+            # Only the tests: they must run against the installed Celery.
             if entry.isfile() and Path(entry.name).parts[1] == "t" and ".." not in entry.name:
                 source.extract(entry, folder)
     suite = folder / archive.name.removesuffix(".tar.gz")
@@ -70,27 +72,27 @@ def download(folder: Path) -> Path:
     return suite
 
 
-def run(side: str, suite: Path, folder: Path, chosen: argparse.Namespace) -> dict[str, str]:
-    """The outcome of each test by its name; what failed is tried once more, alone."""
+def run(side: str, suite: Path, folder: Path, options: argparse.Namespace) -> dict[str, str]:
+    """Runs the tests, then the failed ones once more by themselves; returns the outcome of each test by name."""
     started = time.monotonic()
     with start_redis(folder / f"{side}-redis") as redis, start_mongodb(folder / f"{side}-mongodb") as mongodb:
         (suite / "integration-tests-config.json").write_text(json.dumps(config(side)))
         log = folder / f"{side}.jsonl"
-        names = [f"t/integration/{module}.py" for module in chosen.modules]
-        first = _pytest(side, suite, log, (redis, mongodb), [*names, "-k", chosen.expression], chosen.minutes * 60)
-        left = chosen.minutes * 60 - (time.monotonic() - started)
+        names = [f"t/integration/{module}.py" for module in options.modules]
+        first = _pytest(side, suite, log, (redis, mongodb), [*names, "-k", options.expression], options.minutes * 60)
+        left = options.minutes * 60 - (time.monotonic() - started)
         failed = [name for name, outcome in first.items() if outcome == "failed"]
         again = _pytest(side, suite, log, (redis, mongodb), failed, left) if failed and left > 0 else {}
-    print(f"{side}: {_figures(first)}; of {len(failed)} failed once more {_figures(again)}; ", end="")
+    print(f"{side}: {_counts(first)}; {len(failed)} failed, run again: {_counts(again)}; ", end="")
     print(f"{time.monotonic() - started:.0f} s", flush=True)
     return first | again
 
 
 def config(side: str) -> dict[str, object]:
-    """The settings on top of the suite's own."""
-    # Raw arguments are not stored with results here. Chords are looked at more often, for the sake of time.
+    """Returns the settings to add to the suite's own."""
+    # We store no raw arguments with results. Polling chords more often saves time.
     both = {"result_extended": False, "result_chord_retry_interval": 0.1}
-    # The suite wants a single queue.
+    # The suite expects a single queue.
     return both | ({"task_queues": None} if side == OURS else {})
 
 
@@ -141,23 +143,23 @@ def _pytest(
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
-            print(f"{side}: not done after {seconds / 60:.0f} minutes; what was not run is not compared")
+            print(f"{side}: not finished after {seconds / 60:.0f} minutes; the remaining tests are not compared")
         finally:
-            # The children of its worker too.
+            # Includes the children of its worker.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     if not log.exists():
-        sys.exit(f"{side}: no test was run\n{output.read_text()[-4000:]}")
+        sys.exit(f"{side}: no test ran\n{output.read_text()[-4000:]}")
     return dict(json.loads(line) for line in log.read_text().splitlines())
 
 
-def _figures(outcomes: dict[str, str]) -> str:
+def _counts(outcomes: dict[str, str]) -> str:
     return ", ".join(f"{number} {outcome}" for outcome, number in sorted(Counter(outcomes.values()).items())) or "none"
 
 
 def report(outcomes: dict[str, dict[str, str]]) -> int:
-    """Prints how the two runs differ; 1 where ours fails what it is not meant to."""
+    """Prints the differences between the two runs; returns 1 if there is an unexpected one."""
     if len(outcomes) == 1:
         ((_, alone),) = outcomes.items()
         _list("failed", (name for name, outcome in alone.items() if outcome == "failed"))
@@ -166,17 +168,17 @@ def report(outcomes: dict[str, dict[str, str]]) -> int:
     passed = [name for name, outcome in stock.items() if outcome == "passed"]
     comparable = [name for name in passed if ours.get(name, "skipped") != "skipped"]
     differ = [name for name in comparable if ours[name] != "passed"]
-    unwanted = [name for name in differ if _reason(name) is None]
-    print(f"{len(comparable)} pass on stock and are run on ours; {len(differ)} of them do not pass on ours.")
-    _list("by design", (f"{name}: {_reason(name)}" for name in differ if name not in unwanted))
-    _list("not as on stock", unwanted)
+    unexpected = [name for name in differ if _reason(name) is None]
+    print(f"{len(comparable)} tests pass on stock and ran on ours; {len(differ)} of them do not pass on ours.")
+    _list("by design", (f"{name}: {_reason(name)}" for name in differ if name not in unexpected))
+    _list("unexpected", unexpected)
     if late := sum(name not in ours for name in passed):
-        print(f"{late} that pass on stock were not run on ours: the time was over.")
-    _list("ours alone passes", (name for name in ours if ours[name] == "passed" and stock.get(name) == "failed"))
+        print(f"{late} tests that pass on stock did not run on ours: the time was up.")
+    _list("only ours passes", (name for name in ours if ours[name] == "passed" and stock.get(name) == "failed"))
     _list(
-        "listed as by design, and passes", (name for name in BY_DESIGN if ours.get(f"t/integration/{name}") == "passed")
+        "listed as by design, but passes", (name for name in BY_DESIGN if ours.get(f"t/integration/{name}") == "passed")
     )
-    return int(bool(unwanted or late))
+    return int(bool(unexpected or late))
 
 
 def _reason(name: str) -> str | None:

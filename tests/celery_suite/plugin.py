@@ -1,4 +1,4 @@
-"""A plugin of pytest for Celery's own suite: it notes outcomes as they come, and puts our application under test."""
+"""A pytest plugin for Celery's own suite: logs outcomes as they come, and puts our application under test."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from worker_tasks.queue.claim import ClaimedTask
 
 
 class WholeApplication(celery_app.RecordingCelery):
-    """Our application with all of its settings and steps, and the tasks of the suite."""
+    """Our application with all its settings and steps, plus the suite's tasks."""
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, task_cls=ClaimedTask, **options)
@@ -23,7 +23,7 @@ class WholeApplication(celery_app.RecordingCelery):
 
     def _settings(self) -> dict[str, Any]:
         ours = celery_app.celery_settings()
-        # As a worker of the command line sets it.
+        # A worker on the command line sets the same timeout.
         patient = {"socket_timeout": celery_app.WORKER_SOCKET_TIMEOUT}
         return ours | {"broker_transport_options": ours["broker_transport_options"] | patient}
 

@@ -14,14 +14,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def mongodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A MongoDB of one test module's own."""
+    """A MongoDB for one test module."""
     with start_mongodb(tmp_path_factory.mktemp("mongodb")) as server:
         yield server
 
 
 @pytest.fixture
 def bare_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """PATH as somebody may have it who has python3 and nothing else: put there what the test needs."""
+    """The only folder on PATH, with python3 alone in it; a test adds the programs that it needs."""
     folder = tmp_path / "bin"
     folder.mkdir()
     (folder / "python3").symlink_to(sys.executable)
@@ -34,7 +34,7 @@ def eventually() -> Callable[[Callable[[], bool]], None]:
     def wait(condition: Callable[[], bool], timeout: float = 10.0) -> None:
         give_up = time.monotonic() + timeout
         while not condition():
-            assert time.monotonic() < give_up, f"not so within {timeout} s"
+            assert time.monotonic() < give_up, f"still false after {timeout} s"
             time.sleep(0.05)
 
     return wait
@@ -42,7 +42,7 @@ def eventually() -> Callable[[Callable[[], bool]], None]:
 
 @pytest.fixture
 def python() -> Callable[..., subprocess.Popen[str]]:
-    """Runs Python code in a process of its own, at the root of the repository."""
+    """Starts Python code in a process of its own, at the root of the repository."""
 
     def start(code: str, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(

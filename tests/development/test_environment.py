@@ -1,4 +1,4 @@
-"""A fresh clone gets its .venv, or a sentence that says what to do."""
+"""A fresh clone gets its .venv, or a message that says what to do."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ HELLO = "print('hello')"
 
 @pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A clone with the real bin/dev, no requirements, and a stack that only says hello. There is no package index."""
+    """A clone with the real bin/dev, no requirements, a stack that only prints hello, and no package index."""
     clone = tmp_path / "clone"
     shutil.copytree(ROOT / "bin", clone / "bin")
     (clone / "development").mkdir()
@@ -36,7 +36,7 @@ def start(clone: Path, program: str = sys.executable) -> subprocess.Popen[str]:
     )
 
 
-def ran(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     with process:
         out, err = process.communicate(timeout=60)
     return process.returncode, out, err
@@ -47,38 +47,38 @@ def stub(file: Path, code: str) -> None:
     file.chmod(0o755)
 
 
-def test_two_first_starts_make_one_environment_and_later_ones_none(clone: Path) -> None:
+def test_two_first_starts_create_one_environment_and_later_starts_create_none(clone: Path) -> None:
     starts = [start(clone), start(clone)]
-    outcomes = [ran(process) for process in starts]
+    outcomes = [finish(process) for process in starts]
     assert [(code, out) for code, out, _ in outcomes] == [(0, "hello\n")] * 2
-    said = "".join(err for *_, err in outcomes)
-    assert said.count("Making .venv") == 1
-    assert said.count("waiting for it") == 1
-    assert ran(start(clone)) == (0, "hello\n", "")
+    errors = "".join(err for *_, err in outcomes)
+    assert errors.count("Making .venv") == 1
+    assert errors.count("waiting for it") == 1
+    assert finish(start(clone)) == (0, "hello\n", "")
 
 
-def test_a_failing_pip_is_shown_with_what_to_do_and_the_next_start_begins_anew(clone: Path) -> None:
+def test_a_pip_failure_is_shown_with_advice_and_the_next_start_retries(clone: Path) -> None:
     pinned = f"dovetail-has-no-such-package==1.0 --hash=sha256:{'0' * 64}\n"
     (clone / "requirements-dev.txt").write_text(pinned)
-    code, out, err = ran(start(clone))
+    code, out, err = finish(start(clone))
     assert (code, out) == (1, "")
     error, advice = err.splitlines()[-2:]
     assert error.startswith("ERROR: No matching distribution found for dovetail-has-no-such-package")
     assert advice.startswith("The package index that pip uses has no such file for this Python and machine")
     (clone / "requirements-dev.txt").write_text("# none\n")
-    code, out, err = ran(start(clone))
+    code, out, err = finish(start(clone))
     assert (code, out) == (0, "hello\n")
     assert "Making .venv" in err
 
 
-def test_a_network_that_is_away_is_told_from_a_missing_package() -> None:
+def test_advice_tells_a_network_failure_from_a_missing_package() -> None:
     output = "WARNING: Retrying (Retry(total=0)) after connection broken by ...\nERROR: No matching distribution found"
     assert environment.advice_on(output, "").startswith("The package index cannot be reached: check the network")
 
 
 @pytest.mark.parametrize("version", ["3.8.18", "3.13.0", "3.14.1"])
-def test_another_python_is_refused_in_one_sentence(clone: Path, bare_path: Path, version: str) -> None:
-    # This Python, which takes itself for another one.
+def test_an_unsupported_python_is_refused_in_one_sentence(clone: Path, bare_path: Path, version: str) -> None:
+    # This Python, pretending to be another version.
     stub(
         bare_path / "other",
         f"""
@@ -88,7 +88,7 @@ sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """,
     )
-    code, out, err = ran(start(clone, str(bare_path / "other")))
+    code, out, err = finish(start(clone, str(bare_path / "other")))
     assert (code, out) == (1, "")
     assert err == (
         f"Dovetail needs Python 3.11 or 3.12, and this is {version}. Install one of them so that python3.12 or "

@@ -1,4 +1,4 @@
-"""The samples are what the documentation says, are loaded once, and never replace anything of somebody else's."""
+"""The samples match the documentation, load once, and never replace other data."""
 
 import subprocess
 from collections import Counter
@@ -12,7 +12,7 @@ from development.samples.flights import HOUR
 from development.samples.loading import MARKERS, SamplesError, load
 from development.servers import Server, free_port
 
-pytestmark = pytest.mark.timeout(120)  # of which a slow machine may need half for the flights
+pytestmark = pytest.mark.timeout(120)  # a slow machine needs up to a minute to load the flights
 
 Client = pymongo.MongoClient[dict[str, Any]]
 
@@ -33,8 +33,8 @@ def loaded(mongodb: Server, client: Client) -> Client:
 
 
 @pytest.fixture
-def forgotten(client: Client) -> None:
-    """As if the shop had never been loaded."""
+def shop_not_loaded(client: Client) -> None:
+    """Restores the state before the shop was first loaded."""
     client.drop_database("shop")
     client[MARKERS[0]][MARKERS[1]].delete_one({"_id": "shop"})
 
@@ -49,13 +49,13 @@ def writes(client: Client) -> int:
     return int(counters["insert"] + counters["update"] + counters["delete"])
 
 
-def test_alice_and_her_one_order_are_exactly_these(loaded: Client) -> None:
+def test_alice_and_her_only_order_match_the_readme(loaded: Client) -> None:
     assert loaded.shop.users.find_one("u1") == {"_id": "u1", "name": "Alice", "email": "alice@example.com"}
     order = {"_id": "o101", "userId": "u1", "amount": 1200, "status": "PAID"}
     assert list(loaded.shop.orders.find({"userId": "u1"})) == [order]
 
 
-def test_tables_that_a_newer_version_brings_are_loaded_and_no_others(
+def test_only_tables_that_a_newer_version_adds_are_loaded(
     loaded: Client, mongodb: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     loaded.shop.drop_collection("reviews")
@@ -67,7 +67,7 @@ def test_tables_that_a_newer_version_brings_are_loaded_and_no_others(
     loaded.shop.users.insert_one({"_id": "u400"})
 
 
-def test_reviews_name_their_product_by_an_object_id_written_as_text(loaded: Client) -> None:
+def test_reviews_reference_their_product_by_an_object_id_as_text(loaded: Client) -> None:
     products = {str(product) for product in loaded.shop.products.distinct("_id")}
     named = loaded.shop.reviews.distinct("productId")
     assert 0.9 < len(products.intersection(named)) / len(named) < 1
@@ -82,7 +82,7 @@ def test_the_shop_has_users_without_orders_and_orders_without_users(loaded: Clie
     assert "userId_1" in loaded.shop.orders.index_information()
 
 
-def test_the_flights_are_all_there(loaded: Client) -> None:
+def test_all_flights_are_loaded(loaded: Client) -> None:
     assert counts(loaded, "flights") == {
         "flights": 336_776,
         "planes": 3_322,
@@ -108,7 +108,7 @@ def grouped(collection: Any, key: Any) -> Counter[Any]:
     return Counter({tuple(g["_id"]) if isinstance(g["_id"], list) else g["_id"]: g["count"] for g in groups})
 
 
-def test_columns_have_types_and_na_is_null(loaded: Client) -> None:
+def test_columns_are_typed_and_na_becomes_null(loaded: Client) -> None:
     flights = loaded.flights
     assert flights.flights.count_documents({"tailnum": None}) == 2_512
     assert flights.flights.count_documents({"dep_time": None}) == 8_255
@@ -128,14 +128,14 @@ def test_a_second_load_writes_nothing(loaded: Client, mongodb: Server, capsys: p
     assert user["name"] == "Edited"
 
 
-@pytest.mark.usefixtures("forgotten")
-def test_an_interrupted_load_is_begun_anew(
+@pytest.mark.usefixtures("shop_not_loaded")
+def test_an_interrupted_load_starts_over(
     client: Client,
     mongodb: Server,
     python: Callable[..., subprocess.Popen[str]],
     eventually: Callable[..., None],
 ) -> None:
-    # The same loader, with one more table, slow enough to be killed in.
+    # The same loader with an extra table that is slow enough to be killed in.
     code = """
 import sys, time
 from development.samples import loading
@@ -153,8 +153,8 @@ loading.load(sys.argv[1], ["shop"])
     assert client.shop.orders.find_one("o101") is not None
 
 
-@pytest.mark.usefixtures("forgotten")
-def test_somebody_else_s_database_of_that_name_is_left_alone(
+@pytest.mark.usefixtures("shop_not_loaded")
+def test_another_database_with_the_sample_s_name_is_left_alone(
     client: Client, mongodb: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     client.shop.users.insert_one({"_id": "mine"})
@@ -163,7 +163,7 @@ def test_somebody_else_s_database_of_that_name_is_left_alone(
     assert "has data of its own" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("forgotten")
+@pytest.mark.usefixtures("shop_not_loaded")
 def test_a_dropped_sample_can_be_loaded_again(client: Client, mongodb: Server) -> None:
     load(mongodb.url, ["shop"])
     client.drop_database("shop")
@@ -171,7 +171,7 @@ def test_a_dropped_sample_can_be_loaded_again(client: Client, mongodb: Server) -
     assert counts(client, "shop") == SHOP
 
 
-def test_a_mongodb_that_is_away_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_mongodb_is_reported_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("development.samples.loading.ANSWER_WITHIN", 0.5)
     with pytest.raises(SamplesError, match=r"MongoDB did not take the sample data: .*Connection refused\.$"):
         load(f"mongodb://127.0.0.1:{free_port()}")

