@@ -9,7 +9,7 @@ from worker_tasks.infra.connections import connections
 from worker_tasks.joins.plan.catalog import Catalog
 from worker_tasks.joins.plan.pipeline import compile_pipeline
 from worker_tasks.joins.plan.stages import match_stages
-from worker_tasks.joins.plan.strategy import JoinMethod, Strategy, choose_strategy
+from worker_tasks.joins.plan.strategy import JoinMethod, Strategy, choose_strategy, is_correct, make_step
 from worker_tasks.joins.spec.kinds import KINDS
 from worker_tasks.joins.spec.spec import JoinSpec, parse_spec
 
@@ -48,15 +48,15 @@ def measure(servers: Servers, repeats: int) -> Iterator[Row]:
     for name, spec, others in COMPARISONS:
         catalog = Catalog(spec, connections().joins.bench)
         chosen = choose_strategy(spec, catalog, BEARABLE_SECONDS)
-        methods = [m for m in others if m is not chosen.steps[0].way and starts_right(spec, 0, m, catalog)]
-        strategies = {method: Strategy((step_of(spec.joins[0], method, 0, catalog),)) for method in methods}
+        methods = [m for m in others if m is not chosen.steps[0].method and is_correct(spec, 0, m, catalog)]
+        strategies = {method: Strategy((make_step(spec.joins[0], method, 0, catalog),)) for method in methods}
         times: dict[Any, list[float]] = {name: [] for name in ("chosen", *methods)}
         for _ in range(repeats):
             times["chosen"].append(timed(lambda spec=spec, chosen=chosen: drain(spec, chosen)))  # type: ignore[misc]
             for method, strategy in strategies.items():
                 times[method].append(timed(lambda spec=spec, strategy=strategy: drain(spec, strategy)))  # type: ignore[misc]
         for method in methods:
-            yield ratio(f"{name}: {chosen.steps[0].way} against {method}", "<= 3", times["chosen"], times[method])
+            yield ratio(f"{name}: {chosen.steps[0].method} against {method}", "<= 3", times["chosen"], times[method])
 
 
 def drain(spec: JoinSpec, strategy: Strategy) -> None:

@@ -8,7 +8,7 @@ from worker_tasks.infra.connections import connections
 from worker_tasks.tasks import long_running_task
 
 #: Seconds that pages wait for a worker on a busy machine.
-PATIENCE = 20
+WAIT_SECONDS = 20
 #: No worker takes from this queue.
 UNATTENDED = "unattended"
 
@@ -17,7 +17,7 @@ UNATTENDED = "unattended"
 def patient_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """In tests with a worker, pages wait until it has worked out what they show."""
     if "worker" in request.fixturenames:
-        monkeypatch.setattr(result_request, "PATIENCE", PATIENCE)
+        monkeypatch.setattr(result_request, "WAIT_SECONDS", WAIT_SECONDS)
 
 
 @pytest.fixture

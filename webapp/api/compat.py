@@ -40,7 +40,7 @@ def task(task_id: str) -> ResponseReturnValue:
 def join_user_orders() -> ResponseReturnValue:
     """Submits the original join: ``{"user_id": …, "metadata": {…}}``."""
     body = json_object()
-    if error := user_orders.user_id_complaint(body.get("user_id")):
+    if error := user_orders.user_id_error(body.get("user_id")):
         raise InvalidInput({"user_id": error})
     task_id = submit(join_users_orders, body["user_id"], metadata=body.get("metadata", {}))
     response = jsonify({"task_id": task_id})

@@ -150,8 +150,8 @@ def change_metadata(task_id: str) -> ResponseReturnValue:
         raise InvalidInput(errors)
 
     def edit(stored: Document) -> Document:
-        base = metadata.changed(stored, body.expected)
-        return metadata_edits.merge_edits(base, metadata.changed(base, body.metadata), stored)
+        base = metadata.apply_changes(stored, body.expected)
+        return metadata_edits.merge_edits(base, metadata.apply_changes(base, body.metadata), stored)
 
     metadata_edits.edit_metadata(access.viewer(), task_id, edit)
     return jsonify(_task_document(access.task_for(access.viewer(), task_id)))
@@ -193,14 +193,14 @@ def _read_rows(
     summary: result_store.Summary, selection: Selection, offset: int, limit: int
 ) -> tuple[int, list[Document]]:
     """The number of selected rows, and the rows in this range."""
-    if selection.view.is_everything:
+    if selection.query.is_everything:
         rows = result_store.read_rows(summary, offset, limit)
         if rows is None:
             raise ResultGone(summary.key)
         return summary.count, rows
     _require_table(summary, selection)
-    order = _require_artifact(summary, reader.row_order_spec(selection.view))
-    return order.data["rows"], [row.document for row in reader.read_rows(summary, selection.view, offset, limit)]
+    order = _require_artifact(summary, reader.row_order_spec(selection.query))
+    return order.data["rows"], [row.document for row in reader.read_rows(summary, selection.query, offset, limit)]
 
 
 @blueprint.post("/tasks/<task_id>/result/keeping")
@@ -255,7 +255,7 @@ def _stream(task_id: str, summary: result_store.Summary, file_format: Format, se
     embed = result_request.wants_provenance_embedded()
     if not streaming.needs_no_export(file_format, selection, embed_provenance=embed):
         _require_table(summary, selection)
-        spec = export_spec(task_id, file_format.name, selection, inside=embed)
+        spec = export_spec(task_id, file_format.name, selection, embed_provenance=embed)
         return streaming.stream_export(summary, spec, _require_artifact(summary, spec))
     response = streaming.stream_result(summary, file_format)
     if file_format.ready is Ready.AS_STORED:
@@ -323,8 +323,8 @@ def provenance(task_id: str) -> ResponseReturnValue:
     task = access.task_for(access.viewer(), task_id)
     summary, selection = _require_result(task), result_request.requested_selection()
     sha256, rows = _require_table(summary, selection).sha256, summary.count
-    if not selection.view.is_everything:
-        rows = _require_artifact(summary, reader.row_order_spec(selection.view)).data["rows"]
+    if not selection.query.is_everything:
+        rows = _require_artifact(summary, reader.row_order_spec(selection.query)).data["rows"]
     origin = access.origin_for(access.viewer(), summary)
     return jsonify(export_rules.provenance(task, origin, summary, sha256, selection, rows))
 

@@ -14,6 +14,7 @@ from worker_tasks.infra.errors import InvalidInput
 from worker_tasks.infra.settings import settings
 from worker_tasks.joins.preflight.sampling import CollectionSample, Field, collections_of, sample_collection
 from worker_tasks.joins.preflight.suggestions import LeftField, Suggestion, suggest_keys
+from worker_tasks.joins.spec.bson_types import type_label
 from worker_tasks.joins.spec.value_types import value_type
 
 #: Fields in a list of checkboxes.
@@ -199,7 +200,7 @@ def describe_field(field: Field | None) -> str:
     """``text, 84 % filled``: the types and fullness of a sampled field."""
     if field is None:
         return ""
-    types = list(dict.fromkeys(words_of(name) for name in field.types))
+    types = list(dict.fromkeys(type_label(name) for name in field.types))
     text = " or ".join(types[:2]) or "always empty"
     return text if field.filled == 1 else f"{text}, {format_share(field.filled)} filled"
 

@@ -17,7 +17,7 @@ from webapp.support.errors import service_unavailable
 from webapp.support.forms import PracticeForm, TaskForm, UserOrdersForm
 from worker_tasks import submission
 from worker_tasks.infra.connections import Document
-from worker_tasks.infra.errors import InvalidInput, ServiceUnavailable
+from worker_tasks.infra.errors import InvalidInput, ServiceUnavailable, named_driver_errors
 from worker_tasks.infra.settings import settings
 from worker_tasks.joins.preflight import checks
 from worker_tasks.joins.preflight.sampling import field_types
@@ -47,7 +47,7 @@ def ask() -> ResponseReturnValue:
     if JOIN_REFERENCES & request.args.keys() and (query := draft.query_string()):
         return redirect(f"{url_for('.ask')}?{query}")
     try:
-        with servers_needed():
+        with named_driver_errors():
             surroundings = context.load_context(draft)
             outcome = _outcome(draft)
             return _builder(draft, surroundings, _checks(draft, outcome) if "check" in request.args else None)
@@ -73,7 +73,7 @@ def _requested_fields() -> MultiDict[str, str]:
 def press() -> ResponseReturnValue:
     """Handles every button of the builder. With JavaScript, each change of the form is submitted as well."""
     try:
-        with servers_needed():
+        with named_driver_errors():
             return _apply(Draft(request.form), request.form.get("do", "draft"))
     except ServiceUnavailable as error:
         if "HX-Request" in request.headers:
@@ -110,7 +110,7 @@ def _run(draft: Draft) -> ResponseReturnValue:
         if not draft.validate():
             raise DraftIncomplete(SEE_MARKED_FIELDS)
         # Usually kept already: the page requests the checks as soon as the draft allows.
-        if checks.kept_checks(spec.fingerprint) is None:
+        if checks.cached_checks(spec.fingerprint) is None:
             checks.check_join(spec)
         task_id = submission.submit_join(spec, metadata=draft.collected_metadata())
     except DraftIncomplete as error:
@@ -159,7 +159,7 @@ def _read_open(draft: Draft) -> OpenJoin:
     """
     with _errors_by_field(draft):
         join = draft.join_document(field_types(draft.database.data), with_parameters=True)
-        return OpenJoin(join, submission.admit(parameters.check(join)))
+        return OpenJoin(join, submission.admit(parameters.validate(join)))
 
 
 @contextmanager
@@ -187,7 +187,7 @@ def _checks(draft: Draft, outcome: OpenJoin | DraftIncomplete) -> dict[str, Any]
     """The template variables for the checks of a draft."""
     if isinstance(outcome, DraftIncomplete):
         return {"checks": None, "next_step": str(outcome), "errors": outcome.messages}
-    if found := parameters.find(outcome.join):
+    if found := parameters.find_parameters(outcome.join):
         names = " and ".join(dict.fromkeys(f"{{{each.name}}}" for each in found))
         step = f"{names} will be asked for when the saved join is run. Save it, or type a value to see what to expect."
         return {"checks": None, "next_step": step, "errors": []}

@@ -14,7 +14,7 @@ from webapp.presenters.task_text import SAVED_JOIN
 from webapp.support.errors import service_unavailable
 from webapp.support.forms import SavedJoinForm
 from worker_tasks.infra.connections import Document
-from worker_tasks.infra.errors import InvalidInput, ServiceUnavailable
+from worker_tasks.infra.errors import InvalidInput, ServiceUnavailable, named_driver_errors
 from worker_tasks.infra.settings import settings
 from worker_tasks.joins.preflight.sampling import field_types
 from worker_tasks.joins.saved import saved_joins
@@ -44,7 +44,7 @@ def find_join(saved_id: str) -> dict[str, Any]:
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
     sample = next((join for join in SAMPLE_JOINS if join["_id"] == saved_id), None)
-    return sample or saved_joins.find(saved_id)
+    return sample or saved_joins.find_saved_join(saved_id)
 
 
 def save_join(join: Document, form: Mapping[str, str]) -> str:
@@ -72,7 +72,7 @@ def saved_as_fields(saved_id: str) -> MultiDict[str, str]:
         InvalidInput: the stored join is no longer valid.
         pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
     """
-    return join_as_fields(saved_joins.join_of(find_join(saved_id)))
+    return join_as_fields(saved_joins.read_join(find_join(saved_id)))
 
 
 @blueprint.get("")
@@ -96,7 +96,7 @@ def run(saved_id: str) -> ResponseReturnValue:
     form, values = SavedJoinForm(), _submitted_values()
     saved: Document = {"_id": saved_id, "name": "Saved join"}
     try:
-        with servers_needed():
+        with named_driver_errors():
             saved = find_join(saved_id)
             return _run(saved, form, values)
     except ServiceUnavailable as error:
@@ -104,7 +104,7 @@ def run(saved_id: str) -> ResponseReturnValue:
 
 
 def _run(saved: Document, form: SavedJoinForm, values: dict[str, str]) -> ResponseReturnValue:
-    join = saved_joins.join_of(saved)
+    join = saved_joins.read_join(saved)
     if form.adds_row(request.form.get("do", "")):
         return _page(saved, join, form, values)
     try:
@@ -130,7 +130,7 @@ def _submitted_values() -> dict[str, str]:
 
 
 def _fill_parameters(join: Document, values: Mapping[str, str]) -> JoinSpec:
-    names = {parameter.name for parameter in parameters.find(join)}
+    names = {parameter.name for parameter in parameters.find_parameters(join)}
     known = {name: text for name, text in values.items() if name in names}
     return parameters.fill(join, known, field_types(join["database"]))
 
@@ -164,7 +164,7 @@ def _parameter_fields(
 ) -> list[dict[str, Any]]:
     """The form fields for the parameters of a join, one for each name."""
     by_name: dict[str, Parameter] = {}
-    for parameter in parameters.find(join):
+    for parameter in parameters.find_parameters(join):
         by_name.setdefault(parameter.name, parameter)
     return [
         _field(parameter, types, values.get(name, ""), errors.get(f"parameters.{name}"))

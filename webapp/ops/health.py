@@ -24,4 +24,4 @@ def readyz() -> ResponseReturnValue:
         body = {"status": "away", "away": away, "servers": answers}
         return jsonify(body), HTTPStatus.SERVICE_UNAVAILABLE
     # A full Redis does not make the process unready: it still serves reads, and other web processes share that Redis.
-    return jsonify({"status": "ready", "away": [], "servers": answers, "full": redis_memory.shortage()})
+    return jsonify({"status": "ready", "away": [], "servers": answers, "full": redis_memory.describe_shortage()})

@@ -95,8 +95,8 @@ def describe_kind_and_values(column: Column) -> str:
 
 def describe_range(column: Column) -> str:
     """The minimum, median and maximum of a column in a sentence."""
-    minimum, median, maximum = (format_value(column, value) for value in (column.least, column.middle, column.most))
-    if column.least == column.most:
+    minimum, median, maximum = (format_value(column, value) for value in (column.min, column.median, column.max))
+    if column.min == column.max:
         return f"All are {minimum}."
     return f"From {minimum} to {maximum}, half of them up to {median}."
 
@@ -137,7 +137,7 @@ def describe_column(column: Column) -> str:
         fullest = max(column.bins, key=lambda each: each.count)
         where = _format_range(column, fullest.low, fullest.high)
         part = format_share(fullest.count / max(column.filled, 1))
-        half = f" half of them up to {format_value(column, column.middle)};" if column.middle is not None else ""
+        half = f" half of them up to {format_value(column, column.median)};" if column.median is not None else ""
         return (
             f"From {format_value(column, column.min)} to {format_value(column, column.max)};{half} "
             f"the fullest of {len(column.bins)} equal ranges is {where} with {part}."
@@ -167,7 +167,7 @@ def _days(column: Column) -> str:
 def _range(column: Column) -> str:
     if column.median is None:
         return ""
-    minimum, maximum = _shorten(column.least), _shorten(column.most)
+    minimum, maximum = _shorten(column.min), _shorten(column.max)
     return minimum if minimum == maximum else f"{minimum} to {maximum}"
 
 

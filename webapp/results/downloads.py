@@ -86,12 +86,16 @@ def _files_page(task: Document, summary: Summary) -> ResponseReturnValue:
 def _names(*, has_place: bool) -> list[str]:
     """The names of the formats with, or without, a place for the provenance."""
     return [
-        FORMAT_TEXTS[file_format.label].name for file_format in FORMATS.values() if file_format.has_place is has_place
+        FORMAT_TEXTS[file_format.label].name
+        for file_format in FORMATS.values()
+        if file_format.embeds_provenance is has_place
     ]
 
 
 def _file(task_id: str, file_format: Format, selection: Selection) -> ArtifactSpec:
-    return export_spec(task_id, file_format.name, selection, inside=result_request.wants_provenance_embedded())
+    return export_spec(
+        task_id, file_format.name, selection, embed_provenance=result_request.wants_provenance_embedded()
+    )
 
 
 @blueprint.post("")

@@ -132,7 +132,7 @@ def _moved_column_url(task_id: str, selection: Selection) -> str:
     if column in order:
         place = order.index(column)
         order.insert(max(0, place + (-1 if direction == "left" else 1)), order.pop(place))
-    parameters = result_request.selection_parameters(Selection(selection.view, tuple(order)))
+    parameters = result_request.selection_parameters(Selection(selection.query, tuple(order)))
     return url_for(".result_page", task_id=task_id, chosen=request.args["move"], **parameters)
 
 

@@ -47,7 +47,7 @@ def wants_provenance_embedded() -> bool:
 
 def selection_parameters(selection: Selection) -> dict[str, Any]:
     """A selection as URL parameters."""
-    query = selection.view
+    query = selection.query
     parameters: dict[str, Any] = {
         "columns": list(selection.columns),
         "sort": [f"-{column}" if descending else column for column, descending in query.sort],
@@ -61,15 +61,15 @@ def selection_parameters(selection: Selection) -> dict[str, Any]:
 
 def with_next_sort(selection: Selection, column: str) -> Selection:
     """The selection after a click on a column: ascending, then descending, then in joined order."""
-    current = dict(selection.view.sort).get(column)
+    current = dict(selection.query.sort).get(column)
     sort: tuple[tuple[str, bool], ...] = {None: ((column, False),), False: ((column, True),), True: ()}[current]
-    return replace(selection, view=replace(selection.view, sort=sort))
+    return replace(selection, query=replace(selection.query, sort=sort))
 
 
 def with_condition(selection: Selection, column: str, value: str) -> Selection:
     """The selection restricted to rows with this value."""
     condition = row_query.Condition(column, row_query.Operator.EQ, value)
-    return replace(selection, view=replace(selection.view, conditions=(*selection.view.conditions, condition)))
+    return replace(selection, query=replace(selection.query, conditions=(*selection.query.conditions, condition)))
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class ResultPage:
 
     @property
     def query(self) -> RowQuery:
-        return self.selection.view
+        return self.selection.query
 
     @property
     def is_under_way(self) -> bool:
@@ -134,9 +134,9 @@ def prepare_result(summary: Summary, selection: Selection, seconds: float = WAIT
         selection.check(profile)
     except InvalidInput as error:
         return ResultPage(summary, selection, table, profile, None, error.errors)
-    if selection.view.is_everything:
+    if selection.query.is_everything:
         return ResultPage(summary, selection, table, profile, None, {})
-    order = _await(summary, reader.row_order_spec(selection.view), seconds)
+    order = _await(summary, reader.row_order_spec(selection.query), seconds)
     return ResultPage(summary, selection, table, profile, order, {})
 
 

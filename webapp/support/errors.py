@@ -18,6 +18,7 @@ from worker_tasks.infra.errors import (
     ServiceUnavailable,
     TaskNotFound,
     is_unavailable,
+    to_service_unavailable,
 )
 from worker_tasks.results.result_store import ResultGone
 
@@ -133,7 +134,7 @@ def _http_error(error: HTTPException) -> Response:
 
 def _unexpected(error: Exception) -> Response:
     """503 for drivers' errors that mean an unavailable server, 500 for anything else."""
-    return service_unavailable(unavailable(error)) if is_unavailable(error) else _internal_error(error)
+    return service_unavailable(to_service_unavailable(error)) if is_unavailable(error) else _internal_error(error)
 
 
 def _internal_error(error: Exception) -> Response:

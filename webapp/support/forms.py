@@ -204,7 +204,7 @@ class UserOrdersForm(TaskForm):
     user_id = StringField("User id", description="The _id of a user in the collection users, such as u1.")
 
     def validate_user_id(self, field: StringField) -> None:
-        if error := user_orders.user_id_complaint(field.data):
+        if error := user_orders.user_id_error(field.data):
             raise ValidationError(f"The user id {error}")
 
 

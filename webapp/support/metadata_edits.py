@@ -10,7 +10,7 @@ from webapp.support import access
 from webapp.support.access import Viewer
 from worker_tasks.infra.connections import Document
 from worker_tasks.infra.errors import InvalidInput
-from worker_tasks.records import metadata
+from worker_tasks.records import metadata, task_fields
 
 #: How long to retry an edit while the task keeps changing.
 RETRY_SECONDS = 5
@@ -69,6 +69,6 @@ def edit_metadata(viewer: Viewer, task_id: str, edit: Callable[[Document], Docum
         # Compared as text, because 1 == True in Python.
         if metadata.text_of(new) == metadata.text_of(task["metadata"]):
             return
-        if ledger.set_metadata(task_id, new, task["version"]):
+        if task_fields.set_metadata(task_id, new, task["version"]):
             return
     raise Conflict("The task changes too fast just now; try again.")
