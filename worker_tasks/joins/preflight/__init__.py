@@ -1,1 +1,1 @@
-"""Samples and checks before a join runs."""
+"""Samples of collections, and checks of a join before it runs."""

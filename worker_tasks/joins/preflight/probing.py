@@ -1,12 +1,12 @@
-"""A look at a join before it runs: a sample of the left side taken through it, and what its keys find on the other.
+"""Probes a join before it runs: takes a sample of the left side through it and counts the matches on the other.
 
-Everything is bounded: so many documents, so many seconds. What could not be found out in time is None.
+The numbers of documents and seconds are bounded. A statistic that cannot be found in time is None.
 """
 
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -21,6 +21,7 @@ from worker_tasks.joins.plan.keys import UNMATCHABLE, left_key
 from worker_tasks.joins.plan.pipeline import compile_pipeline
 from worker_tasks.joins.plan.stages import Stage, match_stages
 from worker_tasks.joins.plan.strategy import JoinMethod, Step, Strategy, is_native_lookup
+from worker_tasks.joins.preflight.join_stats import CastTrial, JoinStats, KeyStats
 from worker_tasks.joins.preflight.sampling import WHOLE_DOCUMENTS, CollectionSample, draw_documents, sample_collection
 from worker_tasks.joins.preflight.suggestions import equality_key
 from worker_tasks.joins.spec.bson_types import type_bracket
@@ -29,84 +30,26 @@ from worker_tasks.joins.spec.spec import Join, JoinSpec, KeyPair
 
 #: Documents of the left side that are taken through the join.
 SAMPLE_ROWS = 200
-#: Matches of one of them that are taken on to the next join.
+#: Matches of one document that are taken on to the next join.
 SAMPLE_MATCHES = 5
-#: Seconds that one question may take, and the preview.
+#: Keys of the other side that are counted at most.
+MAX_KEYS = 100_000
+#: Seconds that one query may take, and the preview.
 PROBE_SECONDS, PREVIEW_SECONDS = 1.0, 1.0
-#: Seconds that all questions about one join may take together.
+#: Seconds that all queries about one join may take together.
 ALL_SECONDS = 5.0
 PREVIEW_ROWS = 5
-#: Names of types of what is not there.
-NOTHING_THERE = frozenset({"missing", "null", "undefined"})
-#: Capitals do not count.
-OTHER_CASE = Collation("en", strength=2)
+#: MongoDB's names for the types of an absent value.
+ABSENT_TYPES = frozenset({"missing", "null", "undefined"})
+CASE_INSENSITIVE = Collation("en", strength=2)
 
-
-@dataclass(frozen=True)
-class KeyStats:
-    """One pair of keys.
-
-    ``left`` counts the BSON types of what the sample has on the left side, each element of a list by itself; ``empty``
-    is the share of rows that have nothing there. ``left_paths`` are the fields that there are.
-    """
-
-    pair: KeyPair
-    left: Counter[str]
-    empty: float
-    left_paths: frozenset[str]
-    other: CollectionSample
-
-    @property
-    def left_types(self) -> dict[str, float]:
-        """As shares of all that is there."""
-        return {name: count / self.left.total() for name, count in self.left.items()}
-
-    @property
-    def other_types(self) -> dict[str, float]:
-        found = self.other.field(self.pair.foreign)
-        return {} if found is None else {name: share for name, share in found.types.items() if name != "array"}
-
-
-@dataclass(frozen=True)
-class JoinStats:
-    """One join of the sample. Rows are those before this join.
-
-    ``matched`` of them find something; ``matches`` are found for one on average, of which the join's limit leaves
-    ``kept``; ``most`` for one key at most, which is ``most_key``; ``found`` documents of the other side in all.
-    ``is_whole`` says that no row was left out of the sample. ``otherwise`` holds what would be matched without the
-    join's own filter, ``in_other_case`` what with other blanks and capitals, ``cured`` what with a cast.
-    """
-
-    number: int
-    join: Join
-    rows: int
-    keys: list[KeyStats]
-    other: CollectionSample
-    matched: int | None = None
-    matches: float | None = None
-    kept: float = 0.0
-    found: int = 0
-    most: int = 0
-    most_key: Any = None
-    is_whole: bool = False
-    otherwise: int | None = None
-    in_other_case: int = 0
-    cured: tuple[int, Cast, int] | None = None
-
-    @property
-    def rate(self) -> float | None:
-        return None if self.matched is None or not self.rows else self.matched / self.rows
-
-    @property
-    def is_unique(self) -> bool:
-        """Whether an index of the other side lets no key be there twice."""
-        paths = {pair.foreign for pair in self.join.on}
-        return any(set(unique) <= paths for unique in self.other.unique)
+#: A key on the other side, each of its parts as an ``equality_key``, and the number of documents that have it.
+KeyCounts = Counter[tuple[Any, ...]]
 
 
 @dataclass
 class Probe:
-    """Takes a sample of the left side through the joins of a description."""
+    """Takes a sample of the left side through the joins of a spec."""
 
     spec: JoinSpec
     catalog: Catalog
@@ -114,46 +57,46 @@ class Probe:
     sample: list[Document] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._until = time.monotonic() + ALL_SECONDS
+        self._deadline = time.monotonic() + ALL_SECONDS
         self._source = default_source().database(self.spec.database)
-        source = self._source[self.spec.from_]
+        left = self._source[self.spec.from_]
         self.is_whole = self.catalog.stats(self.spec.from_).count <= WHOLE_DOCUMENTS
         size = WHOLE_DOCUMENTS if self.is_whole else SAMPLE_ROWS
-        self.sample = draw_documents(source, self.spec.match, size, self.comment)
+        self.sample = draw_documents(left, self.spec.match, size, self.comment)
 
-    def facts(self, number: int) -> JoinStats:
-        """What the join of this number finds.
+    def join_stats(self, number: int) -> JoinStats:
+        """Statistics of the join at this index.
 
         Raises:
             pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
         """
         join = self.spec.joins[number]
         other = sample_collection(self.spec.database, join.from_)
-        rows = self._keys(number, join.on)
-        keys = [self._key_facts(number, place, rows or [], other) for place in range(len(join.on))]
-        found = None if rows is None else self._found(join, join.on, _wanted(rows))
-        if rows is None or found is None:
+        rows = self._left_keys(number, join.on)
+        keys = [self._key_stats(number, pair_index, rows or [], other) for pair_index in range(len(join.on))]
+        counts = None if rows is None else self._count_keys(join, join.on, _matchable_keys(rows))
+        if rows is None or counts is None:
             return JoinStats(number, join, len(rows or []), keys, other)
-        counts = [_count(row["keys"], found) for row in rows]
-        most_key, most = max(found.items(), key=lambda each: each[1], default=(None, 0))
-        facts = JoinStats(
+        matches = [_match_count(row["keys"], counts) for row in rows]
+        max_key, max_matches = max(counts.items(), key=lambda item: item[1], default=(None, 0))
+        stats = JoinStats(
             number=number,
             join=join,
             is_whole=self.is_whole,
             rows=len(rows),
-            matched=sum(1 for count in counts if count),
-            matches=sum(counts) / max(1, len(rows)),
-            kept=sum(min(count, join.limit or count) for count in counts) / max(1, len(rows)),
-            found=found.total(),
-            most=most,
-            most_key=None if most_key is None else [part[1] for part in most_key],
+            matched=sum(1 for count in matches if count),
+            mean_matches=sum(matches) / max(1, len(rows)),
+            mean_kept=sum(min(count, join.limit or count) for count in matches) / max(1, len(rows)),
+            other_matched=counts.total(),
+            max_matches=max_matches,
+            max_key=None if max_key is None else [part[1] for part in max_key],
             keys=keys,
             other=other,
         )
-        return JoinStats(**{**vars(facts), **self._reasons(facts, rows, found)})
+        return replace(stats, **self._diagnosis(stats, rows, counts))
 
-    def _key_facts(self, number: int, place: int, rows: list[Document], other: CollectionSample) -> KeyStats:
-        types = [row["types"][place] for row in rows]
+    def _key_stats(self, number: int, pair_index: int, rows: list[Document], other: CollectionSample) -> KeyStats:
+        types = [row["types"][pair_index] for row in rows]
         empty = sum(1 for names in types if not names) / max(1, len(rows))
         spec = self.spec
         paths = {field.path for field in sample_collection(spec.database, spec.from_).fields}
@@ -162,47 +105,50 @@ class Probe:
                 f"{join.as_}.{field.path}" for field in sample_collection(spec.database, join.from_).fields if join.as_
             }
         left = Counter(name for names in types for name in names)
-        return KeyStats(spec.joins[number].on[place], left, empty, frozenset(paths), other)
+        return KeyStats(spec.joins[number].on[pair_index], left, empty, frozenset(paths), other)
 
-    def _reasons(self, facts: JoinStats, rows: list[Document], found: Counter[tuple[Any, ...]]) -> dict[str, Any]:
-        """What would be found if something were otherwise, where little is."""
-        join, matched = facts.join, facts.matched or 0
-        reasons: dict[str, Any] = {}
+    def _diagnosis(self, stats: JoinStats, rows: list[Document], counts: KeyCounts) -> dict[str, Any]:
+        """The fields of JoinStats that explain missing matches: the matches that changes to the join would add."""
+        join, matched = stats.join, stats.matched or 0
+        diagnosis: dict[str, Any] = {}
         if matched == 0 and join.match:
-            unfiltered = self._found(join.model_copy(update={"match": {}}), join.on, _wanted(rows))
-            reasons["otherwise"] = sum(1 for row in rows if unfiltered and _count(row["keys"], unfiltered))
+            unfiltered = self._count_keys(join.model_copy(update={"match": {}}), join.on, _matchable_keys(rows))
+            diagnosis["matched_unfiltered"] = _matched_rows(rows, unfiltered)
         if matched < len(rows) and len(join.on) == 1:
-            reasons["in_other_case"] = self._matched_in_other_case(join, rows, found)
-        for place, key in enumerate(facts.keys):
-            cast = _cure(key)
+            diagnosis["matched_in_other_case"] = self._matched_in_other_case(join, rows, counts)
+        for pair_index, key in enumerate(stats.keys):
+            cast = _suggested_cast(key)
             if cast is None:
                 continue
-            on = [*join.on[:place], key.pair.model_copy(update={"cast": cast}), *join.on[place + 1 :]]
-            again = self._keys(facts.number, on)
-            there = None if again is None else self._found(join, on, _wanted(again))
-            cured = sum(1 for row in again or [] if there and _count(row["keys"], there))
-            if cured > matched:
-                reasons["cured"] = (place, cast, cured)
-        return reasons
+            on = list(join.on)
+            on[pair_index] = key.pair.model_copy(update={"cast": cast})
+            converted = self._left_keys(stats.number, on)
+            other_counts = None if converted is None else self._count_keys(join, on, _matchable_keys(converted))
+            would_match = _matched_rows(converted or [], other_counts)
+            if would_match > matched:
+                diagnosis["cast_trial"] = CastTrial(pair_index, cast, would_match)
+        return diagnosis
 
-    def _matched_in_other_case(self, join: Join, rows: list[Document], found: Counter[tuple[Any, ...]]) -> int:
-        """The rows that find nothing, and would if capitals and the blanks around them did not count."""
-        lost = [row["keys"][0] for row in rows if isinstance(row["keys"][0], str) and not _count(row["keys"], found)]
-        if not lost:
+    def _matched_in_other_case(self, join: Join, rows: list[Document], counts: KeyCounts) -> int:
+        """The number of rows without a match that would have one if case and surrounding blanks did not count."""
+        unmatched = [
+            row["keys"][0] for row in rows if isinstance(row["keys"][0], str) and not _match_count(row["keys"], counts)
+        ]
+        if not unmatched:
             return 0
         (pair,) = join.on
-        variants = list({each for text in lost for each in (text, text.strip())})
+        variants = list({each for text in unmatched for each in (text, text.strip())})
         pipeline = [
             {"$match": {pair.foreign: {"$in": variants}}},
             *match_stages(join.match),
             {"$group": {"_id": f"${pair.foreign}"}},
         ]
-        there = self._ask(join.from_, pipeline, collation=OTHER_CASE)
-        plain = {_plain(group["_id"]) for group in there or [] if isinstance(group["_id"], str)}
-        return sum(1 for text in lost if _plain(text) in plain)
+        groups = self._aggregate(join.from_, pipeline, collation=CASE_INSENSITIVE)
+        others = {_normalized(group["_id"]) for group in groups or [] if isinstance(group["_id"], str)}
+        return sum(1 for text in unmatched if _normalized(text) in others)
 
-    def _before(self, number: int) -> list[Stage]:
-        """The sample, taken through the joins before this one."""
+    def _earlier_stages(self, number: int) -> list[Stage]:
+        """The stages that take the sample through the joins before this one."""
         ids = [document["_id"] for document in self.sample if "_id" in document]
         earlier = [limit_matches(join) for join in self.spec.joins[:number]]
         stages: list[Stage] = [{"$match": {"_id": {"$in": ids}}}]
@@ -212,124 +158,132 @@ class Probe:
         return stages + compile_pipeline(spec, self.lookups(spec)).pipeline
 
     def lookups(self, spec: JoinSpec) -> Strategy:
-        """Every join as a lookup, which is right for few rows whatever the indexes."""
-        return Strategy(tuple(_lookup(join, self.catalog) for join in spec.joins))
+        """A strategy with a lookup for every join, which is correct and, for few rows, fast."""
+        return Strategy(tuple(_lookup_step(join, self.catalog) for join in spec.joins))
 
-    def _keys(self, number: int, on: list[KeyPair]) -> list[Document] | None:
+    def _left_keys(self, number: int, on: list[KeyPair]) -> list[Document] | None:
+        """The keys of the sampled rows, as ``{"keys": [...], "types": [[...], ...]}`` per row."""
         single = len(on) == 1
-        shown = {
+        fields = {
             "_id": 0,
             "keys": [left_key(pair, elementwise=single) for pair in on],
-            "types": [{"$map": {"input": _listed(pair.local), "in": {"$type": "$$this"}}} for pair in on],
+            "types": [{"$map": {"input": _as_list(pair.local), "in": {"$type": "$$this"}}} for pair in on],
         }
-        rows = self._ask(
-            self.spec.from_, [*self._before(number), {"$project": shown}, {"$limit": WHOLE_DOCUMENTS * SAMPLE_MATCHES}]
-        )
+        stages = [*self._earlier_stages(number), {"$project": fields}, {"$limit": WHOLE_DOCUMENTS * SAMPLE_MATCHES}]
+        rows = self._aggregate(self.spec.from_, stages)
         for row in rows or []:
-            row["types"] = [[name for name in names if name not in NOTHING_THERE] for names in row["types"]]
+            row["types"] = [[name for name in names if name not in ABSENT_TYPES] for names in row["types"]]
         return rows
 
-    def _found(self, join: Join, on: list[KeyPair], wanted: list[list[Any]]) -> Counter[tuple[Any, ...]] | None:
-        """How many documents of the other side each of these keys has."""
-        if not wanted:
+    def _count_keys(self, join: Join, on: list[KeyPair], keys: list[list[Any]]) -> KeyCounts | None:
+        """The number of documents on the other side for each of these keys."""
+        if not keys:
             return Counter()
-        first = list({equality_key(key[0]): key[0] for key in wanted}.values())
+        first_parts = list({equality_key(key[0]): key[0] for key in keys}.values())
         pipeline = [
-            {"$match": {on[0].foreign: {"$in": first}}},
+            {"$match": {on[0].foreign: {"$in": first_parts}}},
             *match_stages(join.match),
             {"$group": {"_id": [f"${pair.foreign}" for pair in on], "count": {"$sum": 1}}},
-            {"$limit": 100_000},
+            {"$limit": MAX_KEYS},
         ]
-        groups = self._ask(join.from_, pipeline)
+        groups = self._aggregate(join.from_, pipeline)
         if groups is None:
             return None
-        keys = {tuple(map(equality_key, key)) for key in wanted}
-        found: Counter[tuple[Any, ...]] = Counter()
+        counted = {tuple(map(equality_key, key)) for key in keys}
+        counts: KeyCounts = Counter()
         for group in groups:
-            for key in _elementwise(group["_id"]) if len(on) == 1 else [tuple(map(equality_key, group["_id"]))]:
-                if key in keys:
-                    found[key] += group["count"]
-        return found
+            values = group["_id"]
+            for key in _element_keys(values) if len(on) == 1 else [tuple(map(equality_key, values))]:
+                if key in counted:
+                    counts[key] += group["count"]
+        return counts
 
     def preview(self) -> tuple[list[Document], bool]:
-        """A few joined rows; and whether they are not the first ones, because to find those would take too long."""
+        """A few joined rows, and whether they are a sample because finding the first ones would take too long."""
         limit = min(self.spec.limit or PREVIEW_ROWS, PREVIEW_ROWS)
         spec = self.spec.model_copy(update={"joins": [limit_matches(join) for join in self.spec.joins], "limit": limit})
         for sort in [self.spec.sort, []] if self.spec.sort else [[]]:
-            pipeline = compile_pipeline(spec.model_copy(update={"sort": sort}), self.lookups(spec))
-            whole = match_stages(pipeline.filter) + pipeline.pipeline
-            if (rows := self._ask(spec.from_, whole, PREVIEW_SECONDS)) is not None:
+            aggregation = compile_pipeline(spec.model_copy(update={"sort": sort}), self.lookups(spec))
+            stages = match_stages(aggregation.filter) + aggregation.pipeline
+            if (rows := self._aggregate(spec.from_, stages, PREVIEW_SECONDS)) is not None:
                 return rows, sort != self.spec.sort
         few = [{"$match": {"_id": {"$in": [document.get("_id") for document in self.sample[: PREVIEW_ROWS * 4]]}}}]
-        return self._ask(spec.from_, few + pipeline.pipeline, PREVIEW_SECONDS) or [], True
+        return self._aggregate(spec.from_, few + aggregation.pipeline, PREVIEW_SECONDS) or [], True
 
-    def _ask(
+    def _aggregate(
         self, collection: str, pipeline: list[Stage], seconds: float = PROBE_SECONDS, collation: Collation | None = None
     ) -> list[Document] | None:
-        left = self._until - time.monotonic()
-        if left <= 0:
+        """The documents of an aggregation, or None if they cannot be found in time."""
+        remaining = self._deadline - time.monotonic()
+        if remaining <= 0:
             return None
         options: dict[str, Any] = {"comment": self.comment, "allowDiskUse": True}
         if collation is not None:
             options["collation"] = collation
         try:
-            with within(min(seconds, left)):
+            with within(min(seconds, remaining)):
                 return list(self._source[collection].aggregate(pipeline, **options))
         except TookTooLong:
             return None
         except OperationFailure:
-            # Such as a joined document that is too big even so: then nothing is known.
+            # For example, a joined document is too big even with few matches.
             return None
 
 
-def _plain(text: str) -> str:
+def _normalized(text: str) -> str:
     return text.strip().casefold()
 
 
 def limit_matches(join: Join) -> Join:
-    """The same join with few matches for each row."""
+    """The same join with few matches per row, and without unmatched documents of the other side."""
     if not (join.embeds and join.shape_traits.needs_all):
         return join
     limit = min(join.limit or SAMPLE_MATCHES, SAMPLE_MATCHES)
     return join.model_copy(update={"kind": join.kind_traits.one_sided or join.kind, "limit": limit})
 
 
-def _lookup(join: Join, catalog: Catalog) -> Step:
+def _lookup_step(join: Join, catalog: Catalog) -> Step:
     return Step(JoinMethod.INDEX, 0, is_native_lookup(join, catalog.stats(join.from_)), null_safe=True)
 
 
-def _listed(path: str) -> Any:
-    """The elements of a list, and what is no list as one of itself."""
+def _as_list(path: str) -> Any:
+    """The list at a path; any other value as a list of one."""
     return {"$cond": [{"$isArray": f"${path}"}, f"${path}", [f"${path}"]]}
 
 
-def _wanted(rows: Iterable[Document]) -> list[list[Any]]:
-    """The keys of rows that can match, each element of a list by itself."""
-    wanted = []
+def _matchable_keys(rows: Iterable[Document]) -> list[list[Any]]:
+    """The keys of rows that can match. With a single pair, each element of a list is a key."""
+    keys = []
     for row in rows:
         parts = [part if isinstance(part, list) and len(row["keys"]) == 1 else [part] for part in row["keys"]]
-        wanted += [list(key) for key in product(*parts) if UNMATCHABLE not in key]
-    return wanted
+        keys += [list(key) for key in product(*parts) if UNMATCHABLE not in key]
+    return keys
 
 
-def _count(keys: list[Any], found: Counter[tuple[Any, ...]]) -> int:
+def _matched_rows(rows: list[Document], counts: KeyCounts | None) -> int:
+    """The number of rows with a match; 0 if the counts are unknown."""
+    return sum(1 for row in rows if counts and _match_count(row["keys"], counts))
+
+
+def _match_count(keys: list[Any], counts: KeyCounts) -> int:
+    """The number of matches of a row with these keys."""
     if len(keys) == 1:
         (key,) = keys
         elements = {equality_key(each) for each in (key if isinstance(key, list) else [key]) if each != UNMATCHABLE}
-        return sum(found[(element,)] for element in elements)
-    return found[tuple(map(equality_key, keys))]
+        return sum(counts[(element,)] for element in elements)
+    return counts[tuple(map(equality_key, keys))]
 
 
-def _elementwise(values: list[Any]) -> set[tuple[Any, ...]]:
+def _element_keys(values: list[Any]) -> set[tuple[Any, ...]]:
     (value,) = values
     return {(equality_key(each),) for each in (value if isinstance(value, list) else [value])}
 
 
-def _cure(key: KeyStats) -> Cast | None:
-    """The conversion that makes types meet that differ."""
+def _suggested_cast(key: KeyStats) -> Cast | None:
+    """The conversion that would let left values match which cannot because of their type."""
     if key.pair.cast is not None or not key.left_types or not key.other_types:
         return None
-    kinds = {type_bracket(name) for name in key.other_types}
-    odd = [name for name in key.left_types if type_bracket(name) not in kinds]
-    main = max(key.other_types, key=lambda name: key.other_types[name])
-    return next((cast for name in odd if (cast := cast_to(name, main)) is not None), None)
+    brackets = {type_bracket(name) for name in key.other_types}
+    unmatchable = [name for name in key.left_types if type_bracket(name) not in brackets]
+    main_type = max(key.other_types, key=lambda name: key.other_types[name])
+    return next((cast for name in unmatchable if (cast := cast_to(name, main_type)) is not None), None)

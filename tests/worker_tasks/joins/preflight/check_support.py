@@ -1,4 +1,4 @@
-"""Small collections that are wrong in one way each, and what the tests of the checks ask of them."""
+"""Small collections with one flaw each, and helpers for the tests of checks."""
 
 import json
 from typing import Any
@@ -21,7 +21,7 @@ def oid(number: int) -> ObjectId:
 USER_OR_GAP: list[Document] = [{"user": 1}, {"user": 2}, {"user": None}, {}]
 COLLECTIONS: dict[str, list[Document]] = {
     "products": [{"_id": oid(number), "name": f"product {number}"} for number in range(10)],
-    # Half of them name a product that is there, if only they were no text.
+    # Half of them would match a product if their keys were not text.
     "reviews": [{"_id": number, "productId": str(oid(number))} for number in range(20)],
     "mixed": [{"_id": number, "productId": oid(number) if number % 2 else str(oid(number))} for number in range(10)],
     "priced": [
@@ -35,7 +35,7 @@ COLLECTIONS: dict[str, list[Document]] = {
     "gaps": [{"_id": number, **USER_OR_GAP[number % 4]} for number in range(40)],
     "baskets": [{"_id": number, "users": [number, number + 1]} for number in range(10)],
     "users": [{"_id": number, "name": f"user {number}", "note": NOTE} for number in range(40)],
-    # Of user n, for three of four of them, n % 4 orders.
+    # User n has n % 4 orders, so one user in four has none.
     "orders": [
         {"_id": f"o{user}.{number}", "userId": user, "sku": f"s{number}", "status": "paid", "note": NOTE}
         for user in range(40)
@@ -43,7 +43,7 @@ COLLECTIONS: dict[str, list[Document]] = {
     ],
     "indexed": [{"_id": number, "userId": number % 20} for number in range(40)],
     "strays": [{"_id": number, "userId": number} for number in range(20, 60)],
-    # Either side of each key is written otherwise: capitals, blanks, both.
+    # The same cities, with different case on the other side.
     "cities": [{"_id": number, "city": f"berlin {number}"} for number in range(9)],
     "places": [{"_id": number, "city": text} for number, text in enumerate(["Berlin 0", "BERLIN 1", "berlin 2"])],
     "baskets_of_text": [{"_id": number, "ids": [str(number), number]} for number in range(10)],
@@ -53,19 +53,18 @@ COLLECTIONS: dict[str, list[Document]] = {
 }
 
 
-def asked(left: str, *joins: Document, **more: Any) -> JoinSpec:
+def spec_of(left: str, *joins: Document, **more: Any) -> JoinSpec:
     return JoinSpec.model_validate_json(json.dumps({"database": NAME, "from": left, "joins": joins, **more}))
 
 
-def joined(other: str, local: str, foreign: str, **more: Any) -> Document:
+def join_with(other: str, local: str, foreign: str, **more: Any) -> Document:
     name = {} if more.get("kind") in {"semi", "anti"} else {"as": "found"}
     return {"from": other, "on": [{"local": local, "foreign": foreign}], **name, **more}
 
 
-def told(spec: JoinSpec, words: str) -> Finding:
-    """The one finding with these words."""
-    found = check_join(spec).findings
-    (finding,) = [finding for finding in found if words in finding.text]
+def finding_with(spec: JoinSpec, words: str) -> Finding:
+    """The only finding whose text contains these words."""
+    (finding,) = [finding for finding in check_join(spec).findings if words in finding.text]
     return finding
 
 
@@ -73,9 +72,9 @@ def texts(spec: JoinSpec, *levels: Level) -> list[str]:
     return [finding.text for finding in check_join(spec).findings if finding.level in levels]
 
 
-WRONG = (Level.STOP, Level.WARNING)
+PROBLEMS = (Level.STOP, Level.WARNING)
 
-#: What the checks say of the reviews, whose keys are text.
+#: The finding about the reviews, whose keys are text.
 NEVER_MATCH = (
     "reviews.productId holds text, products._id ObjectIds: they never match. Converted to objectId, 50 % find a match."
 )

@@ -1,4 +1,4 @@
-"""What a join is expected to bring, next to what comes; what is shown of it, and kept."""
+"""The estimated result of a join next to the real one; the preview; and the stored checks."""
 
 import json
 from datetime import UTC, datetime
@@ -8,7 +8,16 @@ import pytest
 from bson import Decimal128
 from pymongo.database import Database
 
-from tests.worker_tasks.joins.preflight.check_support import NAME, NEVER_MATCH, WRONG, asked, joined, oid, texts, told
+from tests.worker_tasks.joins.preflight.check_support import (
+    NAME,
+    NEVER_MATCH,
+    PROBLEMS,
+    finding_with,
+    join_with,
+    oid,
+    spec_of,
+    texts,
+)
 from worker_tasks.infra.connections import Document, connections
 from worker_tasks.infra.settings import settings
 from worker_tasks.joins.plan.catalog import Catalog
@@ -24,7 +33,7 @@ from worker_tasks.joins.spec.spec import JoinSpec
 pytestmark = pytest.mark.usefixtures("wrong_collections")
 
 
-# What is to be expected, next to what comes.
+# Estimates next to the real result.
 
 
 def result_of(spec: JoinSpec) -> list[Document]:
@@ -44,8 +53,8 @@ SHAPES = [{"kind": kind, "shape": shape} for kind in ("left", "inner") for shape
 @pytest.mark.parametrize(
     "form", [*SHAPES, {"kind": "semi"}, {"kind": "anti"}], ids=lambda form: "-".join(form.values())
 )
-def test_rows_and_bytes_come_as_expected(form: Document) -> None:
-    spec = asked("users", joined("orders", "_id", "userId", **form))
+def test_rows_and_bytes_are_estimated(form: Document) -> None:
+    spec = spec_of("users", join_with("orders", "_id", "userId", **form))
     expected, rows = check_join(spec).expected, result_of(spec)
     assert expected.rates == [0.75]
     assert expected.rows == len(rows)
@@ -57,141 +66,143 @@ def test_rows_and_bytes_come_as_expected(form: Document) -> None:
 @pytest.mark.parametrize(
     ("more", "rows"), [({}, 30), ({"shape": "rows"}, 60), ({"match": {"even": 0}}, 7 + 8), ({"shape": "first"}, 30)]
 )
-def test_an_outer_join_counts_what_nothing_matches_from_the_other_side(more: Document, rows: int) -> None:
-    spec = asked("thirds", joined("halves", "user", "user", kind="outer", **more))
+def test_the_estimate_of_an_outer_join_includes_unmatched_documents_of_the_other_side(
+    more: Document, rows: int
+) -> None:
+    spec = spec_of("thirds", join_with("halves", "user", "user", kind="outer", **more))
     assert rows_of(spec) == check_join(spec).expected.rows
 
 
 def rows_of(spec: JoinSpec) -> int:
-    """How many rows the join really has."""
+    """The real number of rows of the join."""
     source = connections().joins[NAME]
     aggregation = compile_pipeline(spec, choose_strategy(spec, Catalog(spec, source), 300))
     return len(list(source[aggregation.collection].aggregate(match_stages(aggregation.filter) + aggregation.pipeline)))
 
 
-def test_an_outer_join_is_expected_to_bring_what_matches_nothing_from_either_side() -> None:
-    spec = asked("users", joined("strays", "_id", "userId", kind="outer"))
+def test_the_estimate_of_an_outer_join_includes_unmatched_documents_of_both_sides() -> None:
+    spec = spec_of("users", join_with("strays", "_id", "userId", kind="outer"))
     expected = check_join(spec).expected
     assert (expected.rates, expected.rows) == ([0.5], 60)
     assert len(result_of(spec)) == 60
 
 
-def test_filters_of_both_sides_are_taken_into_account() -> None:
-    orders = joined("orders", "_id", "userId", kind="inner", match={"sku": "s1"})
-    spec = asked("users", orders, match={"_id": {"$lt": 20}})
+def test_the_estimate_considers_the_filters_of_both_sides() -> None:
+    orders = join_with("orders", "_id", "userId", kind="inner", match={"sku": "s1"})
+    spec = spec_of("users", orders, match={"_id": {"$lt": 20}})
     expected = check_join(spec).expected
     assert (expected.rates, expected.rows) == ([0.5], 10)
     assert len(result_of(spec)) == 10
 
 
-def test_no_more_rows_are_expected_than_the_limit() -> None:
-    orders = joined("orders", "_id", "userId", shape="rows")
-    assert check_join(asked("users", orders, limit=7)).expected.rows == 7
+def test_the_estimate_does_not_exceed_the_limit() -> None:
+    orders = join_with("orders", "_id", "userId", shape="rows")
+    assert check_join(spec_of("users", orders, limit=7)).expected.rows == 7
 
 
-def test_fewer_bytes_are_expected_where_fewer_fields_are_kept() -> None:
-    whole = asked("users", joined("orders", "_id", "userId"))
-    less = asked("users", joined("orders", "_id", "userId", fields=["userId", "sku"]), fields=["name", "found"])
+def test_fewer_bytes_are_estimated_for_fewer_fields() -> None:
+    whole = spec_of("users", join_with("orders", "_id", "userId"))
+    less = spec_of("users", join_with("orders", "_id", "userId", fields=["userId", "sku"]), fields=["name", "found"])
     sizes = [check_join(spec).expected.bytes or 0 for spec in (less, whole)]
     assert 0 < sizes[0] < sizes[1] / 2
 
 
 # Several joins.
 
-ORDERS_OF_USERS = joined("orders", "_id", "userId", kind="inner", shape="rows", **{"as": "order"})
+ORDERS_OF_USERS = join_with("orders", "_id", "userId", kind="inner", shape="rows", **{"as": "order"})
 
 
-def test_a_join_that_uses_what_an_earlier_one_brought_is_looked_at_too() -> None:
-    spec = asked("users", ORDERS_OF_USERS, joined("skus", "order.sku", "_id", **{"as": "sku"}))
+def test_a_join_on_a_field_of_an_earlier_one_is_estimated() -> None:
+    spec = spec_of("users", ORDERS_OF_USERS, join_with("skus", "order.sku", "_id", **{"as": "sku"}))
     found, rows = check_join(spec), result_of(spec)
-    # Of sixty orders ten are of the sku that is not there.
+    # Ten of the sixty orders have a sku that does not exist.
     assert found.expected.rates == [0.75, pytest.approx(50 / 60, abs=0.001)]
     assert found.expected.rows == len(rows) == 60
     assert found.expected.bytes == pytest.approx(bytes_of(rows), rel=0.15)
-    told_of_second = [finding.text for finding in found.findings if finding.join == 1]
-    assert "83 % of users find a match in skus by order.sku = _id." in told_of_second
-    assert texts(spec, *WRONG) == []
+    about_second = [finding.text for finding in found.findings if finding.join == 1]
+    assert "83 % of users find a match in skus by order.sku = _id." in about_second
+    assert texts(spec, *PROBLEMS) == []
 
 
-def test_a_brought_field_of_another_type_is_found_with_its_cure_for_that_join() -> None:
-    spec = asked("users", ORDERS_OF_USERS, joined("reviews", "order.userId", "productId", **{"as": "review"}))
-    found = told(spec, "never match")
+def test_a_type_mismatch_with_an_earlier_joins_field_is_reported_for_the_later_join() -> None:
+    spec = spec_of("users", ORDERS_OF_USERS, join_with("reviews", "order.userId", "productId", **{"as": "review"}))
+    found = finding_with(spec, "never match")
     assert (found.level, found.join) == (Level.STOP, 1)
 
 
-def test_a_brought_field_that_is_not_there_is_found() -> None:
-    spec = asked("users", ORDERS_OF_USERS, joined("skus", "order.colour", "_id", **{"as": "sku"}))
-    found = told(spec, "has order.colour")
+def test_a_missing_field_of_an_earlier_join_is_reported() -> None:
+    spec = spec_of("users", ORDERS_OF_USERS, join_with("skus", "order.colour", "_id", **{"as": "sku"}))
+    found = finding_with(spec, "has order.colour")
     assert (found.level, found.join) == (Level.STOP, 1)
 
 
-def test_the_rows_of_a_first_join_in_lists_find_their_matches_by_the_elements() -> None:
-    orders = joined("orders", "_id", "userId", **{"as": "orders"})
-    spec = asked("users", orders, joined("skus", "orders.sku", "_id", kind="inner", **{"as": "skus"}))
+def test_the_elements_of_an_embedded_list_find_matches() -> None:
+    orders = join_with("orders", "_id", "userId", **{"as": "orders"})
+    spec = spec_of("users", orders, join_with("skus", "orders.sku", "_id", kind="inner", **{"as": "skus"}))
     expected = check_join(spec).expected
     assert expected.rates == [0.75, 0.75]
     assert expected.rows == len(result_of(spec)) == 30
 
 
-# What is shown and kept.
+# Preview and stored checks.
 
 
-def test_a_few_joined_rows_are_shown_as_they_come() -> None:
-    spec = asked("users", joined("orders", "_id", "userId", kind="inner"))
+def test_the_preview_has_the_first_five_rows() -> None:
+    spec = spec_of("users", join_with("orders", "_id", "userId", kind="inner"))
     found = check_join(spec)
     assert len(found.preview) == 5
     assert not found.is_sample
     assert all(row["found"][0]["userId"] == row["_id"] for row in found.preview)
 
 
-def test_as_many_rows_are_shown_as_there_are() -> None:
-    spec = asked("users", joined("orders", "_id", "userId"), match={"_id": {"$in": [3, 4]}})
+def test_the_preview_of_a_small_result_has_all_rows() -> None:
+    spec = spec_of("users", join_with("orders", "_id", "userId"), match={"_id": {"$in": [3, 4]}})
     assert sorted(row["_id"] for row in check_join(spec).preview) == [3, 4]
 
 
-def test_few_matches_of_a_row_are_shown(wrong_collections: Database[Document]) -> None:
+def test_the_preview_has_few_matches_per_row(wrong_collections: Database[Document]) -> None:
     wrong_collections.one.insert_one({"_id": 1})
     wrong_collections.hundred.insert_many([{"_id": number, "one": 1} for number in range(100)])
-    (row,) = check_join(asked("one", joined("hundred", "_id", "one"))).preview
+    (row,) = check_join(spec_of("one", join_with("hundred", "_id", "one"))).preview
     assert len(row["found"]) == 5
 
 
-def test_what_is_shown_of_rare_types_is_json(wrong_collections: Database[Document]) -> None:
+def test_the_preview_writes_rare_types_as_extended_json(wrong_collections: Database[Document]) -> None:
     at = datetime(2024, 1, 1, tzinfo=UTC)
     wrong_collections.rare.insert_one(
         {"_id": oid(1), "at": at, "price": Decimal128("1.50"), "raw": b"x", "n": float("nan")}
     )
-    (row,) = check_join(asked("rare", joined("products", "_id", "_id"))).preview
+    (row,) = check_join(spec_of("rare", join_with("products", "_id", "_id"))).preview
     assert json.loads(json.dumps(row, allow_nan=False)) == row
     assert (row["_id"], row["at"]) == ({"$oid": str(oid(1))}, {"$date": "2024-01-01T00:00:00Z"})
     assert (row["price"], row["n"]) == ({"$numberDecimal": "1.50"}, {"$numberDouble": "NaN"})
 
 
-def test_the_most_pressing_is_told_first() -> None:
-    spec = asked("reviews", joined("products", "productId", "_id", **{"as": "_"}), match={"_id": {"$gte": 0}})
+def test_the_most_severe_findings_come_first() -> None:
+    spec = spec_of("reviews", join_with("products", "productId", "_id", **{"as": "_"}), match={"_id": {"$gte": 0}})
     order = [list(Level).index(finding.level) for finding in check_join(spec).findings]
     assert order == sorted(order, reverse=True)
     assert check_join(spec).findings[0].level is Level.STOP
 
 
-def test_the_pipeline_is_told_as_it_is_typed_into_the_shell() -> None:
-    spec = asked("users", joined("orders", "_id", "userId"), match={"_id": 3})
+def test_the_pipeline_is_a_command_for_the_shell() -> None:
+    spec = spec_of("users", join_with("orders", "_id", "userId"), match={"_id": 3})
     text = check_join(spec).pipeline
     assert text.startswith(f'db.getSiblingDB("{NAME}").getCollection("users").aggregate([')
     assert "$lookup" in text
     assert "{ $match: { _id: { $eq: 3 } } }" in text
 
 
-def test_what_was_found_is_found_again_by_the_fingerprint_for_a_while() -> None:
-    spec = asked("users", joined("orders", "_id", "userId"), limit=3)
+def test_checks_are_cached_by_the_fingerprint_for_a_while() -> None:
+    spec = spec_of("users", join_with("orders", "_id", "userId"), limit=3)
     assert checks.cached_checks(spec.fingerprint) is None
     found = check_join(spec)
     assert checks.cached_checks(spec.fingerprint) == json.loads(json.dumps(found.to_document()))
-    assert 0 < connections().results.ttl(f"join_check:{spec.fingerprint}") <= checks.KEPT_SECONDS
+    assert 0 < connections().results.ttl(f"join_check:{spec.fingerprint}") <= checks.CACHE_SECONDS
 
 
-def test_with_a_task_goes_everything_but_the_rows_that_were_shown() -> None:
-    found: Checks = check_join(asked("users", joined("orders", "_id", "userId")))
+def test_the_part_stored_with_a_task_lacks_the_preview() -> None:
+    found: Checks = check_join(spec_of("users", join_with("orders", "_id", "userId")))
     verdict = checks.verdict(found.to_document())
     assert verdict.keys() == {"findings", "expected", "seconds"}
     assert verdict["expected"]["rows"] == 40
@@ -200,26 +211,26 @@ def test_with_a_task_goes_everything_but_the_rows_that_were_shown() -> None:
 
 
 def test_an_empty_result_is_explained_in_sentences() -> None:
-    spec = asked("reviews", joined("products", "productId", "_id", kind="inner"))
+    spec = spec_of("reviews", join_with("products", "productId", "_id", kind="inner"))
     assert checks.explain_empty(spec) == [NEVER_MATCH]
-    filtered = asked("users", joined("orders", "_id", "userId", kind="semi"), match={"name": "nobody"})
+    filtered = spec_of("users", join_with("orders", "_id", "userId", kind="semi"), match={"name": "nobody"})
     assert checks.explain_empty(filtered) == ["Your filter keeps 0 of 40 users."]
 
 
 def test_the_likeliest_reason_for_an_empty_result_comes_first() -> None:
-    join = joined("reviews", "_id", "productId", kind="inner", match={"stars": 5}, **{"as": "name"})
-    reasons = checks.explain_empty(asked("products", join))
+    join = join_with("reviews", "_id", "productId", kind="inner", match={"stars": 5}, **{"as": "name"})
+    reasons = checks.explain_empty(spec_of("products", join))
     assert len(reasons) == 3
     assert "never match" in reasons[0]
     assert "take the place" in reasons[1]
     assert reasons[2] == "The filter asks for stars, which no sampled document of reviews has."
 
 
-def test_of_a_join_that_brings_something_nothing_is_explained() -> None:
-    assert checks.explain_empty(asked("users", joined("orders", "_id", "userId", kind="inner"))) == []
+def test_a_join_with_matches_needs_no_explanation() -> None:
+    assert checks.explain_empty(spec_of("users", join_with("orders", "_id", "userId", kind="inner"))) == []
 
 
-def test_once_the_time_is_up_nothing_more_is_asked_and_the_rest_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_statistics_are_unknown_once_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker_tasks.joins.preflight.probing.ALL_SECONDS", 0.0)
-    found = check_join(asked("users", joined("orders", "_id", "userId", kind="inner")))
+    found = check_join(spec_of("users", join_with("orders", "_id", "userId", kind="inner")))
     assert (found.expected.rates, found.expected.rows, found.preview) == ([None], None, [])

@@ -1,0 +1,81 @@
+"""Results of probing one join with a sample of the left side, and of looking at its keys. Pure."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from worker_tasks.joins.preflight.sampling import CollectionSample
+from worker_tasks.joins.spec.casts import Cast
+from worker_tasks.joins.spec.spec import Join, KeyPair
+
+
+@dataclass(frozen=True)
+class KeyStats:
+    """The values of one pair of keys.
+
+    ``left`` counts the BSON types of the left values in the sample, each element of a list by itself. ``empty`` is the
+    share of rows without a value. ``left_paths`` are the fields that the left key could name.
+    """
+
+    pair: KeyPair
+    left: Counter[str]
+    empty: float
+    left_paths: frozenset[str]
+    other: CollectionSample
+
+    @property
+    def left_types(self) -> dict[str, float]:
+        """The share of each BSON type among the left values."""
+        return {name: count / self.left.total() for name, count in self.left.items()}
+
+    @property
+    def other_types(self) -> dict[str, float]:
+        """The share of each BSON type among the other side's values, without that of lists."""
+        field = self.other.field(self.pair.foreign)
+        return {} if field is None else {name: share for name, share in field.types.items() if name != "array"}
+
+
+class CastTrial(NamedTuple):
+    """The number of rows that find a match if the left key of the pair at this index is converted."""
+
+    pair_index: int
+    cast: Cast
+    matched: int
+
+
+@dataclass(frozen=True)
+class JoinStats:
+    """What one join does to the rows before it, as far as a sample shows. None stands for unknown.
+
+    ``matched`` rows have a match. On average a row has ``mean_matches``, of which the join's limit leaves
+    ``mean_kept``. ``max_key`` is the key with the most matches, ``max_matches``. ``other_matched`` documents of the
+    other side match some row. ``is_whole``: the sample holds the whole left side. ``matched_unfiltered`` rows would
+    have a match without the join's own filter, ``matched_in_other_case`` rows if case and blanks did not count.
+    """
+
+    number: int
+    join: Join
+    rows: int
+    keys: list[KeyStats]
+    other: CollectionSample
+    matched: int | None = None
+    mean_matches: float | None = None
+    mean_kept: float = 0.0
+    other_matched: int = 0
+    max_matches: int = 0
+    max_key: Any = None
+    is_whole: bool = False
+    matched_unfiltered: int | None = None
+    matched_in_other_case: int = 0
+    cast_trial: CastTrial | None = None
+
+    @property
+    def rate(self) -> float | None:
+        """The share of rows that have a match."""
+        return None if self.matched is None or not self.rows else self.matched / self.rows
+
+    @property
+    def has_unique_key(self) -> bool:
+        """Whether a unique index of the other side allows each row one match at most."""
+        paths = {pair.foreign for pair in self.join.on}
+        return any(set(unique) <= paths for unique in self.other.unique)
