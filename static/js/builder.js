@@ -1,9 +1,9 @@
-// The builder's form is morphed by each change; then its checks are asked for.
+// Each change morphs the builder's form; then the page requests its checks.
 {
   document.addEventListener("htmx:after:swap", (event) => {
     const target = event.detail.ctx.target;
     if (target?.id === "builder") {
-      // A morph changes attributes, which what was chosen by hand follows no more.
+      // A morph changes attributes only. Controls that the user has touched no longer follow them.
       for (const option of target.querySelectorAll("option")) option.selected = option.hasAttribute("selected");
       for (const input of target.querySelectorAll("[type=radio], [type=checkbox]")) input.checked = input.hasAttribute("checked");
       document.body.dispatchEvent(new Event("draft-ready"));

@@ -1,4 +1,4 @@
-// Requests go on by themselves after a failed one; the person should know meanwhile.
+// Polling continues after a failed request; a banner says so until the next success.
 {
   const connection = document.getElementById("connection");
   document.addEventListener("htmx:error", () => { connection.hidden = false; });

@@ -1,4 +1,4 @@
-// A button copies the text of the element that it names.
+// Buttons with data-copies copy the text of the element with that id.
 {
   const offerCopies = () => {
     for (const button of document.querySelectorAll("[data-copies]")) button.hidden = !navigator.clipboard;

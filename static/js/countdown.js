@@ -1,4 +1,4 @@
-// What is left of a result, to the second.
+// Counts down to the expiry of a result, in seconds.
 {
   const countDown = () => {
     for (const time of document.querySelectorAll("[data-until]")) {

@@ -1,4 +1,4 @@
-// A hidden tab polls for nothing; it catches up when it is seen again.
+// Hidden tabs do not poll. They catch up when they become visible.
 {
   document.addEventListener("htmx:before:request", (event) => {
     if (document.hidden && event.target.id !== "builder") event.preventDefault();

@@ -1,4 +1,4 @@
-// The buttons for selected tasks say how many those are, and offer only what can be done to so many.
+// Shows the number of selected tasks and enables the buttons that fit this number.
 {
   const countSelected = () => {
     const selected = document.querySelectorAll("input[name=task]:checked").length;

@@ -1,4 +1,4 @@
-// An address that is sent on says only what was asked.
+// Leaves empty fields out of the URLs of search forms, to make them short enough to share.
 {
   document.addEventListener("formdata", (event) => {
     if (event.target.method !== "get") return;

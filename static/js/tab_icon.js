@@ -1,4 +1,4 @@
-// The tab's icon says the state; its title comes with the fragment.
+// Sets the tab's icon to the task's state. The title comes with the fragment.
 {
   document.addEventListener("htmx:after:swap", () => {
     const icon = document.getElementById("status")?.dataset.icon;

@@ -33,9 +33,7 @@ def test_a_waiting_task_is_shown_as_queued(client: FlaskClient, waiting_task: st
     assert client.get(f"/task/{waiting_task}").get_json() == {"status": "QUEUED", "result": None}
 
 
-def test_a_failed_task_is_an_answer_with_its_error_and_no_error_of_the_server(
-    client: FlaskClient, worker: Process
-) -> None:
+def test_a_failed_task_is_answered_with_its_error_and_status_200(client: FlaskClient, worker: Process) -> None:
     task_id = celery_app.send_task("worker_tasks.tasks.join_users_orders", [{"$ne": None}]).id
     wait_for_state(task_id, states.FAILURE)
     answer = client.get(f"/task/{task_id}")
@@ -67,7 +65,7 @@ def test_an_unknown_task_is_404(client: FlaskClient, servers: None) -> None:
         ({"task_input": "x", "long": "y" * 16 * 1024}, "metadata"),
     ],
 )
-def test_what_can_not_be_kept_is_refused_by_name_and_leaves_no_trace(
+def test_invalid_input_is_refused_by_name_and_leaves_no_trace(
     client: FlaskClient, servers: None, traces: Traces, body: dict[str, Any], field: str
 ) -> None:
     before = traces()
@@ -90,7 +88,7 @@ def test_what_can_not_be_kept_is_refused_by_name_and_leaves_no_trace(
         (b'{"task_input": "x"}', "text/plain", "Content-Type"),
     ],
 )
-def test_what_is_not_json_is_refused_and_leaves_no_trace(
+def test_a_body_that_is_not_json_is_refused_and_leaves_no_trace(
     client: FlaskClient, servers: None, traces: Traces, body: bytes, content_type: str, field: str
 ) -> None:
     before = traces()
@@ -105,7 +103,7 @@ def test_a_request_too_large_to_read_is_413(client: FlaskClient, servers: None) 
     assert (answer.status_code, answer.content_type) == (413, "application/problem+json")
 
 
-def test_a_join_is_submitted_with_202_and_the_place_to_follow_it(client: FlaskClient, servers: None) -> None:
+def test_a_join_is_accepted_with_the_url_to_follow_it(client: FlaskClient, servers: None) -> None:
     answer = client.post("/api/v1/joins/user-orders", json={"user_id": "u1", "metadata": {"reason": "audit"}})
     assert answer.status_code == 202
     task_id = answer.get_json()["task_id"]
@@ -126,7 +124,7 @@ def test_a_join_is_submitted_with_202_and_the_place_to_follow_it(client: FlaskCl
         ({"user_id": "u1", "metadata": {"": 1}}, "metadata."),
     ],
 )
-def test_a_join_that_can_not_be_asked_is_refused_by_name_and_leaves_no_trace(
+def test_an_invalid_join_is_refused_by_name_and_leaves_no_trace(
     client: FlaskClient, servers: None, traces: Traces, body: dict[str, Any], field: str
 ) -> None:
     before = traces()

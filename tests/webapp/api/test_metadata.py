@@ -23,7 +23,7 @@ def patch(client: FlaskClient) -> Patch:
     return send
 
 
-def test_a_patch_leaves_a_null_that_it_does_not_name(patch: Patch, servers: None) -> None:
+def test_a_patch_keeps_nulls_of_other_keys(patch: Patch, servers: None) -> None:
     task_id = task_in(states.SUCCESS, metadata={"reviewed": None})
     assert patch(task_id, {"seen": True}).status_code == 200
     assert ledger.find_task(task_id)["metadata"] == {"reviewed": None, "seen": True}
@@ -40,7 +40,7 @@ def test_a_patch_leaves_a_null_that_it_does_not_name(patch: Patch, servers: None
     ],
     ids=["changed", "a number", "added", "deleted", "sent again"],
 )
-def test_a_patch_may_say_what_it_expects(
+def test_a_patch_may_state_the_expected_values(
     patch: Patch, servers: None, expected: Metadata, changes: Metadata, at_last: Metadata
 ) -> None:
     task_id = task_in(states.SUCCESS, metadata={"team": "blue", "cost": 7})
@@ -58,7 +58,7 @@ def test_a_patch_may_say_what_it_expects(
     ],
     ids=["both change", "deleted, changed", "changed, deleted", "both add"],
 )
-def test_a_patch_that_expects_something_else_is_told_both_values(
+def test_a_patch_with_outdated_expectations_gets_both_values(
     patch: Patch, servers: None, expected: Metadata, changes: Metadata, conflicts: Metadata
 ) -> None:
     task_id = task_in(states.SUCCESS, metadata={"team": "blue", "cost": 7})
@@ -73,7 +73,7 @@ def test_a_patch_that_expects_something_else_is_told_both_values(
     ("expected", "field"),
     [({"other": 1}, "expected.other"), ("team", "expected"), ({"team": 2**70}, "expected"), (None, "expected")],
 )
-def test_an_expectation_that_makes_no_sense_is_named(patch: Patch, servers: None, expected: Any, field: str) -> None:
+def test_an_invalid_expectation_is_refused_by_name(patch: Patch, servers: None, expected: Any, field: str) -> None:
     answer = patch(task_in(states.SUCCESS), {"team": "green"}, expected=expected)
     assert answer.status_code == 422
     assert [error["field"] for error in answer.get_json()["errors"]] == [field]

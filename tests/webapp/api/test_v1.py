@@ -58,7 +58,7 @@ def ask(client: FlaskClient, join: Any = PAID, **more: Any) -> str:
     return task_id
 
 
-def test_a_join_is_asked_for_followed_and_read(client: FlaskClient, worker: Process, shop: Database[Document]) -> None:
+def test_a_join_is_submitted_followed_and_read(client: FlaskClient, worker: Process, shop: Database[Document]) -> None:
     task_id = ask(client, metadata={"reason": "audit"}, fresh=True)
     wait_for_state(task_id, *ledger.FINAL_STATES)
     task = client.get(f"/api/v1/tasks/{task_id}").get_json()
@@ -104,7 +104,7 @@ def test_what_is_wrong_is_named_and_nothing_is_recorded(
 @pytest.mark.parametrize(
     ("data", "content_type"), [("{", "application/json"), ("[]", "application/json"), ("{}", "text/plain")]
 )
-def test_what_is_no_json_object_is_refused(client: FlaskClient, data: str, content_type: str) -> None:
+def test_a_body_without_a_json_object_is_refused(client: FlaskClient, data: str, content_type: str) -> None:
     assert_problem(client.post("/api/v1/joins", data=data, content_type=content_type), 400)
 
 
@@ -116,7 +116,7 @@ def test_an_unknown_task_is_not_found(client: FlaskClient, servers: None, method
     assert_problem(client.get(f"/api/v1/tasks/{new_id()}/result.csv"), 404)
 
 
-def test_every_address_that_is_not_there_is_a_problem(client: FlaskClient) -> None:
+def test_an_unknown_url_is_a_problem_document(client: FlaskClient) -> None:
     assert_problem(client.get("/api/v1/nothing"), 404)
 
 
@@ -135,7 +135,7 @@ def test_metadata_is_set_and_deleted_in_every_state(client: FlaskClient, servers
         assert ledger.find_task(task_id)["status"] == status
 
 
-def test_changes_of_metadata_and_of_state_do_not_undo_each_other(client: FlaskClient, worker: Process) -> None:
+def test_changes_of_metadata_and_of_state_do_not_overwrite_each_other(client: FlaskClient, worker: Process) -> None:
     task_id = long_running_task.apply_async(["x"], metadata={"first": 0}).id
     number = 0
     while ledger.find_task(task_id)["status"] not in ledger.FINAL_STATES:
@@ -150,7 +150,7 @@ def test_changes_of_metadata_and_of_state_do_not_undo_each_other(client: FlaskCl
     assert len(task["metadata"]) == min(number, 40) + 1
 
 
-def test_metadata_that_can_not_be_kept_changes_nothing(client: FlaskClient, servers: None) -> None:
+def test_invalid_metadata_changes_nothing(client: FlaskClient, servers: None) -> None:
     task_id = task_in(states.SUCCESS)
     before = ledger.find_task(task_id)
     many = {f"key{number}": 1 for number in range(49)}
@@ -202,7 +202,7 @@ def test_tasks_are_found(client: FlaskClient, found: dict[str, str], query: str,
     assert [task["task_id"] for task in answer.get_json()] == [found[name] for name in names]
 
 
-def test_what_is_found_comes_in_pages(client: FlaskClient, found: dict[str, str]) -> None:
+def test_found_tasks_come_in_pages(client: FlaskClient, found: dict[str, str]) -> None:
     answer = client.get(f"/api/v1/tasks?metadata.mark={found['mark']}&limit=2")
     assert [task["task_id"] for task in answer.get_json()] == [found["waiting"], found["refund"]]
     address = answer.headers["Link"].removeprefix("<").removesuffix('>; rel="next"')
@@ -222,7 +222,7 @@ def test_what_is_found_comes_in_pages(client: FlaskClient, found: dict[str, str]
         ("state=SUCCESS", "state"),
     ],
 )
-def test_a_search_that_can_not_be_is_refused(client: FlaskClient, servers: None, query: str, field: str) -> None:
+def test_an_invalid_search_is_refused(client: FlaskClient, servers: None, query: str, field: str) -> None:
     problem = assert_problem(client.get(f"/api/v1/tasks?{query}"), 422)
     assert [error["field"] for error in problem["errors"]] == [field]
 
@@ -243,7 +243,7 @@ def finished_with(rows: list[Document], parts: int = 1, **fields: Any) -> str:
 @pytest.mark.parametrize(
     ("offset", "limit"), [(0, 50), (49, 2), (50, 1), (51, 49), (99, 3), (100, 1000), (119, 5), (500, 5)]
 )
-def test_any_rows_are_read(client: FlaskClient, servers: None, parts: int, offset: int, limit: int) -> None:
+def test_any_range_of_rows_is_read(client: FlaskClient, servers: None, parts: int, offset: int, limit: int) -> None:
     rows = [{"_id": number} for number in range(120)]
     task_id = finished_with(rows, parts)
     answer = client.get(f"/api/v1/tasks/{task_id}/result?offset={offset}&limit={limit}").get_json()
@@ -251,11 +251,11 @@ def test_any_rows_are_read(client: FlaskClient, servers: None, parts: int, offse
 
 
 @pytest.mark.parametrize("query", ["offset=-1", "offset=x", "limit=0", "limit=1001"])
-def test_rows_that_can_not_be_asked_for_are_refused(client: FlaskClient, servers: None, query: str) -> None:
+def test_an_invalid_range_of_rows_is_refused(client: FlaskClient, servers: None, query: str) -> None:
     assert_problem(client.get(f"/api/v1/tasks/{finished_with([])}/result?{query}"), 422)
 
 
-def test_the_rows_of_a_shared_run_are_read_by_each(client: FlaskClient, servers: None) -> None:
+def test_every_task_of_a_shared_run_reads_its_rows(client: FlaskClient, servers: None) -> None:
     runner = finished_with([{"_id": 1}])
     sharer = new_id()
     task = ledger.find_task(runner)
@@ -287,7 +287,7 @@ def test_an_expired_and_a_replaced_result_are_gone(client: FlaskClient, servers:
         assert problem["detail"] == "The result expired. Ask for the join again."
 
 
-def test_a_result_that_redis_lost_is_said_to_be_lost(client: FlaskClient, servers: None) -> None:
+def test_a_lost_result_is_reported_as_lost(client: FlaskClient, servers: None) -> None:
     task_id = finished_with([{"_id": 1}])
     for key in connections().results.scan_iter(f"*{task_id}"):
         connections().results.delete(key)
@@ -299,7 +299,7 @@ def test_a_result_that_redis_lost_is_said_to_be_lost(client: FlaskClient, server
     assert problem["detail"] == "This result was discarded by hand. Ask for the join again."
 
 
-def test_a_partial_result_is_read_and_said_to_be_partial(client: FlaskClient, servers: None) -> None:
+def test_a_partial_result_is_read_and_marked_as_partial(client: FlaskClient, servers: None) -> None:
     task_id = new_id()
     summary = publish([{"_id": 1}], result_store.partial_key(task_id), task_id, 60, complete=False)
     document = ledger.new_document(task_id, RUN_JOIN, [PAID], join=PAID)
@@ -312,7 +312,7 @@ def test_a_partial_result_is_read_and_said_to_be_partial(client: FlaskClient, se
     assert "Read the partial result" in client.get(f"/tasks/{task_id}").text
 
 
-def test_the_first_rows_are_read_while_the_rest_is_joined(client: FlaskClient, worker: Process) -> None:
+def test_the_first_rows_are_read_while_the_join_runs(client: FlaskClient, worker: Process) -> None:
     tagged = connections().joins.big.marked
     tagged.insert_many([{"_id": number, "tags": [number]} for number in range(600)])
     connections().joins.big.marks.insert_many([{"_id": number, "marks": [number % 600]} for number in range(12_000)])
@@ -332,7 +332,7 @@ def test_the_first_rows_are_read_while_the_rest_is_joined(client: FlaskClient, w
     assert wait_for_state(task_id, *ledger.FINAL_STATES)["status"] == states.REVOKED
 
 
-def test_the_api_is_described(client: FlaskClient) -> None:
+def test_the_openapi_document_describes_every_route(client: FlaskClient) -> None:
     described = client.get("/api/v1/openapi.json").get_json()
     rules = {
         str(rule).replace("<task_id>", "{task_id}")
@@ -353,7 +353,7 @@ def test_the_api_is_described(client: FlaskClient) -> None:
         assert reference in described["components"]["schemas"], reference
 
 
-def test_a_join_is_looked_at_before_it_runs(client: FlaskClient, shop: Database[Document], no_tasks: None) -> None:
+def test_a_join_is_checked_before_it_runs(client: FlaskClient, shop: Database[Document], no_tasks: None) -> None:
     on = [{"local": "productId", "foreign": "_id"}]
     join = {"database": "shop", "from": "reviews", "joins": [{"from": "products", "as": "product", "on": on}]}
     found = client.post("/api/v1/joins/check", json={"join": join}).get_json()

@@ -48,7 +48,7 @@ def options(page: str, name: str) -> list[str]:
     return re.findall(r'<option[^>]*value="([^"]+)"', found[1])
 
 
-def test_each_choice_brings_the_next(client: FlaskClient) -> None:
+def test_each_choice_offers_the_next_one(client: FlaskClient) -> None:
     assert "Choose a database." in at(client, {})
     page = at(client, {"database": "shop"})
     assert {"users", "orders", "products", "reviews"} <= set(options(page, "source"))
@@ -58,7 +58,7 @@ def test_each_choice_brings_the_next(client: FlaskClient) -> None:
     assert "Choose the collection to bring in." in page
 
 
-def test_the_likeliest_keys_are_filled_in(client: FlaskClient) -> None:
+def test_the_most_likely_keys_are_filled_in(client: FlaskClient) -> None:
     page = at(client, {"database": "shop", "source": "users", "joins-0-source": "orders"})
     assert re.search(r'name="joins-0-on-0-local"[^>]* value="_id"', page)
     assert re.search(r'name="joins-0-on-0-foreign"[^>]* value="userId"', page)
@@ -70,7 +70,7 @@ def test_a_key_that_differs_in_type_is_suggested_with_its_cast(client: FlaskClie
     assert '<option selected value="objectId">as ObjectId</option>' in page
 
 
-def test_buttons_change_the_form_and_the_address_says_it(client: FlaskClient) -> None:
+def test_buttons_change_the_form_and_the_url(client: FlaskClient) -> None:
     written = written_in(press(client, "add-join", USERS_AND_ORDERS))
     assert written == USERS_AND_ORDERS
     more = USERS_AND_ORDERS | {"joins-1-source": "reviews"}
@@ -87,11 +87,11 @@ def test_buttons_change_the_form_and_the_address_says_it(client: FlaskClient) ->
 @pytest.mark.parametrize(
     "action", ["use 0 nonsense", "cure 7 0 cast string", "remove-join x", "cure 0 9 a b", "strange"]
 )
-def test_a_button_that_makes_no_sense_changes_nothing(client: FlaskClient, action: str) -> None:
+def test_an_invalid_action_changes_nothing(client: FlaskClient, action: str) -> None:
     assert written_in(press(client, action, USERS_AND_ORDERS)) == USERS_AND_ORDERS
 
 
-def test_a_change_brings_the_form_alone_and_the_address(client: FlaskClient) -> None:
+def test_a_change_returns_the_form_alone_and_its_url(client: FlaskClient) -> None:
     token = re.search(r'name="csrf_token"[^>]* value="([^"]+)"', client.get("/").text)
     assert token
     answer = client.post("/", data={"csrf_token": token[1], **USERS_AND_ORDERS}, headers={"HX-Request": "true"})
@@ -111,7 +111,7 @@ def submit_form_to(client: FlaskClient, path: str, written: dict[str, str]) -> T
     return client.post(path, data={"csrf_token": token[1], **written}, headers={"Accept": "text/html"})
 
 
-def test_the_checks_say_what_will_come(client: FlaskClient) -> None:
+def test_the_checks_show_the_expected_result(client: FlaskClient) -> None:
     fragment = checks_of(client, USERS_AND_ORDERS)
     assert "Users with their orders" in fragment
     assert "about 400" in fragment
@@ -121,11 +121,11 @@ def test_the_checks_say_what_will_come(client: FlaskClient) -> None:
     assert "curl -X POST http://localhost/api/v1/joins" in fragment
 
 
-def test_the_checks_say_what_is_to_be_chosen_first(client: FlaskClient) -> None:
+def test_the_checks_of_an_incomplete_draft_name_the_next_step(client: FlaskClient) -> None:
     assert "Choose the collection to bring in." in checks_of(client, {"database": "shop", "source": "users"})
 
 
-def test_the_checks_say_what_is_wrong(client: FlaskClient) -> None:
+def test_the_checks_of_an_invalid_draft_name_the_errors(client: FlaskClient) -> None:
     wrong = USERS_AND_ORDERS | {"filters-0-field": "joinedAt", "filters-0-value": "soon"}
     assert "“soon” is no date" in checks_of(client, wrong)
 
@@ -138,7 +138,7 @@ def test_the_checks_say_what_is_wrong(client: FlaskClient) -> None:
         ({"raw": '{"$where": "1"}'}, "$where is not allowed in a filter."),
     ],
 )
-def test_without_javascript_what_is_wrong_is_said_once_at_its_field(
+def test_without_javascript_an_error_appears_once_at_its_field(
     client: FlaskClient, wrong: dict[str, str], words: str
 ) -> None:
     page = at(client, USERS_AND_ORDERS | wrong | {"check": "yes"})
@@ -147,7 +147,7 @@ def test_without_javascript_what_is_wrong_is_said_once_at_its_field(
     assert found.count(words) == 1
 
 
-def test_what_is_asked_for_later_is_no_mistake(client: FlaskClient) -> None:
+def test_a_parameter_is_not_an_error(client: FlaskClient) -> None:
     written = USERS_AND_ORDERS | {"filters-0-field": "city", "filters-0-value": "{city}"}
     fragment = checks_of(client, written)
     assert "{city} will be asked for when the saved join is run" in fragment
@@ -155,7 +155,7 @@ def test_what_is_asked_for_later_is_no_mistake(client: FlaskClient) -> None:
     assert 'aria-invalid="true"' not in at(client, written)
 
 
-def test_a_press_of_a_button_can_be_taken_back(client: FlaskClient) -> None:
+def test_the_back_button_undoes_the_press_of_a_button(client: FlaskClient) -> None:
     token = re.search(r'name="csrf_token"[^>]* value="([^"]+)"', client.get("/").text)
     assert token
     data = {"csrf_token": token[1], **USERS_AND_ORDERS, "do": "cure 0 0 shape first"}
@@ -191,7 +191,7 @@ def test_a_join_is_run_with_its_metadata_and_its_checks(client: FlaskClient, wor
         ({"raw": '{"$where": "1"}'}, "$where is not allowed in a filter."),
     ],
 )
-def test_what_is_wrong_is_said_and_nothing_is_recorded(
+def test_invalid_input_is_reported_and_nothing_is_recorded(
     client: FlaskClient, no_tasks: None, change: dict[str, str], words: str
 ) -> None:
     answer = press(client, "run", USERS_AND_ORDERS | {"note": "typed before"} | change)
@@ -201,7 +201,7 @@ def test_what_is_wrong_is_said_and_nothing_is_recorded(
     assert task_search.search(task_search.TaskFilter(), 1) == []
 
 
-def test_a_join_of_the_api_is_opened_in_the_builder(client: FlaskClient) -> None:
+def test_a_join_in_json_opens_in_the_builder(client: FlaskClient) -> None:
     join = {
         "from": "orders",
         "as": "theirs",
@@ -215,7 +215,7 @@ def test_a_join_of_the_api_is_opened_in_the_builder(client: FlaskClient) -> None
     assert re.search(r'name="joins-0-name"[^>]* value="theirs"', page)
 
 
-def test_a_join_that_is_too_long_for_an_address_is_opened_all_the_same(client: FlaskClient) -> None:
+def test_a_join_too_long_for_a_url_still_opens(client: FlaskClient) -> None:
     join = {"from": "orders", "as": "theirs", "on": [{"local": "_id", "foreign": "userId"}]}
     names = {"$in": [f"{'n' * 90}{number}" for number in range(90)]}
     whole = {"database": "shop", "from": "users", "match": {"name": names}, "joins": [join]}
@@ -225,11 +225,11 @@ def test_a_join_that_is_too_long_for_an_address_is_opened_all_the_same(client: F
 
 
 @pytest.mark.parametrize("join", ["{", '{"database": "shop"}', '"text"'])
-def test_a_join_in_the_address_that_is_none_is_refused(client: FlaskClient, join: str) -> None:
+def test_an_invalid_join_in_the_url_is_refused(client: FlaskClient, join: str) -> None:
     assert client.get(f"/?{urlencode({'join': join})}").status_code in {400, 422}
 
 
-def test_keys_of_metadata_that_were_used_before_are_offered(client: FlaskClient, shop: Database[Document]) -> None:
+def test_metadata_keys_of_earlier_tasks_are_offered(client: FlaskClient, shop: Database[Document]) -> None:
     ledger.record(ledger.new_document("with-metadata", "a.task", metadata={"cost centre": "7"}))
     page = at(client, {"database": "shop", "source": "users"})
     assert '<option value="cost centre"></option>' in page

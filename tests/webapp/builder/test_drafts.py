@@ -44,13 +44,13 @@ def asked(**more: str) -> dict[str, Any]:
     return draft(**more).join_document(type_of)
 
 
-def test_what_is_left_as_it_is_is_left_out() -> None:
+def test_defaults_are_left_out_of_the_join() -> None:
     join = {"from": "orders", "as": "orders", "kind": "left", "shape": "array"}
     on = [{"local": "_id", "foreign": "userId"}]
     assert asked() == {"database": "shop", "from": "users", "joins": [{**join, "on": on}]}
 
 
-def test_a_join_that_brings_nothing_has_no_shape_and_no_name() -> None:
+def test_a_join_that_embeds_nothing_has_no_shape_and_no_name() -> None:
     more = {"joins__0__kind": "anti", "joins__0__shape": "rows", "joins__0__name": "x", "joins__0__limit": "3"}
     (join,) = asked(**more)["joins"]
     assert join.keys() == {"from", "kind", "on"}
@@ -74,23 +74,23 @@ def test_a_join_that_brings_nothing_has_no_shape_and_no_name() -> None:
         ({"field": "_id", "value": "A" * 24}, {"_id": {"$oid": "a" * 24}}),
     ],
 )
-def test_a_condition_is_read_by_the_type_of_its_field(row: dict[str, str], condition: dict[str, Any]) -> None:
+def test_a_condition_is_parsed_by_the_type_of_its_field(row: dict[str, str], condition: dict[str, Any]) -> None:
     assert asked(**{f"filters__0__{name}": value for name, value in row.items()})["match"] == condition
 
 
-def test_two_conditions_on_one_field_stand_side_by_side() -> None:
+def test_two_conditions_on_one_field_are_merged() -> None:
     rows = {"filters__0__field": "stars", "filters__0__operator": "gte", "filters__0__value": "2"}
     rows |= {"filters__1__field": "stars", "filters__1__operator": "lt", "filters__1__value": "5"}
     assert asked(**rows)["match"] == {"stars": {"$gte": 2, "$lt": 5}}
 
 
-def test_conditions_that_can_not_stand_side_by_side_are_all_asked_for() -> None:
+def test_conditions_that_cannot_be_merged_are_combined_by_and() -> None:
     rows = {"filters__0__field": "name", "filters__0__operator": "contains", "filters__0__value": "a"}
     rows |= {"filters__1__field": "name", "filters__1__operator": "contains", "filters__1__value": "b"}
     assert asked(**rows)["match"] == {"$and": [{"name": {"$regex": "a"}}, {"name": {"$regex": "b"}}]}
 
 
-def test_a_raw_filter_stands_beside_the_conditions() -> None:
+def test_a_raw_filter_is_added_to_the_conditions() -> None:
     more = {"filters__0__field": "name", "filters__0__value": "Ann", "raw": '{"tags": {"$size": 2}}'}
     assert asked(**more)["match"] == {"name": "Ann", "tags": {"$size": 2}}
 
@@ -110,7 +110,7 @@ def test_a_raw_filter_stands_beside_the_conditions() -> None:
         ({"joins__0__limit": "-1"}, "joins-0-limit", "whole number"),
     ],
 )
-def test_what_can_not_be_read_is_said_at_its_field(more: dict[str, str], field: str, words: str) -> None:
+def test_invalid_input_is_reported_at_its_field(more: dict[str, str], field: str, words: str) -> None:
     form = draft(**more)
     with pytest.raises(DraftIncomplete, match="what is marked") as unfinished:
         form.join_document(type_of)
@@ -119,7 +119,7 @@ def test_what_can_not_be_read_is_said_at_its_field(more: dict[str, str], field: 
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_form_can_be_read_again_and_again_and_stays_as_it_is(seed: int) -> None:
+def test_parsing_a_form_repeatedly_does_not_change_it(seed: int) -> None:
     pick = random.Random(seed)
     prefixes = [f"{side}filters__{row}__" for side in ("", "joins__0__") for row in range(3)]
     rows = {f"{prefix}field": pick.choice([*TYPES, "name"]) for prefix in prefixes}
@@ -175,14 +175,14 @@ def errors_at(form: Any, name: str) -> str:
         ("join.joins.0", "joins-0-source"),
     ],
 )
-def test_what_is_wrong_with_the_join_is_said_at_the_field_that_says_it(path: str, field: str) -> None:
+def test_an_error_of_the_join_is_reported_at_its_form_field(path: str, field: str) -> None:
     form = draft(filters__0__field="name", filters__0__value="x", sort__0__field="name")
     field_errors.add_errors(form, field_errors.errors_by_field(form, {path: "is wrong."}))
     assert errors_at(form, field) == "Is wrong."
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_an_error_of_a_filter_is_said_at_the_condition_whose_field_it_is_in(seed: int) -> None:
+def test_an_error_of_a_filter_is_reported_at_the_condition_of_its_field(seed: int) -> None:
     pick = random.Random(seed)
     # Only two letters, so that many names share a prefix or are nested.
     parts = ["".join(pick.choices("ab", k=pick.randint(1, 3))) for _ in range(30)]
@@ -198,7 +198,7 @@ def test_an_error_of_a_filter_is_said_at_the_condition_whose_field_it_is_in(seed
             assert placed == {expected: ["Is wrong."]}, (path, conditions)
 
 
-def test_an_error_of_a_field_is_not_said_at_one_whose_name_begins_alike() -> None:
+def test_an_error_is_not_reported_at_a_field_with_the_same_prefix() -> None:
     form = draft(filters__0__field="a", filters__1__field="ab")
     assert list(field_errors.errors_by_field(form, {"join.match.ab": "is wrong."})) == ["filters-1-value"]
 
@@ -213,7 +213,7 @@ def test_an_error_of_a_field_is_not_said_at_one_whose_name_begins_alike() -> Non
         ("joins-0-on-0-foreign", "Choose the field of orders that _id equals."),
     ],
 )
-def test_what_comes_next_is_said(missing: str, step: str) -> None:
+def test_an_incomplete_draft_names_the_next_step(missing: str, step: str) -> None:
     form = Draft(MultiDict({name: value for name, value in WHOLE.items() if name != missing}))
     assert form.next_step() == step
     with pytest.raises(DraftIncomplete):
@@ -244,7 +244,7 @@ OPEN_IN_JSON: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("more", JOINS)
-def test_a_join_comes_back_from_the_form_as_it_went_in(more: dict[str, Any]) -> None:
+def test_a_join_survives_the_round_trip_through_the_form(more: dict[str, Any]) -> None:
     first = {"from": "orders", "as": "orders", "kind": "inner", "shape": "first", "sort": [["amount", -1]], "limit": 2}
     first |= {"on": [{"local": "_id", "foreign": "userId", "cast": "string"}, {"local": "a", "foreign": "b"}]}
     second = {"from": "cities", "kind": "semi", "on": [{"local": "orders.city", "foreign": "_id"}], "match": {"n": 1}}
@@ -255,7 +255,7 @@ def test_a_join_comes_back_from_the_form_as_it_went_in(more: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize("match", OPEN_IN_ROWS + OPEN_IN_JSON)
-def test_a_value_left_open_comes_back_from_the_form_as_it_went_in(match: dict[str, Any]) -> None:
+def test_a_parameter_survives_the_round_trip_through_the_form(match: dict[str, Any]) -> None:
     first = {"from": "orders", "as": "orders", "on": [{"local": "_id", "foreign": "userId"}], "match": match}
     form = Draft(join_as_fields({"database": "shop", "from": "users", "match": match, "joins": [first]}))
     assert (form.raw.data is None) == (match in OPEN_IN_ROWS)
@@ -263,7 +263,7 @@ def test_a_value_left_open_comes_back_from_the_form_as_it_went_in(match: dict[st
     assert (again["match"], again["joins"][0]["match"]) == (match, match)
 
 
-def test_the_address_says_all_of_it_and_nothing_that_goes_without_saying() -> None:
+def test_the_query_string_has_every_field_without_its_default() -> None:
     typed = {"note": "why", "metadata-0-key": "ticket", "metadata-0-value": "T-1", "filters-0-field": "", "limit": "7"}
     form = Draft(MultiDict({**WHOLE, **typed, "joins-0-kind": "left", "csrf_token": "secret"}))
     written = dict(parse_qsl(form.query_string()))
@@ -277,11 +277,11 @@ def test_the_address_says_all_of_it_and_nothing_that_goes_without_saying() -> No
     assert Draft(MultiDict(written)).query_string() == form.query_string()
 
 
-def test_what_is_too_long_for_an_address_has_none() -> None:
+def test_a_draft_too_long_for_a_url_has_no_query_string() -> None:
     assert draft(raw=json.dumps({"a": {"$in": ["x" * 900] * 9}})).query_string() == ""
 
 
-def test_a_value_in_braces_is_asked_for_when_the_join_is_run() -> None:
+def test_a_value_in_braces_is_a_parameter() -> None:
     form = draft(filters__0__field="stars", filters__0__value="{least}")
     assert form.join_document(type_of, with_parameters=True)["match"] == {
         "stars": {"$parameter": "least", "type": "auto"}
@@ -292,11 +292,11 @@ def test_a_value_in_braces_is_asked_for_when_the_join_is_run() -> None:
     assert "asked for when the saved join is run" in said
 
 
-def test_numbers_stay_whole_or_not() -> None:
+def test_integers_stay_integers() -> None:
     assert [VALUE_TYPES["number"].read(text) for text in ("7", "-7", "7.0", "1e3")] == [7, -7, 7.0, 1000.0]
     assert isinstance(VALUE_TYPES["number"].read("7"), int)
 
 
-def test_the_second_collection_of_a_name_goes_into_a_field_of_its_own() -> None:
+def test_a_collection_joined_twice_gets_two_fields() -> None:
     more = {"joins__1__source": "orders", "joins__1__on__0__local": "a", "joins__1__on__0__foreign": "b"}
     assert [join["as"] for join in asked(**more)["joins"]] == ["orders", "orders_2"]

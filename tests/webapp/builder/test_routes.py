@@ -22,7 +22,7 @@ def asked(location: str) -> Document:
     return ledger.find_task(page[1])
 
 
-def test_what_is_asked_is_recorded_with_its_note_and_metadata(client: FlaskClient, servers: None) -> None:
+def test_a_submitted_form_is_recorded_with_note_and_metadata(client: FlaskClient, servers: None) -> None:
     answer = submit_form(
         client,
         "/user-orders",
@@ -43,13 +43,13 @@ def test_what_is_asked_is_recorded_with_its_note_and_metadata(client: FlaskClien
     assert task["metadata"] == {"note": "for the audit", "metadata_1": "important info", "ticket": "T-1000"}
 
 
-def test_a_practice_task_is_asked_in_the_same_way(client: FlaskClient, servers: None) -> None:
+def test_a_practice_task_is_recorded_in_the_same_way(client: FlaskClient, servers: None) -> None:
     answer = submit_form(client, "/practice", {"task_input": "some text"})
     task = asked(answer.headers["Location"])
     assert (task["name"], task["args"]) == ("worker_tasks.tasks.long_running_task", ["some text"])
 
 
-def test_another_row_is_added_and_what_was_typed_stays(client: FlaskClient, servers: None, traces: Traces) -> None:
+def test_adding_a_row_keeps_the_typed_text(client: FlaskClient, servers: None, traces: Traces) -> None:
     before = traces()
     typed = {"user_id": "u7", "metadata-0-key": "team", "metadata-0-value": "blue", "do": "add-row"}
     page = submit_form(client, "/user-orders", typed).text
@@ -69,7 +69,7 @@ def test_another_row_is_added_and_what_was_typed_stays(client: FlaskClient, serv
         ("/saved/orders-by-status", {"value-status": "PAID"}),
     ],
 )
-def test_a_button_that_there_is_not_submits_nothing(
+def test_an_unknown_button_submits_nothing(
     client: FlaskClient, shop: Database[Document], traces: Traces, where: str, typed: dict[str, str]
 ) -> None:
     before = traces()
@@ -79,7 +79,7 @@ def test_a_button_that_there_is_not_submits_nothing(
     assert traces() == before
 
 
-def test_the_first_submit_button_is_not_the_one_that_adds_a_row(client: FlaskClient, servers: None) -> None:
+def test_enter_does_not_press_the_button_that_adds_a_row(client: FlaskClient, servers: None) -> None:
     """Enter in a field presses the first one."""
     for page in ("/user-orders", "/practice"):
         buttons = re.findall(r"<button[^>]*>", client.get(page).text)
@@ -111,7 +111,7 @@ def test_the_first_submit_button_is_not_the_one_that_adds_a_row(client: FlaskCli
         ({"user_id": "u1", "note": "x" * 17_000}, "at most 16,384 are kept"),
     ],
 )
-def test_what_is_wrong_stands_beside_its_field_and_leaves_no_trace(
+def test_an_error_appears_beside_its_field_and_leaves_no_trace(
     client: FlaskClient, servers: None, traces: Traces, fields: dict[str, str], complaint: str
 ) -> None:
     before = traces()
@@ -122,7 +122,7 @@ def test_what_is_wrong_stands_beside_its_field_and_leaves_no_trace(
     assert traces() == before
 
 
-def test_more_rows_than_are_kept_are_refused(client: FlaskClient, servers: None, traces: Traces) -> None:
+def test_too_many_rows_of_metadata_are_refused(client: FlaskClient, servers: None, traces: Traces) -> None:
     before = traces()
     rows = {f"metadata-{row}-{part}": f"{part}{row}" for row in range(51) for part in ("key", "value")}
     assert submit_form(client, "/user-orders", {"user_id": "u1", **rows}).status_code == 422
@@ -145,7 +145,7 @@ def test_a_form_without_its_token_is_refused(client: FlaskClient, servers: None,
 
 
 @pytest.mark.parametrize("server", ["redis_server", "mongodb_server"])
-def test_when_a_server_is_away_the_form_comes_back_as_it_was(
+def test_the_form_comes_back_unchanged_while_a_server_is_away(
     client: FlaskClient, servers: None, server: str, request: pytest.FixtureRequest
 ) -> None:
     away: Server = request.getfixturevalue(server)

@@ -61,7 +61,7 @@ def in_builder(client: FlaskClient, saved: str) -> dict[str, str]:
     return dict(parse_qsl(unescape(address[1])))
 
 
-def test_what_is_kept_is_a_join_with_parameters(client: FlaskClient, saved: str) -> None:
+def test_a_saved_join_is_stored_with_its_parameters(client: FlaskClient, saved: str) -> None:
     document = saved_joins.find_saved_join(saved.rpartition("/")[2])
     assert document.keys() == {"_id", "name", "description", "join", "saved_at"}
     assert document["join"]["match"] == {"city": {"$parameter": "city", "type": "auto"}}
@@ -100,7 +100,7 @@ def wait_for_document(location: str) -> Document:
     return found
 
 
-def test_a_parameter_that_rows_can_not_say_is_opened_as_json(client: FlaskClient) -> None:
+def test_a_parameter_that_rows_cannot_express_opens_as_json(client: FlaskClient) -> None:
     raw = {"$or": [{"name": {"$parameter": "who", "type": "string"}}, {"email": None}]}
     saved = save(client, raw=json.dumps(raw))
     assert re.search(r'<label for="value-who">Who</label>', client.get(saved).text)
@@ -113,7 +113,7 @@ def test_a_parameter_that_rows_can_not_say_is_opened_as_json(client: FlaskClient
     assert match == {"city": "Oslo", "$or": [{"name": "Ann"}, {"email": None}]}
 
 
-def test_values_with_one_name_are_asked_for_once(client: FlaskClient) -> None:
+def test_parameters_with_the_same_name_share_one_input(client: FlaskClient) -> None:
     saved = save(client, filters__1__field="name", filters__1__operator="ne", filters__1__value="{city}")
     assert client.get(saved).text.count('name="value-') == 1
     answer = submit_form(client, saved, {"value-city": "Oslo", "value-unknown": "x"})
@@ -121,7 +121,7 @@ def test_values_with_one_name_are_asked_for_once(client: FlaskClient) -> None:
     assert match == {"city": "Oslo", "name": {"$ne": "Oslo"}}
 
 
-def test_what_is_typed_stays_while_redis_is_away(client: FlaskClient, saved: str, redis_server: Server) -> None:
+def test_typed_values_stay_while_redis_is_away(client: FlaskClient, saved: str, redis_server: Server) -> None:
     page = client.get(saved).text
     token = re.search(r'name="csrf_token"[^>]* value="([^"]+)"', page)
     assert token
@@ -145,7 +145,7 @@ def older(client: FlaskClient) -> str:
     return "/saved/older"
 
 
-def test_one_of_an_older_version_is_listed_opened_run_and_deleted(
+def test_a_join_of_an_older_version_is_listed_opened_run_and_deleted(
     client: FlaskClient, older: str, worker: Process
 ) -> None:
     assert "Orders of a city, older" in client.get("/saved").text
@@ -159,7 +159,7 @@ def test_one_of_an_older_version_is_listed_opened_run_and_deleted(
     delete(client, older)
 
 
-def test_one_that_can_not_be_read_any_more_can_be_deleted(client: FlaskClient, older: str) -> None:
+def test_a_saved_join_that_is_no_longer_valid_can_be_deleted(client: FlaskClient, older: str) -> None:
     collection = connections().tasks.database[saved_joins.COLLECTION]
     collection.update_one({"_id": OLD["_id"]}, {"$set": {"join": {"database": "shop", "from": "users", "joins": []}}})
     assert "Orders of a city, older" in client.get("/saved").text
@@ -172,7 +172,7 @@ def test_one_that_can_not_be_read_any_more_can_be_deleted(client: FlaskClient, o
     delete(client, older)
 
 
-def test_one_that_is_too_long_for_an_address_is_opened_all_the_same(client: FlaskClient, older: str) -> None:
+def test_a_saved_join_too_long_for_a_url_still_opens(client: FlaskClient, older: str) -> None:
     rows = {f"filters-{number}-field": f"field{number}" for number in range(1, 45)}
     rows |= {f"filters-{number}-value": "x" * 100 for number in range(1, 45)}
     draft = urlencode({**DRAFT, **rows})
@@ -193,7 +193,7 @@ def delete(client: FlaskClient, saved: str) -> None:
     assert client.get(saved, headers={"Accept": "text/html"}).status_code == 404
 
 
-def test_a_saved_join_is_listed_and_asks_for_its_values(client: FlaskClient, saved: str) -> None:
+def test_a_saved_join_is_listed_and_has_inputs_for_its_values(client: FlaskClient, saved: str) -> None:
     assert "Orders of a city" in client.get("/saved").text
     page = client.get(saved).text
     assert "How many each has." in page
@@ -203,7 +203,7 @@ def test_a_saved_join_is_listed_and_asks_for_its_values(client: FlaskClient, sav
     assert "rows with their orders, where _id = userId" in page
 
 
-def test_it_is_run_with_the_values_that_are_given(client: FlaskClient, saved: str, worker: Process) -> None:
+def test_a_saved_join_runs_with_the_submitted_values(client: FlaskClient, saved: str, worker: Process) -> None:
     answer = submit_form(client, saved, {"value-city": "Madrid", "note": "a try"})
     assert answer.status_code == 303
     task = wait_for_state(answer.headers["Location"].rpartition("/")[2], states.SUCCESS)
@@ -214,21 +214,21 @@ def test_it_is_run_with_the_values_that_are_given(client: FlaskClient, saved: st
 
 
 @pytest.mark.parametrize(("typed", "words"), [("", "Give a value."), ("x" * 1001, "at most 1,000 characters")])
-def test_a_value_that_is_missing_or_wrong_is_said(client: FlaskClient, saved: str, typed: str, words: str) -> None:
+def test_a_missing_or_invalid_value_is_reported(client: FlaskClient, saved: str, typed: str, words: str) -> None:
     answer = submit_form(client, saved, {"value-city": typed, "note": "still here"}, headers={"Accept": "text/html"})
     assert answer.status_code == 422
     assert words in answer.text
     assert "still here" in answer.text
 
 
-def test_it_is_opened_in_the_builder_as_it_was_saved(client: FlaskClient, saved: str) -> None:
+def test_a_saved_join_opens_in_the_builder_unchanged(client: FlaskClient, saved: str) -> None:
     address = re.search(r'href="(/\?[^"]+)"', client.get(saved).text)
     assert address
     page = client.get(address[1].replace("&amp;", "&")).text
     assert re.search(r'name="filters-0-value"[^>]* value="{city}"', page)
 
 
-def test_it_is_deleted(client: FlaskClient, saved: str) -> None:
+def test_a_saved_join_is_deleted(client: FlaskClient, saved: str) -> None:
     assert submit_form(client, saved, {}).status_code == 422
     delete(client, saved)
 
@@ -242,7 +242,7 @@ def test_a_join_is_not_saved_without_a_name(client: FlaskClient, name: str, word
     assert len(saved_joins.newest()) == before
 
 
-def test_a_join_that_is_none_is_not_saved(client: FlaskClient) -> None:
+def test_an_invalid_join_is_not_saved(client: FlaskClient) -> None:
     wrong = DRAFT | {"joins-0-name": "$x", "saved_name": "wrong", "do": "save"}
     assert submit_form(client, "/", wrong, headers={"Accept": "text/html"}).status_code == 422
 
@@ -250,14 +250,14 @@ def test_a_join_that_is_none_is_not_saved(client: FlaskClient) -> None:
 @pytest.mark.parametrize(
     "ready", [join for join in SAMPLE_JOINS if join["join"]["database"] == "shop"], ids=lambda join: join["_id"]
 )
-def test_what_is_there_from_the_start_can_be_run(client: FlaskClient, ready: dict[str, str], worker: Process) -> None:
+def test_each_sample_can_be_run(client: FlaskClient, ready: dict[str, str], worker: Process) -> None:
     answer = submit_form(client, f"/saved/{ready['_id']}", {"value-status": "PAID"})
     assert answer.status_code == 303
     task = wait_for_state(answer.headers["Location"].rpartition("/")[2], states.SUCCESS)
     assert json.loads(task["result"])["count"] > 0
 
 
-def test_all_that_is_there_from_the_start_names_itself(client: FlaskClient) -> None:
+def test_the_samples_are_listed_under_distinct_ids(client: FlaskClient) -> None:
     page = client.get("/saved").text
     for join in SAMPLE_JOINS:
         assert join["name"] in page

@@ -130,7 +130,7 @@ ROUTES = {
     ("route", "name"),
     [(route, name) for route, (_, _, names) in ROUTES.items() for name in names.split()],
 )
-def test_while_a_server_is_frozen_all_that_was_typed_comes_back(
+def test_all_typed_text_comes_back_while_a_server_is_frozen(
     client: FlaskClient, saved: str, no_tasks: None, route: str, name: str, request: pytest.FixtureRequest
 ) -> None:
     server: Server = request.getfixturevalue(f"{name}_server")
@@ -147,7 +147,7 @@ def test_while_a_server_is_frozen_all_that_was_typed_comes_back(
 
 
 @pytest.mark.parametrize("route", ["a run", "a run of a saved join", "the original join", "the practice task"])
-def test_while_redis_refuses_all_that_was_typed_comes_back(client: FlaskClient, saved: str, route: str) -> None:
+def test_all_typed_text_comes_back_while_redis_refuses_writes(client: FlaskClient, saved: str, route: str) -> None:
     where, typed, _ = ROUTES[route]
     where = saved if where == "saved" else where
     token = token_of(client, where)
@@ -156,9 +156,7 @@ def test_while_redis_refuses_all_that_was_typed_comes_back(client: FlaskClient, 
     assert_all_is_there(answer, {key: text for key, text in typed.items() if key != "do"}, "Redis")
 
 
-def test_what_is_in_the_address_is_in_the_form_while_mongodb_is_away(
-    client: FlaskClient, mongodb_server: Server
-) -> None:
+def test_the_form_shows_the_url_while_mongodb_is_away(client: FlaskClient, mongodb_server: Server) -> None:
     typed = {name: text for name, text in BUILDER.items() if not name.startswith("saved")}
     with paused(mongodb_server):
         answer = client.get(f"/?{urlencode(typed)}&check=yes", headers=HTML)
@@ -166,7 +164,7 @@ def test_what_is_in_the_address_is_in_the_form_while_mongodb_is_away(
 
 
 @pytest.mark.parametrize("path", ["/", "/checks"])
-def test_a_fragment_that_cannot_be_rendered_is_an_error_that_htmx_swaps_nowhere(
+def test_a_fragment_that_cannot_be_rendered_is_an_error_that_htmx_ignores(
     client: FlaskClient, mongodb_server: Server, path: str
 ) -> None:
     page = client.get("/", headers=HTML).text

@@ -20,7 +20,7 @@ def column(kind: ColumnKind, **figures: object) -> Column:
         ({"empty": 5}, "50 % filled, 5 empty"),
     ],
 )
-def test_how_full_a_column_is(figures: dict[str, int], words: str) -> None:
+def test_the_fullness_of_a_column_counts_nulls_missing_and_empty_values(figures: dict[str, int], words: str) -> None:
     assert column_text.describe_filled(column(ColumnKind.TEXT, **figures)) == words
 
 
@@ -44,11 +44,13 @@ def test_how_full_a_column_is(figures: dict[str, int], words: str) -> None:
         (ColumnKind.MIXED, {}, "values of several types"),
     ],
 )
-def test_a_column_in_a_few_words(kind: ColumnKind, figures: dict[str, object], words: str) -> None:
+def test_a_column_is_described_by_its_range_or_its_number_of_values(
+    kind: ColumnKind, figures: dict[str, object], words: str
+) -> None:
     assert column_text.describe_column_briefly(column(kind, **figures)) == words
 
 
-def test_bars_stand_on_the_ground_and_fill_the_picture() -> None:
+def test_bars_stand_on_the_baseline_and_fill_the_chart() -> None:
     drawn = column_text.bars(
         column(ColumnKind.INTEGER, bins=[Bin("1", "1", 5), Bin("2", "3", 10), Bin("4", "5", 0)]), 90, 20
     )
@@ -60,25 +62,25 @@ def test_bars_stand_on_the_ground_and_fill_the_picture() -> None:
     assert [bar.label for bar in drawn] == ["1: 5", "2 to 3: 10", "4 to 5: 0"]
 
 
-def test_a_value_that_is_rare_is_seen_and_one_that_is_not_there_is_none() -> None:
+def test_a_rare_value_has_a_visible_bar_and_an_empty_bin_has_none() -> None:
     first, second, third = column_text.bars(
         column(ColumnKind.INTEGER, bins=[Bin("1", "1", 1), Bin("2", "2", 0), Bin("3", "3", 9999)]), 90, 20
     )
     assert (first.height > 0, second.height, third.height) == (True, 0, 20)
 
 
-def test_what_is_not_named_is_counted() -> None:
+def test_values_outside_the_chart_are_counted() -> None:
     of_five = column(ColumnKind.TEXT, distinct=5, top=[("a", 4), ("b", 2)])
     assert column_text.describe_others(of_five) == "3 other values: 4 rows"
     assert column_text.describe_others(column(ColumnKind.TEXT, distinct=2, top=[("a", 6), ("b", 4)])) == ""
 
 
-def test_years_have_no_separators_and_large_numbers_have() -> None:
+def test_large_numbers_have_separators_and_years_have_none() -> None:
     whole = column(ColumnKind.INTEGER)
     assert [column_text.format_value(whole, each) for each in ("2013", "-2013", "20130")] == ["2013", "-2013", "20,130"]
     assert column_text.format_value(column(ColumnKind.TEXT), "") == "(empty text)"
 
 
-def test_every_kind_of_columns_has_words() -> None:
+def test_every_kind_of_columns_has_a_label() -> None:
     assert list(column_text.KINDS) == list(ColumnKind)
     assert len({words.label for words in column_text.KINDS.values()}) == len(ColumnKind)

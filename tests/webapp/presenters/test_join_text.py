@@ -6,13 +6,13 @@ from webapp.presenters.join_text import KIND_PHRASES, SHAPE_LABELS, describe_joi
 from worker_tasks.joins.spec.kinds import KINDS, SHAPES
 
 
-def test_every_kind_and_every_shape_has_its_words() -> None:
+def test_every_kind_and_every_shape_has_a_phrase() -> None:
     assert list(KIND_PHRASES) == list(KINDS)
     assert list(SHAPE_LABELS) == list(SHAPES)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_kind_is_said_with_both_collections(kind: str) -> None:
+def test_the_phrase_of_a_kind_names_both_collections(kind: str) -> None:
     assert {"users", "orders"} <= set(describe_kind(kind, "users", "orders").lower().replace(",", "").split())
     orders = {"from": "orders", "kind": kind, "on": [{"local": "_id", "foreign": "userId"}]}
     join = {"database": "shop", "from": "users", "joins": [orders]}

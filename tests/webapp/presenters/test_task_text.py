@@ -21,13 +21,13 @@ def task(status: str, result: str = "null", name: str = "worker_tasks.tasks.join
 
 
 @pytest.mark.parametrize("status", sorted(ledger.FINAL_STATES | ledger.UNFINISHED_STATES))
-def test_every_state_has_words(status: str) -> None:
+def test_every_state_has_a_label_and_a_sentence(status: str) -> None:
     words = task_text.STATE_TEXTS[status]
     assert words.label
     assert words.sentence.endswith(".")
 
 
-def test_a_state_nobody_knows_is_shown_as_it_is() -> None:
+def test_an_unknown_state_is_shown_under_its_own_name() -> None:
     assert task_text.describe_state("ODD") == task_text.StateText("ODD", "Odd", "")
 
 
@@ -45,7 +45,7 @@ def test_a_state_nobody_knows_is_shown_as_it_is() -> None:
         (states.FAILURE, '{"exc_type": "KeyError", "exc_message": []}', "KeyError"),
     ],
 )
-def test_a_state_is_said_in_one_line(status: str, result: str, line: str) -> None:
+def test_the_status_line_fits_the_state_and_the_outcome(status: str, result: str, line: str) -> None:
     assert task_text.describe_status(task(status, result)) == line
 
 
@@ -58,17 +58,17 @@ def test_a_state_is_said_in_one_line(status: str, result: str, line: str) -> Non
         (None, [], "A task of unknown name"),
     ],
 )
-def test_what_was_asked_is_said_in_a_few_words(name: str | None, args: list[Any], words: str) -> None:
+def test_a_task_has_a_title(name: str | None, args: list[Any], words: str) -> None:
     assert task_text.describe_task(ledger.new_document("some-id", name, args)) == words
 
 
-def test_arguments_given_by_name_are_said_too() -> None:
+def test_a_title_includes_keyword_arguments() -> None:
     by_name = ledger.new_document("some-id", "worker_tasks.tasks.join_users_orders", kwargs={"user_id": "u9"})
     assert task_text.describe_task(by_name) == "Orders of user u9"
 
 
 @pytest.mark.parametrize(("quiet", "wait"), [(0, 1), (29, 1), (30, 2), (119, 2), (120, 5), (600, 15), (86_400, 15)])
-def test_the_longer_nothing_happened_the_longer_the_page_waits(quiet: int, wait: int) -> None:
+def test_the_pause_between_polls_grows_with_the_time_since_the_last_event(quiet: int, wait: int) -> None:
     waiting = task(states.PENDING) | {"timeline": [{"at": NOW - timedelta(seconds=quiet), "status": "PENDING"}]}
     assert task_text.poll_seconds(waiting, NOW) == wait
 
@@ -89,7 +89,7 @@ def test_progress_is_a_percentage(progress: tuple[int, int], shown: int) -> None
         (timedelta(seconds=300), "5 minutes"),
     ],
 )
-def test_a_span_of_time_has_its_unit(span: timedelta, words: str) -> None:
+def test_a_duration_has_its_unit(span: timedelta, words: str) -> None:
     assert plain.format_duration(span) == words
 
 
@@ -101,7 +101,7 @@ def test_a_span_of_time_has_its_unit(span: timedelta, words: str) -> None:
         (timedelta(minutes=5, seconds=1), "in 5 minutes"),
     ],
 )
-def test_an_instant_is_said_from_here(span: timedelta, words: str) -> None:
+def test_an_instant_is_relative_to_now(span: timedelta, words: str) -> None:
     assert plain.format_ago(datetime.now(UTC) + span) == words
 
 
@@ -117,11 +117,11 @@ def test_an_instant_is_said_from_here(span: timedelta, words: str) -> None:
         (None, None),
     ],
 )
-def test_extended_json_is_read_as_its_value(stored: Any, read: Any) -> None:
+def test_extended_json_is_shown_as_its_value(stored: Any, read: Any) -> None:
     assert plain.bson_value(stored) == read
 
 
-def test_the_timeline_says_how_long_each_step_took() -> None:
+def test_the_timeline_shows_the_time_since_the_first_event() -> None:
     events = [
         {"at": NOW, "status": states.PENDING, "note": None},
         {"at": NOW + timedelta(seconds=2), "status": states.STARTED, "note": "celery@host"},
@@ -140,11 +140,13 @@ def test_the_timeline_says_how_long_each_step_took() -> None:
         (6, 4.0, 0, "No worker is there just now; it begins as soon as one is."),
     ],
 )
-def test_a_waiting_task_says_where_it_is(before: int, usual: float | None, slots: int, words: str) -> None:
+def test_a_waiting_task_shows_its_position_in_the_queue(
+    before: int, usual: float | None, slots: int, words: str
+) -> None:
     assert task_text.describe_waiting(before, usual, slots) == words
 
 
-def test_the_pace_says_what_is_known_of_it() -> None:
+def test_the_pace_has_only_the_known_parts() -> None:
     assert task_text.describe_pace(Progress(1, None, "steps")) == ""
     known = Progress(1_000, 5_000, "rows", size=2**20, rate=500.4)
     assert task_text.describe_pace(known) == ", 500 rows a second, 1.0 MiB, 8.0 s left"
@@ -162,7 +164,7 @@ JOIN = {
 }
 
 
-def test_a_join_is_said_line_by_line() -> None:
+def test_a_join_is_described_line_by_line() -> None:
     assert join_text.describe_join_lines(JOIN) == [
         ("From", "shop.users"),
         ("Only where", '{"city": "Lima"}'),
@@ -183,7 +185,7 @@ def test_a_join_is_said_line_by_line() -> None:
         (["outer"], "All of users and a"),
     ],
 )
-def test_a_join_is_said_in_a_sentence(kinds: list[str], words: str) -> None:
+def test_a_join_is_described_in_a_phrase(kinds: list[str], words: str) -> None:
     joins = [{"from": name, "kind": kind} for name, kind in zip("abc", kinds, strict=False)]
     assert join_text.describe_join({"from": "users", "joins": joins}) == words
 
@@ -193,7 +195,7 @@ def done(**more: Any) -> Document:
     return task(states.SUCCESS) | {"join": JOIN, "attempt": 1, "worker": "celery@a", **fields, **more}
 
 
-def test_what_came_stands_beside_what_was_expected() -> None:
+def test_actual_figures_stand_beside_expected_ones() -> None:
     checks = {"expected": {"rows": 190, "bytes": 2048, "seconds": 1.5, "rates": [0.9, 0.5]}}
     found = done(checks=checks, result_bytes=4096, unmatched={"orders": 20})
     lines = [(line["label"], line["actual"], line["expected"]) for line in task_text.actual_vs_expected(found)]
@@ -214,7 +216,7 @@ def test_what_came_stands_beside_what_was_expected() -> None:
         ({"shares": "0123456789", "attempt": 0}, "by the run of task 01234567, which asked the same"),
     ],
 )
-def test_who_computed_it_is_said(more: Document, words: str) -> None:
+def test_the_figures_name_the_task_that_computed_the_result(more: Document, words: str) -> None:
     lines = {line["label"]: line["actual"] for line in task_text.actual_vs_expected(done(**more))}
     assert lines["Computed"] == words
 
@@ -232,7 +234,7 @@ def test_a_cancelled_task_gives_a_receipt() -> None:
     assert ("Left running in MongoDB", "nothing: it had not begun") in task_text.cancel_receipt(waiting)
 
 
-def test_the_tab_says_the_state_first() -> None:
+def test_the_title_of_the_tab_begins_with_the_state() -> None:
     running = task(states.STARTED) | {"name": "worker_tasks.tasks.run_join", "join": JOIN}
     title = task_text.page_title(running, Progress(1, 4, "rows"))
     assert title == "25 % · Users without cities with their orders · Dovetail"
@@ -241,23 +243,23 @@ def test_the_tab_says_the_state_first() -> None:
 
 
 @pytest.mark.parametrize(("number", "words"), [(7, "7"), (99, "99"), (336_776, "340,000"), (1_250, "1,200")])
-def test_an_estimate_has_two_figures(number: int, words: str) -> None:
+def test_an_estimate_has_two_significant_digits(number: int, words: str) -> None:
     assert plain.format_estimate(number) == words
 
 
 @pytest.mark.parametrize(
     ("number", "words"), [(0, "0 Bytes"), (999, "999 Bytes"), (240_128, "234 KiB"), (1_300_000, "1.2 MiB")]
 )
-def test_an_estimated_size_has_no_false_figures(number: int, words: str) -> None:
+def test_an_estimated_size_has_no_false_precision(number: int, words: str) -> None:
     assert plain.format_estimated_size(number) == words
 
 
-def test_every_format_of_files_has_words_of_its_own() -> None:
+def test_every_file_format_has_a_name_and_a_purpose() -> None:
     assert sorted(form.label for form in FORMATS.values()) == sorted(plain.FORMAT_TEXTS)
 
 
 @pytest.mark.parametrize(
     ("names", "words"), [([], ""), (["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c")]
 )
-def test_names_are_listed(names: list[str], words: str) -> None:
+def test_a_list_of_names_ends_with_and(names: list[str], words: str) -> None:
     assert plain.format_list(names) == words

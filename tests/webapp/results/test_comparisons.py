@@ -49,7 +49,7 @@ def compared(client: FlaskClient, two: tuple[str, str], **asked: Any) -> str:
     return re.sub(r"\s+", " ", answer.text)
 
 
-def test_what_changed_is_counted_by_row_and_by_column(client: FlaskClient, two: tuple[str, str]) -> None:
+def test_changes_are_counted_by_row_and_by_column(client: FlaskClient, two: tuple[str, str]) -> None:
     page = compared(client, two)
     assert "3 changed, 2 added, 1 gone, 56 the same." in page
     assert "Rows with the same _id are compared." in page
@@ -60,7 +60,7 @@ def test_what_changed_is_counted_by_row_and_by_column(client: FlaskClient, two: 
     assert re.search(r'class="differs"><th scope="row">ticket</th><td>T-1</td><td>T-2</td>', page)
 
 
-def test_rows_that_came_and_went_are_listed_with_their_place(client: FlaskClient, two: tuple[str, str]) -> None:
+def test_added_and_removed_rows_link_to_their_position(client: FlaskClient, two: tuple[str, str]) -> None:
     older, newer = two
     added = compared(client, two, show="added")
     assert re.findall(rf'href="/tasks/{newer}/result\?row=(\d+)"', added) == ["1", "2"]
@@ -68,14 +68,14 @@ def test_rows_that_came_and_went_are_listed_with_their_place(client: FlaskClient
     assert re.findall(rf'href="/tasks/{older}/result\?row=(\d+)"', gone) == ["1"]
 
 
-def test_other_columns_can_tell_rows_apart(client: FlaskClient, two: tuple[str, str]) -> None:
+def test_rows_can_be_paired_by_other_columns(client: FlaskClient, two: tuple[str, str]) -> None:
     page = compared(client, two, key="name")
     assert "Rows with the same name are compared; several rows have the same" in page
     answer = client.get("/comparison", query_string={"older": two[0], "newer": two[1], "key": "nobody"})
     assert "names “nobody”, which is not a column of both results." in answer.text
 
 
-def test_a_task_leads_to_what_changed_since_the_run_before(client: FlaskClient, worker: Process) -> None:
+def test_a_task_links_to_the_changes_since_the_previous_run(client: FlaskClient, worker: Process) -> None:
     join = {"from": "orders", "as": "orders", "on": [{"local": "_id", "foreign": "userId"}]}
     asked = {"database": "shop", "from": "users", "match": {"_id": {"$in": ["u1", "u2"]}}, "joins": [join]}
     tasks = []
@@ -88,7 +88,7 @@ def test_a_task_leads_to_what_changed_since_the_run_before(client: FlaskClient, 
     assert "/comparison" not in client.get(f"/tasks/{tasks[1]}").text
 
 
-def test_a_program_reads_the_same(client: FlaskClient, two: tuple[str, str]) -> None:
+def test_the_api_returns_the_same_comparison(client: FlaskClient, two: tuple[str, str]) -> None:
     found = client.get("/api/v1/comparison", query_string={"older": two[0], "newer": two[1]}).get_json()
     assert {name: found[name] for name in ("added", "gone", "changed", "same")} == {
         "added": 2, "gone": 1, "changed": 3, "same": 56
@@ -96,7 +96,7 @@ def test_a_program_reads_the_same(client: FlaskClient, two: tuple[str, str]) -> 
     assert (found["key"], found["changes"]) == (["_id"], {"name": 2, "orders": 1})
 
 
-def test_the_same_result_and_one_that_is_gone_are_said_to_be_so(client: FlaskClient, two: tuple[str, str]) -> None:
+def test_a_shared_result_and_a_missing_one_are_reported(client: FlaskClient, two: tuple[str, str]) -> None:
     older, newer = two
     follower = new_id()
     task = ledger.find_task(newer)
@@ -113,7 +113,7 @@ def test_the_same_result_and_one_that_is_gone_are_said_to_be_so(client: FlaskCli
     ("asked", "status"),
     [({}, 422), ({"older": "nobody", "newer": "nothing"}, 404), ({"older": "x", "newer": "x"}, 422)],
 )
-def test_a_comparison_of_nothing_is_refused(client: FlaskClient, asked: dict[str, str], status: int) -> None:
+def test_an_invalid_comparison_is_refused(client: FlaskClient, asked: dict[str, str], status: int) -> None:
     assert client.get("/comparison", query_string=asked).status_code == status
 
 
@@ -126,7 +126,7 @@ def selected(client: FlaskClient, *task_ids: str) -> TestResponse:
     return client.post("/tasks/selection", data=form)
 
 
-def test_two_that_are_selected_are_compared_the_older_first(client: FlaskClient, two: tuple[str, str]) -> None:
+def test_two_selected_tasks_are_compared_with_the_older_first(client: FlaskClient, two: tuple[str, str]) -> None:
     older, newer = two
     answer = selected(client, newer, older)
     assert answer.headers["Location"] == f"/comparison?older={older}&newer={newer}"

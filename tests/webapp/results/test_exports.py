@@ -46,7 +46,7 @@ def table(client: FlaskClient, task_id: str, **asked: Any) -> list[list[str]]:
 
 @pytest.mark.parametrize("parts", [1, 3])
 @pytest.mark.parametrize("count", [0, 1, 2, 1000])
-def test_each_file_holds_what_the_key_holds(client: FlaskClient, worker: Process, count: int, parts: int) -> None:
+def test_each_file_has_the_rows_of_the_redis_key(client: FlaskClient, worker: Process, count: int, parts: int) -> None:
     task_id = finished_with([{"_id": number, "text": 'a,\n"' * (number % 3)} for number in range(count)], parts)
     value: Any = connections().results.get(f"join_result:{task_id}")
     rows = json.loads(value)
@@ -57,7 +57,7 @@ def test_each_file_holds_what_the_key_holds(client: FlaskClient, worker: Process
     assert [{"_id": int(line[0]), "text": line[1]} for line in lines] == rows
 
 
-def test_files_larger_than_what_is_read_at_once_arrive_whole(client: FlaskClient, worker: Process) -> None:
+def test_files_larger_than_a_chunk_arrive_whole(client: FlaskClient, worker: Process) -> None:
     rows = [{"_id": number, "text": "ü" * (CHUNK_BYTES // 3)} for number in range(12)]
     task_id = finished_with(rows)
     assert json.loads(download(client, task_id, "json")) == rows
@@ -66,7 +66,7 @@ def test_files_larger_than_what_is_read_at_once_arrive_whole(client: FlaskClient
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7])
-def test_lines_are_cut_right_wherever_a_chunk_ends(
+def test_rows_become_lines_wherever_a_chunk_ends(
     client: FlaskClient, servers: None, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
     rows = [{"_id": number, "text": ",\n]" * (number % 3)} for number in range(20)]
@@ -97,7 +97,7 @@ def test_values_of_mongodb_are_their_plain_text(client: FlaskClient, worker: Pro
     ]
 
 
-def test_what_a_spreadsheet_would_run_is_text_and_numbers_stay_numbers(client: FlaskClient, worker: Process) -> None:
+def test_formulas_become_text_and_numbers_stay_numbers(client: FlaskClient, worker: Process) -> None:
     cells = {"=1+1": "'=1+1", "+49 40": "'+49 40", "@SUM(A1)": "'@SUM(A1)", "\t=1": "'\t=1", "a=1": "a=1", "-5": "-5"}
     rows = [{"=cmd()": stored, "number": -1.5e-7} for stored in cells]
     header, *lines = table(client, finished_with(rows))
@@ -106,7 +106,7 @@ def test_what_a_spreadsheet_would_run_is_text_and_numbers_stay_numbers(client: F
 
 
 @pytest.mark.parametrize("extension", ["json", "ndjson"])
-def test_a_download_breaks_off_where_its_result_is_replaced(client: FlaskClient, servers: None, extension: str) -> None:
+def test_a_download_breaks_off_if_its_result_is_replaced(client: FlaskClient, servers: None, extension: str) -> None:
     task_id = finished_with([{"_id": number, "text": "x" * CHUNK_BYTES} for number in range(6)])
     answer = client.get(f"/api/v1/tasks/{task_id}/result.{extension}", buffered=False)
     chunks = answer.iter_encoded()
@@ -124,9 +124,7 @@ def people(worker: Process) -> str:
     return finished_with(rows)
 
 
-def test_a_column_that_is_hidden_stays_hidden_and_the_others_keep_the_order_they_are_asked_in(
-    client: FlaskClient, people: str
-) -> None:
+def test_a_file_has_only_the_selected_columns_in_their_order(client: FlaskClient, people: str) -> None:
     asked = {"columns": ["born.year", "name"], "sort": "-name", "where": "name", "is": "ne", "value": "Ada"}
     expected = [(1901, "Grace"), (1902, "Edsger"), (1903, "Barbara")]
     assert table(client, people, **asked) == [["born.year", "name"], *([str(year), name] for year, name in expected)]
@@ -156,7 +154,7 @@ def test_a_parquet_file_is_read_with_its_types_and_its_provenance(
     assert json.loads(card)["task_id"] == people
 
 
-def test_who_takes_gzip_gets_it_and_who_does_not_gets_the_same(client: FlaskClient, people: str) -> None:
+def test_gzip_is_sent_only_to_clients_that_accept_it(client: FlaskClient, people: str) -> None:
     plain = download(client, people, "csv")
     packed = client.get(f"/api/v1/tasks/{people}/result.csv", headers={"Accept-Encoding": "gzip"})
     assert packed.headers["Content-Encoding"] == "gzip"
@@ -164,7 +162,7 @@ def test_who_takes_gzip_gets_it_and_who_does_not_gets_the_same(client: FlaskClie
     assert gzip.decompress(packed.data) == plain
 
 
-def test_each_file_leads_to_where_it_comes_from(client: FlaskClient, people: str) -> None:
+def test_each_file_links_to_its_provenance(client: FlaskClient, people: str) -> None:
     value: Any = connections().results.get(f"join_result:{people}")
     for form in FORMATS:
         link = client.get(f"/api/v1/tasks/{people}/result.{form}").headers["Link"]
@@ -175,7 +173,7 @@ def test_each_file_leads_to_where_it_comes_from(client: FlaskClient, people: str
     assert digest == f"sha-256=:{base64.b64encode(hashlib.sha256(value).digest()).decode()}:"
 
 
-def test_the_provenance_goes_into_plain_files_for_those_who_ask(client: FlaskClient, people: str) -> None:
+def test_the_provenance_is_embedded_in_plain_files_on_request(client: FlaskClient, people: str) -> None:
     whole = json.loads(download(client, people, "json", inside="yes"))
     assert (whole["provenance"]["task_id"], len(whole["rows"])) == (people, 4)
     first, *lines = download(client, people, "ndjson", inside="yes").splitlines()
@@ -198,7 +196,7 @@ def test_the_provenance_goes_into_plain_files_for_those_who_ask(client: FlaskCli
         ({"q": "x" * 301}, "q"),
     ],
 )
-def test_what_a_result_can_not_be_asked_is_refused(
+def test_a_selection_that_does_not_fit_the_result_is_refused(
     client: FlaskClient, people: str, asked: dict[str, str], field: str
 ) -> None:
     for address in ("result.csv", "result.json", "result", "provenance"):
@@ -208,7 +206,7 @@ def test_what_a_result_can_not_be_asked_is_refused(
         assert [error["field"] for error in problem["errors"]] == [field]
 
 
-def test_a_file_that_takes_long_is_asked_for_again(
+def test_a_slow_file_is_answered_with_retry_after(
     client: FlaskClient, servers: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(v1, "FILE_SECONDS", 0)
@@ -217,7 +215,7 @@ def test_a_file_that_takes_long_is_asked_for_again(
     assert answer.headers["Retry-After"] == "5"
 
 
-def test_no_more_requests_wait_than_leave_threads_for_pages(
+def test_waiting_requests_leave_threads_for_pages(
     client: FlaskClient, servers: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(v1, "_waiting", threading.BoundedSemaphore(1))
@@ -230,9 +228,7 @@ def test_no_more_requests_wait_than_leave_threads_for_pages(
     v1._waiting.release()
 
 
-def test_no_more_files_are_sent_at_once_than_leave_threads_for_pages(
-    client: FlaskClient, servers: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_downloads_leave_threads_for_pages(client: FlaskClient, servers: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "_slots", threading.BoundedSemaphore(1))
     address = f"/api/v1/tasks/{finished_with([{'_id': 1}])}/result.json"
     first = client.get(address, buffered=False)
@@ -241,14 +237,14 @@ def test_no_more_files_are_sent_at_once_than_leave_threads_for_pages(
     assert client.get(address).status_code == 200
 
 
-def test_a_program_reads_rows_that_are_found_and_sorted(client: FlaskClient, people: str) -> None:
+def test_the_api_returns_filtered_and_sorted_rows(client: FlaskClient, people: str) -> None:
     asked = {"sort": "name", "where": "_id", "is": "gte", "value": "1", "offset": 1, "limit": 5}
     found = client.get(f"/api/v1/tasks/{people}/result", query_string=asked).get_json()
     assert (found["count"], found["offset"]) == (3, 1)
     assert [row["name"] for row in found["rows"]] == ["Edsger", "Grace"]
 
 
-def test_a_program_reads_the_columns_in_figures(client: FlaskClient, people: str) -> None:
+def test_the_api_returns_the_profile_of_the_columns(client: FlaskClient, people: str) -> None:
     found = client.get(f"/api/v1/tasks/{people}/profile").get_json()
     assert [(each["name"], each["kind"], each["filled"], each["distinct"]) for each in found["columns"]] == [
         ("_id", "integer", 4, 4), ("name", "text", 4, 4), ("secret", "text", 4, 4), ("born.year", "integer", 4, 4)

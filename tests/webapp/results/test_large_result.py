@@ -113,7 +113,7 @@ def as_json(documents: Iterator[Document]) -> list[Document]:
     return [{**each, "amount": {"$numberDecimal": str(each["amount"])}} for each in documents]
 
 
-def test_it_is_paged_to_its_end(reader: Reader) -> None:
+def test_a_large_result_is_read_page_by_page(reader: Reader) -> None:
     for first in range(0, ROWS, 20_000):
         page = reader.json("result", offset=first, limit=1000)
         assert page["count"] == ROWS
@@ -121,7 +121,7 @@ def test_it_is_paged_to_its_end(reader: Reader) -> None:
     assert reader.json("result", offset=ROWS - 3, limit=50)["rows"] == as_json(map(row, range(ROWS - 3, ROWS)))
 
 
-def test_its_columns_are_measured(reader: Reader) -> None:
+def test_the_columns_of_a_large_result_are_measured(reader: Reader) -> None:
     columns = {column["name"]: column for column in reader.json("profile")["columns"]}
     assert {name: column["kind"] for name, column in columns.items()} == {
         "_id": "integer", "state": "text", "amount": "decimal", "secret": "text", "note": "text"
@@ -134,7 +134,7 @@ def test_its_columns_are_measured(reader: Reader) -> None:
     assert sum(each["count"] for each in columns["_id"]["bins"]) == ROWS
 
 
-def test_it_is_sorted_filtered_and_searched(reader: Reader) -> None:
+def test_a_large_result_is_sorted_filtered_and_searched(reader: Reader) -> None:
     by_amount = sorted(range(ROWS), key=lambda number: (-(number % 1000 + number % 100 / 100), number))
     found = reader.json("result", sort="-amount", limit=1000)
     assert [each["_id"] for each in found["rows"]] == by_amount[:1000]
@@ -154,7 +154,7 @@ def _noted(number: int, digits: str) -> bool:
 
 
 @pytest.mark.parametrize("form", ["json", "ndjson"])
-def test_it_is_taken_away_as_json(reader: Reader, tmp_path: Path, form: str) -> None:
+def test_a_large_result_is_downloaded_as_json(reader: Reader, tmp_path: Path, form: str) -> None:
     text = reader.save(form, tmp_path / "file").read_text()
     documents = json.loads(text) if form == "json" else [json.loads(line) for line in text.splitlines()]
     assert documents == as_json(map(row, range(ROWS)))
@@ -168,7 +168,7 @@ def cells(number: int) -> tuple[str, int, str | None, str]:
     return str(document["amount"]), number, document.get("note"), document["state"]
 
 
-def test_it_is_taken_away_as_csv_without_a_hidden_column(reader: Reader, tmp_path: Path) -> None:
+def test_a_large_result_is_downloaded_as_csv_without_a_hidden_column(reader: Reader, tmp_path: Path) -> None:
     text = reader.save("csv", tmp_path / "file.csv", columns=VISIBLE).read_text()
     header, *lines = csv.reader(io.StringIO(text, newline=""))
     assert header == VISIBLE
@@ -178,7 +178,7 @@ def test_it_is_taken_away_as_csv_without_a_hidden_column(reader: Reader, tmp_pat
         assert line == [amount, str(number), note or "", state]
 
 
-def test_it_is_taken_away_as_parquet_without_a_hidden_column(reader: Reader, tmp_path: Path) -> None:
+def test_a_large_result_is_downloaded_as_parquet_without_a_hidden_column(reader: Reader, tmp_path: Path) -> None:
     file = reader.save("parquet", tmp_path / "file.parquet", columns=VISIBLE)
     described = duckdb.execute(f"DESCRIBE SELECT * FROM '{file}'").fetchall()  # noqa: S608 - a file of this test
     types = {"amount": "DECIMAL(5,2)", "_id": "BIGINT", "note": "VARCHAR", "state": "VARCHAR"}
@@ -187,7 +187,7 @@ def test_it_is_taken_away_as_parquet_without_a_hidden_column(reader: Reader, tmp
     assert found == [cells(number) for number in range(ROWS)]
 
 
-def test_it_is_taken_away_as_excel_without_a_hidden_column(reader: Reader, tmp_path: Path) -> None:
+def test_a_large_result_is_downloaded_as_excel_without_a_hidden_column(reader: Reader, tmp_path: Path) -> None:
     file = reader.save("xlsx", tmp_path / "file.xlsx", columns=VISIBLE)
     number = -1
     for number, line in enumerate(_sheet(file), start=-1):

@@ -45,13 +45,13 @@ def long_result(servers: None) -> str:
     return task_id
 
 
-def test_the_joined_rows_are_shown_with_what_is_nested_in_them(client: FlaskClient, worker: Process) -> None:
+def test_the_page_shows_rows_with_their_nested_documents(client: FlaskClient, worker: Process) -> None:
     page = client.get(f"/tasks/{joined('u1')}/result").text
     for seen in ("Alice", "alice@example.com", "1 document", "o101", "1200", "PAID", "user_order_result:u1"):
         assert seen in page
 
 
-def test_values_of_mongodb_are_shown_as_people_read_them(client: FlaskClient, worker: Process) -> None:
+def test_values_of_mongodb_are_shown_in_readable_form(client: FlaskClient, worker: Process) -> None:
     order = connections().join_database.orders.find_one({"orderedAt": {"$exists": True}})
     assert order
     page = client.get(f"/tasks/{joined(order['userId'])}/result").text
@@ -69,13 +69,13 @@ def test_each_page_holds_its_rows(client: FlaskClient, long_result: str, number:
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "x", "", "1e3", "٣"])
-def test_a_page_that_is_not_there_is_refused(client: FlaskClient, long_result: str, number: str) -> None:
+def test_an_invalid_page_number_is_refused(client: FlaskClient, long_result: str, number: str) -> None:
     answer = client.get(f"/tasks/{long_result}/result?page={number}")
     assert answer.status_code == 422
     assert answer.get_json()["errors"] == [{"field": "page", "message": "must be a number from 1 to 3."}]
 
 
-def test_an_expired_result_says_when_and_can_be_run_again(client: FlaskClient, worker: Process) -> None:
+def test_the_page_of_an_expired_result_says_when_and_offers_a_new_run(client: FlaskClient, worker: Process) -> None:
     task_id = joined("u3")
     expires_at = ledger.now() - timedelta(seconds=1)
     connections().tasks.update_one({"_id": task_id}, {"$set": {"result_expires_at": expires_at}})
@@ -91,7 +91,7 @@ LOST = "Redis lost this result before it expired."
 
 
 @pytest.mark.parametrize(("seconds_left", "lost"), [(60, True), (2, False)])
-def test_a_result_that_redis_lost_is_said_to_be_lost_and_can_be_run_again(
+def test_the_page_of_a_lost_result_says_so_and_offers_a_new_run(
     client: FlaskClient, long_result: str, seconds_left: int, *, lost: bool
 ) -> None:
     task_fields.set_expiry(long_result, ledger.now() + timedelta(seconds=seconds_left))
@@ -105,14 +105,14 @@ def test_a_result_that_redis_lost_is_said_to_be_lost_and_can_be_run_again(
         assert page.count(f'action="/tasks/{long_result}/runs"') == 1
 
 
-def test_a_result_that_a_newer_run_replaced_is_not_said_to_be_lost(client: FlaskClient, long_result: str) -> None:
+def test_a_replaced_result_is_not_reported_as_lost(client: FlaskClient, long_result: str) -> None:
     for newer in ("newer", "newest"):
         publish([{"_id": 1}], result_key(long_result), newer, 60)
     for address in (f"/tasks/{long_result}/result", f"/tasks/{long_result}"):
         assert LOST not in client.get(address).text
 
 
-def test_the_result_before_the_newest_is_still_read_and_the_one_before_that_leads_to_the_newest(
+def test_the_last_two_results_are_readable_and_older_ones_lead_to_the_newest(
     client: FlaskClient, worker: Process
 ) -> None:
     oldest, older, newer = joined("u4"), joined("u4"), joined("u4")
@@ -123,9 +123,7 @@ def test_the_result_before_the_newest_is_still_read_and_the_one_before_that_lead
     assert client.get(f"/tasks/{newer}/result").status_code == 200
 
 
-def test_what_was_looked_at_in_a_result_that_is_gone_is_looked_at_in_the_next_one(
-    client: FlaskClient, worker: Process
-) -> None:
+def test_the_selection_of_a_lost_result_is_carried_over_to_the_next(client: FlaskClient, worker: Process) -> None:
     task_id = joined("u6")
     press(client, task_id, "discarding")
     gone = client.get(f"/tasks/{task_id}/result?sort=-name&q=x")
@@ -141,9 +139,7 @@ def test_what_was_looked_at_in_a_result_that_is_gone_is_looked_at_in_the_next_on
     assert f'href="/tasks/{address[7:43]}/result?sort=-name&amp;q=x"' in client.get(address).text
 
 
-def test_the_task_of_a_result_that_is_gone_says_so_and_offers_to_run_it_again(
-    client: FlaskClient, worker: Process
-) -> None:
+def test_the_task_of_a_discarded_result_says_so_and_offers_a_new_run(client: FlaskClient, worker: Process) -> None:
     task_id = joined("u8")
     press(client, task_id, "discarding")
     page = client.get(f"/tasks/{task_id}").text
@@ -152,9 +148,7 @@ def test_the_task_of_a_result_that_is_gone_says_so_and_offers_to_run_it_again(
     assert page.count(f'action="/tasks/{task_id}/runs"') == 1
 
 
-def test_a_task_that_got_an_older_result_says_of_when_and_offers_a_new_run(
-    client: FlaskClient, worker: Process
-) -> None:
+def test_a_task_with_an_older_result_shows_its_time_and_offers_a_new_run(client: FlaskClient, worker: Process) -> None:
     join = {"from": "orders", "as": "orders", "on": [{"local": "_id", "foreign": "userId"}]}
     asked = {"database": "shop", "from": "users", "match": {"_id": "u11"}, "joins": [join]}
     first = submit_join(asked)
@@ -168,19 +162,19 @@ def test_a_task_that_got_an_older_result_says_of_when_and_offers_a_new_run(
     assert "/comparison" not in page
 
 
-def test_a_result_is_kept_longer_as_it_is_looked_at(client: FlaskClient, long_result: str) -> None:
+def test_keeping_a_result_preserves_the_selection(client: FlaskClient, long_result: str) -> None:
     token = re.search(r'name="csrf_token" value="([^"]+)"', client.get(f"/tasks/{long_result}/result").text)
     assert token
     kept = client.post(f"/tasks/{long_result}/result/keeping?page=2&columns=_id", data={"csrf_token": token[1]})
     assert kept.headers["Location"] == f"/tasks/{long_result}/result?page=2&columns=_id"
 
 
-def test_a_task_without_a_result_leads_to_its_page(client: FlaskClient, waiting_task: str) -> None:
+def test_the_result_page_of_a_task_without_a_result_leads_to_the_task(client: FlaskClient, waiting_task: str) -> None:
     answer = client.get(f"/tasks/{waiting_task}/result")
     assert (answer.status_code, answer.headers["Location"]) == (303, f"/tasks/{waiting_task}")
 
 
-def test_what_the_rows_hold_is_shown_and_never_run(client: FlaskClient, servers: None) -> None:
+def test_markup_in_rows_is_escaped(client: FlaskClient, servers: None) -> None:
     task_id = "markup"
     stored = {"<script>alert(1)</script>": "<img src=x onerror=alert(1)>", "n": {"<b>": ["<i>"]}}
     publish([stored], result_key(task_id), task_id, 60)
@@ -193,7 +187,7 @@ def test_what_the_rows_hold_is_shown_and_never_run(client: FlaskClient, servers:
         assert markup not in page
 
 
-def test_a_row_is_gone_to_by_its_number(client: FlaskClient, long_result: str) -> None:
+def test_a_row_number_leads_to_its_page(client: FlaskClient, long_result: str) -> None:
     answer = client.get(f"/tasks/{long_result}/result?row=51&columns=_id")
     assert answer.headers["Location"] == f"/tasks/{long_result}/result?page=2&columns=_id#row-51"
     page = client.get(answer.headers["Location"]).text
@@ -205,7 +199,7 @@ def test_a_row_is_gone_to_by_its_number(client: FlaskClient, long_result: str) -
     assert "Page 3 of 3" in client.get(f"/tasks/{long_result}/result?page={'9' * 5000}").text
 
 
-def test_only_the_columns_that_were_chosen_are_shown(client: FlaskClient, long_result: str) -> None:
+def test_only_selected_columns_are_shown(client: FlaskClient, long_result: str) -> None:
     page = client.get(f"/tasks/{long_result}/result?columns=_id").text
     assert re.findall(r'<td data-label="(\w+)"', page) == ["_id"] * 50
     assert "Columns: 1 of 2" in page
@@ -217,7 +211,7 @@ def press(client: FlaskClient, task_id: str, what: str) -> None:
     assert client.post(f"/tasks/{task_id}/result/{what}", data={"csrf_token": token[1]}).status_code == 303
 
 
-def test_a_result_is_kept_longer_but_not_for_ever(
+def test_a_result_is_kept_longer_up_to_the_limit(
     client: FlaskClient, long_result: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = result_key(long_result)
@@ -236,7 +230,7 @@ def test_a_result_is_kept_longer_but_not_for_ever(
     assert result_store.find_result(key) == kept
 
 
-def test_a_result_is_discarded_at_once(client: FlaskClient, long_result: str) -> None:
+def test_a_discarded_result_is_deleted_at_once(client: FlaskClient, long_result: str) -> None:
     key = result_key(long_result)
     press(client, long_result, "discarding")
     names = (key, result_store.index_key(key), result_store.summary_key(key), result_store.outcome_key(long_result))
@@ -244,7 +238,7 @@ def test_a_result_is_discarded_at_once(client: FlaskClient, long_result: str) ->
     assert client.get(f"/tasks/{long_result}/result").status_code == 410
 
 
-def test_a_result_that_is_read_while_it_is_kept_longer_is_read_to_its_end(long_result: str) -> None:
+def test_a_reader_finishes_while_the_result_is_kept_longer(long_result: str) -> None:
     summary = result_store.find_result(result_key(long_result))
     assert summary is not None
     chunks = result_store.read_chunks(summary)
@@ -253,7 +247,7 @@ def test_a_result_that_is_read_while_it_is_kept_longer_is_read_to_its_end(long_r
     assert result_store.read_rows(summary, 0, 5) is not None
 
 
-def test_what_took_the_place_of_a_result_is_neither_kept_nor_discarded_for_it(long_result: str) -> None:
+def test_keeping_or_discarding_a_replaced_result_leaves_the_newer_one_alone(long_result: str) -> None:
     key = result_key(long_result)
     before = result_store.find_result(key)
     assert before is not None
@@ -263,7 +257,7 @@ def test_what_took_the_place_of_a_result_is_neither_kept_nor_discarded_for_it(lo
     assert result_store.find_result(key) == newer
 
 
-def test_rows_without_a_match_are_a_page_of_their_own(client: FlaskClient, worker: Process) -> None:
+def test_rows_without_a_match_have_their_own_page(client: FlaskClient, worker: Process) -> None:
     join = {"from": "orders", "as": "orders", "on": [{"local": "_id", "foreign": "userId"}]}
     task_id = submit_join({"database": "shop", "from": "users", "match": {"city": {"$ne": "Oz"}}, "joins": [join]})
     wait_for_state(task_id, states.SUCCESS)
@@ -278,7 +272,7 @@ def test_rows_without_a_match_are_a_page_of_their_own(client: FlaskClient, worke
 @pytest.mark.parametrize(
     ("shape", "fields"), [("array", None), ("count", None), ("first", None), ("first", ["note"]), ("rows", ["number"])]
 )
-def test_all_rows_without_a_match_are_one_click_away_and_they_alone(
+def test_a_link_leads_to_all_rows_without_a_match_and_no_others(
     client: FlaskClient, worker: Process, shape: str, fields: list[str] | None
 ) -> None:
     """Of the notes some have no text, some have none at all, and all have the number 0."""

@@ -41,7 +41,7 @@ def shown(client: FlaskClient, task_id: str, **asked: Any) -> tuple[str, list[in
     return page, [int(number) for number in re.findall(r'<tr id="row-(\d+)"', page)]
 
 
-def test_rows_are_sorted_up_and_down_and_by_several_columns(client: FlaskClient, people: str) -> None:
+def test_rows_are_sorted_in_both_directions_and_by_several_columns(client: FlaskClient, people: str) -> None:
     by_age = sorted(range(120), key=lambda number: (number % 40, number))
     assert shown(client, people, sort="age")[1] == [number + 1 for number in by_age[:50]]
     down = sorted(range(120), key=lambda number: (-(number % 40), -number))
@@ -65,14 +65,14 @@ def test_rows_are_found_by_text_and_by_conditions(client: FlaskClient, people: s
         ("there", [n for n in range(120) if n % 4 != 2 and n != 5]),
     ],
 )
-def test_null_is_told_from_missing(client: FlaskClient, people: str, operator: str, expected: list[int]) -> None:
+def test_null_differs_from_missing(client: FlaskClient, people: str, operator: str, expected: list[int]) -> None:
     asked = {"where": "home.city", "is": operator, "value": ""}
     page, numbers = shown(client, people, **asked)
     assert numbers == [n + 1 for n in expected[:50]]
     assert f"{len(expected)} of 120 rows" in page
 
 
-def test_what_was_asked_stays_in_the_form_and_in_the_links(client: FlaskClient, people: str) -> None:
+def test_the_selection_stays_in_the_form_and_in_the_links(client: FlaskClient, people: str) -> None:
     asked = {"columns": ["name", "age"], "sort": "-age", "q": "p", "where": "age", "is": "lt", "value": "39"}
     page, _ = shown(client, people, **asked)
     following = re.search(r'rel="next" href="([^"]+)"', page)
@@ -85,7 +85,7 @@ def test_what_was_asked_stays_in_the_form_and_in_the_links(client: FlaskClient, 
         assert re.findall(r'<td data-label="([^"]+)"', seen)[:2] == ["name", "age"]
 
 
-def test_a_value_that_does_not_fit_its_column_is_said_beside_the_form(client: FlaskClient, people: str) -> None:
+def test_a_value_of_the_wrong_type_is_reported_in_the_form(client: FlaskClient, people: str) -> None:
     answer = client.get(f"/tasks/{people}/result?where=age&is=eq&value=old")
     assert answer.status_code == 422
     assert "Value of age: “old” is no number." in answer.text
@@ -105,7 +105,7 @@ def test_columns_are_moved(client: FlaskClient, people: str) -> None:
     assert re.findall(r'<td data-label="([^"]+)"', page)[:3] == ["name", "_id", "age"]
 
 
-def test_a_row_is_led_to_whatever_is_shown(client: FlaskClient, people: str) -> None:
+def test_a_row_number_links_to_the_row_among_all_rows(client: FlaskClient, people: str) -> None:
     page, (first, *_) = shown(client, people, sort="-name", columns="name")
     link = re.search(rf'<a href="([^"]*row={first}&[^"]*)"', page)
     assert link
@@ -113,7 +113,7 @@ def test_a_row_is_led_to_whatever_is_shown(client: FlaskClient, people: str) -> 
     assert place.headers["Location"] == f"/tasks/{people}/result?page=3&columns=name#row-{first}"
 
 
-def test_each_column_is_told_of_in_figures_and_in_words(client: FlaskClient, people: str) -> None:
+def test_each_column_is_described_by_figures_and_sentences(client: FlaskClient, people: str) -> None:
     page = re.sub(r"\s+", " ", client.get(f"/tasks/{people}/result/columns").text)
     assert "74 % filled, 30 null, 1 missing" in page
     assert "From 0 to 39; half of them up to 19; the fullest of 10 equal ranges is 0 to 3 with 10 %." in page
@@ -125,7 +125,7 @@ def test_each_column_is_told_of_in_figures_and_in_words(client: FlaskClient, peo
     assert "29 of 120 rows" in client.get(unescape(only[1])).text
 
 
-def test_a_result_without_a_worker_is_read_all_the_same(
+def test_a_result_is_readable_without_a_worker(
     client: FlaskClient, servers: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(result_request, "WAIT_SECONDS", 0)
@@ -143,7 +143,7 @@ def test_a_result_without_a_worker_is_read_all_the_same(
     assert client.get(f"/tasks/{task_id}/result", headers={"HX-Request": "true"}).headers["HX-Refresh"] == "true"
 
 
-def test_what_was_worked_out_goes_with_its_result(client: FlaskClient, people: str) -> None:
+def test_artifacts_expire_and_vanish_with_their_result(client: FlaskClient, people: str) -> None:
     shown(client, people, sort="age")
     summary = result_store.find_result(f"join_result:{people}")
     assert summary
@@ -157,7 +157,7 @@ def test_what_was_worked_out_goes_with_its_result(client: FlaskClient, people: s
 
 
 @pytest.mark.parametrize("lost", ["order.*:numbers", "table:offsets", "table:profile"])
-def test_what_a_full_redis_deleted_is_worked_out_again(client: FlaskClient, people: str, lost: str) -> None:
+def test_an_evicted_artifact_is_made_again(client: FlaskClient, people: str, lost: str) -> None:
     asked = {"sort": "-name", "page": 1}
     _, before = shown(client, people, **asked)
     summary = result_store.find_result(f"join_result:{people}")
@@ -167,7 +167,7 @@ def test_what_a_full_redis_deleted_is_worked_out_again(client: FlaskClient, peop
     eventually(lambda: shown(client, people, **asked)[1] == before)
 
 
-def test_a_file_is_made_for_a_form_and_its_size_said(client: FlaskClient, people: str) -> None:
+def test_a_file_is_prepared_on_request_and_its_size_shown(client: FlaskClient, people: str) -> None:
     address = f"/tasks/{people}/result/files"
     page = client.get(f"{address}?columns=name&columns=age").text
     assert "with name, age alone" in page
@@ -185,14 +185,14 @@ def test_a_file_is_made_for_a_form_and_its_size_said(client: FlaskClient, people
     assert file[2] == f"{len(client.get(unescape(file[1])).data) / 1024:.1f} KiB"
 
 
-def test_all_of_a_result_is_there_at_once_as_json(client: FlaskClient, people: str) -> None:
+def test_a_whole_result_is_offered_as_json_at_once(client: FlaskClient, people: str) -> None:
     page = client.get(f"/tasks/{people}/result/files").text
     for name, form in (("JSON", "json"), ("JSON lines", "ndjson")):
         size = len(client.get(f"/api/v1/tasks/{people}/result.{form}").data)
         assert f"Download {name}, {size / 1024:.1f} KiB" in page
 
 
-def test_who_reads_does_not_wait_behind_those_who_join(worker: Process) -> None:
+def test_reading_does_not_wait_behind_queued_joins(worker: Process) -> None:
     task_id = finished_with([{"_id": 1}])
     summary = result_store.find_result(f"join_result:{task_id}")
     assert summary

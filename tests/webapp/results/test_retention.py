@@ -46,7 +46,7 @@ def test_a_result_is_discarded_for_all_who_share_it(client: FlaskClient, servers
         assert_problem(client.post(f"/api/v1/tasks/{each}/result/keeping"), 410)
 
 
-def test_what_has_no_result_is_neither_kept_nor_discarded(client: FlaskClient, servers: None) -> None:
+def test_a_task_without_a_result_cannot_keep_or_discard_it(client: FlaskClient, servers: None) -> None:
     task_id = task_in(states.STARTED)
     for answer in (
         client.delete(f"/api/v1/tasks/{task_id}/result"),

@@ -69,7 +69,7 @@ def test_the_walk_sees_every_way_to_a_finder(source: str) -> None:
     assert forbidden_in(source)
 
 
-def test_the_walk_lets_through_what_finds_no_task() -> None:
+def test_the_walk_allows_names_that_find_no_task() -> None:
     assert not forbidden_in("from worker_tasks.records import ledger\nledger.now()\nresults.find('x')")
     assert not forbidden_in("from worker_tasks.records.task_search import Cursor")
     assert not forbidden_in("from worker_tasks.infra.connections import Document")
@@ -84,7 +84,7 @@ def test_no_module_but_one_finds_tasks(path: str) -> None:
         assert found == set()
 
 
-def test_every_finder_is_known_here() -> None:
+def test_the_walk_knows_every_finder() -> None:
     for module, names in FINDERS.items():
         tree = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())
         functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
@@ -140,7 +140,7 @@ def test_an_unknown_task_is_the_same_404_everywhere(client: FlaskClient, servers
     assert answer.get_json()["detail"] == "There is no task with this id."
 
 
-def test_a_task_that_a_viewer_may_not_see_is_as_good_as_unknown(
+def test_a_task_hidden_from_the_viewer_is_answered_like_an_unknown_one(
     app: Flask, client: FlaskClient, waiting_task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = document(waiting_task)

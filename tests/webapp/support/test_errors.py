@@ -15,13 +15,13 @@ HTML = {"Accept": "text/html"}
 ANSWER_SECONDS = 3.0
 
 
-def test_nothing_at_an_address_is_a_page_for_people(client: FlaskClient, servers: None) -> None:
+def test_an_unknown_url_is_a_page_for_browsers(client: FlaskClient, servers: None) -> None:
     page = client.get("/nothing/here", headers=HTML)
     assert (page.status_code, page.content_type) == (404, "text/html; charset=utf-8")
     assert "There is no page at this address." in page.text
 
 
-def test_nothing_at_an_address_is_a_problem_for_programs(client: FlaskClient, servers: None) -> None:
+def test_an_unknown_url_is_a_problem_document_for_api_clients(client: FlaskClient, servers: None) -> None:
     answer = client.get("/api/v1/nothing")
     assert (answer.status_code, answer.content_type) == (404, "application/problem+json")
     assert answer.get_json() == {
@@ -32,7 +32,7 @@ def test_nothing_at_an_address_is_a_problem_for_programs(client: FlaskClient, se
     }
 
 
-def test_a_wrong_method_says_which_are_right(client: FlaskClient, servers: None) -> None:
+def test_a_wrong_method_is_answered_with_the_allowed_ones(client: FlaskClient, servers: None) -> None:
     answer = client.get("/create-task")
     assert answer.status_code == 405
     assert set(answer.headers["Allow"].split(", ")) == {"OPTIONS", "POST"}
@@ -50,7 +50,7 @@ def broken(servers: None) -> Flask:
     return app
 
 
-def test_a_fault_of_our_own_is_a_page_that_tells_no_secrets(broken: Flask, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_internal_error_is_a_page_without_secrets(broken: Flask, caplog: pytest.LogCaptureFixture) -> None:
     page = broken.test_client().get("/broken", headers=HTML)
     assert page.status_code == 500
     assert "Something broke on our side" in page.text
@@ -58,7 +58,7 @@ def test_a_fault_of_our_own_is_a_page_that_tells_no_secrets(broken: Flask, caplo
     assert "a secret" in caplog.text
 
 
-def test_a_fault_of_our_own_is_a_problem_for_programs(broken: Flask) -> None:
+def test_an_internal_error_is_a_problem_document_for_api_clients(broken: Flask) -> None:
     answer = broken.test_client().get("/broken")
     assert (answer.status_code, answer.content_type) == (500, "application/problem+json")
     assert "secret" not in answer.text
@@ -75,7 +75,7 @@ def test_a_fault_of_our_own_is_a_problem_for_programs(broken: Flask) -> None:
         ("redis_server", "/tasks/{task}/status"),
     ],
 )
-def test_while_a_server_is_away_the_answer_comes_in_time(
+def test_while_a_server_is_away_pages_answer_in_time(
     client: FlaskClient, waiting_task: str, server: str, path: str, request: pytest.FixtureRequest
 ) -> None:
     away: Server = request.getfixturevalue(server)
@@ -91,7 +91,7 @@ def test_while_a_server_is_away_the_answer_comes_in_time(
 
 
 @pytest.mark.parametrize("server", ["mongodb_server", "redis_server"])
-def test_while_a_server_is_away_a_program_is_told_so_in_time(
+def test_while_a_server_is_away_the_api_answers_in_time(
     client: FlaskClient, servers: None, server: str, request: pytest.FixtureRequest
 ) -> None:
     away: Server = request.getfixturevalue(server)
@@ -104,12 +104,12 @@ def test_while_a_server_is_away_a_program_is_told_so_in_time(
     assert took < ANSWER_SECONDS
 
 
-def test_health_is_about_this_process_alone(client: FlaskClient, redis_server: Server, mongodb_server: Server) -> None:
+def test_healthz_depends_on_no_server(client: FlaskClient, redis_server: Server, mongodb_server: Server) -> None:
     with paused(redis_server), paused(mongodb_server):
         assert client.get("/healthz").get_json() == {"status": "alive"}
 
 
-def test_readiness_names_what_is_away(client: FlaskClient, servers: None, mongodb_server: Server) -> None:
+def test_readyz_names_the_servers_that_are_away(client: FlaskClient, servers: None, mongodb_server: Server) -> None:
     assert client.get("/readyz").get_json()["away"] == []
     with paused(mongodb_server):
         started = time.monotonic()

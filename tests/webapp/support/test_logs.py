@@ -48,7 +48,7 @@ def about(process: Process, text: str) -> list[str]:
     return [line for line in process.log.read_text().splitlines() if text in line]
 
 
-def test_lines_begin_as_those_of_the_worker_do(web: tuple[str, Process], worker: Process) -> None:
+def test_lines_have_the_format_of_the_worker(web: tuple[str, Process], worker: Process) -> None:
     assert logs.LINE_FORMAT.replace("%(about)s", "") == DEFAULT_PROCESS_LOG_FMT
     _, process = web
     for each in (process, worker):
@@ -57,7 +57,7 @@ def test_lines_begin_as_those_of_the_worker_do(web: tuple[str, Process], worker:
         assert [line for line in lines if not BEGINNING.match(line)] == []
 
 
-def test_each_line_names_its_request_and_its_task_though_many_are_answered_at_once(
+def test_each_line_names_its_request_and_task_under_concurrency(
     web: tuple[str, Process], mongodb_server: Server
 ) -> None:
     address, process = web
@@ -80,7 +80,7 @@ def test_a_line_without_a_task_names_the_request_alone(web: tuple[str, Process],
     assert BEGINNING.sub("", line).startswith(f"request[{request_id}]: GET /tasks: MongoDB does not answer.")
 
 
-def test_nobody_forges_a_line_by_an_address(web: tuple[str, Process], mongodb_server: Server) -> None:
+def test_a_url_cannot_forge_a_line(web: tuple[str, Process], mongodb_server: Server) -> None:
     address, process = web
     forged = "x\n[2026-01-01 00:00:00,000: ERROR-x] forged \x1b[31m\u2028"
     with paused(mongodb_server):
@@ -91,7 +91,7 @@ def test_nobody_forges_a_line_by_an_address(web: tuple[str, Process], mongodb_se
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/practice", "/nothing", "/static/dovetail.css", "/api/v1/openapi.json"])
-def test_every_answer_names_its_request(client: FlaskClient, path: str) -> None:
+def test_every_response_has_its_request_id(client: FlaskClient, path: str) -> None:
     with client.get(path, headers={"X-Request-ID": "8f14e45f-ceea-467f"}) as answer:
         assert answer.headers.getlist("X-Request-ID") == ["8f14e45f-ceea-467f"]
     with client.get(path) as first, client.get(path) as second:
@@ -101,7 +101,7 @@ def test_every_answer_names_its_request(client: FlaskClient, path: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_an_id_is_taken_if_it_is_a_short_token_and_replaced_if_not(client: FlaskClient, seed: int) -> None:
+def test_a_request_id_is_kept_if_it_is_safe_and_replaced_otherwise(client: FlaskClient, seed: int) -> None:
     pick = random.Random(seed)
     token = string.ascii_letters + string.digits + "._~+/=:-"
     length = pick.choice([1, 36, 128, 129, 5_000])

@@ -12,7 +12,7 @@ from worker_tasks.infra.settings import SettingsError, settings
 
 
 @pytest.mark.parametrize("path", ["/", "/tasks", "/task/none", "/nothing", "/static/dovetail.css"])
-def test_every_answer_says_what_may_run_in_it(client: FlaskClient, servers: None, path: str) -> None:
+def test_every_response_has_a_content_security_policy(client: FlaskClient, servers: None, path: str) -> None:
     with client.get(path) as answer:
         headers = answer.headers
     policy = headers["Content-Security-Policy"]
@@ -24,13 +24,13 @@ def test_every_answer_says_what_may_run_in_it(client: FlaskClient, servers: None
 
 
 @pytest.mark.parametrize("template", [str(path.relative_to(ROOT)) for path in (ROOT / "templates").rglob("*.html")])
-def test_no_template_holds_script_or_style(template: str) -> None:
+def test_no_template_has_inline_scripts_or_styles(template: str) -> None:
     text = (ROOT / template).read_text()
     assert not re.search(r"<script(?![^>]*\bsrc=)", text)
     assert not re.search(r"<style|\sstyle=|\son[a-z]+=|javascript:|\|\s*safe\b", text)
 
 
-def test_what_changes_is_not_kept_and_what_is_versioned_is(client: FlaskClient, servers: None) -> None:
+def test_only_versioned_files_are_cached(client: FlaskClient, servers: None) -> None:
     page = client.get("/")
     assert page.headers["Cache-Control"] == "no-store"
     style = re.search(r'href="(/static/dovetail\.css\?v=[0-9a-f]{12})"', page.text)
@@ -39,7 +39,7 @@ def test_what_changes_is_not_kept_and_what_is_versioned_is(client: FlaskClient, 
         assert "max-age=31536000" in answer.headers["Cache-Control"]
 
 
-def test_the_cookie_is_for_forms_of_this_site_alone(app: Flask, client: FlaskClient) -> None:
+def test_the_cookie_is_limited_to_this_site(app: Flask, client: FlaskClient) -> None:
     cookie = client.get("/").headers["Set-Cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=Lax" in cookie
@@ -47,9 +47,7 @@ def test_the_cookie_is_for_forms_of_this_site_alone(app: Flask, client: FlaskCli
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_the_cookie_travels_over_tls_alone_unless_told_otherwise(
-    monkeypatch: pytest.MonkeyPatch, *, named: bool
-) -> None:
+def test_the_cookie_requires_tls_unless_configured_otherwise(monkeypatch: pytest.MonkeyPatch, *, named: bool) -> None:
     monkeypatch.delenv("COOKIES_SECURE")
     if named:
         monkeypatch.setenv("COOKIES_SECURE", "true")
@@ -60,7 +58,7 @@ def test_the_cookie_travels_over_tls_alone_unless_told_otherwise(
         settings.cache_clear()
 
 
-def test_without_a_secret_key_the_application_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_secret_key_is_an_error_with_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SECRET_KEY")
     settings.cache_clear()
     try:

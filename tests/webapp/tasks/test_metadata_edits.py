@@ -108,21 +108,21 @@ def stored(task_id: str) -> Metadata:
     return metadata
 
 
-def test_what_was_not_touched_keeps_its_type(open_page: Open, servers: None) -> None:
+def test_untouched_values_keep_their_type(open_page: Open, servers: None) -> None:
     task_id = task_with({"team": "blue", "cost": 7, "tags": ["a", "b"], "old": "x", "rest": None})
     anna = open_page(task_id).types({"team": "green", "old": "", "new": "1"})
     assert anna.saves() == 303
     assert stored(task_id) == {"team": "green", "cost": 7, "tags": ["a", "b"], "rest": None, "new": "1"}
 
 
-def test_what_a_field_can_not_show_is_kept_as_it_is(open_page: Open, servers: None) -> None:
+def test_characters_that_an_input_cannot_hold_are_kept(open_page: Open, servers: None) -> None:
     before = {"lines": "one\ntwo\r\nthree", "nul": "a\0b", "empty": "", "a\nkey": "x", "quoted": '"<&>\'"', "💶": "ü"}
     task_id = task_with(before)
     assert open_page(task_id).types({"new": "1"}).saves() == 303
     assert stored(task_id) == before | {"new": "1"}
 
 
-def test_a_form_in_which_nothing_was_typed_changes_nothing(open_page: Open, servers: None) -> None:
+def test_an_unchanged_form_changes_nothing(open_page: Open, servers: None) -> None:
     task_id = task_with({"team": "blue", "cost": 7})
     version = ledger.find_task(task_id)["version"]
     assert open_page(task_id).saves() == 303
@@ -139,7 +139,7 @@ def test_two_people_who_change_different_keys_keep_both(open_page: Open, servers
     assert ledger.find_task(task_id)["status"] == status
 
 
-def test_what_the_api_changed_while_the_form_was_open_stays(open_page: Open, patch: Patch, servers: None) -> None:
+def test_a_change_by_the_api_survives_a_form_opened_before(open_page: Open, patch: Patch, servers: None) -> None:
     task_id = task_with({"team": "blue", "cost": 7, "old": "x"})
     anna = open_page(task_id)
     patch(task_id, {"legal_hold": True, "cost": 8, "old": None})
@@ -165,7 +165,7 @@ def test_the_same_change_by_two_people_is_no_conflict(open_page: Open, patch: Pa
     ],
     ids=["both change", "deleted, changed", "changed, deleted", "both add"],
 )
-def test_the_same_key_changed_by_two_is_a_conflict_that_says_both(
+def test_two_changes_of_the_same_key_are_a_conflict_with_both_values(
     open_page: Open, patch: Patch, by_ben: Metadata, by_anna: Metadata, said: tuple[str, str], at_last: Metadata
 ) -> None:
     task_id = task_with({"team": "blue", "other": "o"})
@@ -184,7 +184,7 @@ def test_the_same_key_changed_by_two_is_a_conflict_that_says_both(
     assert stored(task_id) == at_last
 
 
-def test_a_conflict_keeps_all_that_was_typed_and_shows_what_others_stored(
+def test_a_conflict_keeps_the_typed_text_and_shows_the_stored_values(
     open_page: Open, patch: Patch, servers: None
 ) -> None:
     task_id = task_with({"team": "blue", "cost": 7, "old": "x", "why": "audit"})
@@ -197,9 +197,7 @@ def test_a_conflict_keeps_all_that_was_typed_and_shows_what_others_stored(
     assert stored(task_id) == {"team": "purple", "cost": 8, "ben": True, "later": 1, "anna": "seen"}
 
 
-def test_who_renames_a_key_to_one_that_somebody_added_can_still_end_it(
-    open_page: Open, patch: Patch, servers: None
-) -> None:
+def test_a_conflict_over_a_renamed_key_can_be_resolved(open_page: Open, patch: Patch, servers: None) -> None:
     task_id = task_with({"team": "blue"})
     anna = open_page(task_id).renames("team", "group")
     patch(task_id, {"group": "red"})
@@ -224,7 +222,7 @@ def test_a_second_change_meanwhile_is_a_second_conflict(open_page: Open, patch: 
     [({"team": "green"}, 409), ({"a.b": "some value"}, 422)],
     ids=["conflict", "mistake"],
 )
-def test_a_page_that_comes_back_does_not_go_away_by_itself(
+def test_a_returned_form_does_not_refresh_itself(
     open_page: Open, patch: Patch, servers: None, changes: Metadata, status: int
 ) -> None:
     task_id = task_with({"team": "blue"})
@@ -237,9 +235,7 @@ def test_a_page_that_comes_back_does_not_go_away_by_itself(
     assert '<details class="part edit" id="edit" open>' in anna.page
 
 
-def test_a_page_that_is_typed_into_can_be_kept_from_loading_itself_anew(
-    client: FlaskClient, open_page: Open, servers: None
-) -> None:
+def test_the_edit_page_does_not_refresh_itself(client: FlaskClient, open_page: Open, servers: None) -> None:
     task_id = task_with({"team": "blue"})
     assert f'<noscript><p class="hint"><a href="/tasks/{task_id}?edit=yes#edit">' in open_page(task_id).page
     page = client.get(f"/tasks/{task_id}?edit=yes").text
@@ -249,7 +245,7 @@ def test_a_page_that_is_typed_into_can_be_kept_from_loading_itself_anew(
 
 
 @pytest.mark.parametrize("key", ["a.b", "", "k" * 101])
-def test_a_key_that_can_not_be_one_is_said_and_nothing_changes(open_page: Open, servers: None, key: str) -> None:
+def test_an_invalid_key_is_reported_and_changes_nothing(open_page: Open, servers: None, key: str) -> None:
     task_id = task_with({"team": "blue"})
     anna = open_page(task_id)
     anna.fields |= {"metadata-1-key": key, "metadata-1-value": "some value"}
@@ -260,7 +256,7 @@ def test_a_key_that_can_not_be_one_is_said_and_nothing_changes(open_page: Open, 
     assert stored(task_id) == {"team": "blue"}
 
 
-def test_a_key_that_is_there_twice_is_refused(open_page: Open, servers: None) -> None:
+def test_a_repeated_key_is_refused(open_page: Open, servers: None) -> None:
     task_id = task_with({"team": "blue"})
     anna = open_page(task_id)
     anna.fields |= {"metadata-1-key": "team", "metadata-1-value": "green"}
@@ -269,7 +265,7 @@ def test_a_key_that_is_there_twice_is_refused(open_page: Open, servers: None) ->
     assert stored(task_id) == {"team": "blue"}
 
 
-def test_the_limits_hold_for_what_two_people_add_together(open_page: Open, patch: Patch, servers: None) -> None:
+def test_the_limits_hold_for_the_merged_metadata(open_page: Open, patch: Patch, servers: None) -> None:
     task_id = task_with({f"key{number}": number for number in range(MAX_KEYS - 1)})
     anna = open_page(task_id).types({"anna": "seen"})
     patch(task_id, {"ben": "approved"})
@@ -303,7 +299,7 @@ def without(text: str) -> Callable[[Metadata], Iterable[tuple[str, str]]]:
     ],
     ids=["missing", "missing in a row", "a key twice", "a value without a key"],
 )
-def test_a_form_that_does_not_say_what_it_was_opened_with_is_refused(
+def test_a_form_without_its_original_values_is_refused(
     open_page: Open, servers: None, spoilt: Callable[[Metadata], Iterable[tuple[str, str]]]
 ) -> None:
     task_id = task_with({"team": "blue", "cost": 7})
@@ -315,7 +311,7 @@ def test_a_form_that_does_not_say_what_it_was_opened_with_is_refused(
 
 
 @pytest.mark.parametrize("garbage", ["x", "\0", "$set", "{", "\ud7ff\uffff", "x" * 30_000])
-def test_a_base_that_never_was_is_a_conflict(open_page: Open, servers: None, garbage: str) -> None:
+def test_invented_original_values_are_a_conflict(open_page: Open, servers: None, garbage: str) -> None:
     task_id = task_with({"team": "blue", "cost": 7})
     anna = open_page(task_id).types({"team": "green"})
     anna.fields |= {"metadata-0-was_value": garbage, "metadata-2-was_key": garbage, "metadata-2-was_value": garbage}
@@ -323,7 +319,7 @@ def test_a_base_that_never_was_is_a_conflict(open_page: Open, servers: None, gar
     assert stored(task_id) == {"team": "blue", "cost": 7}
 
 
-def test_the_form_of_a_task_that_is_not_there_is_not_found(open_page: Open, servers: None) -> None:
+def test_the_form_of_an_unknown_task_is_404(open_page: Open, servers: None) -> None:
     task_id = task_with({"team": "blue"})
     anna = open_page(task_id).types({"team": "green"})
     connections().tasks.delete_one({"_id": task_id})

@@ -33,7 +33,7 @@ def old(request: pytest.FixtureRequest, no_tasks: None) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("address", ["/tasks", "/api/v1/tasks", "/tasks/{}", "/api/v1/tasks/{}", "/task/{}", "/"])
-def test_it_is_shown(client: FlaskClient, old: str, address: str) -> None:
+def test_a_document_of_an_older_version_is_shown(client: FlaskClient, old: str, address: str) -> None:
     answer = client.get(address.format(old))
     assert answer.status_code == 200
     assert old in answer.text or address in {"/", "/task/{}"}

@@ -27,9 +27,7 @@ def seven_tasks(no_tasks: None) -> list[str]:
     return ids[::-1]
 
 
-def test_the_newest_tasks_come_first_with_all_that_is_known_of_them(
-    client: FlaskClient, seven_tasks: list[str]
-) -> None:
+def test_the_list_has_whole_tasks_newest_first(client: FlaskClient, seven_tasks: list[str]) -> None:
     listed = client.get("/tasks").get_json()
     assert [task["_id"] for task in listed] == seven_tasks
     assert listed[0]["args"] == ["task-6"]
@@ -65,7 +63,7 @@ def test_an_empty_list_says_so(client: FlaskClient, no_tasks: None) -> None:
 
 
 @pytest.mark.parametrize("accept", [None, "*/*", "application/json"])
-def test_programs_get_json_without_asking_for_it(client: FlaskClient, no_tasks: None, accept: str | None) -> None:
+def test_api_clients_get_json_by_default(client: FlaskClient, no_tasks: None, accept: str | None) -> None:
     headers = {"Accept": accept} if accept else {}
     assert client.get("/tasks", headers=headers).content_type == "application/json"
 
@@ -85,7 +83,9 @@ def test_programs_get_json_without_asking_for_it(client: FlaskClient, no_tasks: 
         ("cursor=%F0%9F%99%82", "cursor"),
     ],
 )
-def test_what_is_no_page_is_refused_by_name(client: FlaskClient, servers: None, query: str, field: str) -> None:
+def test_an_invalid_limit_or_cursor_is_refused_by_name(
+    client: FlaskClient, servers: None, query: str, field: str
+) -> None:
     answer = client.get(f"/tasks?{query}")
     assert answer.status_code == 422
     assert [error["field"] for error in answer.get_json()["errors"]] == [field]
@@ -127,15 +127,13 @@ def test_tasks_are_found(client: FlaskClient, four_tasks: dict[str, str], query:
     assert {task["_id"] for task in client.get(f"/tasks?{query}").get_json()} == found
 
 
-def test_tasks_are_found_by_when_they_were_asked_for(client: FlaskClient, four_tasks: dict[str, str]) -> None:
+def test_tasks_are_found_by_time(client: FlaskClient, four_tasks: dict[str, str]) -> None:
     month_ago = (ledger.now() - timedelta(days=30)).date()
     assert [task["_id"] for task in client.get(f"/tasks?until={month_ago}").get_json()] == ["old"]
     assert "old" not in [task["_id"] for task in client.get(f"/tasks?since={month_ago}").get_json()]
 
 
-def test_metadata_is_found_by_key_alone_by_value_alone_and_words_in_any_order(
-    client: FlaskClient, no_tasks: None
-) -> None:
+def test_tasks_are_found_by_key_alone_value_alone_and_words_in_any_order(client: FlaskClient, no_tasks: None) -> None:
     join = {"database": "shop", "from": "users", "joins": [{"from": "orders", "as": "x", "on": []}]}
     for task_id, metadata in (("a", {"ticket": "NU-1"}), ("b", {"ticket": "X", "team": "blue"}), ("c", {"team": "NU"})):
         ledger.record(ledger.new_document(task_id, "worker_tasks.tasks.run_join", [join], join=join, metadata=metadata))
@@ -152,12 +150,12 @@ def test_metadata_is_found_by_key_alone_by_value_alone_and_words_in_any_order(
     assert found(q="with") == ""
 
 
-def test_the_bounds_of_time_must_have_something_between(client: FlaskClient, no_tasks: None) -> None:
+def test_since_must_be_before_until(client: FlaskClient, no_tasks: None) -> None:
     problem = client.get("/tasks?since=2026-01-02&until=2026-01-02")
     assert (problem.status_code, problem.get_json()["errors"][0]["field"]) == (422, "until")
 
 
-def test_changed_metadata_is_found_as_it_is_now(client: FlaskClient, four_tasks: dict[str, str]) -> None:
+def test_changed_metadata_is_found_by_its_new_value(client: FlaskClient, four_tasks: dict[str, str]) -> None:
     assert client.patch("/api/v1/tasks/blue", json={"metadata": {"team": "green"}}).status_code == 200
     assert [task["_id"] for task in client.get("/tasks?key=team&value=green").get_json()] == ["blue"]
     assert [task["_id"] for task in client.get("/tasks?key=team&value=blue").get_json()] == ["old"]
@@ -173,7 +171,7 @@ def test_changed_metadata_is_found_as_it_is_now(client: FlaskClient, four_tasks:
         (f"q={'x' * 301}", "q"),
     ],
 )
-def test_what_can_not_be_looked_for_is_refused(client: FlaskClient, servers: None, query: str, field: str) -> None:
+def test_an_invalid_filter_is_refused_by_name(client: FlaskClient, servers: None, query: str, field: str) -> None:
     answer = client.get(f"/tasks?{query}")
     assert answer.status_code == 422
     assert [error["field"] for error in answer.get_json()["errors"]] == [field]
@@ -189,7 +187,7 @@ def test_the_filters_stay_in_the_page_and_in_its_links(client: FlaskClient, four
     assert "No task is like that." in client.get("/tasks?key=team&value=none", headers=HTML).text
 
 
-def test_the_form_offers_the_joins_and_the_people_that_there_are(client: FlaskClient, no_tasks: None) -> None:
+def test_the_form_offers_existing_joins_and_people(client: FlaskClient, no_tasks: None) -> None:
     for task_id, other, mark, person in (
         ("a", "orders", "f1", "ada"),
         ("b", "orders", "f2", None),
@@ -261,7 +259,7 @@ def document(task_id: str) -> Any:
 
 
 @pytest.mark.parametrize("action", [None, "", "run", "CANCEL", "cancel ", "again again", "delete"])
-def test_an_action_that_there_is_not_does_nothing(client: FlaskClient, no_tasks: None, action: str | None) -> None:
+def test_an_unknown_action_does_nothing(client: FlaskClient, no_tasks: None, action: str | None) -> None:
     task_id = long_running_task.apply_async(["x"], queue=UNATTENDED).id
     before = document(task_id)
     for ids in ([task_id], []):
@@ -272,7 +270,7 @@ def test_an_action_that_there_is_not_does_nothing(client: FlaskClient, no_tasks:
 
 
 @pytest.mark.parametrize("action", ["cancel", "again"])
-def test_more_than_a_page_of_tasks_is_refused_before_anything_is_done(
+def test_too_many_selected_tasks_are_refused_before_any_change(
     client: FlaskClient, no_tasks: None, action: str
 ) -> None:
     task_id = long_running_task.apply_async(["x"], queue=UNATTENDED).id
@@ -285,11 +283,13 @@ def test_more_than_a_page_of_tasks_is_refused_before_anything_is_done(
     assert connections().tasks.count_documents({}) == 1
 
 
-def test_a_task_that_is_named_twice_is_run_again_once(no_tasks: None, select: Callable[..., str]) -> None:
+def test_a_task_selected_twice_is_run_again_once(no_tasks: None, select: Callable[..., str]) -> None:
     task_id = long_running_task.apply_async(["x"], queue=UNATTENDED).id
     assert "1 task was submitted again." in select("again", *([task_id] * 60))
     assert connections().tasks.count_documents({}) == 2
 
 
-def test_nothing_selected_is_said_and_no_other_site_is_gone_to(select: Callable[..., str], four_tasks: None) -> None:
+def test_an_empty_selection_is_reported_and_never_leads_to_another_site(
+    select: Callable[..., str], four_tasks: None
+) -> None:
     assert "No task was selected." in select("cancel", list_="//evil.example/tasks?")

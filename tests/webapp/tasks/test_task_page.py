@@ -32,7 +32,7 @@ def poll(client: FlaskClient) -> Callable[..., tuple[int, str, str]]:
 Poll = Callable[..., tuple[int, str, str]]
 
 
-def test_a_waiting_task_shows_its_metadata_and_asks_again_by_itself(client: FlaskClient, waiting_task: str) -> None:
+def test_a_waiting_task_shows_its_metadata_and_polls(client: FlaskClient, waiting_task: str) -> None:
     page = client.get(f"/tasks/{waiting_task}")
     assert "Practice task: some input" in page.text
     assert "a test" in page.text
@@ -41,7 +41,7 @@ def test_a_waiting_task_shows_its_metadata_and_asks_again_by_itself(client: Flas
     assert '<noscript><meta http-equiv="refresh"' in page.text
 
 
-def test_a_poll_that_has_the_newest_is_answered_without_asking_mongodb(
+def test_a_poll_with_the_current_tag_is_answered_without_mongodb(
     poll: Poll, waiting_task: str, mongodb_server: Server
 ) -> None:
     _, tag, body = poll(waiting_task)
@@ -64,7 +64,7 @@ def test_each_change_makes_the_tag_stale(poll: Poll, waiting_task: str) -> None:
     assert poll(waiting_task, reported)[0] == 304
 
 
-def test_a_task_that_redis_forgot_is_read_from_mongodb_and_known_again(poll: Poll, waiting_task: str) -> None:
+def test_a_task_missing_in_redis_is_read_from_mongodb_and_announced_again(poll: Poll, waiting_task: str) -> None:
     _, tag, _ = poll(waiting_task)
     connections().results.delete(f"task_live:{waiting_task}")
     status, tag, _ = poll(waiting_task, tag)
@@ -72,14 +72,12 @@ def test_a_task_that_redis_forgot_is_read_from_mongodb_and_known_again(poll: Pol
     assert poll(waiting_task, tag)[0] == 304
 
 
-def test_a_fragment_that_stood_for_long_is_rendered_again_to_be_polled_less_often(
-    poll: Poll, waiting_task: str
-) -> None:
+def test_an_old_fragment_is_rendered_again_with_a_longer_pause(poll: Poll, waiting_task: str) -> None:
     version, _, rendered = poll(waiting_task)[1].partition("@")
     assert poll(waiting_task, f"{version}@{int(rendered) - 31}")[0] == 200
 
 
-def test_a_finished_fragment_asks_for_nothing_any_more(poll: Poll, worker: Process) -> None:
+def test_a_finished_fragment_does_not_poll(poll: Poll, worker: Process) -> None:
     task_id = submit(join_users_orders, "u1")
     wait_for_state(task_id, states.SUCCESS)
     status, _, body = poll(task_id)
@@ -88,14 +86,14 @@ def test_a_finished_fragment_asks_for_nothing_any_more(poll: Poll, worker: Proce
     assert " hx-" not in body
 
 
-def test_nothing_found_is_said_plainly(client: FlaskClient, worker: Process) -> None:
+def test_an_empty_result_is_reported(client: FlaskClient, worker: Process) -> None:
     task_id = submit(join_users_orders, "nobody")
     assert wait_for_state(task_id, states.SUCCESS)["result"] == '{"redis_key": "user_order_result:nobody", "count": 0}'
     assert "Nothing was found: 0 rows." in client.get(f"/tasks/{task_id}").text
     assert "The join ran well and found nothing" in client.get(f"/tasks/{task_id}/result").text
 
 
-def test_a_failed_task_says_why(client: FlaskClient, worker: Process) -> None:
+def test_a_failed_task_shows_its_error(client: FlaskClient, worker: Process) -> None:
     task_id = celery_app.send_task("worker_tasks.tasks.join_users_orders", [""]).id
     wait_for_state(task_id, states.FAILURE)
     page = client.get(f"/tasks/{task_id}").text
@@ -104,7 +102,7 @@ def test_a_failed_task_says_why(client: FlaskClient, worker: Process) -> None:
     assert "Traceback" in page
 
 
-def test_a_task_that_is_gone_ends_the_polling(poll: Poll, servers: None) -> None:
+def test_the_fragment_of_an_unknown_task_ends_the_polling(poll: Poll, servers: None) -> None:
     status, tag, body = poll("no-such-task")
     assert (status, tag) == (200, "")
     assert "There is no task with this id any more." in body
@@ -137,7 +135,7 @@ def test_a_task_is_run_again_with_its_metadata(client: FlaskClient, waiting_task
 
 
 @pytest.mark.parametrize("action", ["cancellation", "runs"])
-def test_a_task_is_not_touched_without_the_token_of_a_form(client: FlaskClient, waiting_task: str, action: str) -> None:
+def test_an_action_without_a_csrf_token_changes_nothing(client: FlaskClient, waiting_task: str, action: str) -> None:
     version = ledger.find_task(waiting_task)["version"]
     assert client.post(f"/tasks/{waiting_task}/{action}").status_code == 400
     assert ledger.find_task(waiting_task)["version"] == version
@@ -149,14 +147,16 @@ def csrf_token(client: FlaskClient, task_id: str) -> str:
     return token[1]
 
 
-def test_a_waiting_task_says_its_place(client: FlaskClient, no_tasks: None, worker: Process) -> None:
+def test_the_page_of_a_waiting_task_shows_its_position(client: FlaskClient, no_tasks: None, worker: Process) -> None:
     first, second = (long_running_task.apply_async(["x"], queue=UNATTENDED).id for _ in range(2))
     eventually(lambda: capacity.slots() > 0)
     assert "It is the next one." in client.get(f"/tasks/{first}").text
     assert "1 task is before it" in client.get(f"/tasks/{second}").text
 
 
-def test_a_join_says_what_was_asked_and_can_be_changed(client: FlaskClient, shop: Database[Document]) -> None:
+def test_a_join_task_describes_its_join_and_opens_it_in_the_builder(
+    client: FlaskClient, shop: Database[Document]
+) -> None:
     on = [{"local": "_id", "foreign": "userId"}]
     join = {"database": "shop", "from": "users", "joins": [{"from": "orders", "as": "theirs", "on": on}]}
     why = {"note": "for Ann", "ticket": 7}
