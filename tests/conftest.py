@@ -95,9 +95,10 @@ def servers(redis_server: Server, mongodb_server: Server) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def shop(servers: None) -> Database[Document]:
     """The sample users and orders."""
+    database = connections().joins[settings().join_database]
     for table in TABLES:
-        connections().join_database[table.name].insert_many(table.documents())
-    return connections().join_database
+        database[table.name].insert_many(table.documents())
+    return database
 
 
 @pytest.fixture(scope="session")

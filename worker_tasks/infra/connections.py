@@ -12,7 +12,6 @@ import pymongo
 import redis
 from pymongo import MongoClient
 from pymongo.collection import Collection
-from pymongo.database import Database
 from pymongo.errors import PyMongoError
 from redis.backoff import NoBackoff
 from redis.connection import parse_url
@@ -123,11 +122,6 @@ class Connections:
     def tasks(self) -> Collection[Document]:
         """The collection of task documents."""
         return self.mongodb[self._settings.tasks_database][TASKS_COLLECTION]
-
-    @property
-    def join_database(self) -> Database[Document]:
-        """The sample database, whose collections are open for joins."""
-        return self.joins[self._settings.join_database]
 
     def ping(self) -> Mapping[str, str]:
         """Checks that every server accepts writes, by a write that changes nothing.

@@ -89,10 +89,6 @@ class Summary:
         return {"redis_key": self.key, "count": self.count}
 
     @property
-    def pages(self) -> int:
-        return max(1, -(-self.count // PAGE_ROWS))
-
-    @property
     def mark_of_run(self) -> str:
         """The text by which the JSON of a summary of this run can be recognized."""
         return f'"run": {json.dumps(self.run)}'
@@ -183,15 +179,6 @@ def key_of(task: Mapping[str, Any]) -> str | None:
         return task["partial"]["redis_key"]
     outcome = json.loads(task["result"]) if task["status"] == states.SUCCESS else None
     return outcome.get("redis_key") if isinstance(outcome, dict) else None
-
-
-def page(summary: Summary, number: int) -> list[dict[str, Any]] | None:
-    """The rows of one page, of 1 to ``summary.pages``; None where the result is gone or replaced.
-
-    Raises:
-        redis.exceptions.RedisError: Redis does not answer.
-    """
-    return read_rows(summary, (number - 1) * PAGE_ROWS, PAGE_ROWS)
 
 
 def read_rows(summary: Summary, first: int, limit: int) -> list[dict[str, Any]] | None:

@@ -80,13 +80,11 @@ def test_clients_connect_on_first_use(monkeypatch: pytest.MonkeyPatch) -> None:
     with answered_in_time():
         clients = Connections(Settings())
     assert clients.tasks.full_name == "tasks.task_results"
-    assert clients.join_database.name == "shop"
     clients.close()
 
 
-def test_the_databases_come_from_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tasks_database_comes_from_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TASKS_DATABASE", "mine")
-    monkeypatch.setenv("JOIN_DATABASE", "theirs")
     clients = Connections(Settings())
-    assert (clients.tasks.full_name, clients.join_database.name) == ("mine.task_results", "theirs")
+    assert clients.tasks.full_name == "mine.task_results"
     clients.close()

@@ -65,7 +65,7 @@ def strange_users(shop: Database[Document]) -> Iterator[list[str]]:
 def test_a_user_id_is_always_a_plain_value(strange_users: list[str], worker: Process) -> None:
     for user_id in strange_users:
         summary = run(user_id)
-        assert result_store.page(summary, 1) == [
+        assert result_store.read_rows(summary, 0, 1) == [
             {"_id": user_id, "name": user_id, "orders": [{"_id": f"strange {user_id}", "userId": user_id}]}
         ]
 
@@ -83,7 +83,7 @@ def test_even_an_operator_object_would_be_a_plain_value(shop: Database[Document]
 def test_the_join_contains_exactly_the_orders_of_the_user(shop: Database[Document], worker: Process) -> None:
     buyer = shop.orders.aggregate([{"$sortByCount": "$userId"}, {"$limit": 1}]).next()
     summary = run(buyer["_id"])
-    (user,) = result_store.page(summary, 1) or []
+    (user,) = result_store.read_rows(summary, 0, 1) or []
     bought = {order["_id"] for order in shop.orders.find({"userId": buyer["_id"]})}
     assert {order["_id"] for order in user["orders"]} == bought
     assert len(user["orders"]) == buyer["count"] > 1
@@ -93,14 +93,14 @@ def test_a_date_beyond_the_range_of_python_is_joined(shop: Database[Document], w
     year_10000 = 253_402_300_800_000
     shop.orders.insert_one({"_id": "far", "userId": "u399", "at": DatetimeMS(year_10000)})
     try:
-        (user,) = result_store.page(run("u399"), 1) or []
+        (user,) = result_store.read_rows(run("u399"), 0, 1) or []
     finally:
         shop.orders.delete_one({"_id": "far"})
     assert user["orders"] == [{"_id": "far", "userId": "u399", "at": {"$date": {"$numberLong": str(year_10000)}}}]
 
 
-def test_a_user_without_orders_has_an_empty_list(shop: Database[Document], worker: Process) -> None:
-    (user,) = result_store.page(run("u400"), 1) or []
+def test_a_user_without_orders_has_an_empty_list_of_them(shop: Database[Document], worker: Process) -> None:
+    (user,) = result_store.read_rows(run("u400"), 0, 1) or []
     assert (user["_id"], user["orders"]) == ("u400", [])
 
 
