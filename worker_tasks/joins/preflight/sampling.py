@@ -1,4 +1,4 @@
-"""What a collection looks like, from a bounded sample: its fields, their types, how often each of them is filled."""
+"""Samples of collections: their fields, with types and fill rates, and their indexes."""
 
 import json
 from collections import Counter
@@ -24,24 +24,24 @@ from worker_tasks.records import live
 
 #: Documents of a sample.
 SAMPLE_DOCUMENTS = 200
-#: A collection of at most so many documents is looked at whole.
+#: A collection with at most this many documents is sampled whole.
 WHOLE_DOCUMENTS = 1_000
-#: Seconds that drawing a sample may take; after that the first documents and the last stand for all.
+#: Seconds that drawing a random sample may take; after that, the first and the last documents serve as one.
 DRAWING_SECONDS = 0.3
-#: How deep fields inside fields are looked at, and elements of a list that are.
+#: Levels of nested fields that are sampled, and elements of each list.
 MAX_DEPTH, MAX_ELEMENTS = 3, 20
-#: Fields that are told of one collection at most, and collections of one database.
+#: Fields that a sample lists at most, and collections that a database lists.
 MAX_FIELDS, MAX_COLLECTIONS = 300, 200
-#: Seconds that what was seen is remembered in Redis.
-KEPT_SECONDS = 120
+#: Seconds that samples and suggestions stay in Redis.
+CACHE_SECONDS = 120
 
 
 @dataclass(frozen=True)
 class Field:
     """One path of the documents in a sample.
 
-    ``filled`` is the share of documents that have something there; ``types`` says how often each BSON type is among
-    what they have.
+    ``filled`` is the share of documents with a value at the path, ``types`` the share of each BSON type among the
+    values. Null does not count as a value; a list counts as a value beside its elements.
     """
 
     path: str
@@ -50,20 +50,22 @@ class Field:
 
     @property
     def main_type(self) -> str:
-        """The most frequent one."""
+        """The most frequent type."""
         return max(self.types, key=lambda name: self.types[name], default="null")
 
     @property
-    def kinds(self) -> frozenset[str]:
+    def brackets(self) -> frozenset[str]:
+        """The brackets of its types; see ``type_bracket``."""
         return frozenset(map(type_bracket, self.types))
 
 
 @dataclass(frozen=True)
 class CollectionSample:
-    """A collection at a glance: how many documents (by MongoDB's counter; None of a view), and the fields of a sample.
+    """A collection, as a sample of its documents shows it.
 
-    ``size`` is what a document of the sample takes as JSON, on average. ``indexed`` holds the paths that an index
-    begins with, ``unique`` those paths, alone or together, of which no values are there twice.
+    ``count`` is the number of all documents by MongoDB's counter, None for a view; ``sampled`` that of the sample.
+    ``size`` is the mean size of a sampled document as JSON, in bytes. ``indexed`` holds the first path of each index,
+    ``unique`` the paths of each unique index.
     """
 
     count: int | None
@@ -81,48 +83,48 @@ class CollectionSample:
 
     @classmethod
     def from_json(cls, text: bytes) -> Self:
-        read = json.loads(text)
+        document = json.loads(text)
         return cls(
-            count=read["count"],
-            sampled=read["sampled"],
-            size=read["size"],
-            indexed=tuple(read["indexed"]),
-            unique=tuple(map(tuple, read["unique"])),
-            fields=tuple(Field(**field) for field in read["fields"]),
+            count=document["count"],
+            sampled=document["sampled"],
+            size=document["size"],
+            indexed=tuple(document["indexed"]),
+            unique=tuple(map(tuple, document["unique"])),
+            fields=tuple(Field(**field) for field in document["fields"]),
         )
 
 
 def collections_of(database: str) -> list[tuple[str, int | None]]:
-    """The collections that are open for joins, by name, with their number of documents; None for a view.
+    """The names of a database's collections with their numbers of documents, None for views, sorted by name.
 
     Raises:
-        InvalidInput: the MongoDB user may not read it.
+        InvalidInput: the MongoDB user may not read the database.
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
     source = default_source().database(database)
     with require_readable(database):
-        found = list(source.list_collections(authorizedCollections=True, nameOnly=True))
-    kinds = {entry["name"]: entry["type"] for entry in found if not collection_error(entry["name"])}
-    names = sorted(kinds)[:MAX_COLLECTIONS]
-    return [(name, None if kinds[name] == "view" else source[name].estimated_document_count()) for name in names]
+        entries = list(source.list_collections(authorizedCollections=True, nameOnly=True))
+    types = {entry["name"]: entry["type"] for entry in entries if not collection_error(entry["name"])}
+    names = sorted(types)[:MAX_COLLECTIONS]
+    return [(name, None if types[name] == "view" else source[name].estimated_document_count()) for name in names]
 
 
 def sample_collection(database: str, collection: str) -> CollectionSample:
-    """A collection at a glance, as it was within the last minutes.
+    """Samples a collection, or returns a sample from the last two minutes.
 
     Raises:
-        InvalidInput: the MongoDB user may not read it.
+        InvalidInput: the MongoDB user may not read the database.
         pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
     """
     key = f"collection_look:{database}.{collection}"
-    if (kept := connections().results.get(key)) is not None:
-        return CollectionSample.from_json(ensure_bytes(kept))
+    if (cached := connections().results.get(key)) is not None:
+        return CollectionSample.from_json(ensure_bytes(cached))
     source = default_source().database(database)[collection]
     with require_readable(database):
         count, indexes = _count_and_indexes(source)
     is_small = count is not None and count <= WHOLE_DOCUMENTS
     documents = draw_documents(source, {}, WHOLE_DOCUMENTS if is_small else SAMPLE_DOCUMENTS)
-    look = CollectionSample(
+    sample = CollectionSample(
         count=count,
         sampled=len(documents),
         size=mean_size(documents),
@@ -130,22 +132,25 @@ def sample_collection(database: str, collection: str) -> CollectionSample:
         unique=tuple(tuple(index["key"]) for index in indexes if _is_unique(index)),
         fields=tuple(_fields(documents)),
     )
-    live.remember(key, look.to_json(), KEPT_SECONDS)
-    return look
+    live.remember(key, sample.to_json(), CACHE_SECONDS)
+    return sample
 
 
 def field_types(database: str) -> TypeOf:
-    """Tells the BSON type of most values of a field; nothing about databases that are not open for joins."""
+    """A function that looks up the most frequent BSON type of a field.
+
+    It returns None for every field of a database that is not open for joins.
+    """
     is_open = database in settings().open_databases
 
     def main_type(collection: str, path: str) -> str | None:
         if not is_open or collection_error(collection):
             return None
-        found = sample_collection(database, collection).field(path)
-        if found is None:
+        field = sample_collection(database, collection).field(path)
+        if field is None:
             return None
-        # The elements of a list count, which the sample has under the same path.
-        return max((name for name in found.types if name != "array"), key=lambda name: found.types[name], default=None)
+        # The elements of a list count instead of the list; the sample has both under the same path.
+        return max((name for name in field.types if name != "array"), key=lambda name: field.types[name], default=None)
 
     return main_type
 
@@ -166,7 +171,7 @@ def _count_and_indexes(source: Collection[Document]) -> tuple[int | None, list[A
 def draw_documents(
     source: Collection[Document], stored: filters.Filter, size: int, comment: str | None = None
 ) -> list[Document]:
-    """Some documents that a filter keeps: at random, or where that takes too long the first ones and the last.
+    """Documents that pass a filter: random ones, or if that takes too long, the first and the last.
 
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.
@@ -180,14 +185,14 @@ def draw_documents(
         pass
     try:
         with within(DRAWING_SECONDS):
-            ends = (source.find(query, comment=comment).sort("_id", way).limit(size // 2) for way in (1, -1))
-            return list({repr(found["_id"]): found for end in ends for found in end}.values())
+            ends = [source.find(query, comment=comment).sort("_id", order).limit(size // 2) for order in (1, -1)]
+            return list({repr(document["_id"]): document for end in ends for document in end}.values())
     except TookTooLong:
         return []
 
 
 def mean_size(documents: list[Document]) -> float:
-    """Bytes of a document as JSON, on average; about, because values that JSON has not are counted as text."""
+    """The mean size of documents as JSON, in bytes. Approximate: values without a JSON form count as text."""
     sizes = [len(orjson.dumps(document, default=str, option=orjson.OPT_NON_STR_KEYS)) for document in documents]
     return sum(sizes) / max(len(sizes), 1)
 
@@ -198,24 +203,24 @@ def _fields(documents: list[Document]) -> list[Field]:
     for document in documents:
         seen: set[str] = set()
         for path, value in _walk(document, "", MAX_DEPTH):
-            found = types.setdefault(path, Counter())
+            counts = types.setdefault(path, Counter())
             if value is None:
                 continue
-            found[type_of(value)] += 1
+            counts[type_of(value)] += 1
             if path not in seen:
                 seen.add(path)
                 filled[path] += 1
     return [
-        Field(path, filled[path] / len(documents), {name: count / found.total() for name, count in found.most_common()})
-        for path, found in list(types.items())[:MAX_FIELDS]
+        Field(path, filled[path] / len(documents), {name: n / counts.total() for name, n in counts.most_common()})
+        for path, counts in list(types.items())[:MAX_FIELDS]
         if not path_error(path)
     ]
 
 
-def _walk(document: Document, before: str, depth: int) -> Iterator[tuple[str, Any]]:
-    """Every path and what is there; through lists as MongoDB's dotted paths lead through them."""
+def _walk(document: Document, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+    """Every path of a document with its value. Paths lead through lists, as MongoDB's dotted paths do."""
     for name, value in document.items():
-        path = f"{before}{name}"
+        path = f"{prefix}{name}"
         yield path, value
         if isinstance(value, list):
             yield from ((path, inner) for inner in value[:MAX_ELEMENTS] if not isinstance(inner, dict))
@@ -227,7 +232,7 @@ def _walk(document: Document, before: str, depth: int) -> Iterator[tuple[str, An
 
 
 def values_at(document: Any, path: str) -> list[Any]:
-    """What is at a path, each element of a list by itself, as ``localField`` takes it; nothing for null and missing."""
+    """The values at a path as ``localField`` looks them up: elements instead of lists, without null and missing."""
     head, _, rest = path.partition(".")
     if isinstance(document, list):
         return [value for element in document if isinstance(element, dict) for value in values_at(element, path)]

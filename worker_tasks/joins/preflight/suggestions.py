@@ -1,4 +1,4 @@
-"""Which fields of two collections are most likely meant to match: by name, by type, and by trying on a sample."""
+"""Suggests keys for a join of two collections: by names, by types, and by trying the values of a sample."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from worker_tasks.infra.connections import Document, connections, within
 from worker_tasks.infra.errors import TookTooLong
 from worker_tasks.infra.sources import default_source
 from worker_tasks.joins.preflight.sampling import (
-    KEPT_SECONDS,
+    CACHE_SECONDS,
     CollectionSample,
     Field,
     draw_documents,
@@ -25,25 +25,25 @@ from worker_tasks.joins.spec.bson_types import NUMBER, type_bracket, type_of
 from worker_tasks.joins.spec.casts import CASTS, Cast, cast_to
 from worker_tasks.records import live
 
-#: Seconds that all tries may take, and one of them.
-TRYING_SECONDS, ONE_TRY_SECONDS = 0.2, 0.1
-#: Values of the left side that are looked for on the other.
-TRIED_VALUES = 100
-#: Pairs that are tried, and told.
-MAX_TRIED, MAX_TOLD = 30, 4
-#: Documents of a collection without an index that are looked through for one try.
+#: Seconds that all trials may take, and one of them.
+TRIALS_SECONDS, TRIAL_SECONDS = 0.2, 0.1
+#: Values of one side that a trial looks for on the other.
+TRIAL_VALUES = 100
+#: Pairs of keys that are tried, and suggested.
+MAX_TRIED, MAX_SUGGESTED = 30, 4
+#: The largest collection, in documents, that a trial may scan without an index.
 MAX_UNINDEXED = 50_000
-#: What is worth telling: this share of the tried values was found, or the names say so.
-LEAST_RATE, TELLING_NAMES = 0.05, 3.0
-#: The share of tried values from which on a key that leads to one document is taken for the right one.
+#: A pair is worth suggesting if this share of values was found, or the names are this similar.
+MIN_RATE, MIN_SIMILARITY = 0.05, 3.0
+#: From this share of found values, a unique key counts as the right one.
 GOOD_RATE = 0.3
-#: Likeness of several fields that are unique together.
-TOGETHER = 6.5
+#: Score of several keys that are unique together.
+COMPOUND_SCORE = 6.5
 
 
 @dataclass(frozen=True)
 class Pair:
-    """What is to be equal, the left side after a conversion."""
+    """Two fields that should be equal, the left one after a conversion."""
 
     local: str
     foreign: str
@@ -52,7 +52,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """Pairs of keys: ``rate`` is the share of tried values of the left side that were found, None if none was tried."""
+    """Pairs of keys. ``rate`` is the share of tried left values that the other side has, None if untried."""
 
     pairs: tuple[Pair, ...]
     rate: float | None
@@ -60,7 +60,7 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class LeftField:
-    """A field of the left side, by the ``path`` under which the join knows it, and where it comes from."""
+    """A field of the left rows: its ``path`` in the row, and the collection that it comes from."""
 
     path: str
     collection: str
@@ -68,159 +68,163 @@ class LeftField:
 
 
 def suggest_keys(database: str, left: list[LeftField], collection: str) -> list[Suggestion]:
-    """The likeliest pairs, the best first.
+    """The likeliest keys for joining a collection, the best first. Cached for two minutes.
 
     Raises:
         pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
     """
-    where = ",".join(sorted({f"{field.collection}:{field.path.removesuffix(field.field.path)}" for field in left}))
-    key = f"key_suggestions:{database}.{where}.{collection}"
-    if (kept := connections().results.get(key)) is not None:
-        read = json.loads(ensure_bytes(kept))
-        return [Suggestion(tuple(Pair(**pair) for pair in each["pairs"]), each["rate"]) for each in read]
-    found = _suggest(database, left, collection)
-    live.remember(key, json.dumps([asdict(each) for each in found]), KEPT_SECONDS)
-    return found
+    origins = ",".join(sorted({f"{field.collection}:{field.path.removesuffix(field.field.path)}" for field in left}))
+    key = f"key_suggestions:{database}.{origins}.{collection}"
+    if (cached := connections().results.get(key)) is not None:
+        documents = json.loads(ensure_bytes(cached))
+        return [Suggestion(tuple(Pair(**pair) for pair in each["pairs"]), each["rate"]) for each in documents]
+    suggestions = _suggest(database, left, collection)
+    live.remember(key, json.dumps([asdict(each) for each in suggestions]), CACHE_SECONDS)
+    return suggestions
 
 
 def _suggest(database: str, left: list[LeftField], collection: str) -> list[Suggestion]:
     other = sample_collection(database, collection)
     candidates = sorted(_candidates(left, other, collection), key=lambda candidate: -candidate[0])
-    tries = _Tries(database, collection, other)
-    rated = [(TOGETHER, Suggestion(pairs, None)) for pairs in _together(left, other)]
-    for likeness, local, foreign in islice(candidates, MAX_TRIED):
+    trials = _Trials(database, collection, other)
+    scored = [(COMPOUND_SCORE, Suggestion(pairs, None)) for pairs in _compound_keys(left, other)]
+    for similarity, local, foreign in islice(candidates, MAX_TRIED):
         cast = _cast_between(local.field, foreign)
-        rate = tries.rate(local, foreign.path, cast)
-        found = max(rate or 0.0, tries.rate_back(local, foreign.path, cast))
-        if found < LEAST_RATE and likeness < TELLING_NAMES:
+        rate = trials.rate(local, foreign.path, cast)
+        best_rate = max(rate or 0.0, trials.reverse_rate(local, foreign.path, cast))
+        if best_rate < MIN_RATE and similarity < MIN_SIMILARITY:
             continue
-        rated.append((likeness + 2 * found, Suggestion((Pair(local.path, foreign.path, cast),), rate)))
-    rated.sort(key=lambda each: -each[0])
-    told = [suggestion for _, suggestion in rated]
-    if any(_leads_to_one(suggestion, other) and (suggestion.rate or 0) >= GOOD_RATE for suggestion in told):
-        # Beside these, what is only called the same would mislead: a year matches many documents of that year.
-        told = [suggestion for suggestion in told if suggestion.pairs[0].foreign in other.indexed]
-    return told[:MAX_TOLD]
+        scored.append((similarity + 2 * best_rate, Suggestion((Pair(local.path, foreign.path, cast),), rate)))
+    scored.sort(key=lambda each: -each[0])
+    suggestions = [suggestion for _, suggestion in scored]
+    if any(_is_unique(suggestion, other) and (suggestion.rate or 0) >= GOOD_RATE for suggestion in suggestions):
+        # Next to a unique key, a mere similarity of names misleads: a year matches every document of that year.
+        suggestions = [suggestion for suggestion in suggestions if suggestion.pairs[0].foreign in other.indexed]
+    return suggestions[:MAX_SUGGESTED]
 
 
-def _leads_to_one(suggestion: Suggestion, other: CollectionSample) -> bool:
+def _is_unique(suggestion: Suggestion, other: CollectionSample) -> bool:
     return tuple(pair.foreign for pair in suggestion.pairs) in other.unique
 
 
-def _together(left: list[LeftField], other: CollectionSample) -> list[tuple[Pair, ...]]:
-    """Several fields that only together tell one document of the other side from the next, all on the left as well."""
-    by_name = {_plain(field.path): field for field in reversed(left)}
-    found = []
+def _compound_keys(left: list[LeftField], other: CollectionSample) -> list[tuple[Pair, ...]]:
+    """Unique indexes on several fields of the other side, if the left side has fields with all of their names."""
+    by_name = {_normalized(field.path): field for field in reversed(left)}
+    keys = []
     for paths in other.unique:
-        locals_ = [by_name.get(_plain(path)) for path in paths]
+        locals_ = [by_name.get(_normalized(path)) for path in paths]
         if len(paths) > 1 and all(locals_):
-            found.append(tuple(Pair(local.path, path) for local, path in zip(locals_, paths, strict=True) if local))
-    return found
+            keys.append(tuple(Pair(local.path, path) for local, path in zip(locals_, paths, strict=True) if local))
+    return keys
 
 
 def _candidates(
     left: list[LeftField], other: CollectionSample, collection: str
 ) -> list[tuple[float, LeftField, Field]]:
-    found = []
+    """Pairs of fields that may be keys, each with a score from names and indexes."""
+    candidates = []
     for local in left:
         for foreign in other.fields:
-            served = foreign.path in other.indexed
-            likeness = _likeness(local, foreign.path, collection)
-            if not (served or likeness) or not _comparable(local.field, foreign):
+            is_indexed = foreign.path in other.indexed
+            similarity = _similarity(local, foreign.path, collection)
+            if not (is_indexed or similarity) or not _comparable(local.field, foreign):
                 continue
             if local.field.path == foreign.path and local.collection == collection:
-                continue  # each document with itself
+                continue  # would match each document with itself
             if local.field.path == foreign.path == "_id":
-                likeness = -1.0  # every collection has one; that says nothing
-            found.append((likeness + served + 0.5 * ((foreign.path,) in other.unique), local, foreign))
-    return found
+                similarity = -1.0  # every collection has an _id, so the equal names mean nothing
+            candidates.append((similarity + is_indexed + 0.5 * ((foreign.path,) in other.unique), local, foreign))
+    return candidates
 
 
-def _likeness(local: LeftField, foreign: str, collection: str) -> float:
-    """How much the two names say that they belong together."""
-    here, there = _plain(local.field.path), _plain(foreign)
-    if there == "id" and here in {f"{_singular(collection)}id", _singular(collection), f"{_plain(collection)}id"}:
+def _similarity(local: LeftField, foreign: str, collection: str) -> float:
+    """A score from 0 to 4 for the names of two keys."""
+    left, right = _normalized(local.field.path), _normalized(foreign)
+    if right == "id" and left in {f"{_singular(collection)}id", _singular(collection), f"{_normalized(collection)}id"}:
         return 4.0
-    if here == "id" and there in {f"{_singular(local.collection)}id", f"{_plain(local.collection)}id"}:
+    if left == "id" and right in {f"{_singular(local.collection)}id", f"{_normalized(local.collection)}id"}:
         return 4.0
-    if here == there:
+    if left == right:
         return 3.0
-    return 1.0 if len(there) > 2 and (here.endswith(there) or there.endswith(here)) else 0.0  # noqa: PLR2004
+    return 1.0 if len(right) > 2 and (left.endswith(right) or right.endswith(left)) else 0.0  # noqa: PLR2004
 
 
-def _plain(name: str) -> str:
+def _normalized(name: str) -> str:
+    """The last part of a path, in lower case, letters and digits only."""
     return re.sub(r"[^a-z0-9]", "", name.rpartition(".")[2].lower())
 
 
 def _singular(collection: str) -> str:
-    plain = _plain(collection)
-    if plain.endswith("ies"):
-        return f"{plain[:-3]}y"
-    return plain.removesuffix("s")
+    name = _normalized(collection)
+    if name.endswith("ies"):
+        return f"{name[:-3]}y"
+    return name.removesuffix("s")
 
 
+#: Types whose values are never taken for keys.
 NEVER_KEYS = frozenset({"object", "array", "bool", "null"})
 
 
 def _comparable(local: Field, foreign: Field) -> bool:
-    return bool((local.kinds & foreign.kinds) - NEVER_KEYS) or _cast_between(local, foreign) is not None
+    return bool((local.brackets & foreign.brackets) - NEVER_KEYS) or _cast_between(local, foreign) is not None
 
 
 def _cast_between(local: Field, foreign: Field) -> Cast | None:
-    """The conversion of the left values without which nothing could match."""
-    if (local.kinds & foreign.kinds) - NEVER_KEYS:
+    """The conversion that left values need to match at all, or None."""
+    if (local.brackets & foreign.brackets) - NEVER_KEYS:
         return None
     return cast_to(local.main_type, foreign.main_type)
 
 
-class _Tries:
-    """Looks up values of the left side in the other collection, until the time is used up."""
+class _Trials:
+    """Looks up sampled values of one side on the other, until the time is up."""
 
     def __init__(self, database: str, collection: str, other: CollectionSample):
         self._database = database
         self._source = default_source().database(database)
         self._collection, self._other = collection, other
         self._samples: dict[str, list[Document]] = {}
-        self._until = time.monotonic() + TRYING_SECONDS
+        self._deadline = time.monotonic() + TRIALS_SECONDS
 
     def rate(self, local: LeftField, foreign: str, cast: Cast | None) -> float | None:
-        """The share of values that are found; None where that was not tried."""
+        """The share of left values that the other side has, or None if it was not tried."""
         if cast is not None and CASTS[cast].estimate is None:
             return None
         values = _converted(self._sample(local.collection), local.field.path, cast)
         return self._rate(values, self._collection, self._other, foreign)
 
-    def rate_back(self, local: LeftField, foreign: str, cast: Cast | None) -> float:
-        """The share of the other side's values that are found on the left, which may be the bigger side."""
+    def reverse_rate(self, local: LeftField, foreign: str, cast: Cast | None) -> float:
+        """The share of the other side's values that the left side has. It tells more if the left side is bigger."""
         if cast is not None:
             return 0.0
         values = _converted(self._sample(self._collection), foreign, None)
-        look = sample_collection(self._database, local.collection)
-        return self._rate(values, local.collection, look, local.field.path) or 0.0
+        sample = sample_collection(self._database, local.collection)
+        return self._rate(values, local.collection, sample, local.field.path) or 0.0
 
     def _sample(self, collection: str) -> list[Document]:
         if collection not in self._samples:
-            self._samples[collection] = draw_documents(self._source[collection], {}, TRIED_VALUES)
+            self._samples[collection] = draw_documents(self._source[collection], {}, TRIAL_VALUES)
         return self._samples[collection]
 
-    def _rate(self, values: list[Any], collection: str, look: CollectionSample, path: str) -> float | None:
-        small = (look.count or 0) <= MAX_UNINDEXED
-        if time.monotonic() > self._until or not (path in look.indexed or small):
+    def _rate(self, values: list[Any], collection: str, sample: CollectionSample, path: str) -> float | None:
+        is_small = (sample.count or 0) <= MAX_UNINDEXED
+        if time.monotonic() > self._deadline or not (path in sample.indexed or is_small):
             return None
         if not values:
             return 0.0
         try:
-            with within(ONE_TRY_SECONDS):
+            with within(TRIAL_SECONDS):
                 found = self._source[collection].distinct(path, {path: {"$in": values}})
         except TookTooLong:
             return None
-        wanted = {equality_key(value) for value in values}
-        return len(wanted & {equality_key(value) for value in found}) / len(wanted)
+        tried = {equality_key(value) for value in values}
+        return len(tried & {equality_key(value) for value in found}) / len(tried)
 
 
 def _converted(documents: list[Document], path: str, cast: Cast | None) -> list[Any]:
+    """The distinct values at a path after a conversion, without those that it cannot convert."""
     values = [value for document in documents for value in values_at(document, path) if not isinstance(value, dict)]
-    unique = list({equality_key(value): value for value in values}.values())[:TRIED_VALUES]
+    unique = list({equality_key(value): value for value in values}.values())[:TRIAL_VALUES]
     estimate = None if cast is None else CASTS[cast].estimate
     if estimate is None:
         return unique
@@ -228,9 +232,9 @@ def _converted(documents: list[Document], path: str, cast: Cast | None) -> list[
 
 
 def equality_key(value: Any) -> tuple[str, Any]:
-    """A value as a key that equals another one exactly if MongoDB would match the two."""
-    kind = type_bracket(type_of(value))
-    if kind == NUMBER:
+    """A hashable form of a value. Two forms are equal exactly if MongoDB matches the values."""
+    bracket = type_bracket(type_of(value))
+    if bracket == NUMBER:
         number = value.to_decimal() if hasattr(value, "to_decimal") else value
-        return kind, number if number == number else "NaN"  # noqa: PLR0124 - that is how NaN is told
-    return kind, value if isinstance(value, str | ObjectId | bool) else repr(value)
+        return bracket, number if number == number else "NaN"  # noqa: PLR0124 - only NaN differs from itself
+    return bracket, value if isinstance(value, str | ObjectId | bool) else repr(value)

@@ -1,1 +1,1 @@
-"""Joins that people saved, run again with other values."""
+"""Joins that people saved, to run them again with other values."""

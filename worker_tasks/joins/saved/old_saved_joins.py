@@ -1,6 +1,6 @@
-"""Saved joins of an older version, which kept the builder's form as the query of an address.
+"""Parses the saved joins of an older version, which stored the builder's form as a URL query.
 
-Frozen: it reads that form as it was, whatever becomes of the builder's.
+Frozen: the form's format never changes again, independently of today's builder.
 """
 
 import json
@@ -23,17 +23,18 @@ Document = dict[str, Any]
 
 
 def read_draft(draft: str, types_in: Callable[[str], TypeOf]) -> Document:
-    """The join with parameters that a form says.
+    """Parses a draft into a join with parameters.
 
     Args:
-        types_in: tells the types of the fields of a database, for values that are read by them.
+        draft: the form as a URL query.
+        types_in: takes a database and returns the lookup of its fields' types, for values without a type of their own.
 
     Raises:
-        InvalidInput: it says none; names what is wrong.
+        InvalidInput: the draft is invalid; names the wrong place.
     """
     form = _Form(parse_qsl(draft))
     database = form.text("database")
-    return _stated(
+    return _without_empty(
         {
             "database": database,
             **_side(form, types_in(database)),
@@ -46,7 +47,7 @@ def read_draft(draft: str, types_in: Callable[[str], TypeOf]) -> Document:
 
 
 class _Form:
-    """Fields by their names, or those of one row of it."""
+    """The fields of the form, or of one of its rows."""
 
     def __init__(self, fields: list[tuple[str, str]]):
         self._fields = fields
@@ -58,17 +59,17 @@ class _Form:
         return [text for each, text in self._fields if each == name]
 
     def rows(self, name: str) -> list["_Form"]:
-        """The rows of a list, whose fields are called ``<name>-<number>-<field>``."""
-        found: dict[int, list[tuple[str, str]]] = {}
+        """The rows of a list, whose fields are named ``<name>-<number>-<field>``."""
+        rows: dict[int, list[tuple[str, str]]] = {}
         for each, text in self._fields:
-            if row := re.fullmatch(rf"{name}-([0-9]+)-(.+)", each):
-                found.setdefault(int(row[1]), []).append((row[2], text))
-        return [_Form(fields) for _, fields in sorted(found.items())]
+            if match := re.fullmatch(rf"{name}-([0-9]+)-(.+)", each):
+                rows.setdefault(int(match[1]), []).append((match[2], text))
+        return [_Form(fields) for _, fields in sorted(rows.items())]
 
 
-def _stated(written: Document) -> Document:
-    """Without what is empty."""
-    return {name: value for name, value in written.items() if value not in ("", None, [], {})}
+def _without_empty(document: Document) -> Document:
+    """The document without empty values."""
+    return {name: value for name, value in document.items() if value not in ("", None, [], {})}
 
 
 def _side(form: _Form, type_of: TypeOf) -> Document:
@@ -92,7 +93,7 @@ def _joins(form: _Form, type_of: TypeOf) -> list[Document]:
                 "limit": _limit(row),
             }
         names.append(row.text("name") or source)
-        joins.append(_stated(join))
+        joins.append(_without_empty(join))
     return joins
 
 
@@ -102,7 +103,7 @@ def _default_name(source: str, number: int, taken: list[str]) -> str:
 
 
 def _pairs(form: _Form) -> list[Document]:
-    return [_stated({name: row.text(name) for name in ("local", "foreign", "cast")}) for row in form.rows("on")]
+    return [_without_empty({name: row.text(name) for name in ("local", "foreign", "cast")}) for row in form.rows("on")]
 
 
 def _sort(form: _Form) -> list[list[Any]]:
@@ -144,21 +145,21 @@ def _condition(row: _Form, collection: str, type_of: TypeOf) -> Any:
     operator, text = row.text("operator") or "eq", row.text("value")
     if operator in WITHOUT_VALUE:
         return WITHOUT_VALUE[operator]
-    named = PARAMETER.fullmatch(text.strip())
+    parameter = PARAMETER.fullmatch(text.strip())
     if operator in SEARCHES:
-        return {"$regex": _search(text, named, SEARCHES[operator])}
-    type_ = row.text("type")
-    if named:
-        value: Any = {KEY: named[1], "type": value_type(type_).name if type_ else AUTO}
+        return {"$regex": _search(text, parameter, SEARCHES[operator])}
+    chosen_type = row.text("type")
+    if parameter:
+        value: Any = {KEY: parameter[1], "type": value_type(chosen_type).name if chosen_type else AUTO}
     else:
-        written_as = value_type(type_, None if type_ else type_of(collection, row.text("field")))
-        value = written_as.read_list(text) if operator in {"in", "nin"} else written_as.read(text)
+        parsed_as = value_type(chosen_type, None if chosen_type else type_of(collection, row.text("field")))
+        value = parsed_as.read_list(text) if operator in {"in", "nin"} else parsed_as.read(text)
     return value if operator == "eq" else {f"${operator}": value}
 
 
-def _search(text: str, named: re.Match[str] | None, prefix: str) -> Any:
-    if named:
-        return {KEY: named[1], "type": TEXT.name} | ({"prefix": prefix} if prefix else {})
+def _search(text: str, parameter: re.Match[str] | None, prefix: str) -> Any:
+    if parameter:
+        return {KEY: parameter[1], "type": TEXT.name} | ({"prefix": prefix} if prefix else {})
     if not text:
         raise ValueError("has no text to look for.")
     return f"{prefix}{text}"

@@ -1,7 +1,7 @@
-"""Joins that people saved, to be run again with other values: documents in MongoDB beside those of the tasks.
+"""Joins that people saved, to run them again with other values. They are stored in the database of the tasks.
 
-``{"_id", "name", "description", "join", "saved_at"}``, where ``join`` is a join with parameters. An older version wrote
-``draft`` instead, the builder's form as the query of an address.
+A document is ``{"_id", "name", "description", "join", "saved_at"}``, where ``join`` is a join with parameters. An
+older version stored ``draft`` instead: the builder's form as a URL query.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ from worker_tasks.joins.spec.value_types import TypeOf
 from worker_tasks.records import ledger
 
 COLLECTION = "saved_joins"
-#: Saved joins that are listed at most.
+#: Most saved joins that a list contains.
 MAX_LISTED = 200
 
 
@@ -28,14 +28,14 @@ def _collection() -> Collection[Document]:
 
 
 def save(name: str, description: str, join: Document) -> str:
-    """Keeps a join under a name; returns its id.
+    """Saves a join under a name and returns its id.
 
     Args:
         join: a join with parameters.
 
     Raises:
-        InvalidInput: it is none; names every path that is wrong.
-        pymongo.errors.PyMongoError: not known to be kept.
+        InvalidInput: the join is invalid; names every path that is wrong.
+        pymongo.errors.PyMongoError: the join may not be saved.
     """
     parameters.validate(join)
     saved_id = uuid4().hex[:12]
@@ -45,24 +45,24 @@ def save(name: str, description: str, join: Document) -> str:
 
 
 def find_saved_join(saved_id: str) -> dict[str, Any]:
-    """The saved join of this id.
+    """The document of the saved join with this id.
 
     Raises:
-        SavedJoinNotFound: there is none.
+        SavedJoinNotFound: no saved join has this id.
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
-    found = _collection().find_one({"_id": saved_id})
-    if found is None:
+    saved = _collection().find_one({"_id": saved_id})
+    if saved is None:
         raise SavedJoinNotFound
-    return found
+    return saved
 
 
 def read_join(saved: Document) -> Document:
-    """The join of a saved one, with its parameters.
+    """The join with parameters of a saved join's document.
 
     Raises:
-        InvalidInput: it is none any more; names every path that is wrong.
-        pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer, for one of an older version.
+        InvalidInput: the join is invalid, for example because rules have changed; names every path that is wrong.
+        pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer. Only for an old draft.
     """
     join = saved.get("join")
     if join is None:
@@ -72,13 +72,13 @@ def read_join(saved: Document) -> Document:
 
 
 def convert_drafts() -> None:
-    """Gives the saved joins of an older version their join.
+    """Stores the join of every saved join that has only a draft.
 
-    The draft stays, because a web process of that version may still read it. Where the type of a field decides how a
-    value is read, and that type is not known now, the join is left as it is: it is converted whenever it is read.
+    The draft stays, because a web process of the older version may still read it. If a value depends on the type of a
+    field that is unknown now, the saved join stays unconverted; ``read_join`` then converts it at each read.
 
     Raises:
-        pymongo.errors.PyMongoError, redis.exceptions.RedisError: not known to be done.
+        pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer; some may be converted.
     """
     for saved in _collection().find({"join": {"$exists": False}, "draft": {"$type": "string"}}):
         try:
@@ -90,22 +90,23 @@ def convert_drafts() -> None:
 
 
 class _UnknownType(Exception):
-    """The sample does not tell the type of a field."""
+    """The sample has no values of a field."""
 
 
 def _known_types(database: str) -> TypeOf:
-    types = field_types(database)
+    """Like ``field_types``, but raises _UnknownType instead of returning None."""
+    type_of = field_types(database)
 
-    def known(collection: str, path: str) -> str:
-        if (found := types(collection, path)) is None:
+    def known_type(collection: str, path: str) -> str:
+        if (bson_type := type_of(collection, path)) is None:
             raise _UnknownType(path)
-        return found
+        return bson_type
 
-    return known
+    return known_type
 
 
 def newest() -> list[dict[str, Any]]:
-    """All saved joins, newest first.
+    """The newest saved joins, the latest first.
 
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.
@@ -114,9 +115,9 @@ def newest() -> list[dict[str, Any]]:
 
 
 def delete(saved_id: str) -> None:
-    """Deletes a saved join, if it is there.
+    """Deletes a saved join if it exists.
 
     Raises:
-        pymongo.errors.PyMongoError: not known to be deleted.
+        pymongo.errors.PyMongoError: the saved join may still exist.
     """
     _collection().delete_one({"_id": saved_id})

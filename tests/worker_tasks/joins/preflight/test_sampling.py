@@ -1,4 +1,4 @@
-"""A collection at a glance: its fields, their types and fill rates, its indexes; and what is remembered of it."""
+"""Samples of collections: fields, types, fill rates and indexes; and how they are cached."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -61,7 +61,7 @@ def field(collection: str, path: str) -> Field:
         ("lines.n", 0.5, {"int": 0.75, "string": 0.25}),
     ],
 )
-def test_each_field_has_its_types_and_how_often_it_is_filled(
+def test_each_field_has_its_types_and_fill_rate(
     database: Database[Document], path: str, filled: float, types: dict[str, float]
 ) -> None:
     found = field("people", path)
@@ -69,25 +69,25 @@ def test_each_field_has_its_types_and_how_often_it_is_filled(
     assert found.types == pytest.approx(types)
 
 
-def test_every_path_is_told_once_and_none_that_is_not_there(database: Database[Document]) -> None:
-    look = sample_collection(NAME, "people")
-    paths = [field.path for field in look.fields]
+def test_every_existing_path_is_listed_once(database: Database[Document]) -> None:
+    sample = sample_collection(NAME, "people")
+    paths = [field.path for field in sample.fields]
     assert sorted(paths) == ["_id", "address", "address.city", "lines", "lines.n", "name", "tags"]
-    assert look.field("address.street") is None
+    assert sample.field("address.street") is None
 
 
 def test_the_most_frequent_type_is_the_main_one(database: Database[Document]) -> None:
     assert field("people", "name").main_type == "string"
-    assert field("people", "lines.n").kinds == {"number", "string"}
+    assert field("people", "lines.n").brackets == {"number", "string"}
 
 
-def test_a_field_that_is_always_null_is_told_as_never_filled(database: Database[Document]) -> None:
+def test_a_field_that_is_always_null_is_never_filled(database: Database[Document]) -> None:
     database.nulls.insert_many([{"nothing": None}, {"nothing": None}])
     found = field("nulls", "nothing")
-    assert (found.filled, found.types, found.main_type, found.kinds) == (0, {}, "null", frozenset())
+    assert (found.filled, found.types, found.main_type, found.brackets) == (0, {}, "null", frozenset())
 
 
-def test_fields_are_followed_only_so_deep(database: Database[Document]) -> None:
+def test_nested_fields_are_sampled_down_to_a_maximum_depth(database: Database[Document]) -> None:
     database.deep.insert_one({"_id": 1, "a": {"b": {"c": {"d": 1}}}})
     paths = [field.path for field in sample_collection(NAME, "deep").fields]
     assert paths == ["_id", "a", "a.b", "a.b.c"]
@@ -100,7 +100,7 @@ def test_names_that_no_join_may_use_are_not_told(database: Database[Document]) -
 
 
 @pytest.mark.parametrize(
-    ("value", "name", "kind"),
+    ("value", "name", "bracket"),
     [
         (1, "int", "number"),
         (Int64(1), "long", "number"),
@@ -122,52 +122,50 @@ def test_names_that_no_join_may_use_are_not_told(database: Database[Document]) -
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else value,
 )
-def test_numbers_of_all_types_are_of_one_kind_and_other_types_each_of_their_own(
-    value: Any, name: str, kind: str
-) -> None:
-    assert (type_of(value), type_bracket(type_of(value))) == (name, kind)
+def test_all_numbers_share_a_bracket_and_other_types_have_their_own(value: Any, name: str, bracket: str) -> None:
+    assert (type_of(value), type_bracket(type_of(value))) == (name, bracket)
 
 
-def test_the_types_of_numbers_come_from_mongodb_as_they_were_stored(database: Database[Document]) -> None:
+def test_number_types_are_those_stored_in_mongodb(database: Database[Document]) -> None:
     database.numbers.insert_many([{"n": 1}, {"n": Int64(1)}, {"n": 1.0}, {"n": Decimal128("1")}])
     found = field("numbers", "n")
     assert found.types == {"int": 0.25, "long": 0.25, "double": 0.25, "decimal": 0.25}
-    assert found.kinds == {"number"}
+    assert found.brackets == {"number"}
 
 
-def test_a_small_collection_is_looked_at_whole(database: Database[Document]) -> None:
+def test_a_small_collection_is_sampled_whole(database: Database[Document]) -> None:
     database.small.insert_many([{"_id": number} for number in range(WHOLE_DOCUMENTS)])
     assert sample_collection(NAME, "small").sampled == WHOLE_DOCUMENTS
 
 
-def test_the_sample_is_bounded_and_the_count_is_of_all_documents(database: Database[Document]) -> None:
-    look = sample_collection(NAME, "many")
-    assert (look.count, look.sampled) == (1001, SAMPLE_DOCUMENTS)
+def test_the_sample_is_bounded_but_the_count_includes_all_documents(database: Database[Document]) -> None:
+    sample = sample_collection(NAME, "many")
+    assert (sample.count, sample.sampled) == (1001, SAMPLE_DOCUMENTS)
 
 
-def test_a_view_has_fields_and_neither_a_count_nor_indexes(database: Database[Document]) -> None:
-    look = sample_collection(NAME, "view")
-    assert (look.count, look.sampled, look.indexed, look.unique) == (None, 2, (), ())
+def test_a_view_has_fields_but_no_count_and_no_indexes(database: Database[Document]) -> None:
+    sample = sample_collection(NAME, "view")
+    assert (sample.count, sample.sampled, sample.indexed, sample.unique) == (None, 2, (), ())
     assert field("view", "address.city").filled == 0.5
 
 
-def test_a_collection_that_is_empty_has_no_fields(database: Database[Document]) -> None:
+def test_an_empty_collection_has_no_fields(database: Database[Document]) -> None:
     database.create_collection("empty")
-    look = sample_collection(NAME, "empty")
-    assert (look.count, look.sampled, look.size, look.fields) == (0, 0, 0, ())
+    sample = sample_collection(NAME, "empty")
+    assert (sample.count, sample.sampled, sample.size, sample.fields) == (0, 0, 0, ())
 
 
-def test_the_paths_that_indexes_begin_with_are_told_and_those_without_repetition(database: Database[Document]) -> None:
+def test_first_paths_of_indexes_and_paths_of_unique_indexes_are_listed(database: Database[Document]) -> None:
     database.indexed.insert_one({"_id": 1, "a": 1, "b": 1, "c": 1})
     database.indexed.create_index([("a", 1), ("b", 1)], unique=True)
     database.indexed.create_index([("a", 1), ("c", 1)])
     database.indexed.create_index("c", unique=True)
-    look = sample_collection(NAME, "indexed")
-    assert look.indexed == ("_id", "a", "c")
-    assert look.unique == (("_id",), ("a", "b"), ("c",))
+    sample = sample_collection(NAME, "indexed")
+    assert sample.indexed == ("_id", "a", "c")
+    assert sample.unique == (("_id",), ("a", "b"), ("c",))
 
 
-def test_collections_are_listed_by_name_with_their_counts_and_without_mongodbs_own(servers: None) -> None:
+def test_collections_are_listed_with_their_counts_but_without_system_ones(servers: None) -> None:
     database = connections().joins[f"{NAME}_list"]
     try:
         database.b.insert_many([{}, {}])
@@ -179,7 +177,7 @@ def test_collections_are_listed_by_name_with_their_counts_and_without_mongodbs_o
         connections().joins.drop_database(f"{NAME}_list")
 
 
-def test_what_was_seen_is_remembered_for_a_while(database: Database[Document]) -> None:
+def test_a_sample_is_cached_for_a_while(database: Database[Document]) -> None:
     database.changing.insert_one({"_id": 1})
     first = sample_collection(NAME, "changing")
     database.changing.insert_one({"_id": 2, "new": 1})
@@ -190,18 +188,18 @@ def test_what_was_seen_is_remembered_for_a_while(database: Database[Document]) -
     assert sample_collection(NAME, "changing").count == 2
 
 
-def test_a_look_is_the_same_after_it_was_written_and_read(database: Database[Document]) -> None:
-    look = sample_collection(NAME, "people")
-    assert CollectionSample.from_json(look.to_json().encode()) == look
+def test_a_sample_survives_a_round_trip_through_json(database: Database[Document]) -> None:
+    sample = sample_collection(NAME, "people")
+    assert CollectionSample.from_json(sample.to_json().encode()) == sample
 
 
-def test_a_sample_holds_only_what_the_filter_keeps_and_no_document_twice(database: Database[Document]) -> None:
+def test_drawn_documents_pass_the_filter_and_are_distinct(database: Database[Document]) -> None:
     found = draw_documents(database.many, {"even": True, "_id": {"$lt": 100}}, 200)
     assert sorted(document["_id"] for document in found) == list(range(0, 100, 2))
     assert len(draw_documents(database.many, {"even": True}, 20)) == 20
 
 
-def test_the_size_of_documents_is_that_of_their_json() -> None:
+def test_the_mean_size_is_that_of_the_json_text() -> None:
     assert mean_size([{"a": "x" * 10}, {"a": "x" * 20}]) == len('{"a":""}') + 15
     assert mean_size([{"_id": ObjectId(), "at": datetime(2024, 1, 1, tzinfo=UTC), "n": Decimal128("1.5")}]) > 50
     assert mean_size([]) == 0
@@ -222,7 +220,7 @@ def test_the_size_of_documents_is_that_of_their_json() -> None:
         ("list.missing", []),
     ],
 )
-def test_values_are_found_through_lists_each_by_itself_and_nothing_for_null(path: str, values: list[Any]) -> None:
+def test_values_at_a_path_are_elements_of_lists_without_null(path: str, values: list[Any]) -> None:
     document = {
         "plain": 1,
         "list": [1, None, 2],
