@@ -7,9 +7,7 @@ from webapp.results import result_request
 from worker_tasks.infra.connections import connections
 from worker_tasks.tasks import long_running_task
 
-#: Seconds that pages wait for a worker on a busy machine.
-WAIT_SECONDS = 20
-#: No worker takes from this queue.
+#: A queue without a worker.
 UNATTENDED = "unattended"
 
 
@@ -22,13 +20,13 @@ def patient_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def waiting_task(servers: None) -> str:
-    """The id of a task that waits, and goes on waiting."""
+    """The id of a task that stays queued."""
     return long_running_task.apply_async(["some input"], queue=UNATTENDED, metadata={"reason": "a test"}).id
 
 
 @pytest.fixture
 def traces() -> Callable[[], tuple[int, int]]:
-    """How many tasks are recorded and how many messages wait: what a refused request must not change."""
+    """Counts recorded tasks and queued messages, which a refused request must not change."""
 
     def count() -> tuple[int, int]:
         queued: Any = connections().queue.llen("celery")

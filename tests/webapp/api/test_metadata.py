@@ -1,4 +1,4 @@
-"""A change of metadata by the API, which may say what it expects to be stored."""
+"""Changes of metadata by the API, with and without expected values."""
 
 from collections.abc import Callable
 from typing import Any

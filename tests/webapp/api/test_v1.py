@@ -1,4 +1,4 @@
-"""The versioned API: joins asked for, followed, found, changed, cancelled."""
+"""The versioned API: joins submitted, followed, found, changed and cancelled."""
 
 import json
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ PAID = {
 NO_KEY = {"from": "orders", "as": "orders", "on": [{"local": "", "foreign": "userId"}]}
 
 
-#: What every address answers to beside what it is for.
+#: Methods that Flask adds to every route.
 UNDESCRIBED = {"HEAD", "OPTIONS"}
 
 
@@ -162,15 +162,15 @@ def test_invalid_metadata_changes_nothing(client: FlaskClient, servers: None) ->
 
 @pytest.fixture
 def found(servers: None) -> Iterator[dict[str, str]]:
-    """Tasks to be found, by what is found of them; the metadata key ``mark`` is theirs alone."""
+    """The ids of three tasks by name, and the value of their common metadata key ``mark``."""
     mark = new_id()
     ids = {"mark": mark}
-    told: list[tuple[str, str, Document]] = [
+    tasks: list[tuple[str, str, Document]] = [
         ("audit", states.SUCCESS, {"reason": "the Audit of 2026", "ticket": 4711}),
         ("refund", states.FAILURE, {"reason": "a refund (a+b)", "ticket": "4711"}),
         ("waiting", states.PENDING, {"reason": "later", "ratio": 0.5, "done": True}),
     ]
-    for number, (name, status, metadata) in enumerate(told):
+    for number, (name, status, metadata) in enumerate(tasks):
         document = ledger.new_document(
             f"{mark}-{number}", RUN_JOIN, [PAID], metadata=metadata | {"mark": mark}, join=PAID
         )

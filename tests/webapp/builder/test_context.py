@@ -1,4 +1,4 @@
-"""The builder's page: what can be chosen next, what is suggested, what each button does, what the checks say."""
+"""The builder's page: choices, suggestions, buttons and checks."""
 
 import json
 import re
@@ -36,13 +36,13 @@ def press(client: FlaskClient, action: str, written: dict[str, str]) -> TestResp
 
 
 def written_in(answer: TestResponse) -> dict[str, str]:
-    """The form that the answer's address says."""
+    """The form data in the URL of a redirect."""
     assert answer.status_code == 303
     return dict(parse_qsl(urlsplit(answer.headers["Location"]).query))
 
 
 def options(page: str, name: str) -> list[str]:
-    """What a select of this name offers."""
+    """The values in the select of this name."""
     found = re.search(rf'<select[^>]* name="{name}"[^>]*>(.*?)</select>', page, re.DOTALL)
     assert found, f"no select {name}"
     return re.findall(r'<option[^>]*value="([^"]+)"', found[1])

@@ -1,4 +1,4 @@
-"""The builder's form: to a JoinSpec and back, from the address and into it, with what is wrong at its field."""
+"""The builder's form: conversion to and from JoinSpecs and query strings, and errors at their fields."""
 
 import json
 import random
@@ -112,9 +112,9 @@ def test_a_raw_filter_is_added_to_the_conditions() -> None:
 )
 def test_invalid_input_is_reported_at_its_field(more: dict[str, str], field: str, words: str) -> None:
     form = draft(**more)
-    with pytest.raises(DraftIncomplete, match="what is marked") as unfinished:
+    with pytest.raises(DraftIncomplete, match="what is marked") as raised:
         form.join_document(type_of)
-    field_errors.add_errors(form, unfinished.value.errors)
+    field_errors.add_errors(form, raised.value.errors)
     assert words in errors_at(form, field)
 
 
@@ -128,9 +128,9 @@ def test_parsing_a_form_repeatedly_does_not_change_it(seed: int) -> None:
     before = (form.data, list(errors_of(form)))
     found = []
     for _ in range(3):
-        with pytest.raises(DraftIncomplete) as unfinished:
+        with pytest.raises(DraftIncomplete) as raised:
             form.join_document(type_of)
-        found.append(unfinished.value.errors)
+        found.append(raised.value.errors)
     assert found[0] == found[1] == found[2]
     assert (form.data, list(errors_of(form))) == before
     field_errors.add_errors(form, found[0])
@@ -151,7 +151,7 @@ def errors_of(form: Any) -> Iterator[str]:
 
 
 def errors_at(form: Any, name: str) -> str:
-    """What is said at the field of this name."""
+    """The errors at the field of this name."""
     for field in form:
         if field.name == name:
             return " ".join(field.errors)
@@ -227,15 +227,15 @@ JOINS: list[dict[str, Any]] = [
     {"fields": ["name", "orders"], "sort": [["name", 1], ["city", -1]], "limit": 5},
     {"match": {"name": {"$regex": "{city}"}, "zip": {"$regex": "^{zip}"}, "city": {"$in": [" a", "b"]}, "n": "{n}"}},
 ]
-#: Filters with a value left open: as a row says them, and as only JSON can.
-OPEN_IN_ROWS: list[dict[str, Any]] = [
+#: Filters with a parameter that form rows can express, and those that only JSON can.
+PARAMETERS_IN_ROWS: list[dict[str, Any]] = [
     {"stars": {"$parameter": "stars", "type": "auto"}},
     {"stars": {"$gte": {"$parameter": "least", "type": "number"}, "$lt": {"$parameter": "below", "type": "auto"}}},
     {"name": {"$in": {"$parameter": "names", "type": "string"}}, "at": {"$ne": {"$parameter": "at", "type": "date"}}},
     {"name": {"$regex": {"$parameter": "part", "type": "string"}}},
     {"name": {"$regex": {"$parameter": "part", "type": "string", "prefix": "^"}}},
 ]
-OPEN_IN_JSON: list[dict[str, Any]] = [
+PARAMETERS_IN_JSON: list[dict[str, Any]] = [
     {"name": {"$in": ["Ann", {"$parameter": "name", "type": "string"}]}},
     {"name": {"$in": [{"$parameter": "name", "type": "string"}]}},
     {"name": {"$regex": {"$parameter": "part", "type": "string"}, "$options": "i"}},
@@ -254,11 +254,11 @@ def test_a_join_survives_the_round_trip_through_the_form(more: dict[str, Any]) -
     assert again.canonical() == spec.canonical()
 
 
-@pytest.mark.parametrize("match", OPEN_IN_ROWS + OPEN_IN_JSON)
+@pytest.mark.parametrize("match", PARAMETERS_IN_ROWS + PARAMETERS_IN_JSON)
 def test_a_parameter_survives_the_round_trip_through_the_form(match: dict[str, Any]) -> None:
     first = {"from": "orders", "as": "orders", "on": [{"local": "_id", "foreign": "userId"}], "match": match}
     form = Draft(join_as_fields({"database": "shop", "from": "users", "match": match, "joins": [first]}))
-    assert (form.raw.data is None) == (match in OPEN_IN_ROWS)
+    assert (form.raw.data is None) == (match in PARAMETERS_IN_ROWS)
     again = form.join_document(type_of, with_parameters=True)
     assert (again["match"], again["joins"][0]["match"]) == (match, match)
 
@@ -286,10 +286,10 @@ def test_a_value_in_braces_is_a_parameter() -> None:
     assert form.join_document(type_of, with_parameters=True)["match"] == {
         "stars": {"$parameter": "least", "type": "auto"}
     }
-    with pytest.raises(DraftIncomplete) as unfinished:
+    with pytest.raises(DraftIncomplete) as raised:
         form.join_document(type_of)
-    (said,) = unfinished.value.errors["filters-0-value"]
-    assert "asked for when the saved join is run" in said
+    (message,) = raised.value.errors["filters-0-value"]
+    assert "asked for when the saved join is run" in message
 
 
 def test_integers_stay_integers() -> None:

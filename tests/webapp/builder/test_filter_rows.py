@@ -1,4 +1,4 @@
-"""The tables of operators and of value types: each row makes a filter that is allowed, and can be read back."""
+"""Every operator and every value type makes an allowed filter and survives a round trip through form rows."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""The forms: what is typed becomes a task, or comes back with what is wrong."""
+"""The forms: they submit a task, or come back with their errors."""
 
 import re
 from collections.abc import Callable
@@ -16,7 +16,7 @@ Traces = Callable[[], tuple[int, int]]
 
 
 def asked(location: str) -> Document:
-    """The task that a form's answer leads to."""
+    """The task in the URL of a redirect."""
     page = re.fullmatch(r"/tasks/([0-9a-f-]{36})", location)
     assert page, location
     return ledger.find_task(page[1])
@@ -80,7 +80,7 @@ def test_an_unknown_button_submits_nothing(
 
 
 def test_enter_does_not_press_the_button_that_adds_a_row(client: FlaskClient, servers: None) -> None:
-    """Enter in a field presses the first one."""
+    """Enter in a field presses the first submit button."""
     for page in ("/user-orders", "/practice"):
         buttons = re.findall(r"<button[^>]*>", client.get(page).text)
         assert 'type="submit"' in buttons[0]

@@ -1,4 +1,4 @@
-"""Saved joins: kept, listed, run with values, deleted; and those that are there from the start."""
+"""Saved joins: stored, listed, run with values, deleted; and the samples."""
 
 import json
 import re
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("shop")
 
 @pytest.fixture
 def saved(client: FlaskClient) -> str:
-    """Where a saved join is."""
+    """The URL of a saved join."""
     names = {"saved_name": "Orders of a city", "saved_description": "How many each has."}
     answer = submit_form(client, "/", {**DRAFT, **names, "do": "save"}, headers={"Accept": "text/html"})
     assert answer.status_code == 303
@@ -42,7 +42,7 @@ def saved(client: FlaskClient) -> str:
 
 
 def save(client: FlaskClient, **more: str) -> str:
-    """Saves the draft with more in its form; where it is then."""
+    """Saves the draft with further fields. Returns the URL of the saved join."""
     fields = {**DRAFT, **{name.replace("__", "-"): value for name, value in more.items()}}
     answer = submit_form(client, "/", {**fields, "saved_name": "more", "do": "save"}, headers={"Accept": "text/html"})
     assert answer.status_code == 303
@@ -50,12 +50,12 @@ def save(client: FlaskClient, **more: str) -> str:
 
 
 def join_at(saved: str) -> Document:
-    """The join that is saved there."""
+    """The join saved under this URL."""
     return saved_joins.read_join(saved_joins.find_saved_join(saved.rpartition("/")[2]))
 
 
 def in_builder(client: FlaskClient, saved: str) -> dict[str, str]:
-    """The form in which it is opened, as the address says it."""
+    """The form data with which the builder opens a saved join."""
     address = re.search(r'href="/\?([^"]+)"', client.get(saved).text)
     assert address
     return dict(parse_qsl(unescape(address[1])))
@@ -133,13 +133,13 @@ def test_typed_values_stay_while_redis_is_away(client: FlaskClient, saved: str, 
     assert "urgent" in answer.text
 
 
-#: What an older version kept of the same join: the builder's form.
+#: The same join as saved by an older version: the form data of the builder.
 OLD = {"_id": "older", "name": "Orders of a city, older", "description": "", "draft": urlencode(DRAFT)}
 
 
 @pytest.fixture
 def older(client: FlaskClient) -> str:
-    """Where a join is that an older version saved, and no release has converted."""
+    """The URL of a join that an older version saved and no release has converted."""
     collection = connections().tasks.database[saved_joins.COLLECTION]
     collection.replace_one({"_id": OLD["_id"]}, OLD, upsert=True)
     return "/saved/older"
@@ -186,7 +186,7 @@ def test_a_saved_join_too_long_for_a_url_still_opens(client: FlaskClient, older:
 
 
 def delete(client: FlaskClient, saved: str) -> None:
-    """Deletes it, as its page offers that."""
+    """Deletes a saved join by the form on its page."""
     token = re.search(r'name="csrf_token"[^>]* value="([^"]+)"', client.get(saved).text)
     assert token
     assert client.post(f"{saved}/deletion", data={"csrf_token": token[1]}).status_code == 303

@@ -94,7 +94,7 @@ def assert_all_is_there(answer: TestResponse, typed: dict[str, str], server: str
 
 @pytest.fixture
 def saved(client: FlaskClient) -> str:
-    """The address of a saved join with the parameter status."""
+    """The URL of a saved join with the parameter status."""
     names = {
         "saved_name": "By status",
         "filters-0-field": "status",

@@ -1,4 +1,4 @@
-"""Columns in words and as bars."""
+"""Columns as text and as bars."""
 
 import pytest
 

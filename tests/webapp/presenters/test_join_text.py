@@ -1,4 +1,4 @@
-"""A join in words: every kind and every shape has them."""
+"""Joins as text."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""From task document to words."""
+"""Task documents, joins and values as text."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

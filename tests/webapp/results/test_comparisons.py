@@ -1,4 +1,4 @@
-"""Two tasks side by side, and what changed between their results."""
+"""Two tasks side by side and the changes between their results."""
 
 import json
 import re
@@ -21,7 +21,7 @@ BEFORE: list[Document] = [{"_id": n, "name": f"P{n}", "orders": [{"amount": n}]}
 
 
 def run_of(key: str, rows: list[Document], **metadata: str) -> str:
-    """The id of a finished task whose result is under this key, where it takes the place of another one."""
+    """Publishes a result under this key, in place of the current one. Returns the id of its finished task."""
     task_id = new_id()
     summary = publish(rows, key, task_id, 60)
     document = ledger.new_document(task_id, RUN_JOIN, [{}], metadata=metadata)
@@ -31,8 +31,9 @@ def run_of(key: str, rows: list[Document], **metadata: str) -> str:
 
 
 @pytest.fixture
-def two(worker: Process) -> tuple[str, str]:
-    """The ids of two tasks: between them three rows changed, two were added, one was removed."""
+def two(worker: Process, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """The ids of two tasks. Between them, three rows changed, two were added, one was removed. Pages wait for it."""
+    monkeypatch.setattr(result_request, "WAIT_SECONDS", 20)
     key = f"join_result:{new_id()}"
     after = [json.loads(json.dumps(row)) for row in BEFORE[1:]]
     for row in after[:2]:
@@ -84,7 +85,7 @@ def test_a_task_links_to_the_changes_since_the_previous_run(client: FlaskClient,
         wait_for_state(tasks[-1], states.SUCCESS)
     link = f"/comparison?older={tasks[1]}&amp;newer={tasks[2]}"
     assert link in client.get(f"/tasks/{tasks[2]}").text
-    # Of the first one nothing is left to compare with.
+    # The first result is gone: nothing is left to compare with.
     assert "/comparison" not in client.get(f"/tasks/{tasks[1]}").text
 
 

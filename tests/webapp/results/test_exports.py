@@ -1,4 +1,4 @@
-"""A result as a file: what is there at once, what a worker makes, what goes with it."""
+"""Results as files: streamed at once or made by a worker, with their provenance."""
 
 import base64
 import csv
@@ -118,7 +118,7 @@ def test_a_download_breaks_off_if_its_result_is_replaced(client: FlaskClient, se
 
 @pytest.fixture
 def people(worker: Process) -> str:
-    """The id of a task that joined people, one of them secret."""
+    """The id of a task that joined four people, with a column to hide."""
     names = ["Ada", "Grace", "Edsger", "Barbara"]
     rows = [{"_id": n, "name": name, "secret": f"s{n}", "born": {"year": 1900 + n}} for n, name in enumerate(names)]
     return finished_with(rows)

@@ -1,4 +1,4 @@
-"""A result of 300,000 rows, through the web process of the Procfile: read to its end, looked through, taken away."""
+"""A result of 300,000 rows, served by the Procfile's web process: paged, searched and downloaded."""
 
 import csv
 import io
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 ROWS = 300_000
 MEBIBYTE = 2**20
-#: What the web process may grow by through all of it.
+#: The permitted growth of the web process over all tests.
 MAX_GROWTH = 60 * MEBIBYTE
 STATES = ("PAID", "OPEN", "SHIPPED")
 SHEET = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
@@ -45,14 +45,14 @@ def row(number: int) -> Document:
 
 
 class Reader:
-    """Someone who reads a result over HTTP; what the server's memory was at most meanwhile."""
+    """Reads a result over HTTP and records the server's peak memory in ``peak``."""
 
     def __init__(self, address: str, process: int, task_id: str):
         self._address, self._process, self._task_id = address, process, task_id
-        self.most = self.memory()
+        self.peak = self.memory()
 
     def memory(self) -> int:
-        """Bytes of the server's processes, those that serve included."""
+        """Bytes of the server's process and its children."""
         children = Path(f"/proc/{self._process}/task/{self._process}/children").read_text().split()
         return sum(_resident(int(child)) for child in [str(self._process), *children])
 
@@ -63,7 +63,7 @@ class Reader:
             try:
                 answer: IO[bytes] = urllib.request.urlopen(address, timeout=60)
             except urllib.error.HTTPError as error:
-                # A worker is still on it; the test's own time-out ends this.
+                # A worker is still busy. The test's timeout ends the loop.
                 if error.status != 503:
                     raise
                 time.sleep(int(error.headers["Retry-After"]))
@@ -73,14 +73,14 @@ class Reader:
     def json(self, path: str, **asked: Any) -> Any:
         with self.open(path, **asked) as answer:
             found = json.load(answer)
-        self.most = max(self.most, self.memory())
+        self.peak = max(self.peak, self.memory())
         return found
 
     def save(self, form: str, file: Path, **asked: Any) -> Path:
         with self.open(f"result.{form}", **asked) as answer, file.open("wb") as copy:
             while chunk := answer.read(MEBIBYTE):
                 copy.write(chunk)
-                self.most = max(self.most, self.memory())
+                self.peak = max(self.peak, self.memory())
         return file
 
 
@@ -105,11 +105,11 @@ def reader(worker: Process, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     yield reader
     web.stop()
     result_store.discard(result_store.find_result(summary.key) or summary)
-    assert reader.most - idle <= MAX_GROWTH
+    assert reader.peak - idle <= MAX_GROWTH
 
 
 def as_json(documents: Iterator[Document]) -> list[Document]:
-    """As relaxed Extended JSON has them."""
+    """The documents in relaxed Extended JSON."""
     return [{**each, "amount": {"$numberDecimal": str(each["amount"])}} for each in documents]
 
 
@@ -200,7 +200,7 @@ def test_a_large_result_is_downloaded_as_excel_without_a_hidden_column(reader: R
 
 
 def _sheet(file: Path) -> Iterator[list[str]]:
-    """The rows of the first sheet, each cell as text, empty where there is none."""
+    """The rows of the first sheet as text. Missing cells are empty strings."""
     with zipfile.ZipFile(file) as book, book.open("xl/worksheets/sheet1.xml") as sheet:
         for _, element in ET.iterparse(sheet):
             if element.tag == f"{SHEET}row":

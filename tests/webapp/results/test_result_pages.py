@@ -1,4 +1,4 @@
-"""The result page: rows by page, and what it says when they are gone."""
+"""The pages of a result, and the page for a result that is gone."""
 
 import re
 from datetime import timedelta
@@ -158,7 +158,7 @@ def test_a_task_with_an_older_result_shows_its_time_and_offers_a_new_run(client:
     page = client.get(f"/tasks/{second}").text
     assert "Nothing was run for this task" in page
     assert "Run it afresh" in page
-    # There is one result; nothing changed since its own run.
+    # Both tasks share one result: there are no changes to show.
     assert "/comparison" not in page
 
 
@@ -205,10 +205,10 @@ def test_only_selected_columns_are_shown(client: FlaskClient, long_result: str) 
     assert "Columns: 1 of 2" in page
 
 
-def press(client: FlaskClient, task_id: str, what: str) -> None:
+def press(client: FlaskClient, task_id: str, action: str) -> None:
     token = re.search(r'name="csrf_token" value="([^"]+)"', client.get(f"/tasks/{task_id}/result").text)
     assert token
-    assert client.post(f"/tasks/{task_id}/result/{what}", data={"csrf_token": token[1]}).status_code == 303
+    assert client.post(f"/tasks/{task_id}/result/{action}", data={"csrf_token": token[1]}).status_code == 303
 
 
 def test_a_result_is_kept_longer_up_to_the_limit(
@@ -275,7 +275,7 @@ def test_rows_without_a_match_have_their_own_page(client: FlaskClient, worker: P
 def test_a_link_leads_to_all_rows_without_a_match_and_no_others(
     client: FlaskClient, worker: Process, shape: str, fields: list[str] | None
 ) -> None:
-    """Of the notes some have no text, some have none at all, and all have the number 0."""
+    """Some notes have an empty text, some have none, and all have the number 0."""
     name = f"notes_{shape}_{'some' if fields else 'all'}"
     people, notes = connections().joins.shop[f"{name}_people"], connections().joins.shop[name]
     people.insert_many([{"_id": number} for number in range(60)])

@@ -1,4 +1,4 @@
-"""The rows of a result, looked for, sorted, and told of column by column."""
+"""Rows filtered and sorted, columns described, files prepared."""
 
 import re
 import signal
@@ -118,8 +118,8 @@ def test_each_column_is_described_by_figures_and_sentences(client: FlaskClient, 
     assert "74 % filled, 30 null, 1 missing" in page
     assert "From 0 to 39; half of them up to 19; the fullest of 10 equal ranges is 0 to 3 with 10 %." in page
     assert page.count('role="img"') == 2
-    for said in ("text, all different", "whole numbers, 40 values", "text, 3 values"):
-        assert said in page
+    for text in ("text, all different", "whole numbers, 40 values", "text, 3 values"):
+        assert text in page
     only = re.search(r'<a href="([^"]+)">Lima</a>', page)
     assert only
     assert "29 of 120 rows" in client.get(unescape(only[1])).text
@@ -206,6 +206,6 @@ def test_reading_does_not_wait_behind_queued_joins(worker: Process) -> None:
     waiting = connections().tasks.count_documents({"_id": {"$in": before}, "status": states.PENDING})
     for number in before:
         submission.cancel(number)
-    # Those that are cancelled are gone soon, and keep no other test waiting.
+    # Drain the queue, so that other tests do not wait.
     eventually(lambda: not connections().queue.llen("celery"), within=30)
     assert waiting > 20

@@ -16,7 +16,7 @@ from webapp.support import access
 from worker_tasks.infra.connections import Document, connections
 from worker_tasks.infra.errors import TaskNotFound
 
-DOOR = "webapp/support/access.py"
+ACCESS_MODULE = "webapp/support/access.py"
 #: The functions that find task documents; other names of these modules may be used anywhere.
 FINDERS = {
     "worker_tasks.records.ledger": {"find_task"},
@@ -26,7 +26,7 @@ FINDERS = {
     },
 }
 FORBIDDEN = {f"{module}.{name}" for module, names in FINDERS.items() for name in names}
-#: The raw clients could find anything; only the health check may use them.
+#: The raw clients can read everything. Only the health check may use them.
 FORBIDDEN_BUT_FOR_HEALTH = "worker_tasks.infra.connections.connections"
 
 
@@ -78,7 +78,7 @@ def test_the_walk_allows_names_that_find_no_task() -> None:
 @pytest.mark.parametrize("path", sorted(str(path.relative_to(ROOT)) for path in (ROOT / "webapp").rglob("*.py")))
 def test_no_module_but_one_finds_tasks(path: str) -> None:
     found = forbidden_in(Path(ROOT / path).read_text(), path)
-    if path == DOOR:
+    if path == ACCESS_MODULE:
         assert "worker_tasks.records.ledger.find_task" in found
     else:
         assert found == set()
@@ -89,13 +89,13 @@ def test_the_walk_knows_every_finder() -> None:
         tree = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())
         functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
         assert names <= functions.keys()
-        giving = {
+        returning = {
             name
             for name, function in functions.items()
             if not name.startswith("_") and function.returns and "Document" in ast.unparse(function.returns)
         }
         # These build a document or a filter and find nothing.
-        assert giving - {"new_document", "transition_filter", "timeline_event"} <= names
+        assert returning - {"new_document", "transition_filter", "timeline_event"} <= names
 
 
 def test_the_viewer_is_made_once_for_each_request(app: Flask) -> None:

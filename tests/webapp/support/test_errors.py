@@ -1,4 +1,4 @@
-"""Every way of failing has its answer: a page for people, problem+json for programs, both in time."""
+"""Every error is answered in time: a page for browsers, problem+json for API clients."""
 
 import time
 from http import HTTPStatus
@@ -40,7 +40,7 @@ def test_a_wrong_method_is_answered_with_the_allowed_ones(client: FlaskClient, s
 
 @pytest.fixture
 def broken(servers: None) -> Flask:
-    """The application with a page that fails for a reason of our own."""
+    """The application with a page that raises an unexpected error."""
     app = create_app()
 
     @app.get("/broken")

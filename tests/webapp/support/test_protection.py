@@ -1,4 +1,4 @@
-"""What every answer carries to protect its reader, and what no template holds."""
+"""Security headers, cookies and templates without inline code."""
 
 import re
 

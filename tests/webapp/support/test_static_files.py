@@ -1,4 +1,4 @@
-"""Styles and scripts: one file each for the browser, put together from many, under addresses that may be kept."""
+"""The bundles of styles and scripts, under URLs that browsers may cache."""
 
 import re
 

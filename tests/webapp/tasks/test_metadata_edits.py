@@ -1,4 +1,4 @@
-"""Metadata changed by several people at once, by the form and by the API: what each of them changed is kept."""
+"""Concurrent edits of metadata, by the form and by the API: every change is kept or reported as a conflict."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +22,7 @@ Metadata = dict[str, Any]
 
 
 class MetadataInputs(HTMLParser):
-    """The inputs of the form that changes metadata, as a browser sends them."""
+    """The inputs of the metadata form, as a browser submits them."""
 
     def __init__(self, page: str):
         super().__init__()
@@ -46,7 +46,7 @@ class MetadataInputs(HTMLParser):
 
 
 class Person:
-    """Somebody who has the page of a task open, in a browser without JavaScript."""
+    """A person with the page of a task open, in a browser without JavaScript."""
 
     def __init__(self, client: FlaskClient, task_id: str):
         self._client = client
@@ -56,12 +56,12 @@ class Person:
 
     @property
     def rows(self) -> dict[str, str]:
-        """What the form shows, without its empty row."""
+        """The metadata in the form, without its empty row."""
         keys = {name: key for name, key in self.fields.items() if name.endswith("-key") and key}
         return {key: self.fields[name.replace("-key", "-value")] for name, key in keys.items()}
 
     def types(self, changes: Metadata) -> "Person":
-        """Each key with its value: in its row, or in the empty one, which is there once."""
+        """Types values by key into their rows. The one empty row takes at most one new key."""
         rows = {key: name for name, key in self.fields.items() if name.endswith("-key")}
         for key, value in changes.items():
             name = rows.get(key, rows[""])
@@ -84,7 +84,7 @@ Open = Callable[[str], Person]
 
 @pytest.fixture
 def open_page(app: Flask) -> Open:
-    """Another person each time."""
+    """Opens the page of a task; each call is another person."""
     return lambda task_id: Person(app.test_client(), task_id)
 
 
@@ -179,7 +179,7 @@ def test_two_changes_of_the_same_key_are_a_conflict_with_both_values(
     assert f"<dt>Yours</dt><dd>{said[0]}</dd></div>" in anna.page
     assert f"<dt>Now stored</dt><dd>{said[1]}</dd></div>" in anna.page
     assert anna.rows[key] == by_anna[key]
-    # The form begins anew with what is stored now: who saves it again knows.
+    # The form now starts from the stored values, so that saving it again overwrites them knowingly.
     assert anna.saves() == 303
     assert stored(task_id) == at_last
 
@@ -230,7 +230,7 @@ def test_a_returned_form_does_not_refresh_itself(
     assert 'http-equiv="refresh"' in anna.page
     patch(task_id, {"team": "red"})
     assert anna.saves() == status
-    # It would ask for the form's address, which has no page.
+    # A refresh would request the form's URL, which has no page.
     assert 'http-equiv="refresh"' not in anna.page
     assert '<details class="part edit" id="edit" open>' in anna.page
 
@@ -279,7 +279,7 @@ def test_the_limits_hold_for_the_merged_metadata(open_page: Open, patch: Patch, 
 
 
 def test_metadata_of_the_largest_size_can_be_changed(open_page: Open, servers: None) -> None:
-    """A form takes six times as many bytes as what it says."""
+    """The body of the form is six times as long as the metadata."""
     task_id = task_with({"long": "€" * ((MAX_BYTES - 200) // 3)})
     assert open_page(task_id).types({"new": "1"}).saves() == 303
     assert stored(task_id)["new"] == "1"

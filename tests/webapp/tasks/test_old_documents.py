@@ -1,4 +1,4 @@
-"""Documents of the original application, or of a stock backend, are shown before anybody completes them."""
+"""Documents of the original application or of Celery's stock backend are shown although fields are missing."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""GET /tasks: JSON for programs, a page for people, bounded and paged."""
+"""GET /tasks: JSON for API clients, a page for browsers, with limits and pages."""
 
 import re
 from collections.abc import Callable
@@ -93,7 +93,7 @@ def test_an_invalid_limit_or_cursor_is_refused_by_name(
 
 @pytest.fixture
 def four_tasks(no_tasks: None) -> dict[str, str]:
-    """Tasks that differ: each by what it is, with its id."""
+    """The ids of four different tasks by name."""
     long_ago = ledger.now() - timedelta(days=40)
     recorded = {
         "blue": ledger.new_document("blue", "a.task", ["x"], metadata={"team": "blue", "cost": 7}),
@@ -223,7 +223,7 @@ def test_an_unchanged_list_is_not_sent_again(client: FlaskClient, four_tasks: di
 @pytest.fixture
 def select(client: FlaskClient) -> Callable[..., str]:
     def send(action: str, *ids: str, list_: str = "/tasks") -> str:
-        """Does something with these tasks; what the list says then."""
+        """Submits an action on these tasks. Returns the text of the list afterwards."""
         token = re.search(r'name="csrf_token" value="([^"]+)"', client.get("/tasks", headers=HTML).text)
         assert token
         data = {"csrf_token": token[1], "do": action, "task": list(ids), "list": list_}

@@ -22,7 +22,7 @@ from worker_tasks.tasks import join_users_orders, long_running_task
 @pytest.fixture
 def poll(client: FlaskClient) -> Callable[..., tuple[int, str, str]]:
     def ask(task_id: str, tag: str = "") -> tuple[int, str, str]:
-        """Status, tag and body of the fragment, asked for as htmx does."""
+        """The status, tag and body of the fragment, requested as htmx does."""
         answer = client.get(f"/tasks/{task_id}/status", headers={"HX-Request": "true", "HX-PTag": tag})
         return answer.status_code, answer.headers.get("HX-PTag", ""), answer.text
 
@@ -49,7 +49,7 @@ def test_a_poll_with_the_current_tag_is_answered_without_mongodb(
     assert f'hx-ptag="{tag}"' in body
     with paused(mongodb_server):
         assert poll(waiting_task, tag) == (304, "", "")
-    # It was really the tag: another one is answered from MongoDB.
+    # Another tag is answered from MongoDB.
     assert poll(waiting_task, f"other{tag}")[0] == 200
 
 
