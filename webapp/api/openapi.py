@@ -138,6 +138,8 @@ ROW_QUERY_PARAMETERS = [
     _query("is", f"Its operator: {', '.join(Operator)}."),
     _query("value", "What it is compared with; instants in UTC."),
 ]
+#: The path of a task, and its parameter.
+TASK_PATH = "/api/v1/tasks/{task_id}"
 TASK_ID = {"name": "task_id", "in": "path", "required": True, "schema": {"type": "string"}}
 
 
@@ -159,7 +161,10 @@ def describe_api(models: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
 
 
 def _paths() -> dict[str, Any]:
-    task = "/api/v1/tasks/{task_id}"
+    return {**_join_paths(), **_task_paths(), **_result_paths(), **_profile_paths(), **_comparison_path()}
+
+
+def _join_paths() -> dict[str, Any]:
     return {
         "/api/v1/joins": {
             "post": {
@@ -178,6 +183,11 @@ def _paths() -> dict[str, Any]:
                 "responses": {"200": _model("What was found.", "Checks"), **_problems("400", "422", "503")},
             }
         },
+    }
+
+
+def _task_paths() -> dict[str, Any]:
+    return {
         "/api/v1/tasks": {
             "get": {
                 "summary": "Find tasks, newest first",
@@ -200,7 +210,7 @@ def _paths() -> dict[str, Any]:
                 },
             }
         },
-        task: {
+        TASK_PATH: {
             "parameters": [TASK_ID],
             "get": {"summary": "Follow a task", "responses": {"200": _model("The task.", "Task"), **_problems("404")}},
             "patch": {
@@ -213,7 +223,12 @@ def _paths() -> dict[str, Any]:
                 "responses": {"202": _model("It was not finished.", "Task"), **_problems("404", "409")},
             },
         },
-        f"{task}/result": {
+    }
+
+
+def _result_paths() -> dict[str, Any]:
+    return {
+        f"{TASK_PATH}/result": {
             "parameters": [TASK_ID],
             "get": {
                 "summary": "Read rows",
@@ -232,7 +247,7 @@ def _paths() -> dict[str, Any]:
                 },
             },
         },
-        f"{task}/result/keeping": {
+        f"{TASK_PATH}/result/keeping": {
             "parameters": [TASK_ID],
             "post": {
                 "summary": "Keep the result longer, for all tasks that share it; 409 if it cannot be kept any longer",
@@ -243,7 +258,7 @@ def _paths() -> dict[str, Any]:
             },
         },
         **{
-            f"{task}/result.{file_format.name}": {
+            f"{TASK_PATH}/result.{file_format.name}": {
                 "parameters": [TASK_ID],
                 "get": {
                     "summary": f"Download the result, or a part of it, as {file_format.name.upper()}",
@@ -260,7 +275,12 @@ def _paths() -> dict[str, Any]:
             }
             for file_format in FORMATS.values()
         },
-        f"{task}/profile": {
+    }
+
+
+def _profile_paths() -> dict[str, Any]:
+    return {
+        f"{TASK_PATH}/profile": {
             "parameters": [TASK_ID],
             "get": {
                 "summary": "Each column of the result in figures",
@@ -270,7 +290,7 @@ def _paths() -> dict[str, Any]:
                 },
             },
         },
-        f"{task}/provenance": {
+        f"{TASK_PATH}/provenance": {
             "parameters": [TASK_ID],
             "get": {
                 "summary": "Where the result comes from: who asked, why, how it ran, its checksum",
@@ -281,6 +301,11 @@ def _paths() -> dict[str, Any]:
                 },
             },
         },
+    }
+
+
+def _comparison_path() -> dict[str, Any]:
+    return {
         "/api/v1/comparison": {
             "get": {
                 "summary": "What changed between the results of two tasks",

@@ -1,6 +1,7 @@
 """The pages of a result: rows, columns, rows without a match; keeping and discarding it."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from flask import Blueprint, Response, flash, make_response, redirect, render_template, request, url_for
@@ -167,23 +168,23 @@ def _columns_page(task: Document, summary: Summary) -> ResponseReturnValue:
 @blueprint.get("/unmatched/<name>")
 def unmatched_page(task_id: str, name: str) -> ResponseReturnValue:
     """The rows without a match in the join that embeds ``name``."""
+    return with_result(task_id, partial(_unmatched_page, name))
 
-    def page(task: Document, summary: Summary) -> ResponseReturnValue:
-        if name not in summary.unmatched:
-            raise NotFound
-        rows = result_store.unmatched_rows(summary, name)
-        if rows is None:
-            raise ResultGone(summary.key)
-        return render_template(
-            "results/unmatched.html",
-            task=task,
-            summary=summary,
-            name=name,
-            rows=rows,
-            all_rows=_all_unmatched(summary, name),
-        )
 
-    return with_result(task_id, page)
+def _unmatched_page(name: str, task: Document, summary: Summary) -> ResponseReturnValue:
+    if name not in summary.unmatched:
+        raise NotFound
+    rows = result_store.unmatched_rows(summary, name)
+    if rows is None:
+        raise ResultGone(summary.key)
+    return render_template(
+        "results/unmatched.html",
+        task=task,
+        summary=summary,
+        name=name,
+        rows=rows,
+        all_rows=_all_unmatched(summary, name),
+    )
 
 
 def _all_unmatched(summary: Summary, name: str) -> dict[str, Any] | None:
