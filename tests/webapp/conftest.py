@@ -7,13 +7,15 @@ from webapp.results import result_request
 from worker_tasks.infra.connections import connections
 from worker_tasks.tasks import long_running_task
 
+#: Seconds that pages wait for a worker on a busy machine.
+WAIT_SECONDS = 20
 #: A queue without a worker.
 UNATTENDED = "unattended"
 
 
 @pytest.fixture(autouse=True)
 def patient_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In tests with a worker, pages wait until it has worked out what they show."""
+    """In tests with a worker, pages wait for the artifacts that they show."""
     if "worker" in request.fixturenames:
         monkeypatch.setattr(result_request, "WAIT_SECONDS", WAIT_SECONDS)
 

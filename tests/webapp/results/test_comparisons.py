@@ -31,9 +31,8 @@ def run_of(key: str, rows: list[Document], **metadata: str) -> str:
 
 
 @pytest.fixture
-def two(worker: Process, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
-    """The ids of two tasks. Between them, three rows changed, two were added, one was removed. Pages wait for it."""
-    monkeypatch.setattr(result_request, "WAIT_SECONDS", 20)
+def two(worker: Process) -> tuple[str, str]:
+    """The ids of two tasks. Between them, three rows changed, two were added, one was removed."""
     key = f"join_result:{new_id()}"
     after = [json.loads(json.dumps(row)) for row in BEFORE[1:]]
     for row in after[:2]:

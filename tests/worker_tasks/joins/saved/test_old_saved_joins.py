@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pymongo.collection import Collection
 
+from webapp.builder.samples import SAMPLE_JOINS
 from worker_tasks import release
 from worker_tasks.infra.connections import Document, connections
 from worker_tasks.infra.errors import InvalidInput
@@ -79,9 +80,9 @@ def test_the_random_drafts_cover_every_part_of_the_form() -> None:
         assert word in drafts
 
 
-@pytest.mark.parametrize("ready", READY, ids=lambda join: join["_id"])
-def test_the_initial_joins_are_unchanged(ready: Document) -> None:
-    assert old_saved_joins.read_draft(INITIAL_DRAFTS[ready["_id"]], types_in) == ready["join"]
+@pytest.mark.parametrize("sample", SAMPLE_JOINS, ids=lambda join: join["_id"])
+def test_the_initial_joins_are_unchanged(sample: Document) -> None:
+    assert old_saved_joins.read_draft(INITIAL_DRAFTS[sample["_id"]], types_in) == sample["join"]
 
 
 @pytest.mark.parametrize(
