@@ -182,7 +182,7 @@ def sentinel_options(settings: Settings) -> dict[str, Any]:
 def _redis_client(
     url: str, primary: Callable[..., redis.Redis] | None = None, timeout: float = REDIS_TIMEOUT
 ) -> redis.Redis:
-    """A client of the server at ``url``; given a ``primary``, that one instead, with the other options of ``url``."""
+    """A client of the server at ``url``, or of the Sentinels' ``primary``; ``url`` sets all other options."""
     options: dict[str, Any] = {
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,

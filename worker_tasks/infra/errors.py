@@ -1,6 +1,6 @@
 """The errors that people and clients can meet, and the translation of driver errors into them.
 
-Each class says whose fault it is, and carries a sentence that can be shown.
+Every error carries a sentence that can be shown.
 """
 
 import re
@@ -175,9 +175,9 @@ ERRORS_BY_CODE: dict[str, type[DovetailError]] = {
 
 
 def rebuild_error(code: str, *details: Any) -> DovetailError:
-    """Rebuilds a stored error from its code and its arguments: the message, or the ``errors`` of its fields.
+    """Rebuilds a stored error from its code and its arguments: a message, or for InvalidInput the ``errors``.
 
-    A code that only another version knows becomes a :class:`DovetailError` with the same message.
+    An unknown code, stored by another version, becomes a :class:`DovetailError` with the same message.
     """
     try:
         return ERRORS_BY_CODE.get(code, DovetailError)(*details)
@@ -272,7 +272,7 @@ def to_service_unavailable(error: BaseException) -> ServiceUnavailable:
 
 @contextmanager
 def named_driver_errors() -> Iterator[None]:
-    """Translates driver errors raised in the block, if a server does not answer or refuses. Others pass unchanged.
+    """Translates the driver errors in the block that mean that a server does not answer or refuses.
 
     Raises:
         ServiceRefuses, ServiceUnavailable: with the name of the server and the reason.
@@ -287,7 +287,7 @@ def named_driver_errors() -> Iterator[None]:
 
 @contextmanager
 def named_storage_full() -> Iterator[None]:
-    """Translates Redis's errors for a full memory or disk raised in the block. Others pass unchanged.
+    """Translates the Redis errors in the block that mean that its memory or disk is full.
 
     Raises:
         StorageFull: its message says whether memory or disk is full.

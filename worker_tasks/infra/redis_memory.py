@@ -50,7 +50,7 @@ def require_queue() -> None:
 
 
 def describe_shortage() -> str | None:
-    """A sentence about what Redis has no room for; None if it has room for tasks and results.
+    """A sentence if Redis has no room for tasks or for results; None if it has room for both.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer, or refuses.

@@ -53,7 +53,11 @@ class AlreadyLed(Exception):
 
 
 class Claimed(NamedTuple):
-    """A granted claim: the number of this attempt, and of attempts in a row, this one included, without an end."""
+    """A granted claim.
+
+    ``attempt`` is the number of the new attempt. ``crashes`` counts the latest attempts in a row that did not end
+    properly, the new one included.
+    """
 
     attempt: int
     crashes: int
@@ -233,8 +237,8 @@ def claim(
 ) -> Claimed | Refused:
     """Starts an attempt of a task, by one conditional write that excludes finished and cancelled tasks.
 
-    A task without a document, published by another client, gets one here. Each of Celery's own ``retries`` resets
-    the count of crashes.
+    Creates the document of a task that another client published. Each of Celery's own ``retries`` resets the count of
+    crashes.
 
     Raises:
         pymongo.errors.PyMongoError: the outcome of the write is unknown.
@@ -315,7 +319,7 @@ def transition_filter(task_id: str, status: str, attempt: int | None = None) -> 
 def write(
     allowed: Document, update: Document, event: Document, defaults: Document | None = None, *, leads: bool = False
 ) -> bool:
-    """Changes a task document, and announces the new revision. All changes of a task's state go through here.
+    """Changes a task document, adds an event to its timeline, and announces the new revision.
 
     Args:
         allowed: the filter that the document must match.
@@ -324,6 +328,11 @@ def write(
 
     Returns:
         False if the document does not match the filter.
+
+    Raises:
+        kombu.exceptions.EncodeError: MongoDB cannot store the update.
+        pymongo.errors.DuplicateKeyError: another task already leads the same join.
+        pymongo.errors.PyMongoError: the outcome of the write is unknown.
     """
     change, revision = _change(update, event, defaults, leads=leads)
     written = _write_with_retry(lambda: connections().tasks.update_one(allowed, change, upsert=defaults is not None))
@@ -352,13 +361,13 @@ def _change(
     return change, revision
 
 
-def _write_with_retry(write: Callable[[], Any]) -> Any:
-    """The result of ``write``; None if the document exists and its filter does not match."""
+def _write_with_retry(operation: Callable[[], Any]) -> Any:
+    """The result of the operation; None if the document exists and its filter does not match."""
     # An upsert whose filter does not match tries to insert, and fails on the existing document. The second try
     # succeeds if another process had just inserted a document that matches.
     for _ in range(2):
         try:
-            return write()
+            return operation()
         except DuplicateKeyError as error:
             if "leads" in (error.details or {}).get("keyPattern", {}):
                 raise
