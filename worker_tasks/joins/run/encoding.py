@@ -95,11 +95,9 @@ def _collector_paused() -> Iterator[None]:
 
 def _extended(value: Any) -> Any:
     """Returns a value of a BSON type as relaxed Extended JSON."""
-    if isinstance(value, datetime):
+    if isinstance(value, datetime) and value.year >= 1970:  # noqa: PLR2004 - before, dates are not written as text
         # Five times faster than json_util. Datetimes are in UTC here, with whole milliseconds and a year up to 9999.
-        if value.year >= 1970:  # noqa: PLR2004 - relaxed Extended JSON writes dates as text from this year on
-            return {"$date": f"{value.isoformat(timespec='milliseconds' if value.microsecond else 'seconds')}Z"}
-        return json_util.default(value, json_util.RELAXED_JSON_OPTIONS)
+        return {"$date": f"{value.isoformat(timespec='milliseconds' if value.microsecond else 'seconds')}Z"}
     return json_util.default(value, json_util.RELAXED_JSON_OPTIONS)
 
 
