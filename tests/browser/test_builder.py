@@ -1,4 +1,4 @@
-"""A join built from nothing, checked, run, watched and mended, as a person does it."""
+"""A person builds a join from scratch, checks it, runs it, follows it and fixes it."""
 
 import re
 from typing import Any
@@ -8,7 +8,7 @@ from playwright.sync_api import Locator, Page, expect
 from pymongo.database import Database
 
 from development.servers import Server
-from tests.browser.conftest import Watched, violations
+from tests.browser.conftest import FaultLog, violations
 from tests.support import paused, submit_join
 from worker_tasks.infra.connections import Document, connections
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("flights")
 
 
 def settled(page: Page) -> None:
-    """Waits until the form and the checks are those of what was chosen last."""
+    """Waits until the form and the checks reflect the latest choice."""
     expect(page.locator(".htmx-request")).to_have_count(0)
 
 
@@ -26,7 +26,7 @@ def choose(page: Page, label: str, value: str, nth: int = 0) -> None:
 
 
 def write(field: Locator, text: str) -> None:
-    """Types, and goes on to the next field, which tells of the change."""
+    """Types into a field and tabs to the next one, which triggers the change event."""
     field.fill(text)
     field.press("Tab")
     settled(field.page)
@@ -54,7 +54,7 @@ def begin(page: Page, database: str, left: str, other: str) -> None:
     choose(page, "Collection", other, nth=1)
 
 
-def test_flights_and_their_planes_are_joined_from_nothing_to_the_first_rows(page: Page) -> None:
+def test_flights_are_joined_to_their_planes_from_an_empty_form_to_the_first_rows(page: Page) -> None:
     begin(page, "flights", "flights", "planes")
     expect(page.get_by_label("Field of flights")).to_have_value("tailnum")
     expect(page.get_by_label("Field of planes")).to_have_value("tailnum")
@@ -76,7 +76,7 @@ def test_flights_and_their_planes_are_joined_from_nothing_to_the_first_rows(page
     expect(page.get_by_role("region", name="Joined documents")).to_contain_text("HNL")
 
 
-def test_what_is_in_the_address_is_in_the_form(page: Page) -> None:
+def test_the_address_restores_the_form(page: Page) -> None:
     begin(page, "shop", "users", "orders")
     page.get_by_label("One row for each match").check()
     expect(page).to_have_url(re.compile("joins-0-shape=rows"))
@@ -85,7 +85,7 @@ def test_what_is_in_the_address_is_in_the_form(page: Page) -> None:
     expect(checks(page)).to_contain_text("Users with their orders")
 
 
-def test_keys_whose_types_differ_are_found_and_cured(page: Page) -> None:
+def test_keys_of_different_types_are_detected_and_converted(page: Page) -> None:
     begin(page, "shop", "reviews", "products")
     choose(page, "Left value", "")
     expect(checks(page)).to_contain_text("reviews.productId holds text, products._id ObjectIds: they never match.")
@@ -94,7 +94,7 @@ def test_keys_whose_types_differ_are_found_and_cured(page: Page) -> None:
     expect(checks(page)).to_contain_text(re.compile(r"9\d % of reviews find a match in products"))
 
 
-def test_a_missing_index_is_named_with_what_it_costs(page: Page, shop: Database[Document]) -> None:
+def test_a_missing_index_is_named_with_its_cost(page: Page, shop: Database[Document]) -> None:
     begin(page, "flights", "planes", "weather")
     write(page.get_by_label("Field of planes"), "year")
     write(page.get_by_label("Field of weather"), "year")
@@ -151,7 +151,7 @@ HEAVY: dict[str, Any] = {
 }
 
 
-def test_a_running_join_is_cancelled_and_gives_a_receipt(page: Page) -> None:
+def test_a_running_join_is_cancelled_with_a_receipt(page: Page) -> None:
     task_id = submit_join(HEAVY, fresh=True)
     page.goto(f"/tasks/{task_id}")
     expect(page.get_by_role("status")).to_contain_text("Running")
@@ -162,7 +162,7 @@ def test_a_running_join_is_cancelled_and_gives_a_receipt(page: Page) -> None:
     expect(receipt).to_contain_text("Kept")
 
 
-def test_a_task_is_seen_live_in_two_tabs(page: Page) -> None:
+def test_two_tabs_show_a_task_live(page: Page) -> None:
     task_id = submit_join(HEAVY | {"match": {"month": 2}}, fresh=True)
     other = page.context.new_page()
     for tab in (page, other):
@@ -176,7 +176,7 @@ def test_a_task_is_seen_live_in_two_tabs(page: Page) -> None:
     expect(page.locator("link[rel=icon]")).to_have_attribute("href", re.compile("icon-cancelled"))
 
 
-def test_a_failure_is_read_and_mended(page: Page, shop: Database[Document]) -> None:
+def test_a_failed_join_is_explained_changed_and_run_again(page: Page, shop: Database[Document]) -> None:
     database = connections().joins.big
     database.hubs.insert_one({"_id": 1})
     database.spokes.insert_many([{"hub": 1, "text": "x" * 100_000} for _ in range(200)])
@@ -204,9 +204,9 @@ def test_an_empty_result_is_explained(page: Page) -> None:
     )
 
 
-def test_what_is_wrong_stands_at_its_field(watched: tuple[Page, Watched]) -> None:
-    page, heard = watched
-    heard.expected_statuses.add(422)
+def test_an_error_appears_at_its_field(watched: tuple[Page, FaultLog]) -> None:
+    page, faults = watched
+    faults.expected_statuses.add(422)
     begin(page, "shop", "users", "orders")
     page.get_by_text("Only some users").click()
     write(page.get_by_label("Field 1", exact=True).first, "joinedAt")
@@ -219,7 +219,7 @@ def test_what_is_wrong_stands_at_its_field(watched: tuple[Page, Watched]) -> Non
     assert violations(page) == []
 
 
-def test_metadata_is_changed_in_place(page: Page) -> None:
+def test_metadata_is_edited_on_the_task_page(page: Page) -> None:
     join = {"from": "orders", "as": "orders", "on": [{"local": "_id", "foreign": "userId"}]}
     task_id = submit_join({"database": "shop", "from": "users", "joins": [join]}, metadata={"team": "blue", "cost": 7})
     page.goto(f"/tasks/{task_id}")
@@ -229,9 +229,9 @@ def test_metadata_is_changed_in_place(page: Page) -> None:
     page.get_by_label("Value 3", exact=True).fill("T-9")
     page.get_by_role("button", name="Keep the changes").click()
     expect(page.get_by_text("T-9", exact=True)).to_be_visible()
-    found = connections().tasks.find_one({"_id": task_id}, {"metadata": 1})
-    assert found is not None
-    assert found["metadata"] == {"team": "green", "cost": 7, "ticket": "T-9"}
+    task = connections().tasks.find_one({"_id": task_id}, {"metadata": 1})
+    assert task is not None
+    assert task["metadata"] == {"team": "green", "cost": 7, "ticket": "T-9"}
 
 
 def test_the_builder_works_without_javascript(page_without_javascript: Page) -> None:
@@ -247,7 +247,7 @@ def test_the_builder_works_without_javascript(page_without_javascript: Page) -> 
     expect(page.get_by_text("400 rows joined.")).to_be_visible()
 
 
-def test_the_keyboard_is_enough(page: Page) -> None:
+def test_the_builder_works_with_the_keyboard_alone(page: Page) -> None:
     page.goto("/")
     page.get_by_label("Database").focus()
     for text in ("shop", "users"):
@@ -267,7 +267,7 @@ def test_the_keyboard_is_enough(page: Page) -> None:
     expect(page.get_by_role("status")).to_contain_text("302 rows joined.")
 
 
-def test_enter_updates_the_form_and_a_button_can_be_taken_back(page: Page) -> None:
+def test_enter_updates_the_form_and_the_back_button_undoes_a_step(page: Page) -> None:
     begin(page, "shop", "users", "orders")
     page.evaluate("window.notReloaded = true")
     name = page.get_by_label("Into the field")
@@ -285,16 +285,16 @@ def test_enter_updates_the_form_and_a_button_can_be_taken_back(page: Page) -> No
     expect(page.get_by_label("Collection", exact=True)).to_have_count(3)
 
 
-def test_a_joined_document_has_columns_of_its_own(page: Page) -> None:
+def test_a_joined_document_is_shown_in_columns_of_its_own(page: Page) -> None:
     join = {"from": "users", "as": "user", "shape": "first", "on": [{"local": "userId", "foreign": "_id"}]}
-    asked = {"database": "shop", "from": "orders", "match": {"userId": "u1"}, "joins": [join]}
-    page.goto(f"/tasks/{submit_join(asked)}")
+    spec = {"database": "shop", "from": "orders", "match": {"userId": "u1"}, "joins": [join]}
+    page.goto(f"/tasks/{submit_join(spec)}")
     page.get_by_role("link", name="Read the result").click()
     expect(page.get_by_role("columnheader", name="user.email")).to_be_visible()
     expect(page.get_by_role("row").filter(has_text="o101")).to_contain_text("alice@example.com")
 
 
-def test_the_first_load_is_light(page: Page) -> None:
+def test_the_first_load_takes_less_than_150_kib(page: Page) -> None:
     sizes: list[int] = []
     page.on("response", lambda response: sizes.append(len(response.body())))
     page.goto("/?database=flights&source=flights&joins-0-source=planes")
@@ -302,11 +302,11 @@ def test_the_first_load_is_light(page: Page) -> None:
     assert 0 < sum(sizes) < 150 * 1024
 
 
-def test_while_mongodb_is_away_what_was_typed_stays_and_goes_on(
-    watched: tuple[Page, Watched], mongodb_server: Server
+def test_the_form_keeps_its_input_while_mongodb_is_down_and_works_again_afterwards(
+    watched: tuple[Page, FaultLog], mongodb_server: Server
 ) -> None:
-    page, heard = watched
-    heard.expected_statuses.add(503)
+    page, faults = watched
+    faults.expected_statuses.add(503)
     begin(page, "shop", "users", "orders")
     note, alert = page.get_by_label("Note"), page.locator("#connection")
     with paused(mongodb_server):

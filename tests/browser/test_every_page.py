@@ -1,4 +1,4 @@
-"""What holds on every page, in every state of it: accessible, and as wide as the window."""
+"""Every page, in every state, is accessible and fits the width of the window."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ from celery import states
 from playwright.sync_api import BrowserContext, Page, expect
 
 from development.servers import Server
-from tests.browser.conftest import Watched, violations
+from tests.browser.conftest import FaultLog, violations
 from tests.support import Process, paused, submit_join, wait_for_state
 from worker_tasks import submission
 from worker_tasks.infra.connections import connections
@@ -60,7 +60,7 @@ def replaced() -> str:
     return task_id
 
 
-def asked_for(join: dict[str, Any]) -> str:
+def finished_join(join: dict[str, Any]) -> str:
     checks.check_join(submission.read_join(join))
     task_id = submit_join(join, metadata=METADATA)
     wait_for_state(task_id, states.SUCCESS)
@@ -68,7 +68,7 @@ def asked_for(join: dict[str, Any]) -> str:
 
 
 USERS_AND_ORDERS = "database=shop&source=users&joins-0-source=orders&joins-0-on-0-local=_id&joins-0-on-0-foreign=userId"
-EMPLOYED = {
+MATCHED = {
     "database": "shop",
     "from": "orders",
     "match": {"status": "PAID"},
@@ -87,8 +87,8 @@ NEVER_MATCHING = {
 }
 
 
-LOOKED_FOR = "sort=-name&q=a&where=orders&is=there&value=&columns=name&columns=orders"
-WRONG = "where=joinedAt&is=gte&value=soon"
+QUERY = "sort=-name&q=a&where=orders&is=there&value=&columns=name&columns=orders"
+INVALID_QUERY = "where=joinedAt&is=gte&value=soon"
 
 
 def compared() -> str:
@@ -98,7 +98,7 @@ def compared() -> str:
     return f"/comparison?older={older}&newer={newer}"
 
 
-#: Each page by what a person would call it: where it is, and the status it answers with.
+#: The address of each page, and the status of the response.
 PAGES: dict[str, tuple[Callable[[], str], int]] = {
     "builder": (lambda: "/", 200),
     "builder with a join": (lambda: f"/?{USERS_AND_ORDERS}&check=yes", 200),
@@ -111,8 +111,8 @@ PAGES: dict[str, tuple[Callable[[], str], int]] = {
     "running": (lambda: f"/tasks/{running()}", 200),
     "done": (lambda: f"/tasks/{joined('u1')}", 200),
     "failed": (lambda: f"/tasks/{joined('')}", 200),
-    "join done": (lambda: f"/tasks/{asked_for(EMPLOYED)}", 200),
-    "empty join": (lambda: f"/tasks/{asked_for(NEVER_MATCHING)}", 200),
+    "join done": (lambda: f"/tasks/{finished_join(MATCHED)}", 200),
+    "empty join": (lambda: f"/tasks/{finished_join(NEVER_MATCHING)}", 200),
     "cancelled": (lambda: f"/tasks/{cancelled()}", 200),
     "long words": (lambda: f"/tasks/{joined('u' * 200)}", 200),
     "result": (lambda: f"/tasks/{joined('u17')}/result", 200),
@@ -120,59 +120,59 @@ PAGES: dict[str, tuple[Callable[[], str], int]] = {
     "expired result": (lambda: f"/tasks/{expired()}/result", 410),
     "replaced result": (lambda: f"/tasks/{replaced()}/result", 410),
     "tasks": (lambda: "/tasks", 200),
-    "tasks that were looked for": (lambda: "/tasks?key=note&value=nobody&q=x&status=FAILURE", 200),
-    "rows without a match": (lambda: f"/tasks/{asked_for(UNMATCHED)}/result/unmatched/orders", 200),
-    "result of many pages": (lambda: f"/tasks/{asked_for(UNMATCHED)}/result?page=2&columns=_id&columns=name", 200),
-    "result that was looked through": (lambda: f"/tasks/{asked_for(UNMATCHED)}/result?{LOOKED_FOR}", 200),
-    "result asked for what it can not be": (lambda: f"/tasks/{asked_for(UNMATCHED)}/result?{WRONG}", 422),
-    "columns": (lambda: f"/tasks/{asked_for(EMPLOYED)}/result/columns", 200),
-    "files": (lambda: f"/tasks/{asked_for(EMPLOYED)}/result/files?make=csv&columns=amount", 200),
+    "tasks, filtered": (lambda: "/tasks?key=note&value=nobody&q=x&status=FAILURE", 200),
+    "rows without a match": (lambda: f"/tasks/{finished_join(UNMATCHED)}/result/unmatched/orders", 200),
+    "result of many pages": (lambda: f"/tasks/{finished_join(UNMATCHED)}/result?page=2&columns=_id&columns=name", 200),
+    "result, sorted and filtered": (lambda: f"/tasks/{finished_join(UNMATCHED)}/result?{QUERY}", 200),
+    "result with an invalid query": (lambda: f"/tasks/{finished_join(UNMATCHED)}/result?{INVALID_QUERY}", 422),
+    "columns": (lambda: f"/tasks/{finished_join(MATCHED)}/result/columns", 200),
+    "files": (lambda: f"/tasks/{finished_join(MATCHED)}/result/files?make=csv&columns=amount", 200),
     "comparison": (compared, 200),
-    "comparison of what is gone": (lambda: f"/comparison?older={joined('')}&newer={joined('u1')}", 200),
+    "comparison without results": (lambda: f"/comparison?older={joined('')}&newer={joined('u1')}", 200),
     "unknown task": (lambda: "/tasks/no-such-task", 404),
-    "nothing there": (lambda: "/nothing", 404),
-    "wrong page": (lambda: "/tasks?limit=0", 422),
+    "unknown page": (lambda: "/nothing", 404),
+    "invalid page": (lambda: "/tasks?limit=0", 422),
 }
 
 
 @pytest.fixture
-def visit(watched_contexts: Callable[..., tuple[BrowserContext, Watched]], worker: Process) -> Visit:
-    context, watched = watched_contexts(color_scheme="light", viewport={"width": 1280, "height": 800})
+def visit(watched_contexts: Callable[..., tuple[BrowserContext, FaultLog]], worker: Process) -> Visit:
+    context, faults = watched_contexts(color_scheme="light", viewport={"width": 1280, "height": 800})
     page = context.new_page()
 
     def go(path: str, status: int, also_expected: int = 200) -> Page:
-        watched.expected_statuses |= {status, also_expected}
-        answer = page.goto(path)
-        assert answer
-        assert answer.status == status
+        faults.expected_statuses |= {status, also_expected}
+        response = page.goto(path)
+        assert response
+        assert response.status == status
         return page
 
     return go
 
 
 def assert_good(page: Page) -> None:
-    """Nothing for axe-core to find, and nothing to scroll sideways, in wide and narrow windows, light and dark."""
-    # 640 is what is left of 1280 at a zoom of 200 %.
+    """Asserts that the page is accessible and never scrolls sideways, in wide and narrow windows, light and dark."""
+    # 640 is 1280 at a zoom of 200 %.
     for width in (1280, 640, 360):
         page.set_viewport_size({"width": width, "height": 800})
         assert violations(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-    # In the dark only the colours are others, whatever the width.
+    # The dark theme changes only colours, so one width is enough.
     page.emulate_media(color_scheme="dark")
     assert violations(page) == []
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_is_accessible_and_as_wide_as_its_window(visit: Visit, name: str) -> None:
-    where, status = PAGES[name]
-    assert_good(visit(where(), status))
+def test_a_page_is_accessible_and_fits_its_window(visit: Visit, name: str) -> None:
+    address, status = PAGES[name]
+    assert_good(visit(address(), status))
 
 
-def test_an_empty_list_is_so_too(visit: Visit, no_tasks: None) -> None:
+def test_an_empty_list_is_accessible_and_fits_its_window(visit: Visit, no_tasks: None) -> None:
     assert_good(visit("/tasks", 200))
 
 
-def test_a_form_with_mistakes_is_so_too(visit: Visit) -> None:
+def test_a_form_with_errors_is_accessible_and_fits_its_window(visit: Visit) -> None:
     page = visit("/user-orders", 200, also_expected=422)
     page.get_by_label("Key 3").fill("a.b")
     page.get_by_label("Value 3").fill("x" * 500)
@@ -181,7 +181,9 @@ def test_a_form_with_mistakes_is_so_too(visit: Visit) -> None:
     assert_good(page)
 
 
-def test_a_page_about_a_server_that_is_away_is_so_too(visit: Visit, mongodb_server: Server) -> None:
+def test_the_page_about_an_unreachable_server_is_accessible_and_fits_its_window(
+    visit: Visit, mongodb_server: Server
+) -> None:
     with paused(mongodb_server):
         page = visit("/tasks", 503)
     expect(page.get_by_role("heading", level=1)).to_have_text("MongoDB is away")

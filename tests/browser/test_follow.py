@@ -1,4 +1,4 @@
-"""The task page while something happens, and when it does not."""
+"""The task page, with and without changes to the task."""
 
 import re
 from collections.abc import Callable
@@ -7,12 +7,12 @@ import pytest
 from celery import states
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
-from tests.browser.conftest import Watched, violations
+from tests.browser.conftest import FaultLog, violations
 from worker_tasks.records import ledger, live
 from worker_tasks.submission import submit
 from worker_tasks.tasks import join_users_orders, long_running_task
 
-#: Long enough for two polls of a young task, which come every second.
+#: Long enough for two polls of a recent task, which the page polls every second.
 TWO_POLLS_MS = 2_500
 
 
@@ -22,7 +22,7 @@ def waiting_task(servers: None) -> str:
 
 
 def polls_of(page: Page) -> list[int]:
-    """The status of each poll, as it comes in."""
+    """Returns a list to which the status of each poll is appended."""
     statuses: list[int] = []
     page.on(
         "response",
@@ -31,7 +31,7 @@ def polls_of(page: Page) -> list[int]:
     return statuses
 
 
-def test_a_practice_task_shows_its_progress_and_then_asks_no_more(page: Page) -> None:
+def test_a_practice_task_shows_its_progress_and_stops_polling_when_done(page: Page) -> None:
     polls = polls_of(page)
     page.goto("/practice")
     page.get_by_label("Task input").fill("some input")
@@ -39,13 +39,13 @@ def test_a_practice_task_shows_its_progress_and_then_asks_no_more(page: Page) ->
     expect(page.get_by_role("progressbar")).to_be_visible()
     expect(page.get_by_role("status")).to_contain_text("Done")
     expect(page.get_by_text("Processed: some input")).to_be_visible()
-    at_the_end = len(polls)
-    assert at_the_end > 0
+    polls_when_done = len(polls)
+    assert polls_when_done > 0
     page.wait_for_timeout(TWO_POLLS_MS)
-    assert len(polls) == at_the_end
+    assert len(polls) == polls_when_done
 
 
-def test_nothing_is_swapped_while_nothing_changes(page: Page, waiting_task: str) -> None:
+def test_the_page_stays_untouched_while_the_task_does_not_change(page: Page, waiting_task: str) -> None:
     polls = polls_of(page)
     page.goto(f"/tasks/{waiting_task}")
     page.evaluate("document.getElementById('status').dataset.mark = 'the same'")
@@ -55,7 +55,7 @@ def test_nothing_is_swapped_while_nothing_changes(page: Page, waiting_task: str)
     expect(page.locator("#status")).to_have_attribute("data-mark", "the same")
 
 
-def test_a_change_moves_nothing_that_is_read_meanwhile(page: Page, waiting_task: str) -> None:
+def test_a_change_of_the_task_does_not_move_the_heading_or_the_metadata(page: Page, waiting_task: str) -> None:
     page.goto(f"/tasks/{waiting_task}")
     heading, metadata = page.get_by_role("heading", level=1), page.get_by_role("heading", name="Metadata")
     before = heading.bounding_box(), metadata.bounding_box()
@@ -65,9 +65,9 @@ def test_a_change_moves_nothing_that_is_read_meanwhile(page: Page, waiting_task:
     assert (heading.bounding_box(), metadata.bounding_box()) == before
 
 
-def test_a_lost_connection_is_said_and_mends_by_itself(watched: tuple[Page, Watched], waiting_task: str) -> None:
-    page, heard = watched
-    heard.expected_statuses.add(503)
+def test_a_lost_connection_is_shown_and_recovers_by_itself(watched: tuple[Page, FaultLog], waiting_task: str) -> None:
+    page, faults = watched
+    faults.expected_statuses.add(503)
     page.goto(f"/tasks/{waiting_task}")
 
     def refuse(route: Route) -> None:
@@ -82,14 +82,14 @@ def test_a_lost_connection_is_said_and_mends_by_itself(watched: tuple[Page, Watc
     expect(page.get_by_role("status")).to_contain_text("Done")
 
 
-def test_a_hidden_tab_asks_for_nothing_and_catches_up_when_it_is_seen(page: Page, waiting_task: str) -> None:
+def test_a_hidden_tab_stops_polling_and_catches_up_when_it_is_visible_again(page: Page, waiting_task: str) -> None:
     polls = polls_of(page)
     page.goto(f"/tasks/{waiting_task}")
     page.evaluate("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")
     page.wait_for_timeout(200)
-    hidden_at = len(polls)
+    polls_when_hidden = len(polls)
     page.wait_for_timeout(TWO_POLLS_MS)
-    assert len(polls) == hidden_at
+    assert len(polls) == polls_when_hidden
     ledger.transition(waiting_task, states.SUCCESS, fields={"result": '"done"'})
     page.evaluate("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))")
     expect(page.get_by_role("status")).to_contain_text("Done", timeout=900)
@@ -105,7 +105,7 @@ def test_a_waiting_task_is_cancelled_and_run_again(page: Page, waiting_task: str
     expect(page.get_by_text("it waits")).to_be_visible()
 
 
-def test_a_failure_says_why(page: Page) -> None:
+def test_a_failed_task_shows_the_reason(page: Page) -> None:
     task_id = submit(join_users_orders, "")
     page.goto(f"/tasks/{task_id}")
     expect(page.get_by_role("status")).to_contain_text("Failed")
@@ -115,11 +115,11 @@ def test_a_failure_says_why(page: Page) -> None:
 
 
 @pytest.mark.parametrize("javascript", [True, False])
-def test_a_key_that_two_people_changed_is_shown_with_both_values(
-    watched_contexts: Callable[..., tuple[BrowserContext, Watched]], waiting_task: str, *, javascript: bool
+def test_a_key_changed_by_two_people_is_shown_with_both_values(
+    watched_contexts: Callable[..., tuple[BrowserContext, FaultLog]], waiting_task: str, *, javascript: bool
 ) -> None:
-    context, heard = watched_contexts(java_script_enabled=javascript, viewport={"width": 390, "height": 800})
-    heard.expected_statuses.add(409)
+    context, faults = watched_contexts(java_script_enabled=javascript, viewport={"width": 390, "height": 800})
+    faults.expected_statuses.add(409)
     anna, ben = context.new_page(), context.new_page()
     for page in (anna, ben):
         page.goto(f"/tasks/{waiting_task}")
@@ -140,7 +140,7 @@ def test_a_key_that_two_people_changed_is_shown_with_both_values(
     if javascript:
         assert violations(anna) == []
         assert anna.evaluate("document.documentElement.scrollWidth") <= 390
-    # Without JavaScript a page that waits is loaded anew every two seconds.
+    # Without JavaScript, the page of an unfinished task reloads every two seconds.
     anna.wait_for_timeout(TWO_POLLS_MS)
     expect(anna.get_by_label("Value 1")).to_have_value("it waits for Anna")
     anna.get_by_role("button", name="Replace what is stored").click()

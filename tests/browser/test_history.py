@@ -1,4 +1,4 @@
-"""The list of tasks: found, seen live, selected."""
+"""The task list: filters, live updates and bulk actions."""
 
 import re
 
@@ -19,7 +19,7 @@ def three_tasks(no_tasks: None) -> list[str]:
     return [waiting("first", team="blue"), waiting("second", team="red"), waiting("third", team="blue")]
 
 
-def test_tasks_are_found_by_what_they_were_asked_for(page: Page) -> None:
+def test_tasks_are_found_by_their_metadata(page: Page) -> None:
     page.goto("/tasks")
     expect(page.get_by_role("row")).to_have_count(4)
     page.get_by_label("Metadata key").fill("team")
@@ -35,7 +35,7 @@ def test_tasks_are_found_by_what_they_were_asked_for(page: Page) -> None:
     expect(page.get_by_role("row")).to_have_count(3)
 
 
-def test_several_are_selected_and_cancelled(page: Page, three_tasks: list[str]) -> None:
+def test_several_tasks_are_selected_and_cancelled(page: Page, three_tasks: list[str]) -> None:
     page.goto("/tasks")
     for text in ("first", "third"):
         page.get_by_role("checkbox", name=re.compile(f"Practice task: {text}")).check()
@@ -45,15 +45,15 @@ def test_several_are_selected_and_cancelled(page: Page, three_tasks: list[str]) 
     assert ledger.find_task(three_tasks[1])["status"] == "PENDING"
 
 
-def test_the_list_is_live_and_keeps_what_is_selected(page: Page, three_tasks: list[str]) -> None:
+def test_the_list_updates_live_and_keeps_the_selection(page: Page, three_tasks: list[str]) -> None:
     page.goto("/tasks")
-    chosen = page.get_by_role("checkbox", name=re.compile("Practice task: second"))
-    chosen.check()
+    checkbox = page.get_by_role("checkbox", name=re.compile("Practice task: second"))
+    checkbox.check()
     waiting("fourth")
     ledger.transition(three_tasks[0], "SUCCESS", fields={"result": '"done"'})
     expect(page.get_by_role("link", name="Practice task: fourth")).to_be_visible(timeout=8_000)
     expect(page.get_by_role("row").filter(has_text="first")).to_contain_text("Done")
-    expect(chosen).to_be_checked()
+    expect(checkbox).to_be_checked()
 
 
 def test_the_list_works_without_javascript(page_without_javascript: Page) -> None:

@@ -1,10 +1,10 @@
-"""From the form to the result, as a person does it."""
+"""A person asks for a user's orders, from the form to the result."""
 
 import re
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Watched
+from tests.browser.conftest import FaultLog
 from tests.support import submit_join
 from worker_tasks.infra.connections import connections
 
@@ -16,7 +16,7 @@ def fill_form(page: Page, user_id: str, note: str) -> None:
     page.get_by_label("Value 1").fill("important info")
 
 
-def see_the_result(page: Page, note: str) -> None:
+def open_the_result_and_find_the_task(page: Page, note: str) -> None:
     page.get_by_role("link", name="Read the result").click()
     for text in ("Alice", "alice@example.com", "o101", "1200", "PAID"):
         expect(page.get_by_role("region", name="Joined documents")).to_contain_text(text)
@@ -28,7 +28,7 @@ def see_the_result(page: Page, note: str) -> None:
     expect(page.get_by_role("heading", name="Orders of user u1")).to_be_visible()
 
 
-def test_a_join_is_asked_followed_read_and_found_again_without_reloading(page: Page) -> None:
+def test_a_join_is_submitted_followed_read_and_found_again_without_reloading(page: Page) -> None:
     fill_form(page, "u1", "with JavaScript")
     page.get_by_role("button", name="Add a row").click()
     expect(page.get_by_label("User id")).to_have_value("u1")
@@ -40,7 +40,7 @@ def test_a_join_is_asked_followed_read_and_found_again_without_reloading(page: P
     expect(page.get_by_role("status")).to_contain_text("1 row joined.")
     assert page.evaluate("window.notReloaded")
     expect(page.get_by_text("OPS-1")).to_be_visible()
-    see_the_result(page, "with JavaScript")
+    open_the_result_and_find_the_task(page, "with JavaScript")
 
 
 def test_the_same_works_without_javascript(page_without_javascript: Page) -> None:
@@ -48,20 +48,18 @@ def test_the_same_works_without_javascript(page_without_javascript: Page) -> Non
     fill_form(page, "u1", "without JavaScript")
     page.get_by_role("button", name="Join", exact=True).click()
     expect(page.get_by_text("1 row joined.")).to_be_visible()
-    see_the_result(page, "without JavaScript")
+    open_the_result_and_find_the_task(page, "without JavaScript")
 
 
-def test_enter_in_a_field_asks_for_the_join(page: Page) -> None:
+def test_enter_in_a_field_submits_the_join(page: Page) -> None:
     fill_form(page, "u1", "by Enter")
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile(r"/tasks/[0-9a-f-]{36}$"))
 
 
-def test_what_is_wrong_stands_at_its_field_and_what_was_typed_stays(
-    watched: tuple[Page, Watched], no_tasks: None
-) -> None:
-    page, heard = watched
-    heard.expected_statuses.add(422)
+def test_an_error_appears_at_its_field_and_the_input_stays(watched: tuple[Page, FaultLog], no_tasks: None) -> None:
+    page, faults = watched
+    faults.expected_statuses.add(422)
     fill_form(page, "", "not lost")
     page.get_by_role("button", name="Join", exact=True).click()
     expect(page.get_by_role("alert")).to_contain_text("Not submitted. Nothing was recorded.")
@@ -71,7 +69,7 @@ def test_what_is_wrong_stands_at_its_field_and_what_was_typed_stays(
     assert connections().tasks.count_documents({}) == 0
 
 
-def test_the_keyboard_is_enough(page: Page) -> None:
+def test_the_form_works_with_the_keyboard_alone(page: Page) -> None:
     page.goto("/user-orders")
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
@@ -91,9 +89,9 @@ def test_the_keyboard_is_enough(page: Page) -> None:
     expect(page.get_by_role("status")).to_contain_text("1 row joined.")
 
 
-def test_a_result_that_redis_lost_is_run_again(watched: tuple[Page, Watched]) -> None:
-    page, heard = watched
-    heard.expected_statuses.add(410)
+def test_a_join_whose_result_redis_lost_is_run_again(watched: tuple[Page, FaultLog]) -> None:
+    page, faults = watched
+    faults.expected_statuses.add(410)
     fill_form(page, "u5", "too late")
     page.get_by_role("button", name="Join", exact=True).click()
     link = page.get_by_role("link", name="Read the result")
@@ -107,10 +105,9 @@ def test_a_result_that_redis_lost_is_run_again(watched: tuple[Page, Watched]) ->
     expect(page.get_by_role("region", name="Joined documents")).to_contain_text("u5")
 
 
-def test_a_result_is_kept_longer_and_a_row_is_jumped_to(page: Page) -> None:
-    users = {"database": "shop", "from": "users"}
+def test_a_result_is_kept_longer_and_its_rows_have_addresses(page: Page) -> None:
     join = {"from": "orders", "as": "orders", "on": [{"local": "_id", "foreign": "userId"}]}
-    page.goto(f"/tasks/{submit_join({**users, 'joins': [join]})}")
+    page.goto(f"/tasks/{submit_join({'database': 'shop', 'from': 'users', 'joins': [join]})}")
     page.get_by_role("link", name="Read the result").click()
     page.get_by_role("button", name="Keep it until").click()
     expect(page.get_by_text("The result is kept longer.")).to_be_visible()
@@ -119,6 +116,6 @@ def test_a_result_is_kept_longer_and_a_row_is_jumped_to(page: Page) -> None:
     page.get_by_role("button", name="Go to it").click()
     expect(page.locator("#row-399")).to_be_in_viewport()
     expect(page.get_by_text("Page 8 of 8")).to_be_visible()
-    # The row's own address leads there again.
+    # The link leads to the row's own address.
     page.get_by_role("link", name="399", exact=True).click()
     expect(page.locator("#row-399")).to_be_in_viewport()

@@ -1,4 +1,4 @@
-"""A result is read: looked through, measured, taken away, compared with another run."""
+"""A person reads a result: sorts, filters, exports it and compares it with another run."""
 
 import re
 import signal
@@ -23,7 +23,7 @@ WITH_ORDERS = {
 
 @pytest.fixture
 def people(servers: None) -> str:
-    """The id of a task that joined 120 people: a city each, but for one whose is null and one that has none."""
+    """The id of a task with 120 people as its result: one has null as the city, one has no city."""
     rows: list[Document] = [
         {"_id": n, "name": f"Person {n:03}", "city": ["Oslo", "Lima", "Accra"][n % 3], "amount": (n * 37) % 120}
         for n in range(120)
@@ -34,27 +34,27 @@ def people(servers: None) -> str:
 
 
 @pytest.fixture
-def a_changing_shop(shop: Database[Document]) -> Iterator[Database[Document]]:
-    """Users who may be changed; afterwards they are as before."""
+def changeable_shop(shop: Database[Document]) -> Iterator[Database[Document]]:
+    """The shop, whose users are restored after the test."""
     before = list(shop.users.find())
     yield shop
     shop.users.delete_many({})
     shop.users.insert_many(before)
 
 
-def first_cells(page: Page) -> list[str]:
-    """The names in the table, from the top."""
+def first_names(page: Page) -> list[str]:
+    """Returns the names in the first three rows of the table."""
     return page.get_by_role("region", name="Joined documents").locator("td[data-label=name]").all_inner_texts()[:3]
 
 
-def test_rows_are_sorted_by_a_press_on_a_column_and_found_by_what_is_in_them(page: Page, people: str) -> None:
+def test_rows_are_sorted_by_a_click_on_a_column_and_found_by_their_values(page: Page, people: str) -> None:
     page.goto(f"/tasks/{people}/result")
     page.get_by_role("link", name="amount").click()
     expect(page.get_by_role("columnheader", name="amount")).to_have_attribute("aria-sort", "ascending")
-    assert first_cells(page) == ["Person 000", "Person 013", "Person 026"]
+    assert first_names(page) == ["Person 000", "Person 013", "Person 026"]
     page.get_by_role("link", name="amount", exact=True).click()
     expect(page.get_by_role("columnheader", name="amount")).to_have_attribute("aria-sort", "descending")
-    assert first_cells(page) == ["Person 107", "Person 094", "Person 081"]
+    assert first_names(page) == ["Person 107", "Person 094", "Person 081"]
     page.get_by_text("Only rows where").click()
     page.get_by_label("Column 1").fill("city")
     page.get_by_label("Value 1").fill("Lima")
@@ -63,13 +63,13 @@ def test_rows_are_sorted_by_a_press_on_a_column_and_found_by_what_is_in_them(pag
     page.get_by_role("searchbox", name="Text").fill("person 11")
     page.get_by_role("button", name="Find").click()
     expect(page.get_by_role("status")).to_contain_text("3 of 120 rows")
-    assert sorted(first_cells(page)) == ["Person 112", "Person 115", "Person 118"]
+    assert sorted(first_names(page)) == ["Person 112", "Person 115", "Person 118"]
     assert violations(page) == []
     page.get_by_role("link", name="All rows as they were joined").click()
     expect(page.get_by_role("status")).to_contain_text("All 120 rows")
 
 
-def test_null_is_told_from_missing(page: Page, people: str) -> None:
+def test_null_and_missing_look_different(page: Page, people: str) -> None:
     page.goto(f"/tasks/{people}/result")
     expect(page.locator("#row-4 td[data-label=city]")).to_have_text("null")
     expect(page.locator("#row-5 td[data-label=city]")).to_have_text("missing")
@@ -78,10 +78,10 @@ def test_null_is_told_from_missing(page: Page, people: str) -> None:
     page.get_by_label("Condition 1").select_option("is missing")
     page.get_by_role("button", name="Find").click()
     expect(page.get_by_role("status")).to_contain_text("1 of 120 rows")
-    assert first_cells(page) == ["Person 004"]
+    assert first_names(page) == ["Person 004"]
 
 
-def test_columns_are_chosen_and_put_in_order_and_the_download_has_no_others(page: Page, people: str) -> None:
+def test_columns_are_chosen_and_reordered_and_the_download_has_no_others(page: Page, people: str) -> None:
     page.goto(f"/tasks/{people}/result")
     page.get_by_text("Columns: all").click()
     for column in ("_id", "city"):
@@ -101,7 +101,7 @@ def test_columns_are_chosen_and_put_in_order_and_the_download_has_no_others(page
     assert (lines[0], len(lines)) == ("amount,name", 121)
 
 
-def test_an_excel_file_is_prepared_and_fetched_while_the_page_is_watched(page: Page, people: str) -> None:
+def test_an_excel_file_is_prepared_and_downloaded(page: Page, people: str) -> None:
     page.goto(f"/tasks/{people}/result")
     page.get_by_role("link", name="Download", exact=True).click()
     page.get_by_role("button", name="Prepare Excel").click()
@@ -111,7 +111,7 @@ def test_an_excel_file_is_prepared_and_fetched_while_the_page_is_watched(page: P
     assert Path(downloading.value.path()).read_bytes()[:2] == b"PK"
 
 
-def test_columns_are_measured_while_the_first_rows_are_read(page: Page, worker: Process) -> None:
+def test_the_first_rows_are_readable_while_columns_are_measured(page: Page, worker: Process) -> None:
     task_id = finished_with([{"_id": n, "half": n / 2, "text": f"t{n % 7}"} for n in range(60_000)])
     worker.signal_group(signal.SIGSTOP)
     try:
@@ -131,21 +131,21 @@ def test_columns_are_measured_while_the_first_rows_are_read(page: Page, worker: 
     expect(page.get_by_role("status")).to_contain_text("8,571 of 60,000 rows")
 
 
-def test_looking_works_without_javascript(page_without_javascript: Page, people: str) -> None:
+def test_sorting_searching_and_exporting_work_without_javascript(page_without_javascript: Page, people: str) -> None:
     page = page_without_javascript
     page.goto(f"/tasks/{people}/result")
     page.get_by_label("Order").select_option("amount, highest first")
     page.get_by_role("searchbox", name="Text").fill("oslo")
     page.get_by_role("button", name="Find").click()
     expect(page.get_by_role("status")).to_contain_text("39 of 120 rows")
-    # 37 n modulo 120, highest first, of every third person.
-    assert first_cells(page) == ["Person 081", "Person 042", "Person 084"]
+    # The amount is 37 n modulo 120; people in Oslo are every third one.
+    assert first_names(page) == ["Person 081", "Person 042", "Person 084"]
     page.get_by_role("link", name="Download", exact=True).click()
     page.get_by_role("button", name="Prepare Parquet").click()
     expect(page.get_by_role("link", name=re.compile("Download Parquet"))).to_be_visible()
 
 
-def test_a_nested_list_is_opened(page: Page) -> None:
+def test_a_nested_list_opens_in_place(page: Page) -> None:
     task_id = submit_join(WITH_ORDERS)
     wait_for_state(task_id, "SUCCESS")
     page.goto(f"/tasks/{task_id}/result")
@@ -155,11 +155,11 @@ def test_a_nested_list_is_opened(page: Page) -> None:
     expect(orders.get_by_text("o101")).to_be_visible()
 
 
-def test_two_runs_are_compared_after_rows_were_added_removed_and_changed(
-    page: Page, a_changing_shop: Database[Document], no_tasks: None
+def test_a_comparison_shows_added_removed_and_changed_rows(
+    page: Page, changeable_shop: Database[Document], no_tasks: None
 ) -> None:
-    users = a_changing_shop.users
-    # A join of its own, so that no other test is answered with what comes of it.
+    users = changeable_shop.users
+    # A join that no other test uses, so that none shares its result.
     join = WITH_ORDERS | {"match": {"email": {"$ne": "nobody"}}}
     older = submit_join(join, fresh=True)
     wait_for_state(older, "SUCCESS")
