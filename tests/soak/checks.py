@@ -1,4 +1,4 @@
-"""Whether everything is as promised: what was asked and told, beside the documents and results that there are."""
+"""Compares the submissions and their responses with the task documents and results, and finds broken promises."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -7,28 +7,28 @@ from typing import Any
 
 from tests.soak import data
 from tests.soak.data import Answer, Document
-from tests.soak.faults import RECOVERS_WITHIN, Happened
-from tests.soak.ledger import Asked, Reply
+from tests.soak.faults import RECOVERS_WITHIN, InjectedFault
+from tests.soak.ledger import Reply, Submission
 from tests.soak.stack import VISIBILITY_SECONDS
 
 FINAL = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
-#: Seconds after which an answer is a defect; what a worker has to make first may take longer.
+#: Seconds after which a response is a defect; one that waits for a worker's artifact may take longer.
 ANSWERED_WITHIN, MADE_WITHIN = 8.0, 25.0
 
-#: What the names of the soak's workers end with.
-OF_WORKERS = "@soak"
-#: Seconds after a fault within which what it interrupted is begun again.
+#: The suffix of the names of the soak's workers.
+WORKER_SUFFIX = "@soak"
+#: Seconds after a fault within which an interrupted task starts again.
 REPEATS_WITHIN = VISIBILITY_SECONDS + RECOVERS_WITHIN
 
-#: A result by its key in Redis, None where it is gone.
-Stored = Callable[[str], bytes | None]
+#: Returns the result at a key in Redis, or None if it is gone.
+ResultReader = Callable[[str], bytes | None]
 
 
 @dataclass
 class Defect:
-    """Something that is not as promised."""
+    """A broken promise. ``kind`` is the kind of submission, ``faults`` describes the faults around it."""
 
-    what: str
+    title: str
     detail: str
     task_id: str | None = None
     kind: str | None = None
@@ -36,7 +36,7 @@ class Defect:
     faults: list[str] = field(default_factory=list)
 
     def to_document(self) -> Document:
-        shown: Document = {"what": self.what, "detail": self.detail, "task_id": self.task_id, "kind": self.kind}
+        shown: Document = {"what": self.title, "detail": self.detail, "task_id": self.task_id, "kind": self.kind}
         if self.document is not None:
             timeline = self.document.get("timeline") or []
             shown["timeline"] = [f"{each['at']:%H:%M:%S.%f} {each['status']} {each['note'] or ''}" for each in timeline]
@@ -56,53 +56,57 @@ class Defect:
         return shown | {"faults": self.faults}
 
 
-def of_results(task: Document, answer: Answer, stored: Stored) -> list[tuple[str, str]]:
-    """What is wrong with the result of a join that ended, whole or partial: ``(what, detail)``."""
+def check_result(task: Document, answer: Answer, read_result: ResultReader) -> list[tuple[str, str]]:
+    """Recounts the complete or partial result of a join that ended; returns ``(title, detail)`` of each defect."""
     is_whole = task["status"] == "SUCCESS"
     outcome = json.loads(task["result"]) if is_whole else task.get("partial")
     if outcome is None:
         return []
     if not isinstance(outcome, dict) or outcome.keys() != {"redis_key", "count"}:
         return [("result is no outcome of a join", f"{outcome!r:.300}")]
-    text = stored(outcome["redis_key"])
+    text = read_result(outcome["redis_key"])
     if text is None:
-        # What was left of one that was stopped may have been thrown away; a whole one lives longer than the soak.
+        # A partial result may have been discarded; a complete one lives longer than the soak.
         return [("result gone", outcome["redis_key"])] if is_whole else []
-    what = "result is wrong" if is_whole else "partial result is wrong"
-    return [(what, each) for each in data.recount(text, outcome["count"], answer, partial=not is_whole)]
+    title = "result is wrong" if is_whole else "partial result is wrong"
+    return [(title, error) for error in data.recount(text, outcome["count"], answer, partial=not is_whole)]
 
 
-def of_task(asked: Asked, task: Document | None, stored: Stored, first_final: str | None = None) -> list[Defect]:
-    """What is wrong with a task that was accepted, now that everything should have ended.
+def check_task(
+    submission: Submission, task: Document | None, read_result: ResultReader, first_final: str | None = None
+) -> list[Defect]:
+    """Finds the defects of an accepted task, after everything should have ended.
 
     Args:
-        first_final: the final state that it was seen in first.
+        task: the task document, None if it is missing.
+        first_final: the first final state in which the task was seen.
     """
     if task is None:
-        return [Defect("accepted, and there is no document", f"told {asked.status}", asked.task_id, asked.kind)]
+        detail = f"answered {submission.status}"
+        return [Defect("accepted, but there is no document", detail, submission.task_id, submission.kind)]
     status = task["status"]
     found: list[tuple[str, str]] = []
-    if wrong := asked.metadata_complaint(task.get("metadata")):
-        found.append(("metadata is not as asked", wrong))
+    if error := submission.metadata_error(task.get("metadata")):
+        found.append(("metadata is wrong", error))
     if status not in FINAL:
         found.append(("not in a final state", status))
     if status == "FAILURE":
         found.append(("failed", failure_of(task)))
-    if asked.is_cancelled and status != "REVOKED":
-        found.append(("cancelled, and yet not revoked", f"told {asked.cancels}, is {status}"))
-    if status == "REVOKED" and not asked.may_be_cancelled:
-        found.append(("revoked, though nobody was told so", f"told {asked.cancels}"))
+    if submission.is_cancelled and status != "REVOKED":
+        found.append(("cancelled, but not revoked", f"answered {submission.cancels}, is {status}"))
+    if status == "REVOKED" and not submission.may_be_cancelled:
+        found.append(("revoked, but never cancelled", f"answered {submission.cancels}"))
     if first_final not in {None, "FAILURE", status}:
         found.append(("a final state changed", f"{first_final} became {status}"))
-    if status == "SUCCESS" and asked.answer is None and json.loads(task["result"]) != "Processed: soak":
+    if status == "SUCCESS" and submission.answer is None and json.loads(task["result"]) != "Processed: soak":
         found.append(("result is wrong", f"{task['result']:.300}"))
-    if asked.answer is not None:
-        found += of_results(task, asked.answer, stored) if status in {"SUCCESS", "REVOKED"} else []
-    return [Defect(what, detail, task["_id"], asked.kind, task) for what, detail in found]
+    if submission.answer is not None:
+        found += check_result(task, submission.answer, read_result) if status in {"SUCCESS", "REVOKED"} else []
+    return [Defect(title, detail, task["_id"], submission.kind, task) for title, detail in found]
 
 
 def failure_of(task: Document) -> str:
-    """What a failed task says."""
+    """Returns the error of a failed task."""
     try:
         result = json.loads(task["result"])
         return f"{result['exc_type']}: {' '.join(map(str, result['exc_message']))}"
@@ -110,75 +114,80 @@ def failure_of(task: Document) -> str:
         return str(task["result"])
 
 
-def of_refused(asked: Asked, task: Document) -> list[Defect]:
-    """What is wrong with a task that is recorded though its asker was told 503: nothing of it may ever have run."""
-    begun = [each["note"] for each in task["timeline"] if each["status"] == "STARTED"]
-    if task["status"] == "FAILURE" and not begun:
+def check_refused(submission: Submission, task: Document) -> list[Defect]:
+    """Checks that a task whose submission was answered with 503, but which is recorded, failed and never ran."""
+    started = [entry["note"] for entry in task["timeline"] if entry["status"] == "STARTED"]
+    if task["status"] == "FAILURE" and not started:
         return []
-    detail = f"it is {task['status']}" + (f", begun by {begun}" if begun else "")
-    return [Defect("refused with 503, and yet taken", detail, task["_id"], asked.kind, task)]
+    detail = f"it is {task['status']}" + (f", started by {started}" if started else "")
+    return [Defect("refused with 503, but accepted", detail, task["_id"], submission.kind, task)]
 
 
-def of_unanswered(asked: Asked, task: Document, stored: Stored, first_final: str | None) -> list[Defect]:
-    """The same where no answer came: it was taken or refused, and must be as if that had been said."""
-    if not of_refused(asked, task):
-        return []
-    return of_task(asked, task, stored, first_final)
-
-
-def of_everything(
-    asked: Sequence[Asked], tasks: Iterable[Document], stored: Stored, first_final: Mapping[str, str]
+def check_unanswered(
+    submission: Submission, task: Document, read_result: ResultReader, first_final: str | None
 ) -> list[Defect]:
-    """Every defect of what was asked for, and of documents that nobody asked for."""
+    """Checks a recorded task whose submission got no response: it must be right either as refused or as accepted."""
+    if not check_refused(submission, task):
+        return []
+    return check_task(submission, task, read_result, first_final)
+
+
+def check_everything(
+    submissions: Sequence[Submission],
+    tasks: Iterable[Document],
+    read_result: ResultReader,
+    first_final: Mapping[str, str],
+) -> list[Defect]:
+    """Finds the defects of all submissions, and documents without a submission."""
     by_id = {task["_id"]: task for task in tasks}
     by_mark: dict[str, list[Document]] = {}
     for task in by_id.values():
         by_mark.setdefault(str((task.get("metadata") or {}).get("soak")), []).append(task)
     defects: list[Defect] = []
-    known: set[Any] = set()
-    for each in asked:
+    submitted: set[Any] = set()
+    for each in submissions:
         recorded = by_mark.get(each.metadata["soak"], [])
-        known |= {each.task_id, *(task["_id"] for task in recorded)}
+        submitted |= {each.task_id, *(task["_id"] for task in recorded)}
         if each.is_accepted:
             task_id = str(each.task_id)
-            defects += of_task(each, by_id.get(task_id), stored, first_final.get(task_id))
+            defects += check_task(each, by_id.get(task_id), read_result, first_final.get(task_id))
         for task in recorded:
             if each.status == 503:
-                defects += of_refused(each, task)
+                defects += check_refused(each, task)
             elif each.status == 0:
-                defects += of_unanswered(each, task, stored, first_final.get(task["_id"]))
+                defects += check_unanswered(each, task, read_result, first_final.get(task["_id"]))
         if len(recorded) > 1:
             ids = [task["_id"] for task in recorded]
-            defects.append(Defect("asked for once, and recorded more often", str(ids), each.task_id, each.kind))
-    for task_id in by_id.keys() - known:
+            defects.append(Defect("submitted once, but recorded several times", str(ids), each.task_id, each.kind))
+    for task_id in by_id.keys() - submitted:
         task = by_id[task_id]
         detail = f"its metadata is {task.get('metadata')!r:.200}"
-        defects.append(Defect("a document that nobody asked for", detail, str(task_id), None, task))
+        defects.append(Defect("a document without a submission", detail, str(task_id), None, task))
     return defects
 
 
-def of_beginnings(
-    tasks: Iterable[Document], ended_at: Mapping[str, float], happened: Sequence[Happened]
+def check_repeats(
+    tasks: Iterable[Document], ended_at: Mapping[str, float], faults: Sequence[InjectedFault]
 ) -> list[Defect]:
-    """Tasks that were begun again though nothing was done to a worker that had them, nor to a server.
+    """Finds tasks that started again although no fault hit a server or one of their workers.
 
     Args:
-        ended_at: when each task was seen to have ended; what the workers say of it may be by a wrong clock.
+        ended_at: when each task was seen to have ended; a worker's own times may come from a wrong clock.
     """
     defects = []
     for task in tasks:
         notes = [each["note"] or "" for each in task["timeline"] if each["status"] == "STARTED"]
-        workers = [note.removesuffix(OF_WORKERS) for note in notes if note.endswith(OF_WORKERS)]
+        workers = [note.removesuffix(WORKER_SUFFIX) for note in notes if note.endswith(WORKER_SUFFIX)]
         if len(workers) < 2 or task["_id"] not in ended_at:
             continue
-        began, ended = task["queued_at"].timestamp(), ended_at[task["_id"]]
-        near = [each for each in happened if each.began <= ended and began <= each.ended + REPEATS_WITHIN]
-        if not any(each.hits(workers) for each in near):
-            defects.append(Defect("begun again without a reason", f"by {workers}", task["_id"], task["name"], task))
+        queued, ended = task["queued_at"].timestamp(), ended_at[task["_id"]]
+        near = [fault for fault in faults if fault.began <= ended and queued <= fault.ended + REPEATS_WITHIN]
+        if not any(fault.hits(workers) for fault in near):
+            defects.append(Defect("started again without a reason", f"by {workers}", task["_id"], task["name"], task))
     return defects
 
 
-def of_replies(replies: Iterable[Reply], happened: Iterable[Happened]) -> list[Defect]:
+def check_replies(replies: Iterable[Reply], happened: Iterable[InjectedFault]) -> list[Defect]:
     """Answers that never came, or late, though nothing was done to the web process."""
     hits = [each for each in happened if each.hits_web]
     defects = []

@@ -1,4 +1,4 @@
-"""The documents that the soak joins, and what their joins must bring: counted in plain Python, without the product."""
+"""The documents that the soak joins, and the expected results, computed in plain Python without Dovetail's code."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ Document = dict[str, Any]
 DATABASE = "soak"
 USERS, ORDERS = 200, 2_000
 ITEMS, KEYS = 24_000, 1_000
-#: Characters that JSON escapes, and some that take several bytes.
+#: Characters that JSON escapes, and multi-byte characters.
 PADDING = 'é "two"\n\t\\ 漢字 😀 ' * 2
 
 
@@ -22,7 +22,7 @@ def _users() -> list[Document]:
 
 
 def _orders() -> list[Document]:
-    # Every eighth order belongs to nobody, and the last users have none.
+    # Every eighth order has no user, and the last users have no orders.
     owners = [f"u{number * 7 % (USERS - 20)}" if number % 8 else "nobody" for number in range(ORDERS)]
     return [{"_id": number, "userId": owner, "amount": number % 97} for number, owner in enumerate(owners)]
 
@@ -32,17 +32,17 @@ def _items() -> list[Document]:
 
 
 def _tags() -> list[Document]:
-    # The key is in a list: such a join is made by index, which can be cut into parts.
+    # The key is in a list: such a join runs by index, which can be split into parts.
     return [{"_id": f"{key}.{count}", "key": [key], "count": count} for key in range(KEYS) for count in range(key % 4)]
 
 
 @cache
 def documents(collection: str) -> list[Document]:
-    """All documents of a collection, the same each time."""
+    """Returns all documents of a collection, the same each time."""
     return {"users": _users, "orders": _orders, "items": _items, "tags": _tags}[collection]()
 
 
-#: The fields that have an index, beside ``_id``.
+#: The indexed fields, besides ``_id``.
 INDEXES = {"orders": "userId", "tags": "key"}
 COLLECTIONS = ("users", "orders", "items", "tags")
 
@@ -58,10 +58,10 @@ def _by_key(collection: str, field: str) -> dict[Any, list[Document]]:
 
 
 @dataclass(frozen=True)
-class Known:
-    """A join whose answer is known: the documents of the left side with ``low <= _id < high``, and their matches.
+class KnownJoin:
+    """A join whose result is known: the documents of the left side with ``low <= _id < high``, and their matches.
 
-    One that is not ``divisible`` has a limit that it never reaches, so that it runs in one stream.
+    A join that is not ``divisible`` has a limit that it never reaches, so that it runs in one stream.
     """
 
     left: str
@@ -75,17 +75,17 @@ class Known:
     divisible: bool = False
 
     def spec(self) -> Document:
-        """As the API takes it."""
+        """Returns the join as JSON for the API."""
         on = [{"local": self.local, "foreign": self.foreign}]
         join: Document = {"from": self.right, "kind": self.kind, "on": on}
         if self.kind not in {"semi", "anti"}:
             join |= {"as": "found", "shape": self.shape}
-        chosen = {"_id": {"$gte": self.low, "$lt": self.high}}
-        asked = {"database": DATABASE, "from": self.left, "match": chosen, "joins": [join]}
-        return asked if self.divisible else asked | {"limit": 10 * ITEMS}
+        match = {"_id": {"$gte": self.low, "$lt": self.high}}
+        spec = {"database": DATABASE, "from": self.left, "match": match, "joins": [join]}
+        return spec if self.divisible else spec | {"limit": 10 * ITEMS}
 
     def rows(self) -> Iterable[Document]:
-        """Every row that must be there, in no particular order."""
+        """Yields every expected row, in no particular order."""
         matches = _by_key(self.right, self.foreign)
         for document in documents(self.left)[self.low : self.high]:
             yield from self._rows_of(document, matches.get(document[self.local], []))
@@ -104,21 +104,21 @@ class Known:
 
 @dataclass(frozen=True)
 class OrdersOf:
-    """The original join, of a user with all orders."""
+    """The join of one user with all their orders."""
 
     user_id: str
 
     def rows(self) -> Iterable[Document]:
-        """The one row of a user that there is."""
+        """Returns the user's row, or nothing if there is no such user."""
         orders = _by_key("orders", "userId").get(self.user_id, [])
         return [{**user, "orders": orders} for user in documents("users") if user["_id"] == self.user_id]
 
 
-Answer = Known | OrdersOf
+Answer = KnownJoin | OrdersOf
 
 
 def canonical(row: Any) -> str:
-    """A row as text; of the documents that it found the order does not count."""
+    """Returns a row as text, independent of the order of its matches."""
     if isinstance(row, dict):
         row = {name: sorted(value, key=_by_id) if isinstance(value, list) else value for name, value in row.items()}
     return json.dumps(row, sort_keys=True)
@@ -137,41 +137,41 @@ def _digest(rows: Iterable[str]) -> str:
 
 @lru_cache(maxsize=1_000)
 def expected(answer: Answer) -> tuple[int, str]:
-    """How many rows there must be, and a digest of them."""
+    """Returns the number of expected rows, and a digest of them."""
     rows = [canonical(row) for row in answer.rows()]
     return len(rows), _digest(rows)
 
 
 @lru_cache(maxsize=4)
 def all_rows(answer: Answer) -> Counter[str]:
-    """Every row that must be there, with how often."""
+    """Counts each expected row."""
     return Counter(canonical(row) for row in answer.rows())
 
 
 def recount(stored: bytes, count: Any, answer: Answer, *, partial: bool = False) -> list[str]:
-    """What is wrong with a stored result; empty where nothing is.
+    """Compares a stored result with the expected rows; returns an empty list if it is right.
 
     Args:
         stored: the value in Redis.
-        count: how many rows the task document says there are.
-        partial: it was stopped, so some of the rows are enough; none may be wrong.
+        count: the number of rows in the task document.
+        partial: rows may be missing, because the join was stopped; none may be wrong.
     """
     if nuls := stored.count(b"\0"):
         return [f"{nuls:,} NUL bytes of {len(stored):,}, the first at {stored.index(bytes(1)):,}"]
     try:
         rows = json.loads(stored)
     except ValueError as error:
-        return [f"no JSON: {str(error)[:200]}"]
+        return [f"not JSON: {str(error)[:200]}"]
     if not isinstance(rows, list):
-        return [f"no JSON array but {type(rows).__name__}"]
-    complaints = [] if count == len(rows) else [f"count says {count}, there are {len(rows)} rows"]
+        return [f"not a JSON array but {type(rows).__name__}"]
+    errors = [] if count == len(rows) else [f"the count is {count}, but there are {len(rows)} rows"]
     found = [canonical(row) for row in rows]
     if not partial and (len(found), _digest(found)) == expected(answer):
-        return complaints
-    have, wanted = Counter(found), all_rows(answer)
-    missing, strange = wanted - have, have - wanted
-    if strange or (missing and not partial):
-        example = next(iter(strange or missing))[:200]
-        figures = f"{missing.total()} missing, {strange.total()} too many"
-        complaints.append(f"{len(rows)} rows of {wanted.total()}: {figures}; such as {example}")
-    return complaints
+        return errors
+    actual_rows, expected_rows = Counter(found), all_rows(answer)
+    missing, unexpected = expected_rows - actual_rows, actual_rows - expected_rows
+    if unexpected or (missing and not partial):
+        example = next(iter(unexpected or missing))[:200]
+        counts = f"{missing.total()} missing, {unexpected.total()} too many"
+        errors.append(f"{len(rows)} rows of {expected_rows.total()}: {counts}; such as {example}")
+    return errors

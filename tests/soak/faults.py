@@ -1,4 +1,4 @@
-"""What goes wrong, and when: drawn from the seed before it begins, done one after the other, and mended again."""
+"""The faults: drawn at random from the seed, injected one after the other, and undone."""
 
 import contextlib
 import os
@@ -14,32 +14,32 @@ from tests.soak.stack import VISIBILITY_SECONDS, Stack
 
 #: Seconds of quiet before the first fault, and between two of them.
 FIRST_AFTER, PAUSES = 5.0, (1.0, 6.0)
-#: Seconds until somebody may be told once more that a server is away, after it is there again.
+#: Seconds after a server is back for which a request may still be told that it is down.
 RECOVERS_WITHIN = 15.0
 EITHER = (frozenset({Direction.UP}), frozenset({Direction.DOWN}), BOTH)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """``what`` is done to ``target``, for so many seconds."""
+    """An ``action`` on a ``target``, for this many seconds."""
 
-    what: str
+    action: str
     target: str
     seconds: float
     directions: frozenset[Direction] = BOTH
     times: int = 1
     reset_broken: bool = True
 
-    def words(self) -> str:
+    def describe(self) -> str:
         where = "" if self.directions == BOTH else f" {'/'.join(sorted(self.directions))}"
         times = "" if self.times == 1 else f" {self.times} times"
-        broken = "" if self.what != "swallow" or self.reset_broken else ", half open afterwards"
-        return f"{self.what} {self.target}{where}{times}, {self.seconds:.1f} s{broken}"
+        broken = "" if self.action != "swallow" or self.reset_broken else ", half open afterwards"
+        return f"{self.action} {self.target}{where}{times}, {self.seconds:.1f} s{broken}"
 
 
 @dataclass(frozen=True)
-class Happened:
-    """A fault, and from when to when (seconds since 1970) it lasted."""
+class InjectedFault:
+    """A fault with its beginning and end, in seconds since 1970."""
 
     fault: Fault
     began: float
@@ -50,16 +50,16 @@ class Happened:
         return self.fault.target == "web"
 
     def hits(self, workers: Iterable[str]) -> bool:
-        """Whether it concerns one of these workers, or a server that it needs."""
+        """Whether the fault affects one of these workers, or a server that they need."""
         server, _, whose = self.fault.target.partition(" of ")
         return (whose or server) in {*workers, "all", "redis", "mongodb", "redis and mongodb"}
 
     def to_document(self) -> dict[str, object]:
-        return {"fault": self.fault.words(), "began": round(self.began, 1), "ended": round(self.ended, 1)}
+        return {"fault": self.fault.describe(), "began": round(self.began, 1), "ended": round(self.ended, 1)}
 
 
 def draw(rng: random.Random, workers: list[str]) -> "list[Fault]":
-    """One fault of each kind, in any order."""
+    """Returns one fault of each kind, in random order."""
     some = rng.choice(workers)
     away = rng.choice([rng.uniform(0.3, 2), rng.uniform(2, 8)])
     frozen = rng.choice([rng.uniform(1, 5), VISIBILITY_SECONDS + rng.uniform(1, 8)])
@@ -92,16 +92,16 @@ def draw(rng: random.Random, workers: list[str]) -> "list[Fault]":
 
 
 class Conductor:
-    """Does what was drawn; between and within faults the stack is supervised."""
+    """Injects the drawn faults, and lets the stack supervise its processes in every pause."""
 
     def __init__(self, stack: Stack, ledger: Ledger, seed: int) -> None:
-        self.happened: list[Happened] = []
+        self.injected: list[InjectedFault] = []
         self._stack = stack
         self._ledger = ledger
         self._rng = random.Random(f"faults {seed}")
 
     def run(self, seconds: float, say: Callable[[str], None]) -> None:
-        """Lets things go wrong for so many seconds; all is mended when it returns."""
+        """Injects faults for this many seconds; all of them are undone when it returns."""
         end = time.monotonic() + seconds
         deck: list[Fault] = []
         self._stack.pause(min(FIRST_AFTER, seconds))
@@ -110,36 +110,36 @@ class Conductor:
             fault = deck.pop()
             pause = self._rng.uniform(*PAUSES)
             if time.monotonic() + fault.seconds > end:
-                # A shorter one may fit yet.
+                # A shorter fault may still fit.
                 if not deck:
                     break
                 continue
-            say(fault.words())
+            say(fault.describe())
             began = time.time()
-            self._ledger.note("fault", fault=fault.words())
+            self._ledger.note("fault", fault=fault.describe())
             self._do(fault)
-            self._ledger.note("mended", fault=fault.words())
-            self.happened.append(Happened(fault, began, time.time()))
+            self._ledger.note("mended", fault=fault.describe())
+            self.injected.append(InjectedFault(fault, began, time.time()))
             self._stack.pause(max(0.0, min(pause, end - time.monotonic())))
         self._stack.pause(max(0.0, end - time.monotonic()))
 
-    def during(self, began: float, ended: float, after: float = 0.0) -> list[Happened]:
-        """The faults in this time, each with so many seconds after it."""
-        return [each for each in self.happened if each.began <= ended and began <= each.ended + after]
+    def during(self, began: float, ended: float, after: float = 0.0) -> list[InjectedFault]:
+        """Returns the faults that overlap this period; each one counts for ``after`` further seconds."""
+        return [each for each in self.injected if each.began <= ended and began <= each.ended + after]
 
     def _do(self, fault: Fault) -> None:
-        if fault.what == "kill":
+        if fault.action == "kill":
             self._kill(fault)
-        elif fault.what == "terminate":
+        elif fault.action == "terminate":
             if not self._stack.terminate(fault.target):
-                self._ledger.complain(None, "did not stop", f"{fault.target} was still there after SIGTERM")
+                self._ledger.report(None, "did not stop", f"{fault.target} was still there after SIGTERM")
             self._stack.pause(fault.seconds)
             self._stack.start(fault.target)
-        elif fault.what == "freeze":
+        elif fault.action == "freeze":
             self._stack.signal(fault.target, signal.SIGSTOP)
             self._stack.pause(fault.seconds)
             self._stack.signal(fault.target, signal.SIGCONT)
-        elif fault.what in {"kill a child of", "freeze a child of"}:
+        elif fault.action in {"kill a child of", "freeze a child of"}:
             self._hit_child(fault)
         else:
             self._disturb(fault)
@@ -153,11 +153,11 @@ class Conductor:
             self._stack.start(name)
 
     def _hit_child(self, fault: Fault) -> None:
-        child = self._stack.a_child(fault.target, self._rng)
+        child = self._stack.pick_child(fault.target, self._rng)
         if child is None:
             return
-        kills = fault.what.startswith("kill")
-        with contextlib.suppress(ProcessLookupError):  # it ended by itself just now
+        kills = fault.action.startswith("kill")
+        with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
             os.kill(child, signal.SIGKILL if kills else signal.SIGSTOP)
             if not kills:
                 self._stack.pause(fault.seconds)
@@ -167,15 +167,15 @@ class Conductor:
         proxies = self._proxies(fault.target)
         for number in range(fault.times):
             for proxy in proxies:
-                if fault.what == "reset":
+                if fault.action == "reset":
                     proxy.reset()
-                elif fault.what == "stall":
+                elif fault.action == "stall":
                     proxy.stall(fault.directions)
-                elif fault.what == "swallow":
+                elif fault.action == "swallow":
                     proxy.swallow(fault.directions)
                 else:
                     proxy.refuse()
-            if fault.what != "reset" or number + 1 < fault.times:
+            if fault.action != "reset" or number + 1 < fault.times:
                 self._stack.pause(fault.seconds)
         for proxy in proxies:
             proxy.heal(reset_broken=fault.reset_broken)

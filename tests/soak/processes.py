@@ -1,4 +1,4 @@
-"""One process of the Procfile, which can be killed, frozen, started again and measured."""
+"""A process of the Procfile that can be killed, frozen, restarted and measured."""
 
 import contextlib
 import os
@@ -10,26 +10,26 @@ from pathlib import Path
 from development.lifetime import end_with_parent
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Seconds that a process may take to end after SIGTERM.
+#: Seconds within which a process must end after SIGTERM.
 STOPPED_WITHIN = 25.0
 
 
 class Process:
-    """One process of the Procfile in a group of its own; all its lives write into one log."""
+    """A process of the Procfile in its own process group; all its runs append to one log."""
 
     def __init__(self, name: str, command: str, log: Path, environment: Mapping[str, str]) -> None:
         self.name = name
         self.log = log
-        #: Whether the soak wants it to be away just now.
+        #: False while a fault keeps the process down.
         self.is_wanted = True
         self._command = command
         self._environment = environment
-        self._said_before = 0
+        self._log_start = 0
         self.start()
 
     def start(self) -> None:
         with self.log.open("ab") as output:
-            self._said_before = output.tell()
+            self._log_start = output.tell()
             self._process = subprocess.Popen(  # noqa: S602 - the commands are the repository's own
                 self._command,
                 shell=True,
@@ -48,11 +48,11 @@ class Process:
 
     @property
     def code(self) -> int | None:
-        """The exit code, None while it runs."""
+        """The exit code, None while the process runs."""
         return self._process.poll()
 
     def signal(self, number: signal.Signals) -> None:
-        """To the whole group; to nobody where it is gone."""
+        """Signals the whole group, if it still exists."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
 
@@ -60,27 +60,27 @@ class Process:
         self.signal(signal.SIGKILL)
         self._process.wait(STOPPED_WITHIN)
 
-    def has_said(self, text: str) -> bool:
-        """Whether this stands in what it wrote since its last start."""
+    def has_logged(self, text: str) -> bool:
+        """Whether the log since the last start contains this text."""
         with self.log.open("rb") as log:
-            log.seek(self._said_before)
+            log.seek(self._log_start)
             return text.encode() in log.read()
 
     def children(self) -> list[int]:
         return children_of(self.pid)
 
     def memory_mib(self) -> int:
-        """What it and its children have resident."""
+        """Returns the resident memory of the process and its children, in MiB."""
         return sum(map(_resident_kib, [self.pid, *self.children()])) // 1024
 
-    def last_words(self, lines: int = 15) -> str:
+    def log_tail(self, lines: int = 15) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
 
 def children_of(pid: int) -> list[int]:
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:  # it ended just now
+    except OSError:  # it has just ended
         return []
 
 

@@ -1,7 +1,7 @@
-"""A TCP proxy whose connections can be reset, stalled, swallowed or refused, each direction by itself.
+"""A TCP proxy that can reset, stall, swallow or refuse connections, each direction separately.
 
-It behaves as a network does, not as a program in the way: a connection that lost bytes never delivers any more in that
-direction, because TCP never delivers what comes after a gap; and a reset is a RST, not an orderly end.
+It behaves like a network, not like a program in between: a connection that lost bytes delivers nothing more in that
+direction, because TCP never delivers bytes after a gap; and a reset is a RST, not an orderly close.
 """
 
 import asyncio
@@ -15,18 +15,18 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 HOST = "127.0.0.1"
-#: Bytes that are passed on at once.
+#: Bytes to forward at once.
 CHUNK = 64 * 1024
-#: Seconds within which the proxy's own thread does what it is told.
-OBEYS_WITHIN = 10.0
-#: SO_LINGER with no time to linger: closing sends a RST.
+#: Seconds within which the proxy's thread must finish a call.
+CALL_WITHIN = 10.0
+#: SO_LINGER with a timeout of zero: closing sends a RST.
 RESET = struct.pack("ii", 1, 0)
 
 Returned = TypeVar("Returned")
 
 
 class Direction(StrEnum):
-    """Where bytes go: ``UP`` from the client to the server, ``DOWN`` back."""
+    """The direction of bytes: ``UP`` from the client to the server, ``DOWN`` back."""
 
     UP = "up"
     DOWN = "down"
@@ -36,7 +36,7 @@ BOTH: frozenset[Direction] = frozenset(Direction)
 
 
 class _Link:
-    """One connection: the client's side and the server's."""
+    """One connection: the sockets to the client and to the server."""
 
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.writers = (client, server)
@@ -46,23 +46,23 @@ class _Link:
     def reset(self) -> None:
         for writer in self.writers:
             connection = writer.get_extra_info("socket")
-            with contextlib.suppress(OSError):  # it has ended already
+            with contextlib.suppress(OSError):  # it is already closed
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             writer.transport.abort()
 
 
 class Proxy:
-    """Stands on a port of its own before a server on 127.0.0.1; as a context manager it is gone at the end.
+    """Listens in front of a server on 127.0.0.1; closes at the end of a ``with`` block.
 
-    All methods may be called from any thread; what they say holds when they return.
+    All methods are thread-safe and take effect before they return.
     """
 
     def __init__(self, target: int, port: int = 0) -> None:
-        """Listen at once.
+        """Starts listening.
 
         Args:
-            target: the port of the server; it need not be there yet.
-            port: where to listen; any free port unless one is given.
+            target: the port of the server, which need not run yet.
+            port: the port to listen on; any free port by default.
 
         Raises:
             OSError: the port is taken.
@@ -76,7 +76,7 @@ class Proxy:
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"proxy of {target}", daemon=True)
         self._thread.start()
         try:
-            self._server = self._told(self._listen(port))
+            self._server = self._run(self._listen(port))
         except OSError:
             self._end_loop()
             raise
@@ -92,15 +92,15 @@ class Proxy:
 
     @property
     def connections(self) -> int:
-        """How many connections there are."""
-        return self._at_once(lambda: len(self._links))
+        """The number of open connections."""
+        return self._call(lambda: len(self._links))
 
     def reset(self) -> int:
-        """Ends every connection with a RST to both sides; new ones pass. How many there were."""
-        return self._at_once(self._reset)
+        """Resets every connection on both sides; new ones pass. Returns the number of connections."""
+        return self._call(self._reset)
 
     def stall(self, directions: Iterable[Direction] = BOTH) -> None:
-        """Lets bytes wait in these directions, and in no other, until :meth:`heal`; none is lost."""
+        """Holds back bytes in exactly these directions until :meth:`heal`, without losing any."""
         stalled = frozenset(directions)
 
         def change() -> None:
@@ -110,32 +110,32 @@ class Proxy:
                 else:
                     flow.set()
 
-        self._at_once(change)
+        self._call(change)
 
     def swallow(self, directions: Iterable[Direction] = BOTH) -> None:
-        """Loses all bytes in these directions, and in no other, until :meth:`heal`."""
+        """Drops all bytes in exactly these directions until :meth:`heal`."""
         swallowed = frozenset(directions)
 
         def change() -> None:
             self._swallowed = swallowed
 
-        self._at_once(change)
+        self._call(change)
 
     def refuse(self) -> None:
-        """Resets every connection, and each new one, until :meth:`heal`."""
+        """Resets every open and every new connection until :meth:`heal`."""
 
         def change() -> None:
             self._refuses = True
             self._reset()
 
-        self._at_once(change)
+        self._call(change)
 
     def heal(self, *, reset_broken: bool = True) -> None:
-        """Lets everything pass again.
+        """Forwards everything again.
 
         Args:
-            reset_broken: resets the connections that lost bytes; else they stay half open, and deliver nothing in
-                that direction for as long as their two sides keep them.
+            reset_broken: reset the connections that lost bytes. Otherwise they stay half open, and deliver nothing in
+                that direction until one side closes them.
         """
 
         def change() -> None:
@@ -146,21 +146,21 @@ class Proxy:
             for flow in self._flows.values():
                 flow.set()
 
-        self._at_once(change)
+        self._call(change)
 
     def close(self) -> None:
-        """Ends every connection, and listens no more."""
-        self._told(self._shut())
+        """Resets every connection and stops listening."""
+        self._run(self._shut())
         self._end_loop()
 
-    def _told(self, what: Coroutine[Any, Any, Returned]) -> Returned:
-        return asyncio.run_coroutine_threadsafe(what, self._loop).result(OBEYS_WITHIN)
+    def _run(self, coroutine: Coroutine[Any, Any, Returned]) -> Returned:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(CALL_WITHIN)
 
-    def _at_once(self, change: Callable[[], Returned]) -> Returned:
+    def _call(self, change: Callable[[], Returned]) -> Returned:
         async def do() -> Returned:
             return change()
 
-        return self._told(do())
+        return self._run(do())
 
     async def _listen(self, port: int) -> asyncio.Server:
         for direction in Direction:
@@ -178,7 +178,7 @@ class Proxy:
 
     def _end_loop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(OBEYS_WITHIN)
+        self._thread.join(CALL_WITHIN)
         self._loop.close()
 
     def _reset(self) -> int:
@@ -203,7 +203,7 @@ class Proxy:
                     self._pump(reader, to_server, Direction.UP, link),
                     self._pump(from_server, writer, Direction.DOWN, link),
                 )
-            except OSError:  # one side reset it, so the other one hears the same
+            except OSError:  # one side reset the connection, so reset the other side too
                 link.reset()
             finally:
                 self._links.discard(link)
@@ -220,7 +220,7 @@ class Proxy:
             if direction not in link.broken:
                 writer.write(data)
                 await writer.drain()
-        # The end of a connection is a message too.
+        # Closing a connection is a message too.
         await self._flows[direction].wait()
         if direction in self._swallowed:
             link.broken.add(direction)

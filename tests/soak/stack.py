@@ -1,6 +1,6 @@
-"""A Dovetail of the soak's own: servers behind proxies, web and workers of the Procfile, supervised as a platform does.
+"""The soak's own Dovetail: servers behind proxies, and supervised web and worker processes from the Procfile.
 
-Everything is started from one thread, the main one: what it starts ends with it.
+The main thread starts everything, because child processes end with the thread that started them.
 """
 
 import contextlib
@@ -29,16 +29,16 @@ from tests.soak import data
 from tests.soak.processes import ROOT, STOPPED_WITHIN, Process
 from tests.soak.proxy import HOST, Proxy
 
-#: Seconds after which a task of a dead worker goes to another one.
+#: Seconds after which another worker takes over the tasks of a dead one.
 VISIBILITY_SECONDS = 10
-#: Seconds of the practice task.
+#: Duration of the practice task in seconds.
 PRACTICE_SECONDS = 1.5
-#: Seconds that a process may take to come up.
+#: Seconds within which a process must be ready.
 READY_WITHIN = 90.0
-#: Seconds between two looks at the processes.
-LOOK_SECONDS = 0.1
-#: libfaketime, and what Python needs beside it. Locks wait by the monotonic clock, which must therefore be left alone;
-#: then every time.sleep() fails with EINVAL, which libfaketime makes of its clock_nanosleep().
+#: Seconds between two checks of the processes.
+CHECK_SECONDS = 0.1
+#: A sitecustomize module that Python needs with libfaketime. Locks wait by the monotonic clock, which libfaketime must
+#: leave alone; but then it makes clock_nanosleep(), and with it every time.sleep(), fail with EINVAL.
 SLEEP = """
 import select, time
 
@@ -53,28 +53,30 @@ FAKETIME = "*/faketime/libfaketime.so.1"
 
 
 class NotReady(Exception):
-    """A process did not come up; the message says which, with the end of its log."""
+    """A process did not become ready; the message names it and has the end of its log."""
 
 
 @dataclass(frozen=True)
 class Death:
-    """A process that ended by itself."""
+    """A process that ended by itself: when, in seconds since 1970, with which exit code, and the end of its log."""
 
     at: float
     name: str
     code: int
-    words: str
+    log_tail: str
 
 
 class Stack:
-    """As a context manager it runs from start to end; :meth:`pause` is where supervision happens."""
+    """Runs for the duration of a ``with`` block. :meth:`pause` supervises the processes."""
 
     def __init__(self, folder: Path, workers: int, result_seconds: int, clock_off: int) -> None:
-        """Say what is wanted.
+        """Configures the stack.
 
         Args:
+            folder: for data and logs.
+            workers: the number of workers.
             result_seconds: how long results stay in Redis.
-            clock_off: seconds by which the clock of the last worker is off; 0 for none.
+            clock_off: seconds by which the clock of the last worker is wrong; 0 for none.
         """
         self.folder = folder
         self.worker_names = [f"w{number + 1}" for number in range(workers)]
@@ -85,7 +87,7 @@ class Stack:
         self._clock_off = clock_off
         self._running = contextlib.ExitStack()
         self._servers: dict[str, Server] = {}
-        #: The servers that were killed and are not to be started by supervision.
+        #: Killed servers that supervision must not restart.
         self._away: set[str] = set()
         self._measured_at = 0.0
 
@@ -155,15 +157,19 @@ class Stack:
     def _wrong_clock(self) -> dict[str, str]:
         if not self._clock_off:
             return {}
-        if not (found := list(Path("/usr/lib").glob(FAKETIME))):
-            self.clock_note = "right: libfaketime is not installed, so no worker has a wrong one"
+        if not (libraries := list(Path("/usr/lib").glob(FAKETIME))):
+            self.clock_note = "right: libfaketime is not installed, so every worker has the right clock"
             return {}
         self.clock_note = f"{self.worker_names[-1]} is off by {self._clock_off:+} s"
-        mended = self.folder / "clock"
-        mended.mkdir(exist_ok=True)
-        (mended / "sitecustomize.py").write_text(SLEEP)
-        clock = {"LD_PRELOAD": str(found[0]), "FAKETIME": f"{self._clock_off:+}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-        return clock | {"PYTHONPATH": str(mended)}
+        patches = self.folder / "clock"
+        patches.mkdir(exist_ok=True)
+        (patches / "sitecustomize.py").write_text(SLEEP)
+        clock = {
+            "LD_PRELOAD": str(libraries[0]),
+            "FAKETIME": f"{self._clock_off:+}s",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+        return clock | {"PYTHONPATH": str(patches)}
 
     def _fill(self) -> None:
         with self.mongodb() as client:
@@ -175,7 +181,7 @@ class Stack:
 
     @contextlib.contextmanager
     def mongodb(self, seconds: float = 5.0) -> Iterator["pymongo.MongoClient[dict[str, Any]]"]:
-        """A client that goes past the proxy, and raises after so many seconds."""
+        """Yields a client that bypasses the proxy, and raises after this many seconds."""
         port = self._servers["mongodb"].port
         client: pymongo.MongoClient[dict[str, Any]]
         limits: dict[str, Any] = {"serverSelectionTimeoutMS": seconds * 1000, "timeoutMS": seconds * 1000}
@@ -183,7 +189,7 @@ class Stack:
             yield client
 
     def redis(self, database: int) -> "redis.Redis":
-        """A client that goes past the proxies."""
+        """Returns a client that bypasses the proxies."""
         port = self._servers["redis"].port
         return redis.Redis(
             HOST, port, database, socket_timeout=10, socket_connect_timeout=5, retry=Retry(NoBackoff(), 0)
@@ -192,33 +198,33 @@ class Stack:
     # ---- supervision
 
     def pause(self, seconds: float) -> None:
-        """Lets time go by; what ended by itself meanwhile is noted, and started again."""
+        """Waits, while recording and restarting processes that end by themselves."""
         until = time.monotonic() + seconds
         while True:
             self._supervise()
             left = until - time.monotonic()
             if left <= 0:
                 return
-            time.sleep(min(LOOK_SECONDS, left))
+            time.sleep(min(CHECK_SECONDS, left))
 
-    def wait(self, look: Callable[[], bool], what: str, within: float = READY_WITHIN) -> None:
-        """Pauses until something is so.
+    def wait(self, is_ready: Callable[[], bool], name: str, within: float = READY_WITHIN) -> None:
+        """Pauses until the process of this name is ready.
 
         Raises:
-            NotReady: it is not so in time.
+            NotReady: it is not ready in time.
         """
         give_up = time.monotonic() + within
-        while not look():
+        while not is_ready():
             if time.monotonic() > give_up:
-                words = self.processes[what].last_words() if what in self.processes else ""
-                raise NotReady(f"{what} was not ready within {within:.0f} s. {words}")
-            self.pause(LOOK_SECONDS)
+                log_tail = self.processes[name].log_tail() if name in self.processes else ""
+                raise NotReady(f"{name} was not ready within {within:.0f} s. {log_tail}")
+            self.pause(CHECK_SECONDS)
 
     def _supervise(self) -> None:
         for name, process in self.processes.items():
             if process.is_wanted and (code := process.code) is not None:
-                self.deaths.append(Death(time.time(), name, code, process.last_words()))
-                process.kill()  # children that it left behind
+                self.deaths.append(Death(time.time(), name, code, process.log_tail()))
+                process.kill()  # remaining children
                 process.start()
         for name, server in list(self._servers.items()):
             if not server.is_running and name not in self._away:
@@ -230,13 +236,13 @@ class Stack:
                 self.memory.setdefault(name, []).append(process.memory_mib())
 
     def is_ready(self, name: str) -> bool:
-        """Whether web answers, or a worker, in its present life, has said that it is ready."""
+        """Whether web answers requests, or whether a worker has logged that it is ready since its last start."""
         if name == "web":
             return self.get("/readyz") == 200
-        return self.processes[name].has_said("ready.")
+        return self.processes[name].has_logged("ready.")
 
     def get(self, path: str) -> int:
-        """The status of a page; 0 where no answer comes."""
+        """Returns the status of a page; 0 if no response comes."""
         connection = http.client.HTTPConnection(HOST, self.web_port, timeout=5)
         try:
             connection.request("GET", path)
@@ -246,10 +252,10 @@ class Stack:
         finally:
             connection.close()
 
-    # ---- what faults do
+    # ---- actions of faults
 
     def kill(self, name: str) -> None:
-        """SIGKILL to a server, or to a process with all its children; it stays away until it is started."""
+        """Kills a server, or a process with its children; it stays down until :meth:`start`."""
         if name in self._servers:
             self._away.add(name)
             with contextlib.suppress(ProcessLookupError):
@@ -260,7 +266,7 @@ class Stack:
             self.processes[name].kill()
 
     def start(self, name: str) -> None:
-        """Starts what was killed or stopped; of a server, returns when it answers."""
+        """Starts a killed or terminated process; for a server, returns when it answers."""
         if name in self._servers:
             self._start_server(name)
         else:
@@ -279,27 +285,27 @@ class Stack:
         self._away.discard(name)
 
     def terminate(self, name: str) -> bool:
-        """SIGTERM, as at a deploy; whether it ended in time. It stays away until it is started."""
+        """Sends SIGTERM, as a deploy does; returns whether it ended in time. It stays down until :meth:`start`."""
         process = self.processes[name]
         process.is_wanted = False
         process.signal(signal.SIGTERM)
         give_up = time.monotonic() + STOPPED_WITHIN
         while process.code is None and time.monotonic() < give_up:
-            self.pause(LOOK_SECONDS)
+            self.pause(CHECK_SECONDS)
         ended = process.code is not None
         process.kill()
         return ended
 
     def signal(self, name: str, number: signal.Signals) -> None:
-        """To a server, or to a process with all its children."""
+        """Signals a server, or a process with its children."""
         if name in self._servers:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._servers[name].pid, number)
         else:
             self.processes[name].signal(number)
 
-    def a_child(self, name: str, rng: random.Random) -> int | None:
-        """The process id of one of a process' children."""
+    def pick_child(self, name: str, rng: random.Random) -> int | None:
+        """Returns the process id of a random child of a process, None if it has none."""
         children = self.processes[name].children()
         return rng.choice(children) if children else None
 
@@ -312,7 +318,7 @@ class Stack:
             process.signal(signal.SIGTERM)
         give_up = time.monotonic() + 10
         while any(process.code is None for process in self.processes.values()) and time.monotonic() < give_up:
-            time.sleep(LOOK_SECONDS)
+            time.sleep(CHECK_SECONDS)
         for process in self.processes.values():
             process.kill()
 

@@ -1,4 +1,4 @@
-"""The soak's own count finds what is wrong: each test breaks one thing, and nothing but that is complained about."""
+"""The soak's checks find defects: each test breaks one thing, and the checks report exactly that."""
 
 import json
 from collections.abc import Callable
@@ -9,14 +9,14 @@ import pytest
 
 from tests.soak import checks, data
 from tests.soak.checks import Defect
-from tests.soak.data import Document, Known, OrdersOf
-from tests.soak.faults import Fault, Happened
-from tests.soak.ledger import Asked, Patch, Reply
-from tests.soak.watch import at_once
+from tests.soak.data import Document, KnownJoin, OrdersOf
+from tests.soak.faults import Fault, InjectedFault
+from tests.soak.ledger import Patch, Reply, Submission
+from tests.soak.watch import max_concurrency
 from tests.worker_tasks.joins.reference import joined
 from worker_tasks.joins.spec import spec
 
-JOIN = Known("items", "key", "tags", "key", 100, 400)
+JOIN = KnownJoin("items", "key", "tags", "key", 100, 400)
 KEY = "join_result:1"
 
 
@@ -29,8 +29,8 @@ COUNT = len(list(JOIN.rows()))
 
 
 @pytest.fixture
-def asked() -> Asked:
-    return Asked(1, "stream", {"soak": "7-1", "reason": "test"}, JOIN, status=202, task_id="a")
+def submission() -> Submission:
+    return Submission(1, "stream", {"soak": "7-1", "reason": "test"}, JOIN, status=202, task_id="a")
 
 
 @pytest.fixture
@@ -48,31 +48,33 @@ def task() -> Document:
     }
 
 
-def complaints(
-    asked: Asked, tasks: list[Document], result: bytes | None = RIGHT, first_final: str = "SUCCESS"
+def defect_titles(
+    submission: Submission, tasks: list[Document], result: bytes | None = RIGHT, first_final: str = "SUCCESS"
 ) -> list[str]:
-    found = checks.of_everything([asked], tasks, {KEY: result}.get, {"a": first_final})
-    return [defect.what for defect in found]
+    found = checks.check_everything([submission], tasks, {KEY: result}.get, {"a": first_final})
+    return [defect.title for defect in found]
 
 
-def test_what_is_right_is_right(asked: Asked, task: Document) -> None:
-    assert complaints(asked, [task]) == []
+def test_a_right_task_has_no_defects(submission: Submission, task: Document) -> None:
+    assert defect_titles(submission, [task]) == []
 
 
 @pytest.mark.parametrize("kind", ["left", "inner", "semi", "anti"])
 @pytest.mark.parametrize("shape", ["rows", "array", "count"])
 @pytest.mark.parametrize("sides", [("items", "key", "tags", "key"), ("orders", "userId", "users", "_id")])
-def test_the_count_means_what_a_join_means(kind: str, shape: str, sides: tuple[str, str, str, str]) -> None:
-    known = Known(*sides, 100, 130, kind, shape)
-    described = spec.parse_spec(known.spec() | {"match": {}}, {data.DATABASE})
+def test_the_expected_rows_agree_with_the_reference_join(
+    kind: str, shape: str, sides: tuple[str, str, str, str]
+) -> None:
+    join = KnownJoin(*sides, 100, 130, kind, shape)
+    parsed = spec.parse_spec(join.spec() | {"match": {}}, {data.DATABASE})
     documents = {name: data.documents(name) for name in data.COLLECTIONS}
     documents |= {sides[0]: documents[sides[0]][100:130]}
-    wanted = sorted(data.canonical(row) for row in joined(described, documents))
-    assert sorted(data.canonical(row) for row in known.rows()) == wanted
-    assert wanted or (kind == "anti")
+    reference = sorted(data.canonical(row) for row in joined(parsed, documents))
+    assert sorted(data.canonical(row) for row in join.rows()) == reference
+    assert reference or (kind == "anti")
 
 
-def test_a_user_who_is_not_there_has_no_row() -> None:
+def test_an_unknown_user_has_no_row() -> None:
     assert data.recount(b"[]", 0, OrdersOf("u999")) == []
     (row,) = OrdersOf("u7").rows()
     assert {order["userId"] for order in row["orders"]} == {"u7"}
@@ -95,141 +97,147 @@ def double_a_row(text: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("tamper", "said"),
+    ("tamper", "message"),
     [
         (lambda text: text[:500] + bytes(200) + text[700:], "200 NUL bytes"),
-        (lambda text: text[: len(text) // 2], "no JSON"),
+        (lambda text: text[: len(text) // 2], "not JSON"),
         (swap_a_byte, "1 missing, 1 too many"),
-        (lose_a_row, "count says"),
+        (lose_a_row, "the count is"),
         (double_a_row, "1 missing, 1 too many"),
         (lambda text: b"[]", "0 rows of"),
-        (lambda text: b"{}", "no JSON array"),
+        (lambda text: b"{}", "not a JSON array"),
     ],
 )
-def test_a_result_that_was_tampered_with_is_found(
-    asked: Asked, task: Document, tamper: Callable[[bytes], bytes], said: str
+def test_a_tampered_result_is_found(
+    submission: Submission, task: Document, tamper: Callable[[bytes], bytes], message: str
 ) -> None:
     tampered = tamper(RIGHT)
-    defects = checks.of_task(asked, task, lambda key: tampered)
-    assert {defect.what for defect in defects} == {"result is wrong"}
-    assert said in " ".join(defect.detail for defect in defects)
+    defects = checks.check_task(submission, task, lambda key: tampered)
+    assert {defect.title for defect in defects} == {"result is wrong"}
+    assert message in " ".join(defect.detail for defect in defects)
 
 
-def test_a_count_that_says_something_else_and_a_result_that_is_gone(asked: Asked, task: Document) -> None:
-    assert complaints(asked, [task], None) == ["result gone"]
+def test_a_wrong_count_and_a_missing_result_are_found(submission: Submission, task: Document) -> None:
+    assert defect_titles(submission, [task], None) == ["result gone"]
     wrong = task | {"result": json.dumps({"redis_key": KEY, "count": COUNT + 1})}
-    assert complaints(asked, [wrong]) == ["result is wrong"]
+    assert defect_titles(submission, [wrong]) == ["result is wrong"]
 
 
-def test_of_what_was_stopped_some_rows_are_enough_and_none_may_be_wrong(asked: Asked, task: Document) -> None:
-    asked.cancels = [202]
-    some = list(JOIN.rows())[:50]
+def test_a_partial_result_may_lack_rows_but_may_have_no_wrong_ones(submission: Submission, task: Document) -> None:
+    submission.cancels = [202]
+    first_rows = list(JOIN.rows())[:50]
     revoked = task | {"status": "REVOKED", "result": "null", "partial": {"redis_key": KEY, "count": 50}}
-    assert complaints(asked, [revoked], stored(some), "REVOKED") == []
-    assert complaints(asked, [revoked], None, "REVOKED") == []
-    assert complaints(asked, [revoked], stored([*some[1:], some[2]]), "REVOKED") == ["partial result is wrong"]
+    assert defect_titles(submission, [revoked], stored(first_rows), "REVOKED") == []
+    assert defect_titles(submission, [revoked], None, "REVOKED") == []
+    assert defect_titles(submission, [revoked], stored([*first_rows[1:], first_rows[2]]), "REVOKED") == [
+        "partial result is wrong"
+    ]
 
 
-Change = Callable[[Asked, Document], Any]
+Change = Callable[[Submission, Document], Any]
 
 
 @pytest.mark.parametrize(
-    ("change", "what"),
+    ("change", "title"),
     [
-        (lambda asked, task: task.update(status="STARTED"), "not in a final state"),
-        (lambda asked, task: task["metadata"].pop("reason"), "metadata is not as asked"),
-        (lambda asked, task: task["metadata"].update(more=1), "metadata is not as asked"),
-        (lambda asked, task: asked.patches.append(Patch("edit", 1, 200)), "metadata is not as asked"),
-        (lambda asked, task: asked.cancels.append(202), "cancelled, and yet not revoked"),
-        (lambda asked, task: task.update(status="REVOKED"), "revoked, though nobody was told so"),
-        (lambda asked, task: task.update(_id="b"), "accepted, and there is no document"),
-        (lambda asked, task: setattr(asked, "status", 503), "refused with 503, and yet taken"),
+        (lambda submission, task: task.update(status="STARTED"), "not in a final state"),
+        (lambda submission, task: task["metadata"].pop("reason"), "metadata is wrong"),
+        (lambda submission, task: task["metadata"].update(more=1), "metadata is wrong"),
+        (lambda submission, task: submission.patches.append(Patch("edit", 1, 200)), "metadata is wrong"),
+        (lambda submission, task: submission.cancels.append(202), "cancelled, but not revoked"),
+        (lambda submission, task: task.update(status="REVOKED"), "revoked, but never cancelled"),
+        (lambda submission, task: task.update(_id="b"), "accepted, but there is no document"),
+        (lambda submission, task: setattr(submission, "status", 503), "refused with 503, but accepted"),
     ],
 )
-def test_whatever_is_not_as_asked_is_found(asked: Asked, task: Document, change: Change, what: str) -> None:
-    change(asked, task)
-    assert complaints(asked, [task], first_final=task["status"]) == [what]
+def test_every_kind_of_defect_is_found(submission: Submission, task: Document, change: Change, title: str) -> None:
+    change(submission, task)
+    assert defect_titles(submission, [task], first_final=task["status"]) == [title]
 
 
-def test_a_failure_is_told_in_its_own_words(asked: Asked, task: Document) -> None:
+def test_a_failure_is_reported_with_its_own_message(submission: Submission, task: Document) -> None:
     result = json.dumps({"exc_type": "Reject", "exc_message": ["requeue=False"], "exc_module": "celery.exceptions"})
-    (defect,) = checks.of_task(asked, task | {"status": "FAILURE", "result": result}, lambda key: None)
-    assert (defect.what, defect.detail) == ("failed", "Reject: requeue=False")
+    (defect,) = checks.check_task(submission, task | {"status": "FAILURE", "result": result}, lambda key: None)
+    assert (defect.title, defect.detail) == ("failed", "Reject: requeue=False")
     shown = defect.to_document()
     assert [line.split()[1] for line in shown["timeline"]] == ["PENDING", "STARTED", "SUCCESS"]
 
 
-def test_a_final_state_that_changes_is_found_unless_a_failure_is_mended(asked: Asked, task: Document) -> None:
-    assert complaints(asked, [task], first_final="REVOKED") == ["a final state changed"]
-    assert complaints(asked, [task], first_final="FAILURE") == []
+def test_a_changed_final_state_is_found_unless_it_was_a_failure(submission: Submission, task: Document) -> None:
+    assert defect_titles(submission, [task], first_final="REVOKED") == ["a final state changed"]
+    assert defect_titles(submission, [task], first_final="FAILURE") == []
 
 
 @pytest.mark.parametrize("status", [200, 0, 503])
-def test_an_edit_that_was_acknowledged_must_be_there_and_any_other_may(
-    asked: Asked, task: Document, status: int
+def test_an_acknowledged_edit_must_be_stored_and_any_other_may_be(
+    submission: Submission, task: Document, status: int
 ) -> None:
-    asked.patches = [Patch("edit", 1, status)]
-    assert (complaints(asked, [task]) == []) == (status != 200)
+    submission.patches = [Patch("edit", 1, status)]
+    assert (defect_titles(submission, [task]) == []) == (status != 200)
     task["metadata"]["edit"] = 1
-    assert complaints(asked, [task]) == []
+    assert defect_titles(submission, [task]) == []
 
 
-def test_what_was_refused_may_be_recorded_as_failed_if_it_never_ran(asked: Asked, task: Document) -> None:
-    asked.status, asked.task_id = 503, None
+def test_a_refused_task_may_be_recorded_as_failed_if_it_never_ran(submission: Submission, task: Document) -> None:
+    submission.status, submission.task_id = 503, None
     unpublished = task | {"status": "FAILURE", "timeline": [task["timeline"][0]]}
-    assert complaints(asked, [unpublished]) == []
-    assert complaints(asked, []) == []
-    assert complaints(asked, [unpublished | {"timeline": task["timeline"]}]) == ["refused with 503, and yet taken"]
+    assert defect_titles(submission, [unpublished]) == []
+    assert defect_titles(submission, []) == []
+    assert defect_titles(submission, [unpublished | {"timeline": task["timeline"]}]) == [
+        "refused with 503, but accepted"
+    ]
 
 
-def test_where_no_answer_came_it_may_have_been_taken_and_must_then_be_right(asked: Asked, task: Document) -> None:
-    asked.status, asked.task_id = 0, None
-    assert complaints(asked, []) == []
-    assert complaints(asked, [task]) == []
-    assert complaints(asked, [task | {"status": "STARTED"}], first_final="STARTED") == ["not in a final state"]
+def test_a_submission_without_a_response_may_be_accepted_and_must_then_be_right(
+    submission: Submission, task: Document
+) -> None:
+    submission.status, submission.task_id = 0, None
+    assert defect_titles(submission, []) == []
+    assert defect_titles(submission, [task]) == []
+    assert defect_titles(submission, [task | {"status": "STARTED"}], first_final="STARTED") == ["not in a final state"]
 
 
-def test_documents_that_nobody_asked_for_and_doubles_are_found(asked: Asked, task: Document) -> None:
-    strange = task | {"_id": "b", "metadata": {}}
-    assert complaints(asked, [task, strange]) == ["a document that nobody asked for"]
-    assert complaints(asked, [task, task | {"_id": "b"}]) == ["asked for once, and recorded more often"]
+def test_unknown_and_duplicate_documents_are_found(submission: Submission, task: Document) -> None:
+    unknown = task | {"_id": "b", "metadata": {}}
+    assert defect_titles(submission, [task, unknown]) == ["a document without a submission"]
+    assert defect_titles(submission, [task, task | {"_id": "b"}]) == ["submitted once, but recorded several times"]
 
 
-def test_answers_are_late_or_missing_only_where_nothing_was_done_to_the_web() -> None:
+def test_a_late_or_missing_answer_is_a_defect_unless_the_web_process_was_hit() -> None:
     replies = [Reply("GET", "/tasks", 100, 9, 200, None), Reply("GET", "/tasks", 100, 1, 0, None)]
-    redis = Happened(Fault("kill", "redis", 5), 95, 105)
-    web = Happened(Fault("freeze", "web", 5), 95, 105)
+    redis = InjectedFault(Fault("kill", "redis", 5), 95, 105)
+    web = InjectedFault(Fault("freeze", "web", 5), 95, 105)
 
-    def whats(found: list[Defect]) -> list[str]:
-        return [defect.what for defect in found]
+    def titles(defects: list[Defect]) -> list[str]:
+        return [defect.title for defect in defects]
 
-    assert whats(checks.of_replies(replies, [redis])) == ["a late answer", "no answer"]
-    assert checks.of_replies(replies, [web]) == []
-    assert checks.of_replies([Reply("GET", "/x?sort=-_id", 100, 20, 503, None)], []) == []
+    assert titles(checks.check_replies(replies, [redis])) == ["a late answer", "no answer"]
+    assert checks.check_replies(replies, [web]) == []
+    assert checks.check_replies([Reply("GET", "/x?sort=-_id", 100, 20, 503, None)], []) == []
 
 
-def test_a_second_beginning_needs_a_reason_at_one_of_its_workers_or_at_a_server(task: Document) -> None:
+def test_a_second_start_needs_a_fault_of_one_of_its_workers_or_of_a_server(task: Document) -> None:
     queued_at = datetime(2020, 1, 1, tzinfo=UTC)
-    begun = [{"at": queued_at, "status": "STARTED", "note": f"{name}@soak"} for name in ("w1", "w2")]
-    task |= {"queued_at": queued_at, "name": "practice", "timeline": begun}
+    starts = [{"at": queued_at, "status": "STARTED", "note": f"{name}@soak"} for name in ("w1", "w2")]
+    task |= {"queued_at": queued_at, "name": "practice", "timeline": starts}
     ended = {"a": queued_at.timestamp() + 5}
 
-    def whats(*faults: Fault) -> list[str]:
-        happened = [Happened(fault, queued_at.timestamp() + 1, queued_at.timestamp() + 2) for fault in faults]
-        return [defect.what for defect in checks.of_beginnings([task], ended, happened)]
+    def titles(*faults: Fault) -> list[str]:
+        injected = [InjectedFault(fault, queued_at.timestamp() + 1, queued_at.timestamp() + 2) for fault in faults]
+        return [defect.title for defect in checks.check_repeats([task], ended, injected)]
 
-    assert whats() == ["begun again without a reason"]
-    assert whats(Fault("kill", "web", 1), Fault("reset", "redis of w3", 1)) == ["begun again without a reason"]
+    assert titles() == ["started again without a reason"]
+    assert titles(Fault("kill", "web", 1), Fault("reset", "redis of w3", 1)) == ["started again without a reason"]
     for reason in ("w1", "redis", "redis and mongodb", "redis of w1", "mongodb of all"):
-        assert whats(Fault("kill", reason, 1)) == []
-    task["timeline"] = begun[:1]
-    assert whats() == []
+        assert titles(Fault("kill", reason, 1)) == []
+    task["timeline"] = starts[:1]
+    assert titles() == []
 
 
-def test_slots_that_are_used_are_counted() -> None:
+def test_concurrent_tasks_are_counted() -> None:
     def ran(start: int, end: int) -> Document:
         return {"started_at": start, "date_done": end}
 
-    assert at_once([]) == 0
-    assert at_once([ran(0, 2), ran(2, 4), ran(4, 6)]) == 1
-    assert at_once([ran(0, 3), ran(1, 2), ran(2, 4)]) == 2
+    assert max_concurrency([]) == 0
+    assert max_concurrency([ran(0, 2), ran(2, 4), ran(4, 6)]) == 1
+    assert max_concurrency([ran(0, 3), ran(1, 2), ran(2, 4)]) == 2

@@ -1,4 +1,4 @@
-"""The proxy behaves as a network that breaks: each direction by itself, and never with a gap in what it delivers."""
+"""The proxy behaves like a broken network: each direction fails separately, and nothing arrives after a gap."""
 
 import socket
 import threading
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.timeout(30)
 
 
 class Echo:
-    """A server that remembers what it was sent, and sends it back."""
+    """A server that records the bytes it receives, and sends them back."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server((HOST, 0))
@@ -23,7 +23,7 @@ class Echo:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
-        with suppress(OSError):  # it is closed
+        with suppress(OSError):  # the listener is closed
             while True:
                 connection = self._listener.accept()[0]
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
@@ -58,7 +58,8 @@ def connect(proxy: Proxy) -> socket.socket:
     return client
 
 
-def nothing_comes(client: socket.socket) -> bool:
+def receives_nothing(client: socket.socket) -> bool:
+    """Whether the client receives neither bytes nor the end of the connection for 0.3 s."""
     client.settimeout(0.3)
     try:
         return client.recv(100) is None
@@ -69,7 +70,7 @@ def nothing_comes(client: socket.socket) -> bool:
 
 
 def is_reset(proxy: Proxy) -> bool:
-    """Whether a new connection is; it may be noticed as early as in the call that connects."""
+    """Whether a new connection is reset, perhaps during the call that connects."""
     try:
         with socket.create_connection((HOST, proxy.port), timeout=5) as client:
             client.recv(10)
@@ -78,7 +79,7 @@ def is_reset(proxy: Proxy) -> bool:
     return False
 
 
-def test_bytes_pass_and_an_end_is_passed_on(proxy: Proxy) -> None:
+def test_bytes_and_the_end_of_a_connection_are_forwarded(proxy: Proxy) -> None:
     with connect(proxy) as client:
         assert proxy.connections == 1
         client.shutdown(socket.SHUT_WR)
@@ -86,7 +87,7 @@ def test_bytes_pass_and_an_end_is_passed_on(proxy: Proxy) -> None:
     eventually(lambda: proxy.connections == 0)
 
 
-def test_a_reset_is_seen_as_one_and_new_connections_pass(proxy: Proxy) -> None:
+def test_a_reset_reaches_the_client_and_new_connections_pass(proxy: Proxy) -> None:
     with connect(proxy) as client:
         assert proxy.reset() == 1
         with pytest.raises(ConnectionResetError):
@@ -95,11 +96,11 @@ def test_a_reset_is_seen_as_one_and_new_connections_pass(proxy: Proxy) -> None:
         pass
 
 
-def test_what_is_stalled_waits_and_comes_late_in_order(proxy: Proxy, server: Echo) -> None:
+def test_stalled_bytes_arrive_late_and_in_order(proxy: Proxy, server: Echo) -> None:
     with connect(proxy) as client:
         proxy.stall([Direction.DOWN])
         client.sendall(b"one")
-        assert nothing_comes(client)
+        assert receives_nothing(client)
         assert server.received == b"helloone"
         client.sendall(b"two")
         proxy.heal()
@@ -109,41 +110,41 @@ def test_what_is_stalled_waits_and_comes_late_in_order(proxy: Proxy, server: Ech
         assert found == b"onetwo"
 
 
-def test_stalled_upwards_the_server_hears_nothing(proxy: Proxy, server: Echo) -> None:
+def test_the_server_receives_nothing_while_the_upward_direction_is_stalled(proxy: Proxy, server: Echo) -> None:
     with connect(proxy) as client:
         proxy.stall([Direction.UP])
         client.sendall(b"one")
-        assert nothing_comes(client)
+        assert receives_nothing(client)
         assert server.received == b"hello"
         proxy.heal()
         assert client.recv(10) == b"one"
 
 
-def test_a_connection_that_lost_bytes_is_reset_in_the_end(proxy: Proxy, server: Echo) -> None:
+def test_a_connection_that_lost_bytes_is_reset_when_the_proxy_heals(proxy: Proxy, server: Echo) -> None:
     with connect(proxy) as client, connect(proxy) as quiet:
         server.received.clear()
         proxy.swallow([Direction.UP])
         client.sendall(b"lost")
-        assert nothing_comes(client)
+        assert receives_nothing(client)
         proxy.heal()
         with pytest.raises(ConnectionResetError):
             client.recv(10)
         assert server.received == b""
-        # One on which nothing was sent meanwhile is as good as before.
+        # A connection that lost no bytes still works.
         quiet.sendall(b"whole")
         assert quiet.recv(10) == b"whole"
 
 
-def test_or_it_stays_half_open_and_delivers_nothing_after_the_gap(proxy: Proxy, server: Echo) -> None:
+def test_a_connection_that_lost_bytes_can_stay_half_open_and_delivers_nothing(proxy: Proxy, server: Echo) -> None:
     with connect(proxy) as client:
         proxy.swallow([Direction.DOWN])
         client.sendall(b"answer lost")
         eventually(lambda: server.received == b"helloanswer lost")
-        assert nothing_comes(client)
+        assert receives_nothing(client)
         proxy.heal(reset_broken=False)
         client.sendall(b", heard")
         eventually(lambda: server.received == b"helloanswer lost, heard")
-        assert nothing_comes(client)
+        assert receives_nothing(client)
 
 
 def test_the_end_of_a_connection_is_swallowed_too(proxy: Proxy) -> None:
@@ -156,7 +157,7 @@ def test_the_end_of_a_connection_is_swallowed_too(proxy: Proxy) -> None:
     eventually(lambda: proxy.connections == 0)
 
 
-def test_refused_connections_end_at_once_until_it_heals(proxy: Proxy) -> None:
+def test_connections_are_reset_at_once_until_the_proxy_heals(proxy: Proxy) -> None:
     with connect(proxy) as client:
         proxy.refuse()
         with pytest.raises(ConnectionResetError):
@@ -167,13 +168,13 @@ def test_refused_connections_end_at_once_until_it_heals(proxy: Proxy) -> None:
         pass
 
 
-def test_a_server_that_is_not_there_is_a_reset(server: Echo) -> None:
+def test_a_connection_to_a_missing_server_is_reset(server: Echo) -> None:
     with socket.create_server((HOST, 0)) as reserved:
         port = reserved.getsockname()[1]
     with Proxy(port) as proxy:
         assert is_reset(proxy)
 
 
-def test_a_port_that_is_taken_is_said(server: Echo) -> None:
+def test_a_taken_port_raises_an_error(server: Echo) -> None:
     with pytest.raises(OSError, match="in use"):
         Proxy(1, port=server.port)

@@ -1,4 +1,4 @@
-"""Looks at the stack past its proxies: at results as soon as they are there, at what is left, at whether all work."""
+"""Inspects the stack without its proxies: recounts new results, finds leftovers, and probes the workers."""
 
 import json
 import threading
@@ -12,46 +12,46 @@ from pymongo.errors import PyMongoError
 
 from tests.soak import checks
 from tests.soak.data import Document
-from tests.soak.ledger import Asked, Ledger
+from tests.soak.ledger import Ledger, Submission
 from tests.soak.stack import PRACTICE_SECONDS, Stack
 
-#: Keys of joins that are under way: nothing of them may be left.
-OF_RUNS = ("staging:", "join_run:", "join_plan:", "join_finish:")
+#: Prefixes of the keys of running joins, which must disappear.
+RUN_KEYS = ("staging:", "join_run:", "join_plan:", "join_finish:")
 QUEUES = ("celery", "reading")
 COMMENT = {"$regex": "^dovetail:"}
 OPERATIONS: list[Document] = [
     {"$currentOp": {"allUsers": False, "idleCursors": True}},
     {"$match": {"$or": [{"command.comment": COMMENT}, {"cursor.originatingCommand.comment": COMMENT}]}},
 ]
-#: Seconds between two looks of the auditor.
-LOOK_SECONDS = 1.0
-#: Tasks that show at the end whether each worker takes work with all of its slots, and how many each has.
+#: Seconds between two audits.
+AUDIT_SECONDS = 1.0
+#: Tasks at the end that show whether each worker uses all of its slots, and the number of slots per worker.
 PROBES, SLOTS = 16, 2
-SERVER_IS_AWAY = (PyMongoError, redis.RedisError)
+SERVER_IS_DOWN = (PyMongoError, redis.RedisError)
 
 
 def tasks_of(stack: Stack, query: Document | None = None) -> list[Document]:
-    """Task documents, all unless there is a query.
+    """Returns the task documents that match the query, or all of them.
 
     Raises:
-        pymongo.errors.PyMongoError: MongoDB is away.
+        pymongo.errors.PyMongoError: MongoDB is down.
     """
     with stack.mongodb(20) as client:
         return list(client.tasks.task_results.find(query or {}))
 
 
-def reader_of(store: redis.Redis) -> checks.Stored:
-    """Reads results past the proxies."""
+def result_reader(store: redis.Redis) -> checks.ResultReader:
+    """Returns a function that reads results without the proxies."""
 
     def read(key: str) -> bytes | None:
-        found: Any = store.get(key)
-        return found if found is None else bytes(found)
+        value: Any = store.get(key)
+        return None if value is None else bytes(value)
 
     return read
 
 
 class Auditor:
-    """Recounts each result as soon as its task has ended, before a newer run can take its place."""
+    """Recounts each result as soon as its task has ended, before a newer run can replace it."""
 
     def __init__(self, stack: Stack, ledger: Ledger) -> None:
         self._stack = stack
@@ -68,23 +68,23 @@ class Auditor:
         self._thread.join(60)
 
     def _run(self) -> None:
-        while not self._stop.wait(LOOK_SECONDS):
+        while not self._stop.wait(AUDIT_SECONDS):
             try:
-                self._look()
-            except SERVER_IS_AWAY as error:
+                self._audit()
+            except SERVER_IS_DOWN as error:
                 self._ledger.note("auditor", away=repr(error)[:200])
-            except Exception as error:  # noqa: BLE001 - a mistake of the soak itself must be seen, not end a thread
-                self._ledger.complain(None, "the soak itself failed", f"auditor: {error!r}")
+            except Exception as error:  # noqa: BLE001 - an error in the soak itself must be reported, not end a thread
+                self._ledger.report(None, "the soak itself failed", f"auditor: {error!r}")
 
-    def _look(self) -> None:
-        open_ones = {asked.task_id: asked for asked in self._ledger.accepted() if asked.task_id not in self._seen}
-        query = {"_id": {"$in": list(open_ones)}, "status": {"$in": sorted(checks.FINAL)}}
+    def _audit(self) -> None:
+        pending = {each.task_id: each for each in self._ledger.accepted() if each.task_id not in self._seen}
+        query = {"_id": {"$in": list(pending)}, "status": {"$in": sorted(checks.FINAL)}}
         with self._stack.redis(2) as store:
             for task in tasks_of(self._stack, query):
-                asked = open_ones[task["_id"]]
-                if asked.answer is not None and task["status"] in {"SUCCESS", "REVOKED"}:
-                    for what, detail in checks.of_results(task, asked.answer, reader_of(store)):
-                        self._ledger.complain(task["_id"], f"{what}, as the task ended", detail)
+                submission = pending[task["_id"]]
+                if submission.answer is not None and task["status"] in {"SUCCESS", "REVOKED"}:
+                    for title, detail in checks.check_result(task, submission.answer, result_reader(store)):
+                        self._ledger.report(task["_id"], f"{title}, when the task ended", detail)
                     self._ledger.recounted += 1
                 self._seen.add(task["_id"])
                 self._ledger.first_final[task["_id"]] = task["status"]
@@ -93,42 +93,42 @@ class Auditor:
 
 
 def unfinished(stack: Stack) -> int:
-    """How many tasks are in no final state; those that were refused and are recorded count too."""
+    """Counts the tasks that are not in a final state, including recorded tasks whose submission was refused."""
     with stack.mongodb() as client:
         return client.tasks.task_results.count_documents({"status": {"$nin": sorted(checks.FINAL)}})
 
 
 def settle(stack: Stack, within: float) -> float:
-    """Pauses until everything is in a final state, for at most so many seconds; how many it took."""
+    """Waits until every task is in a final state, for at most ``within`` seconds; returns the seconds it took."""
     began = time.monotonic()
-    _patiently(stack, lambda: unfinished(stack) == 0, within)
+    _wait_for(stack, lambda: unfinished(stack) == 0, within)
     return time.monotonic() - began
 
 
-def _patiently(stack: Stack, look: Callable[[], bool], within: float) -> None:
+def _wait_for(stack: Stack, condition: Callable[[], bool], within: float) -> None:
     give_up = time.monotonic() + within
     while time.monotonic() < give_up:
         try:
-            if look():
+            if condition():
                 return
-        except SERVER_IS_AWAY:
-            pass  # it was started again just now
+        except SERVER_IS_DOWN:
+            pass  # it has just been restarted
         stack.pause(0.5)
 
 
 def leftovers(stack: Stack) -> Document:
-    """What must not be there when nothing runs; empty where all is well.
+    """Finds everything that must not exist when no task runs; returns an empty document if there is nothing.
 
     Raises:
-        pymongo.errors.PyMongoError, redis.RedisError: a server is away.
+        pymongo.errors.PyMongoError, redis.RedisError: a server is down.
     """
     with stack.redis(2) as store, stack.redis(0) as queue, stack.mongodb() as client:
         keys = [key.decode() for key in store.scan_iter(count=1000)]
-        left: Document = Counter(f"{key.partition(':')[0]}:*" for key in keys if key.startswith(OF_RUNS))
+        left: Document = Counter(f"{key.partition(':')[0]}:*" for key in keys if key.startswith(RUN_KEYS))
         found: Document = {
             "keys": dict(left),
             "keys that never expire": sorted(key for key in keys if store.ttl(key) == -1)[:20],
-            "unacknowledged": [_task_of(each) for each in queue.hvals("unacked")],
+            "unacknowledged": [_describe_message(each) for each in queue.hvals("unacked")],
             "queued": {name: length for name in QUEUES if (length := queue.llen(name))},
             "operations": [_operation(each) for each in client.admin.aggregate(OPERATIONS)],
             "leads": [task["_id"] for task in client.tasks.task_results.find({"leads": {"$exists": True}})],
@@ -136,7 +136,7 @@ def leftovers(stack: Stack) -> Document:
     return {name: value for name, value in found.items() if value}
 
 
-def _task_of(entry: bytes) -> str:
+def _describe_message(entry: bytes) -> str:
     headers = json.loads(entry)[0]["headers"]
     return f"{headers['task']} {headers['id']}"
 
@@ -147,49 +147,49 @@ def _operation(found: Document) -> Document:
     return {"type": found["type"], "comment": command.get("comment") or cursor.get("comment")}
 
 
-def last_leftovers(stack: Stack, within: float) -> Document:
-    """What is still left when this many seconds have gone by."""
-    last: Document = {"not known": "a server was away"}
+def final_leftovers(stack: Stack, within: float) -> Document:
+    """Waits up to ``within`` seconds for leftovers to disappear; returns the remaining ones."""
+    remaining: Document = {"unknown": "a server was down"}
 
-    def look() -> bool:
-        nonlocal last
-        last = leftovers(stack)
-        return not last
+    def is_clean() -> bool:
+        nonlocal remaining
+        remaining = leftovers(stack)
+        return not remaining
 
-    _patiently(stack, look, within)
-    return last
+    _wait_for(stack, is_clean, within)
+    return remaining
 
 
-def probe(stack: Stack, ask: Callable[[], Asked], within: float) -> list[checks.Defect]:
-    """Has every worker work; those that take nothing, or use not all of their slots, are defects."""
-    ids = [asked.task_id for asked in (ask() for _ in range(PROBES)) if asked.task_id is not None]
+def probe(stack: Stack, submit: Callable[[], Submission], within: float) -> list[checks.Defect]:
+    """Submits tasks for all workers; a worker that does not use all of its slots is a defect."""
+    ids = [submission.task_id for submission in (submit() for _ in range(PROBES)) if submission.task_id is not None]
     if len(ids) < PROBES:
-        return [checks.Defect("refused at the end", f"{PROBES - len(ids)} of {PROBES} tasks, with nothing wrong")]
+        return [checks.Defect("refused at the end", f"{PROBES - len(ids)} of {PROBES} tasks, without a fault")]
     query = {"_id": {"$in": ids}, "status": "SUCCESS"}
-    _patiently(stack, lambda: len(tasks_of(stack, query)) == PROBES, within)
+    _wait_for(stack, lambda: len(tasks_of(stack, query)) == PROBES, within)
     done = tasks_of(stack, query)
     if len(done) < PROBES:
         detail = f"{len(done)} of {PROBES} tasks of {PRACTICE_SECONDS} s ended within {within:.0f} s"
-        return [checks.Defect("too little is worked on at the end", detail)]
+        return [checks.Defect("too few tasks finished at the end", detail)]
     defects = []
     for name in stack.worker_names:
         mine = [task for task in done if task["worker"] == f"{name}@soak"]
-        # Of one that was begun twice the times are of two workers, perhaps by two clocks; that is a defect of its own.
+        # The times of a task that started twice come from two workers, perhaps with different clocks; expect less then.
         slots = SLOTS if all(task["attempt"] == 1 for task in done) else 1
-        if (used := at_once(mine)) < slots:
+        if (used := max_concurrency(mine)) < slots:
             detail = f"{name} took {len(mine)} of {PROBES} tasks, {used} at once with {SLOTS} slots"
-            defects.append(checks.Defect("a worker does not take what it could", detail))
+            defects.append(checks.Defect("a worker does not use all of its slots", detail))
     return defects
 
 
-def at_once(tasks: list[Document]) -> int:
-    """How many of these tasks were under way at the same time, at most."""
+def max_concurrency(tasks: list[Document]) -> int:
+    """Returns the maximum number of these tasks that ran at the same time."""
     steps: list[tuple[Any, int]] = []
     for task in tasks:
         steps += [(task["started_at"], 1), (task["date_done"], -1)]
     steps.sort()
-    running = most = 0
+    running = maximum = 0
     for _, step in steps:
         running += step
-        most = max(most, running)
-    return most
+        maximum = max(maximum, running)
+    return maximum

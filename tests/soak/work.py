@@ -1,4 +1,4 @@
-"""The people: they ask for tasks and joins at a bounded rate, edit, cancel and read, and note each answer."""
+"""Simulated people: submit tasks and joins at a limited rate, edit, cancel, read, and record each response."""
 
 import heapq
 import http.client
@@ -13,17 +13,17 @@ from functools import partial
 from typing import Any
 
 from tests.soak import data
-from tests.soak.data import ITEMS, ORDERS, USERS, Answer, Document, Known, OrdersOf
-from tests.soak.ledger import Asked, Ledger, Patch, Reply
+from tests.soak.data import ITEMS, ORDERS, USERS, Answer, Document, KnownJoin, OrdersOf
+from tests.soak.ledger import Ledger, Patch, Reply, Submission
 from tests.soak.proxy import HOST
 
 #: Seconds after which a person gives up.
 PATIENCE = 30.0
-#: Threads that ask, and things to do that are due and wait, beyond which nothing new is asked for.
-PEOPLE, MOST_WAITING = 12, 40
-#: What a person may be told: anything else is wrong. 410: a newer run took the place of a result.
-USUAL = frozenset({0, 200, 202, 409, 410, 503})
-#: How many different joins of each kind there are: a result is asked for again, and made again.
+#: The number of threads, and of overdue actions above which submissions pause.
+PEOPLE, MAX_WAITING = 12, 40
+#: The statuses that a person may get; any other is a defect. 410: a newer run replaced the result.
+EXPECTED_STATUSES = frozenset({0, 200, 202, 409, 410, 503})
+#: The number of different joins of each kind, small enough that joins are submitted again.
 STREAMS, DIVIDED = 40, 25
 
 
@@ -35,7 +35,7 @@ class _Due:
 
 
 class People:
-    """As a context manager they ask until the end; what they follow up on is done by then."""
+    """Threads that act as people from :meth:`start` to :meth:`stop`."""
 
     def __init__(self, port: int, ledger: Ledger, seed: int, rate: float) -> None:
         self._port = port
@@ -51,65 +51,65 @@ class People:
         self._streams = [self._stream() for _ in range(STREAMS)]
         self._divided = [self._divided_join() for _ in range(DIVIDED)]
         self._threads = [threading.Thread(target=self._person, daemon=True) for _ in range(PEOPLE)]
-        self._asker = threading.Thread(target=self._ask_on, daemon=True)
+        self._submitter = threading.Thread(target=self._submit_continuously, daemon=True)
 
     def start(self) -> None:
-        for thread in (*self._threads, self._asker):
+        for thread in (*self._threads, self._submitter):
             thread.start()
 
     def stop(self) -> None:
-        """No one asks any more; what is under way is brought to its end."""
+        """Stops all threads after their current action."""
         with self._changed:
             self._ends = True
             self._agenda = []
             self._changed.notify_all()
-        for thread in (self._asker, *self._threads):
+        for thread in (self._submitter, *self._threads):
             thread.join(2 * PATIENCE)
 
-    def ask_practice(self) -> Asked:
-        """Asks for the practice task at once, in this thread."""
+    def submit_practice(self) -> Submission:
+        """Submits the practice task at once, in this thread."""
         self._submission("practice", "/create-task", {"task_input": "soak"}, None)()
-        return self._ledger.asked[-1]
+        return self._ledger.submissions[-1]
 
-    # ---- what is asked for
+    # ---- submissions
 
-    def _stream(self) -> Known:
+    def _stream(self) -> KnownJoin:
         if self._rng.random() < 0.3:
             low = self._rng.randrange(0, ORDERS - 500)
             kind = self._rng.choice(["left", "inner", "semi", "anti"])
-            return Known("orders", "userId", "users", "_id", low, low + self._rng.randrange(100, 500), kind)
+            return KnownJoin("orders", "userId", "users", "_id", low, low + self._rng.randrange(100, 500), kind)
         low = self._rng.randrange(0, ITEMS - 10_000)
         return self._items(low, low + self._rng.randrange(500, 10_000), divisible=False)
 
-    def _divided_join(self) -> Known:
+    def _divided_join(self) -> KnownJoin:
         low = self._rng.randrange(0, ITEMS // 3)
         return self._items(low, low + self._rng.randrange(5_000, ITEMS * 2 // 3), divisible=True)
 
-    def _items(self, low: int, high: int, *, divisible: bool) -> Known:
+    def _items(self, low: int, high: int, *, divisible: bool) -> KnownJoin:
         kind = self._rng.choice(["left", "left", "left", "inner", "semi", "anti"])
         shape = self._rng.choice(["rows", "rows", "array", "count"])
-        return Known("items", "key", "tags", "key", low, high, kind, shape, divisible)
+        return KnownJoin("items", "key", "tags", "key", low, high, kind, shape, divisible)
 
-    def _ask_on(self) -> None:
+    def _submit_continuously(self) -> None:
         due = time.monotonic()
         kinds = ["practice", "user-orders", "stream", "parts", "identical"]
         while not self._ends:
             kind = self._rng.choices(kinds, [4, 4, 4, 3, 1])[0]
-            count = self._ask(kind)
+            count = self._submit_some(kind)
             due = max(due + count * self._pause, time.monotonic() - 1)
             with self._changed:
                 self._changed.wait_for(lambda: self._ends, max(0.0, due - time.monotonic()))
                 waiting = sum(each.at < time.monotonic() for each in self._agenda)
-                if waiting > MOST_WAITING:
+                if waiting > MAX_WAITING:
                     self._changed.wait_for(lambda: self._ends, 1)
 
-    def _ask(self, kind: str) -> int:
-        """Has something asked for; how many submissions that is."""
+    def _submit_some(self, kind: str) -> int:
+        """Schedules one or more submissions of this kind; returns their number."""
         if kind == "practice":
             self._later(0, self._submission(kind, "/create-task", {"task_input": "soak"}, None))
             return 1
         if kind == "user-orders":
-            # Some are of users that there are not.
+            # Some of these users do not exist.
             user = OrdersOf(f"u{self._rng.randrange(USERS + 5)}")
             path = "/api/v1/joins/user-orders"
             self._later(0, self._submission(kind, path, {"user_id": user.user_id}, user))
@@ -121,23 +121,23 @@ class People:
             body["fresh"] = self._rng.random() < 0.5
             self._later(0, self._submission(kind, "/api/v1/joins", body, join))
             return 1
-        # One of its own kind, so that there is no live result yet; everyone asks at the same moment.
+        # A join with a range of its own, so that no result exists yet; everyone submits it at the same moment.
         high = join.high - self._rng.randrange(1, 400)
-        alike = Known(**vars(join) | {"high": max(high, join.low + 1)})
+        identical = KnownJoin(**vars(join) | {"high": max(high, join.low + 1)})
         count = self._rng.randrange(3, 7)
         for _ in range(count):
-            self._later(0, self._submission(kind, "/api/v1/joins", {"join": alike.spec()}, alike))
+            self._later(0, self._submission(kind, "/api/v1/joins", {"join": identical.spec()}, identical))
         return count
 
     def _submission(self, kind: str, path: str, body: Document, answer: Answer | None) -> Callable[[], None]:
-        """What a person does to submit this; all that chance decides about it is decided now."""
+        """Returns the action that submits this; draws all its random choices now, in a reproducible order."""
         rng, number = self._rng, next(self._numbers)
         metadata = {
             "soak": f"{self._mark}-{number}",
             "reason": f"{kind}, ü{number} 漢",
             "nested": {"list": [number, None]},
         }
-        asked = Asked(number, kind, metadata, answer)
+        submission = Submission(number, kind, metadata, answer)
         body = body | metadata if kind == "practice" else body | {"metadata": metadata}
         cancels = [rng.expovariate(1.2)] if rng.random() < (0.3 if kind == "identical" else 0.12) else []
         if cancels and rng.random() < 0.2:
@@ -149,102 +149,101 @@ class People:
 
         def submit() -> None:
             reply = self._request("POST", path, body)
-            asked.asked_at, asked.seconds, asked.status = reply.at, reply.seconds, reply.status
-            if asked.is_accepted:
-                asked.task_id = reply.body if isinstance(reply.body, str) else _field(reply.body, "task_id")
+            submission.submitted_at, submission.seconds, submission.status = reply.at, reply.seconds, reply.status
+            if submission.is_accepted:
+                submission.task_id = reply.body if isinstance(reply.body, str) else _field(reply.body, "task_id")
             else:
-                asked.body = reply.body
-            self._ledger.add(asked)
-            if asked.task_id is None:
+                submission.body = reply.body
+            self._ledger.add(submission)
+            if submission.task_id is None:
                 return
             for pause in cancels:
-                self._later(pause, partial(self._cancel, asked))
+                self._later(pause, partial(self._cancel, submission))
             for place, pause in enumerate(patches):
-                self._later(pause, partial(self._patch, asked, f"edit{place}"))
+                self._later(pause, partial(self._patch, submission, f"edit{place}"))
             for page, pause in zip(pages, reads, strict=True):
-                self._later(pause, partial(self._read, asked, page, row))
+                self._later(pause, partial(self._read, submission, page, row))
 
         return submit
 
-    # ---- what follows
+    # ---- follow-up actions
 
-    def _cancel(self, asked: Asked) -> None:
-        reply = self._request("DELETE", f"/api/v1/tasks/{asked.task_id}")
-        asked.cancels.append(reply.status)
-        self._ledger.note("cancel", task_id=asked.task_id, status=reply.status, seconds=round(reply.seconds, 3))
+    def _cancel(self, submission: Submission) -> None:
+        reply = self._request("DELETE", f"/api/v1/tasks/{submission.task_id}")
+        submission.cancels.append(reply.status)
+        self._ledger.note("cancel", task_id=submission.task_id, status=reply.status, seconds=round(reply.seconds, 3))
 
-    def _patch(self, asked: Asked, key: str) -> None:
-        value = {"by": key, "number": asked.number}
-        reply = self._request("PATCH", f"/api/v1/tasks/{asked.task_id}", {"metadata": {key: value}})
-        asked.patches.append(Patch(key, value, reply.status))
-        self._ledger.note("patch", task_id=asked.task_id, key=key, status=reply.status)
+    def _patch(self, submission: Submission, key: str) -> None:
+        value = {"by": key, "number": submission.number}
+        reply = self._request("PATCH", f"/api/v1/tasks/{submission.task_id}", {"metadata": {key: value}})
+        submission.patches.append(Patch(key, value, reply.status))
+        self._ledger.note("patch", task_id=submission.task_id, key=key, status=reply.status)
 
-    def _read(self, asked: Asked, page: str, place: float) -> None:
-        task = f"/api/v1/tasks/{asked.task_id}"
+    def _read(self, submission: Submission, page: str, place: float) -> None:
+        task = f"/api/v1/tasks/{submission.task_id}"
         if page == "task":
             reply = self._request("GET", task)
-            if reply.status == 200 and (wrong := asked.metadata_complaint(_without_edits(asked, reply.body))):
-                self._ledger.complain(asked.task_id, "metadata as it was read", wrong)
+            if reply.status == 200 and (error := submission.metadata_error(_without_edits(submission, reply.body))):
+                self._ledger.report(submission.task_id, "metadata read over the API is wrong", error)
         elif page in {"html", "status", "list"}:
             end = {"html": "", "status": "/status"}
-            self._request("GET", "/tasks" if page == "list" else f"/tasks/{asked.task_id}{end[page]}")
-        elif asked.answer is not None:
-            self._read_result(asked, asked.answer, page, place)
+            self._request("GET", "/tasks" if page == "list" else f"/tasks/{submission.task_id}{end[page]}")
+        elif submission.answer is not None:
+            self._read_result(submission, submission.answer, page, place)
 
-    def _read_result(self, asked: Asked, answer: Answer, page: str, place: float) -> None:
+    def _read_result(self, submission: Submission, answer: Answer, page: str, place: float) -> None:
         total = data.expected(answer)[0]
         if page == "sorted" and total == 0:
-            return  # it has no column to sort by
-        address = f"/api/v1/tasks/{asked.task_id}/result"
+            return  # an empty result has no column to sort by
+        address = f"/api/v1/tasks/{submission.task_id}/result"
         offset = int(place * total)
         query = {"page": f"?offset={offset}&limit=100", "sorted": f"?sort=-_id&offset={offset}&limit=50"}
         reply = self._request("GET", f"{address}.ndjson" if page == "lines" else address + query[page])
         if reply.status != 200:
             return
         if page == "lines":
-            # A file does not say that it is of a partial result, which a cancelled join leaves.
-            rows, complete = reply.body, not asked.cancels
+            # A file does not show whether its result is partial, as that of a cancelled join may be.
+            rows, complete = reply.body, not submission.cancels
             count = len(reply.body) if isinstance(reply.body, list) else None
         else:
             rows, complete, count = (_field(reply.body, name) for name in ("rows", "complete", "count"))
         self._ledger.pages_read += 1
+        title = f"result read over the API is wrong ({page})"
         if not isinstance(rows, list):
-            self._ledger.complain(asked.task_id, f"result as it was read ({page})", f"no rows but {reply.body!r:.200}")
+            self._ledger.report(submission.task_id, title, f"no rows but {reply.body!r:.200}")
             return
-        known = data.all_rows(answer)
-        strange = [row for row in map(data.canonical, rows) if row not in known]
-        if strange:
-            self._ledger.complain(
-                asked.task_id,
-                f"result as it was read ({page})",
-                f"{len(strange)} rows are not of the join: {strange[0]:.200}",
-            )
+        expected = data.all_rows(answer)
+        unexpected = [row for row in map(data.canonical, rows) if row not in expected]
+        if unexpected:
+            detail = f"{len(unexpected)} rows are not in the join: {unexpected[0]:.200}"
+            self._ledger.report(submission.task_id, title, detail)
         if complete and count != total:
-            self._ledger.complain(asked.task_id, f"result as it was read ({page})", f"count {count}, not {total}")
+            self._ledger.report(submission.task_id, title, f"count {count}, not {total}")
 
     def _request(self, method: str, path: str, body: Document | None = None) -> Reply:
+        """Sends a request and records the response."""
         at, began = time.time(), time.monotonic()
         connection = http.client.HTTPConnection(HOST, self._port, timeout=PATIENCE)
-        status, found = 0, b""
+        status, content = 0, b""
         try:
             text = None if body is None else json.dumps(body)
             connection.request(method, path, text, {} if text is None else {"Content-Type": "application/json"})
             response = connection.getresponse()
-            found = response.read()
+            content = response.read()
             status = response.status
         except (OSError, http.client.HTTPException) as error:
-            found = json.dumps(repr(error)).encode()
+            content = json.dumps(repr(error)).encode()
         finally:
             connection.close()
         reply = Reply(
-            method, path, at, time.monotonic() - began, status, _parsed(found, lines=path.endswith(".ndjson"))
+            method, path, at, time.monotonic() - began, status, _parsed(content, lines=path.endswith(".ndjson"))
         )
         self._ledger.add_reply(reply)
-        if status not in USUAL:
-            self._ledger.complain(None, f"answer {status}", f"{method} {path}: {found.decode(errors='replace'):.300}")
+        if status not in EXPECTED_STATUSES:
+            self._ledger.report(None, f"answer {status}", f"{method} {path}: {content.decode(errors='replace'):.300}")
         return reply
 
-    # ---- who does it
+    # ---- threads
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
         with self._changed:
@@ -256,8 +255,8 @@ class People:
         while (action := self._next()) is not None:
             try:
                 action()
-            except Exception as error:  # noqa: BLE001 - a mistake of the soak itself must be seen, not end a thread
-                self._ledger.complain(None, "the soak itself failed", repr(error))
+            except Exception as error:  # noqa: BLE001 - an error in the soak itself must be reported, not end a thread
+                self._ledger.report(None, "the soak itself failed", repr(error))
 
     def _next(self) -> Callable[[], None] | None:
         with self._changed:
@@ -279,10 +278,10 @@ def _field(body: Any, name: str) -> Any:
     return body.get(name) if isinstance(body, dict) else None
 
 
-def _without_edits(asked: Asked, body: Any) -> Any:
-    """The metadata of a task as it was read; edits that are under way may be in it or not."""
-    found = _field(body, "metadata")
-    if not isinstance(found, dict):
-        return found
-    edits = {patch.key: patch.value for patch in asked.patches if patch.status == 200}
-    return {key: value for key, value in found.items() if not key.startswith("edit")} | edits
+def _without_edits(submission: Submission, body: Any) -> Any:
+    """Returns the metadata in a response, with acknowledged edits only, because others may still be in progress."""
+    metadata = _field(body, "metadata")
+    if not isinstance(metadata, dict):
+        return metadata
+    edits = {patch.key: patch.value for patch in submission.patches if patch.status == 200}
+    return {key: value for key, value in metadata.items() if not key.startswith("edit")} | edits
