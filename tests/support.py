@@ -23,8 +23,8 @@ from worker_tasks.infra.connections import Document, connections
 from worker_tasks.joins.run.encoding import LineEncoder
 from worker_tasks.records import ledger
 from worker_tasks.results import publishing
-from worker_tasks.results.result_store import Summary
 from worker_tasks.results.result_writer import PartWriter
+from worker_tasks.results.summaries import Summary
 
 ROOT = Path(__file__).resolve().parents[1]
 Value = TypeVar("Value")

@@ -10,7 +10,7 @@ from flask_wtf import CSRFProtect
 from webapp.api import compat, v1
 from webapp.builder import context, routes, saved
 from webapp.ops import health
-from webapp.presenters import check_text, column_text, join_text, task_text, value_text
+from webapp.presenters import check_text, column_text, join_text, outcome_text, task_text, value_text
 from webapp.results import comparisons, downloads, result_pages, result_text
 from webapp.support import errors, forms, logs, paging, static_files
 from webapp.tasks import task_list, task_page
@@ -101,9 +101,9 @@ FUNCTIONS: tuple[Callable[..., Any], ...] = (
     result_text.describe_comparison,
     result_text.describe_partial,
     retention.kept_until,
-    task_text.actual_vs_expected,
+    outcome_text.actual_vs_expected,
     task_text.can_be_cancelled,
-    task_text.cancel_receipt,
+    outcome_text.cancel_receipt,
     task_text.decode_result,
     task_text.describe_state,
     task_text.describe_status,

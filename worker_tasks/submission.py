@@ -21,7 +21,7 @@ from worker_tasks.joins.spec.spec import JoinSpec, parse, require_open
 from worker_tasks.queue.celery_app import app
 from worker_tasks.records import leads, ledger, task_search
 from worker_tasks.records import metadata as metadata_rules
-from worker_tasks.results import result_store, retention
+from worker_tasks.results import result_store, retention, summaries
 
 RUN_JOIN = "worker_tasks.tasks.run_join"
 #: Attempts to join another task's run. Each run may end just before the task can join it.
@@ -186,13 +186,13 @@ def _lead(document: Document) -> None:
         _answer_at_once(document, summary)
 
 
-def _live_result(document: Document) -> result_store.Summary | None:
+def _live_result(document: Document) -> summaries.Summary | None:
     """A result that answers this join and will not expire soon, or None."""
-    summary = result_store.find_result(result_store.join_key(document["fingerprint"]))
+    summary = result_store.find_result(summaries.join_key(document["fingerprint"]))
     return summary if summary is not None and retention.can_answer(summary) else None
 
 
-def _answer_at_once(document: Document, summary: result_store.Summary) -> None:
+def _answer_at_once(document: Document, summary: summaries.Summary) -> None:
     fields = summary.fields | {"shares": summary.task_id}
     if not summary.count:
         with suppress(TaskNotFound), _left_to_reconciler(document["_id"]):

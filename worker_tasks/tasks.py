@@ -20,7 +20,7 @@ from worker_tasks.queue.celery_app import app
 from worker_tasks.queue.claim import ClaimedTask
 from worker_tasks.queue.retrying import RunInterrupted, retry_while_away
 from worker_tasks.records import leads, ledger, live, task_fields
-from worker_tasks.results import result_store
+from worker_tasks.results import result_store, summaries
 
 PRACTICE_STEPS = 20
 #: Seconds between two checks of the practice task for its cancellation.
@@ -132,7 +132,7 @@ def join_users_orders(self: JoinTask, user_id: str) -> dict[str, Any]:
 def run_join(self: JoinTask, join: dict[str, Any], *, divided: bool = True) -> dict[str, Any]:
     """Runs a JoinSpec: ``{"redis_key": where the JSON array is, "count": documents in it}``."""
     described = spec.parse_spec(join, settings().open_databases)
-    key = result_store.join_key(described.fingerprint)
+    key = summaries.join_key(described.fingerprint)
     outcome = self.run_join(lambda: self.make_plan(described, key, divided=divided))
     self.record_with_outcome(**self.request.outcome, **outcomes.explanation_fields(outcome, join))
     return outcome

@@ -34,7 +34,7 @@ from worker_tasks.joins.run.lifecycle import PartJob
 from worker_tasks.joins.spec.spec import parse_spec
 from worker_tasks.queue.celery_app import app
 from worker_tasks.records import ledger
-from worker_tasks.results import result_store, result_writer
+from worker_tasks.results import result_store, result_writer, summaries
 from worker_tasks.submission import cancel
 from worker_tasks.tasks import run_join
 
@@ -113,7 +113,7 @@ def test_a_join_stopped_in_mid_stream_keeps_its_rows(
     task = cancelled(task_id)
     assert_revoked(task)
     assert 0 < len(partial_rows(task)) < TAGGED
-    assert result_store.find_result(result_store.join_key(task_id)) is None
+    assert result_store.find_result(summaries.join_key(task_id)) is None
     assert_nothing_is_staged(task_id)
 
 

@@ -10,7 +10,7 @@ from tests.support import REFUSALS, publish, refusing
 from worker_tasks.infra.connections import Document, connections
 from worker_tasks.infra.errors import REDIS_REFUSALS
 from worker_tasks.records import ledger
-from worker_tasks.results import result_store
+from worker_tasks.results import summaries
 
 JOIN = {
     "database": "shop",
@@ -24,7 +24,7 @@ def joined(servers: None) -> str:
     """The id of a task with a result of 200 rows, without any artifacts."""
     document = ledger.new_document("joined", "worker_tasks.tasks.run_join", [JOIN], join=JOIN)
     connections().tasks.delete_one({"_id": document["_id"]})
-    summary = publish([{"_id": number} for number in range(200)], result_store.join_key("some"), document["_id"])
+    summary = publish([{"_id": number} for number in range(200)], summaries.join_key("some"), document["_id"])
     done: Document = {"status": "SUCCESS", "result": json.dumps(summary.outcome), "date_done": ledger.now()}
     connections().tasks.insert_one(document | done | summary.fields)
     return document["_id"]

@@ -30,7 +30,7 @@ from worker_tasks.joins.preflight import checks
 from worker_tasks.joins.run import run_state
 from worker_tasks.joins.spec.spec import JoinSpec
 from worker_tasks.records import live, metadata
-from worker_tasks.results import result_store, result_writer, retention
+from worker_tasks.results import result_store, result_writer, retention, summaries
 from worker_tasks.results.formats import FORMATS, Format, Ready
 from worker_tasks.results.result_store import ResultGone
 from worker_tasks.submission import cancel, read_join, submit_join
@@ -189,9 +189,7 @@ def result(task_id: str) -> ResponseReturnValue:
     )
 
 
-def _read_rows(
-    summary: result_store.Summary, selection: Selection, offset: int, limit: int
-) -> tuple[int, list[Document]]:
+def _read_rows(summary: summaries.Summary, selection: Selection, offset: int, limit: int) -> tuple[int, list[Document]]:
     """The number of selected rows, and the rows in this range."""
     if selection.query.is_everything:
         rows = result_store.read_rows(summary, offset, limit)
@@ -251,7 +249,7 @@ def result_file(task_id: str, name: str) -> Response:
     return streaming.as_attachment(response, file_name)
 
 
-def _stream(task_id: str, summary: result_store.Summary, file_format: Format, selection: Selection) -> Response:
+def _stream(task_id: str, summary: summaries.Summary, file_format: Format, selection: Selection) -> Response:
     embed = result_request.wants_provenance_embedded()
     if not streaming.needs_no_export(file_format, selection, embed_provenance=embed):
         _require_table(summary, selection)
@@ -266,7 +264,7 @@ def _stream(task_id: str, summary: result_store.Summary, file_format: Format, se
     return response
 
 
-def _require_table(summary: result_store.Summary, selection: Selection) -> Profile:
+def _require_table(summary: summaries.Summary, selection: Selection) -> Profile:
     """The profile of a result's columns, checked against the selection.
 
     Raises:
@@ -293,7 +291,7 @@ def _waiting_seconds() -> Iterator[float]:
         _waiting.release()
 
 
-def _require_artifact(summary: result_store.Summary, spec: ArtifactSpec) -> Artifact:
+def _require_artifact(summary: summaries.Summary, spec: ArtifactSpec) -> Artifact:
     """A finished artifact of a result. Waits for the worker while threads are free.
 
     Raises:
@@ -347,7 +345,7 @@ def comparison() -> ResponseReturnValue:
     return jsonify(comparison_state.diff.to_document())
 
 
-def _require_result(task: Document) -> result_store.Summary:
+def _require_result(task: Document) -> summaries.Summary:
     """The result of a task.
 
     Raises:

@@ -19,7 +19,8 @@ from worker_tasks.analysis.result_diff import ResultDiff, diff_spec
 from worker_tasks.infra.connections import Document
 from worker_tasks.infra.errors import InvalidInput
 from worker_tasks.results import result_store
-from worker_tasks.results.result_store import PAGE_ROWS, ResultGone, Summary
+from worker_tasks.results.result_store import PAGE_ROWS, ResultGone
+from worker_tasks.results.summaries import Summary
 
 blueprint = Blueprint("comparisons", __name__)
 

@@ -15,7 +15,7 @@ from worker_tasks.analysis.artifacts import Artifact, ArtifactSpec
 from worker_tasks.analysis.export_selection import Selection, export_spec
 from worker_tasks.infra.connections import Document
 from worker_tasks.results.formats import FORMATS, Format
-from worker_tasks.results.result_store import Summary
+from worker_tasks.results.summaries import Summary
 
 blueprint = Blueprint("downloads", __name__, url_prefix="/tasks/<task_id>/result/files")
 

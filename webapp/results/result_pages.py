@@ -19,7 +19,8 @@ from worker_tasks.analysis.reader import Row
 from worker_tasks.analysis.row_query import MAX_CONDITIONS, Condition, Operator, RowQuery
 from worker_tasks.infra.connections import Document
 from worker_tasks.results import result_store, retention
-from worker_tasks.results.result_store import ResultGone, Summary
+from worker_tasks.results.result_store import ResultGone
+from worker_tasks.results.summaries import Summary
 
 blueprint = Blueprint("results", __name__, url_prefix="/tasks/<task_id>/result")
 

@@ -12,7 +12,8 @@ from worker_tasks.analysis.profiles import Profile
 from worker_tasks.analysis.row_query import RowQuery
 from worker_tasks.infra.errors import InvalidInput, ServiceRefuses
 from worker_tasks.queue import capacity
-from worker_tasks.results.result_store import ResultGone, Summary
+from worker_tasks.results.result_store import ResultGone
+from worker_tasks.results.summaries import Summary
 
 #: Seconds that a page waits for a worker before it is shown without the artifact.
 WAIT_SECONDS = 0.6

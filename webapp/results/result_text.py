@@ -8,7 +8,7 @@ from webapp.results.result_request import ResultPage
 from worker_tasks.analysis.artifacts import Artifact
 from worker_tasks.analysis.result_diff import ResultDiff
 from worker_tasks.analysis.row_query import Operator, RowQuery
-from worker_tasks.results.result_store import Summary
+from worker_tasks.results.summaries import Summary
 
 OPERATOR_LABELS = {
     Operator.EQ: "is",

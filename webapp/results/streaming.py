@@ -15,7 +15,8 @@ from worker_tasks.analysis.artifacts import Artifact, ArtifactSpec
 from worker_tasks.analysis.export_selection import GZIP, Selection
 from worker_tasks.results import result_store
 from worker_tasks.results.formats import FORMATS, Format, Ready
-from worker_tasks.results.result_store import SEPARATOR, ResultGone, Summary
+from worker_tasks.results.result_store import SEPARATOR, ResultGone
+from worker_tasks.results.summaries import Summary
 
 #: Concurrent downloads in one process. They leave threads free for pages.
 MAX_STREAMS = 5

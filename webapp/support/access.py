@@ -7,7 +7,7 @@ from flask import g
 from worker_tasks.infra.connections import Document
 from worker_tasks.records import ledger, task_search
 from worker_tasks.records.task_search import Cursor, FilterChoices, TaskFilter
-from worker_tasks.results.result_store import Summary
+from worker_tasks.results.summaries import Summary
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from worker_tasks.infra.errors import InvalidInput, TaskNotFound
 from worker_tasks.joins.run import run_state
 from worker_tasks.queue import capacity
 from worker_tasks.records import live, states, task_search
-from worker_tasks.results import result_store, result_writer, retention
+from worker_tasks.results import result_store, result_writer, retention, summaries
 
 blueprint = Blueprint("status", __name__, url_prefix="/tasks/<task_id>")
 
@@ -130,7 +130,7 @@ def _waiting(task: dict[str, Any]) -> str:
     )
 
 
-def _previous_run(task: dict[str, Any], summary: result_store.Summary) -> dict[str, Any] | None:
+def _previous_run(task: dict[str, Any], summary: summaries.Summary) -> dict[str, Any] | None:
     """The previous run of the same join if its result can be compared: it exists and is not shared with this task."""
     if task["status"] != states.SUCCESS:
         return None

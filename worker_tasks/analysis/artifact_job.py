@@ -23,8 +23,8 @@ from worker_tasks.infra.errors import TookTooLong
 from worker_tasks.infra.redis_memory import require_room
 from worker_tasks.infra.settings import settings
 from worker_tasks.records import ledger
-from worker_tasks.results import result_store
-from worker_tasks.results.result_store import Summary
+from worker_tasks.results import result_store, summaries
+from worker_tasks.results.summaries import Summary
 
 #: Seconds without a heartbeat after which a job counts as lost.
 HEARTBEAT_TIMEOUT = 12
@@ -86,7 +86,7 @@ class ArtifactJob:
         size = 0
         remaining = int((self.summary.expires_at - ledger.now()).total_seconds() * 1000)
         # Registers the key with the result, so that both are deleted together even if this worker dies.
-        store.eval(_WRITE, 2, key, result_store.artifacts_key(self.summary.run), max(MIN_MILLISECONDS, remaining))
+        store.eval(_WRITE, 2, key, summaries.artifacts_key(self.summary.run), max(MIN_MILLISECONDS, remaining))
         for chunk in chunks:
             require_room(len(chunk))
             store.setrange(key, size, chunk)
@@ -98,7 +98,7 @@ class ArtifactJob:
 
     def _keys(self) -> list[str]:
         own = [key_of(self.summary, self.spec, name) for name in ("mark", STATE, "times")]
-        return [*own, result_store.artifacts_key(self.summary.run)]
+        return [*own, summaries.artifacts_key(self.summary.run)]
 
     def begin(self) -> int:
         """Claims the job.

@@ -21,7 +21,8 @@ from worker_tasks.infra.errors import named_driver_errors
 from worker_tasks.infra.redis_memory import require_room
 from worker_tasks.queue.celery_app import app
 from worker_tasks.results import result_store
-from worker_tasks.results.result_store import CHUNK_BYTES, Summary
+from worker_tasks.results.result_store import CHUNK_BYTES
+from worker_tasks.results.summaries import Summary
 
 #: Seconds after which a request that no worker has taken up is sent again.
 REQUESTED_SECONDS = 30

@@ -17,7 +17,7 @@ from worker_tasks.analysis.export_selection import Selection, provenance
 from worker_tasks.analysis.profiles import Column, Profile
 from worker_tasks.infra.connections import Document
 from worker_tasks.results import result_store
-from worker_tasks.results.result_store import Summary
+from worker_tasks.results.summaries import Summary
 
 #: The start of text that a spreadsheet takes for a formula, unless it is a number:
 #: https://owasp.org/www-community/attacks/CSV_Injection

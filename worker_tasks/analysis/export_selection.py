@@ -11,7 +11,7 @@ from worker_tasks.analysis.row_query import RowQuery
 from worker_tasks.infra.connections import Document
 from worker_tasks.infra.errors import InvalidInput
 from worker_tasks.results.formats import FORMATS
-from worker_tasks.results.result_store import Summary
+from worker_tasks.results.summaries import Summary
 
 #: zlib's wbits for gzip's format.
 GZIP = 31

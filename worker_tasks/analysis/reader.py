@@ -10,8 +10,9 @@ from worker_tasks.analysis.artifacts import ArtifactKind, ArtifactSpec
 from worker_tasks.analysis.profiles import Profile
 from worker_tasks.analysis.row_query import RowQuery
 from worker_tasks.infra.connections import Document, connections
-from worker_tasks.results import result_store
-from worker_tasks.results.result_store import PAGE_ROWS, SEPARATOR, ResultGone, Summary
+from worker_tasks.results import result_store, summaries
+from worker_tasks.results.result_store import PAGE_ROWS, SEPARATOR, ResultGone
+from worker_tasks.results.summaries import Summary
 
 #: The stored form of row numbers and offsets.
 NUMBER = struct.Struct("<I")
@@ -100,7 +101,7 @@ def read_rows_at(summary: Summary, numbers: list[int]) -> list[Row]:
     with store.pipeline(transaction=False) as pipe:
         for start, following in bounds:
             pipe.getrange(summary.key, start, following - len(SEPARATOR) - 1)
-        pipe.get(result_store.summary_key(summary.key))
+        pipe.get(summaries.summary_key(summary.key))
         *lines, text = pipe.execute()
     if text is None or summary.mark_of_run.encode() not in text:
         raise ResultGone(summary.key)

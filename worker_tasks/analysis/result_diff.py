@@ -8,7 +8,7 @@ from worker_tasks.analysis.artifacts import ArtifactKind, ArtifactSpec
 from worker_tasks.analysis.profiles import Column, Profile
 from worker_tasks.analysis.reader import NUMBER
 from worker_tasks.infra.connections import Document
-from worker_tasks.results.result_store import Summary
+from worker_tasks.results.summaries import Summary
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ from worker_tasks.analysis.engine import MAX_ROW_BYTES, literal
 from worker_tasks.analysis.profiles import Profile
 from worker_tasks.analysis.statistics import TableColumn, column_statistics
 from worker_tasks.results import result_store
-from worker_tasks.results.result_store import SEPARATOR, Summary, Unmatched
+from worker_tasks.results.result_store import SEPARATOR
+from worker_tasks.results.summaries import Summary, Unmatched
 
 #: The most fields a document may have to be spread over columns. One with more is probably a map, and stays one column.
 MAX_FIELDS = 100

@@ -1,13 +1,11 @@
 """The settings: environment variables, validated and read once into a frozen object."""
 
 import os
-import re
-from functools import cache, partial
-from typing import Annotated, Any
+from functools import cache
+from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from pydantic import (
-    AfterValidator,
     AliasChoices,
     Field,
     SecretStr,
@@ -17,112 +15,22 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from pymongo.errors import ConfigurationError, InvalidURI
-from pymongo.uri_parser import parse_uri
 
-BROKER_DATABASE = 0
-RESULTS_DATABASE = 2
-SENTINEL_PORT = 26379
-#: The certificate parameters of a ``rediss://`` URL that both kombu and redis-py understand.
-TLS_PARAMETERS = frozenset({"ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"})
-_ESCAPE_HINT = "in a user name or password, each of / ? # @ : % is written percent-encoded"
+from worker_tasks.infra.settings_types import (
+    BROKER_DATABASE,
+    RESULTS_DATABASE,
+    Addresses,
+    DatabaseName,
+    DatabaseNames,
+    MongodbUri,
+    QueueUrl,
+    ResultsUrl,
+    parse_addresses,
+)
 
 
 class SettingsError(Exception):
     """Environment variables are missing or invalid; the message names each of them."""
-
-
-# The messages of these validators must not quote the value, because it may hold a password.
-def _checked_redis_url(url: str, database: int) -> str:
-    try:
-        parts = urlsplit(url)
-        _ = parts.port  # validated on access
-    except ValueError:
-        raise ValueError(f"its host or port cannot be read; {_ESCAPE_HINT}") from None
-    if parts.scheme not in {"redis", "rediss"}:
-        hint = "; Sentinels are named in REDIS_SENTINELS" if "sentinel" in parts.scheme else ""
-        raise ValueError(f"must begin with redis:// or rediss://{hint}")
-    if parts.path not in {"", "/", f"/{database}"} or parts.fragment:
-        raise ValueError(
-            "must end with the host or its port, because the databases are fixed: "
-            f"{BROKER_DATABASE} for the queue, {RESULTS_DATABASE} for results; {_ESCAPE_HINT}"
-        )
-    allowed = TLS_PARAMETERS if parts.scheme == "rediss" else frozenset[str]()
-    if unknown := dict(parse_qsl(parts.query, keep_blank_values=True)).keys() - allowed:
-        names = [name for name in sorted(unknown) if re.fullmatch("[a-z_]+", name)]
-        raise ValueError(
-            f"cannot hold {' and '.join(names) or 'these'} as parameters; only rediss:// takes any, "
-            f"those of certificates: {', '.join(sorted(TLS_PARAMETERS))}; {_ESCAPE_HINT}"
-        )
-    return url
-
-
-def _checked_mongodb_uri(uri: str) -> str:
-    """Validates a connection string. Accepts a host without a scheme as well, as MONGODB_HOST often holds."""
-    if "://" not in uri:
-        uri = f"mongodb://{uri}"
-    scheme, _, rest = uri.partition("://")
-    if scheme not in {"mongodb", "mongodb+srv"}:
-        raise ValueError("must begin with mongodb:// or mongodb+srv://")
-    options = parse_qsl(rest.partition("?")[2], keep_blank_values=True)
-    if any((name.lower(), value) == ("w", "0") for name, value in options):
-        raise ValueError("cannot hold w=0: a write that MongoDB does not acknowledge may never have happened")
-    if scheme == "mongodb":  # parsing mongodb+srv:// would query DNS
-        try:
-            parse_uri(uri)
-        except (ConfigurationError, InvalidURI, ValueError):
-            raise ValueError(f"is no connection string of MongoDB; {_ESCAPE_HINT}") from None
-    return uri
-
-
-def _checked_database(name: str) -> str:
-    if not 0 < len(name.encode()) < 64 or re.search(r'[/\\. "$\0]', name):  # noqa: PLR2004 - MongoDB's limit
-        raise ValueError('is no name of a MongoDB database: 1 to 63 bytes, none of them a space or one of / \\ . " $')
-    return name
-
-
-def _checked_databases(names: str) -> str:
-    for name in names.split(","):
-        if name.strip():
-            _checked_database(name.strip())
-    return names
-
-
-def _addresses(text: str) -> tuple[tuple[str, int], ...]:
-    """Parses ``host:port,host:port`` into pairs of host and port.
-
-    Raises:
-        ValueError: the text has another form.
-    """
-    addresses = []
-    for address in filter(None, (item.strip() for item in text.split(","))):
-        try:
-            parts = urlsplit(f"//{address}")
-            host, port = parts.hostname, parts.port
-        except ValueError:
-            host = port = None
-        if not host or re.search("[/?#@]", address):
-            raise ValueError(
-                "must be host:port,host:port,…; a password of the Sentinels goes into REDIS_SENTINEL_PASSWORD, "
-                "user and password of Redis into REDIS_URL"
-            )
-        addresses.append((host, port or SENTINEL_PORT))
-    if not addresses:
-        raise ValueError("must name at least one Sentinel")
-    return tuple(addresses)
-
-
-def _checked_addresses(text: str) -> str:
-    _addresses(text)
-    return text
-
-
-QueueUrl = Annotated[str, AfterValidator(partial(_checked_redis_url, database=BROKER_DATABASE))]
-ResultsUrl = Annotated[str, AfterValidator(partial(_checked_redis_url, database=RESULTS_DATABASE))]
-MongodbUri = Annotated[str, AfterValidator(_checked_mongodb_uri)]
-DatabaseName = Annotated[str, AfterValidator(_checked_database)]
-DatabaseNames = Annotated[str, AfterValidator(_checked_databases)]
-Addresses = Annotated[str, AfterValidator(_checked_addresses)]
 
 
 class Settings(BaseSettings):
@@ -302,7 +210,7 @@ class Settings(BaseSettings):
     @property
     def sentinels(self) -> tuple[tuple[str, int], ...]:
         """Host and port of each Sentinel; empty if none are configured."""
-        return _addresses(self.redis_sentinels) if self.redis_sentinels else ()
+        return parse_addresses(self.redis_sentinels) if self.redis_sentinels else ()
 
     @property
     def kombu_broker_url(self) -> str:

@@ -12,18 +12,19 @@ from redis.exceptions import ResponseError
 from worker_tasks.infra import lua_scripts
 from worker_tasks.infra.connections import connections
 from worker_tasks.infra.redis_memory import require_room
-from worker_tasks.results import result_store
-from worker_tasks.results.result_store import OFFSET, SEPARATOR, UNMATCHED_ROWS, Summary, Unmatched
+from worker_tasks.results import result_store, summaries
+from worker_tasks.results.result_store import OFFSET, SEPARATOR
 from worker_tasks.results.result_writer import CHUNK_BYTES, STAGING_SECONDS, Part, StagingLost, new_writer, part_key
+from worker_tasks.results.summaries import UNMATCHED_ROWS, Summary, Unmatched
 
 _COPY = lua_scripts.load("publishing/copy")
 _PUBLISH = lua_scripts.load("publishing/publish")
 #: The prefixes of the keys beside a result.
 _PREFIXES = {
-    "index": result_store.index_key(""),
-    "summary": result_store.summary_key(""),
-    "derived": result_store.artifacts_key(""),
-    "older": result_store.older_key(""),
+    "index": summaries.index_key(""),
+    "summary": summaries.summary_key(""),
+    "derived": summaries.artifacts_key(""),
+    "older": summaries.older_key(""),
 }
 
 
@@ -91,7 +92,7 @@ def _publish(  # noqa: PLR0913 - as its caller
     )
     # Stored too, in case MongoDB cannot store the outcome of the task.
     outcome = json.dumps(summary.outcome) if complete else ""
-    names = [key, result_store.index_key(key), result_store.summary_key(key), result_store.outcome_key(task_id), whole]
+    names = [key, summaries.index_key(key), summaries.summary_key(key), summaries.outcome_key(task_id), whole]
     parameters = {
         "seconds": ttl_seconds,
         "summary": summary.to_json(),
@@ -108,7 +109,7 @@ def _publish(  # noqa: PLR0913 - as its caller
         if "STAGING" in str(error):
             raise StagingLost(whole) from error
         raise
-    return result_store.summary_from_json(published)
+    return summaries.summary_from_json(published)
 
 
 def _verify(key: str, part: Part) -> tuple[int, int]:

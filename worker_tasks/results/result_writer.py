@@ -18,7 +18,8 @@ from worker_tasks.infra import lua_scripts
 from worker_tasks.infra.connections import connections
 from worker_tasks.infra.errors import LimitExceeded
 from worker_tasks.infra.redis_memory import require_room
-from worker_tasks.results.result_store import PAGE_ROWS, SEPARATOR, Unmatched
+from worker_tasks.results.result_store import PAGE_ROWS, SEPARATOR
+from worker_tasks.results.summaries import Unmatched
 
 #: Bytes buffered before they are sent to Redis, and bytes read or copied in one call.
 CHUNK_BYTES = 1024 * 1024

@@ -8,7 +8,7 @@ from typing import Any
 from worker_tasks.infra.settings import settings
 from worker_tasks.records import ledger, task_fields
 from worker_tasks.results import result_store
-from worker_tasks.results.result_store import Summary
+from worker_tasks.results.summaries import Summary
 
 #: The extension of a result's lifetime each time that somebody keeps it.
 EXTENSION = timedelta(hours=1)

@@ -15,7 +15,7 @@ from tests.support import Process, eventually, publish, wait_for_state
 from tests.worker_tasks.support import UNATTENDED, new_id, task_in
 from worker_tasks.infra.connections import Document, connections
 from worker_tasks.records import ledger, task_fields, task_search
-from worker_tasks.results import result_store
+from worker_tasks.results import result_store, summaries
 from worker_tasks.results.formats import FORMATS
 from worker_tasks.submission import RUN_JOIN
 from worker_tasks.tasks import long_running_task
@@ -280,7 +280,7 @@ def test_an_expired_and_a_replaced_result_are_gone(client: FlaskClient, servers:
         assert newer in problem["detail"]
     summary = result_store.find_result(f"join_result:{task_id}")
     assert summary is not None
-    connections().results.delete(summary.key, result_store.summary_key(summary.key))
+    connections().results.delete(summary.key, summaries.summary_key(summary.key))
     task_fields.set_expiry(task_id, ledger.now() + timedelta(seconds=2))
     for address in ("result", "result.json"):
         problem = assert_problem(client.get(f"/api/v1/tasks/{task_id}/{address}"), 410)
@@ -301,7 +301,7 @@ def test_a_lost_result_is_reported_as_lost(client: FlaskClient, servers: None) -
 
 def test_a_partial_result_is_read_and_marked_as_partial(client: FlaskClient, servers: None) -> None:
     task_id = new_id()
-    summary = publish([{"_id": 1}], result_store.partial_key(task_id), task_id, 60, complete=False)
+    summary = publish([{"_id": 1}], summaries.partial_key(task_id), task_id, 60, complete=False)
     document = ledger.new_document(task_id, RUN_JOIN, [PAID], join=PAID)
     fields = {"status": states.REVOKED, "partial": summary.outcome, "result_expires_at": summary.expires_at}
     connections().tasks.insert_one(document | fields)

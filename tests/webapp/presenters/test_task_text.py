@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from celery import states
 
-from webapp.presenters import join_text, task_text
+from webapp.presenters import join_text, outcome_text, task_text
 from webapp.presenters import value_text as plain
 from worker_tasks.infra.connections import Document
 from worker_tasks.records import ledger
@@ -198,7 +198,7 @@ def done(**more: Any) -> Document:
 def test_actual_figures_stand_beside_expected_ones() -> None:
     checks = {"expected": {"rows": 190, "bytes": 2048, "seconds": 1.5, "rates": [0.9, 0.5]}}
     found = done(checks=checks, result_bytes=4096, unmatched={"orders": 20})
-    lines = [(line["label"], line["actual"], line["expected"]) for line in task_text.actual_vs_expected(found)]
+    lines = [(line["label"], line["actual"], line["expected"]) for line in outcome_text.actual_vs_expected(found)]
     assert lines == [
         ("Rows", "200", "about 190"),
         ("Size", "4.0 KiB", "about 2.0 KiB"),
@@ -217,21 +217,21 @@ def test_actual_figures_stand_beside_expected_ones() -> None:
     ],
 )
 def test_the_figures_name_the_task_that_computed_the_result(more: Document, words: str) -> None:
-    lines = {line["label"]: line["actual"] for line in task_text.actual_vs_expected(done(**more))}
+    lines = {line["label"]: line["actual"] for line in outcome_text.actual_vs_expected(done(**more))}
     assert lines["Computed"] == words
 
 
 def test_a_cancelled_task_gives_a_receipt() -> None:
     asked = {"cancel_requested_at": NOW, "date_done": NOW + timedelta(milliseconds=120), "join": JOIN}
     cancelled = task(states.REVOKED) | asked | {"attempt": 1, "left_in_mongodb": 0, "partial": {"count": 1200}}
-    assert task_text.cancel_receipt(cancelled) == [
+    assert outcome_text.cancel_receipt(cancelled) == [
         ("Asked", plain.format_instant(NOW)),
         ("Stopped", "after 120 ms"),
         ("Left running in MongoDB", "nothing, as MongoDB says"),
         ("Kept", "the 1,200 rows that were joined, as a partial result"),
     ]
     waiting = task(states.REVOKED) | asked | {"attempt": 0}
-    assert ("Left running in MongoDB", "nothing: it had not begun") in task_text.cancel_receipt(waiting)
+    assert ("Left running in MongoDB", "nothing: it had not begun") in outcome_text.cancel_receipt(waiting)
 
 
 def test_the_title_of_the_tab_begins_with_the_state() -> None:

@@ -13,7 +13,7 @@ from worker_tasks.infra.connections import connections
 from worker_tasks.infra.settings import settings
 from worker_tasks.joins.plan.user_orders import result_key
 from worker_tasks.records import ledger, task_fields
-from worker_tasks.results import result_store
+from worker_tasks.results import result_store, summaries
 from worker_tasks.submission import submit
 from worker_tasks.tasks import join_users_orders
 
@@ -218,9 +218,7 @@ def test_a_result_is_kept_longer_up_to_the_limit(
     press(client, long_result, "keeping")
     kept = result_store.find_result(key)
     assert kept is not None
-    left = [
-        connections().results.ttl(name) for name in (key, result_store.index_key(key), result_store.summary_key(key))
-    ]
+    left = [connections().results.ttl(name) for name in (key, summaries.index_key(key), summaries.summary_key(key))]
     assert all(3_590 < seconds <= 3_660 for seconds in left), left
     assert ledger.find_task(long_result)["result_expires_at"] == kept.expires_at
     limited = settings().model_copy(update={"result_keep_seconds": 3_000})
@@ -233,7 +231,7 @@ def test_a_result_is_kept_longer_up_to_the_limit(
 def test_a_discarded_result_is_deleted_at_once(client: FlaskClient, long_result: str) -> None:
     key = result_key(long_result)
     press(client, long_result, "discarding")
-    names = (key, result_store.index_key(key), result_store.summary_key(key), result_store.outcome_key(long_result))
+    names = (key, summaries.index_key(key), summaries.summary_key(key), summaries.outcome_key(long_result))
     assert connections().results.exists(*names) == 0
     assert client.get(f"/tasks/{long_result}/result").status_code == 410
 

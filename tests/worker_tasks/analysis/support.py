@@ -26,7 +26,7 @@ from worker_tasks.infra.connections import Document, connections
 from worker_tasks.records import ledger
 from worker_tasks.results import result_store
 from worker_tasks.results.formats import FORMATS
-from worker_tasks.results.result_store import Summary
+from worker_tasks.results.summaries import Summary
 
 EVERYTHING = RowQuery()
 #: Texts with a special meaning in JSON, CSV, SQL, XML or spreadsheets.

@@ -33,9 +33,10 @@ from worker_tasks.infra.connections import connections
 from worker_tasks.infra.settings import Settings, settings
 from worker_tasks.queue import celery_app
 from worker_tasks.records import ledger
-from worker_tasks.results import result_store
+from worker_tasks.results import result_store, summaries
 from worker_tasks.results.formats import FORMATS
-from worker_tasks.results.result_store import ResultGone, Summary
+from worker_tasks.results.result_store import ResultGone
+from worker_tasks.results.summaries import Summary
 
 pytestmark = pytest.mark.usefixtures("servers")
 
@@ -270,7 +271,7 @@ def test_artifacts_are_found_after_a_newer_run_replaced_the_result() -> None:
     publish([{"newer": True}], summary.key, new_id())
     older = result_store.find_run_result(summary.key, summary.task_id, summary.run)
     assert older is not None
-    assert older.key == result_store.older_key(summary.task_id)
+    assert older.key == summaries.older_key(summary.task_id)
     assert state_of(older) is ArtifactState.DONE
     assert len(numbers(older, QUERY)) == 30
     assert file(older, "json") == expected

@@ -19,7 +19,7 @@ from worker_tasks.infra.connections import connections
 from worker_tasks.infra.errors import ServiceRefuses, ServiceUnavailable
 from worker_tasks.queue import retrying
 from worker_tasks.queue.celery_app import app
-from worker_tasks.results.result_store import Summary
+from worker_tasks.results.summaries import Summary
 
 pytestmark = pytest.mark.usefixtures("servers")
 

@@ -36,7 +36,7 @@ from worker_tasks.analysis.export_selection import Selection
 from worker_tasks.analysis.row_query import Condition, Operator, RowQuery
 from worker_tasks.infra.connections import Document
 from worker_tasks.results.formats import FORMATS
-from worker_tasks.results.result_store import Summary
+from worker_tasks.results.summaries import Summary
 
 pytestmark = pytest.mark.usefixtures("servers")
 

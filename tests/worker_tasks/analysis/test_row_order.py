@@ -25,7 +25,7 @@ from worker_tasks.analysis import artifacts, reader
 from worker_tasks.analysis.artifacts import ArtifactState
 from worker_tasks.analysis.row_query import Condition, Operator, RowQuery
 from worker_tasks.infra.connections import Document
-from worker_tasks.results.result_store import Summary
+from worker_tasks.results.summaries import Summary
 
 pytestmark = pytest.mark.usefixtures("servers")
 

@@ -17,8 +17,9 @@ from tests.support import paused
 from tests.worker_tasks.support import answered_in_time, new_id
 from worker_tasks.infra.connections import Document, connections
 from worker_tasks.results import result_store
-from worker_tasks.results.result_store import PAGE_ROWS, ResultGone, Summary
+from worker_tasks.results.result_store import PAGE_ROWS, ResultGone
 from worker_tasks.results.result_writer import CHUNK_BYTES
+from worker_tasks.results.summaries import Summary
 
 pytestmark = pytest.mark.usefixtures("servers")
 

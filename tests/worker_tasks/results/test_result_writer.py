@@ -12,7 +12,7 @@ from tests.worker_tasks.support import new_id
 from worker_tasks.infra.connections import connections
 from worker_tasks.infra.errors import LimitExceeded
 from worker_tasks.records import ledger
-from worker_tasks.results import publishing, result_store, result_writer
+from worker_tasks.results import publishing, result_store, result_writer, summaries
 from worker_tasks.results.result_writer import CHUNK_BYTES, Part, PartWriter, StagingLost
 
 pytestmark = pytest.mark.usefixtures("servers")
@@ -141,7 +141,7 @@ def test_a_new_result_keeps_the_previous_one_and_discards_the_one_before() -> No
     assert oldest is None
     assert older is not None
     assert newest is not None
-    assert older.key == result_store.older_key(tasks[1])
+    assert older.key == summaries.older_key(tasks[1])
     assert result_store.read_rows(older, 0, 10) == [{"run": 1}]
     assert result_store.read_rows(newest, 0, 10) == [{"run": 2}]
     assert 0 < int(connections().results.ttl(older.key)) <= 61

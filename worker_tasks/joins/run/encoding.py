@@ -15,7 +15,7 @@ import orjson
 from bson import json_util
 from bson.codec_options import CodecOptions, DatetimeConversion
 
-from worker_tasks.results.result_store import Unmatched
+from worker_tasks.results.summaries import Unmatched
 
 #: BSON bytes decoded at once. The decoded documents take about ten times as much memory.
 SLICE_BYTES = 512 * 1024

@@ -16,8 +16,8 @@ from worker_tasks.infra.errors import LimitExceeded
 from worker_tasks.infra.settings import settings
 from worker_tasks.infra.sources import default_source
 from worker_tasks.joins.run.encoding import LineEncoder
-from worker_tasks.results.result_store import Unmatched
 from worker_tasks.results.result_writer import NARROW_HINT, Part, PartWriter
+from worker_tasks.results.summaries import Unmatched
 
 #: Seconds between two progress reports of a part.
 REPORT_SECONDS = 0.25

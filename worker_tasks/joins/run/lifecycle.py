@@ -27,9 +27,9 @@ from worker_tasks.joins.run.execution import ReadFailed
 from worker_tasks.joins.run.run_state import Answer, PartStart
 from worker_tasks.queue.retrying import RunInterrupted
 from worker_tasks.records import leads, live
-from worker_tasks.results import publishing, result_store, retention
-from worker_tasks.results.result_store import Summary
+from worker_tasks.results import publishing, retention, summaries
 from worker_tasks.results.result_writer import STAGING_SECONDS, Part, PartWriter, StagingLost, new_writer
+from worker_tasks.results.summaries import Summary
 
 #: Seconds one worker may take to publish the result. After that another worker may try.
 FINISH_SECONDS = 60
@@ -327,7 +327,7 @@ def _assemble(task_id: str, state: run_state.RunState, key: str) -> RunOutcome:
             stop = run_state.failure_to_text(full)
     if not any(part.rows for part in parts) or isinstance(RunOutcome(None, stop).failure, SnapshotGone | StorageFull):
         return RunOutcome(None, stop)
-    return RunOutcome(_publish(task_id, state, parts, result_store.partial_key(task_id)), stop)
+    return RunOutcome(_publish(task_id, state, parts, summaries.partial_key(task_id)), stop)
 
 
 def _publish(task_id: str, state: run_state.RunState, parts: list[Part], key: str) -> Summary:

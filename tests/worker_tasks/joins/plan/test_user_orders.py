@@ -13,7 +13,7 @@ from tests.worker_tasks.support import METADATA
 from worker_tasks.infra.connections import Document, connections
 from worker_tasks.infra.errors import InvalidInput
 from worker_tasks.joins.plan import user_orders
-from worker_tasks.results import result_store
+from worker_tasks.results import result_store, summaries
 from worker_tasks.submission import submit
 from worker_tasks.tasks import join_users_orders
 
@@ -43,7 +43,7 @@ def test_an_invalid_user_id_is_refused_with_the_reason(user_id: Any, message: st
         user_orders.plan(user_id)
 
 
-def run(user_id: str) -> result_store.Summary:
+def run(user_id: str) -> summaries.Summary:
     """Runs the join in the worker and returns its published result."""
     task = wait_for_state(submit(join_users_orders, user_id), "SUCCESS", "FAILURE")
     summary = result_store.find_result(user_orders.result_key(user_id))

@@ -23,7 +23,7 @@ from worker_tasks.joins.run import lifecycle, outcomes, run_state
 from worker_tasks.joins.spec.spec import JoinSpec
 from worker_tasks.queue.celery_app import app
 from worker_tasks.records import ledger, task_search
-from worker_tasks.results import result_store
+from worker_tasks.results import result_store, summaries
 from worker_tasks.submission import RUN_JOIN, cancel, submit_again
 
 ORDERS_OF_USERS = {
@@ -97,9 +97,7 @@ def test_a_join_whose_snapshot_is_gone_runs_again_in_one_part(worker: Process, b
     claimed = ledger.claim(task_id, RUN_JOIN, document["args"], {}, "a worker")
     assert isinstance(claimed, ledger.Claimed)
     # Simulates parts that waited for hours.
-    plan = dataclasses.replace(
-        make_plan(spec, result_store.join_key(spec.fingerprint), task_id), snapshot=Timestamp(1, 1)
-    )
+    plan = dataclasses.replace(make_plan(spec, summaries.join_key(spec.fingerprint), task_id), snapshot=Timestamp(1, 1))
     assert lifecycle.start_run(task_id, claimed.attempt, plan, lambda run, number: None) is None
     outcome = lifecycle.work_on_part(lifecycle.PartJob(task_id, run_state.name_of(task_id, claimed.attempt), 0))
     assert outcome is not None
@@ -136,7 +134,7 @@ def test_rows_without_a_match_are_counted_across_all_parts(worker: Process, big:
     assert summary.unmatched["half"].count == 2_000
     unmatched = result_store.unmatched_rows(summary, "half")
     assert unmatched is not None
-    assert len(unmatched) == result_store.UNMATCHED_ROWS
+    assert len(unmatched) == summaries.UNMATCHED_ROWS
     assert all(row["half"] == [] and row["_id"] % 2 for _, row in unmatched)
 
 

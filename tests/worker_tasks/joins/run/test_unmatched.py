@@ -18,8 +18,8 @@ from worker_tasks.infra.settings import settings
 from worker_tasks.joins.plan.planning import make_plan
 from worker_tasks.joins.run import lifecycle
 from worker_tasks.joins.spec.spec import JoinSpec
-from worker_tasks.results import result_store
-from worker_tasks.results.result_store import Summary, Unmatched
+from worker_tasks.results import result_store, summaries
+from worker_tasks.results.summaries import Summary, Unmatched
 
 pytestmark = pytest.mark.usefixtures("servers")
 
@@ -48,7 +48,7 @@ def run_join(*joins: Document, **more: Any) -> Summary:
         {"database": "unmatched", "from": "users", "joins": list(joins), **more}, strict=False
     )
     task_id = new_id()
-    plan = make_plan(spec, result_store.join_key(new_id()), task_id, divided=False)
+    plan = make_plan(spec, summaries.join_key(new_id()), task_id, divided=False)
     outcome = lifecycle.start_run(task_id, 1, plan, lambda *_: None)
     assert outcome is not None
     assert outcome.summary is not None
@@ -64,7 +64,7 @@ def require_exactly(summary: Summary, name: str, is_unmatched: Callable[[Documen
     expected = [number for number, row in enumerate(rows) if is_unmatched(row)]
     assert expected
     noted = summary.unmatched[name]
-    assert (noted.count, noted.rows) == (len(expected), expected[: result_store.UNMATCHED_ROWS])
+    assert (noted.count, noted.rows) == (len(expected), expected[: summaries.UNMATCHED_ROWS])
     assert reader.profile_of(summary).unmatched.count(name) == 1
     assert numbers(summary, RowQuery(conditions=(Condition(name, Operator.UNMATCHED),))) == expected
 
