@@ -41,7 +41,10 @@ class Index:
 
 @dataclass(frozen=True)
 class CollectionStats:
-    """The number and bytes of a collection's documents, by MongoDB's counters, and its indexes. Views have none."""
+    """The number and total bytes of a collection's documents, by MongoDB's counters, and its indexes.
+
+    A view has the size 0 and no indexes.
+    """
 
     count: int
     size: int
@@ -126,7 +129,7 @@ class Catalog:
 
     @property
     def left_size(self) -> int:
-        """Bytes of the left documents that pass the filter, from the collection's mean."""
+        """Bytes of the left documents that pass the filter, estimated from the collection's mean."""
         stats = self.stats(self._spec.from_)
         return stats.size * self.left_count // max(1, stats.count)
 

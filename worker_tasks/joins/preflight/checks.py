@@ -198,6 +198,7 @@ def _join_findings(
 def _estimate(
     spec: JoinSpec, catalog: Catalog, joins: list[JoinStats], strategy: Strategy | None, sample: list[Document]
 ) -> Estimate:
+    """Extrapolates from the sample to the whole result."""
     rates = [None if stats.rate is None else round(stats.rate, 4) for stats in joins]
     left_rows = rows = float(catalog.left_count)
     size = mean_size([_project(document, spec.fields_) for document in sample])

@@ -48,9 +48,10 @@ class JoinStats:
     """What one join does to the rows before it, as far as a sample shows. None stands for unknown.
 
     ``matched`` rows have a match. On average a row has ``mean_matches``, of which the join's limit leaves
-    ``mean_kept``. ``max_key`` is the key with the most matches, ``max_matches``. ``other_matched`` documents of the
-    other side match some row. ``is_whole``: the sample holds the whole left side. ``matched_unfiltered`` rows would
-    have a match without the join's own filter, ``matched_in_other_case`` rows if case and blanks did not count.
+    ``mean_kept``. ``max_matches`` is the largest number of matches of one key, ``max_key`` that key as a list of its
+    parts. ``other_matched`` documents of the other side match some row. ``is_whole``: the sample holds the whole left
+    side. ``matched_unfiltered`` rows would have a match without the join's own filter, ``matched_in_other_case`` more
+    rows if case and blanks did not count.
     """
 
     number: int
@@ -76,6 +77,6 @@ class JoinStats:
 
     @property
     def has_unique_key(self) -> bool:
-        """Whether a unique index of the other side allows each row one match at most."""
+        """Whether the other side has a unique index on these keys, or on some of them."""
         paths = {pair.foreign for pair in self.join.on}
         return any(set(unique) <= paths for unique in self.other.unique)

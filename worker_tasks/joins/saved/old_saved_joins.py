@@ -30,7 +30,7 @@ def read_draft(draft: str, types_in: Callable[[str], TypeOf]) -> Document:
         types_in: takes a database and returns the lookup of its fields' types, for values without a type of their own.
 
     Raises:
-        InvalidInput: the draft is invalid; names the wrong place.
+        InvalidInput: the draft is invalid; names the path that is wrong.
     """
     form = _Form(parse_qsl(draft))
     database = form.text("database")

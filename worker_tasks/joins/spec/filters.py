@@ -44,7 +44,7 @@ def check_filter(stored: Any) -> Filter:
     if not isinstance(stored, dict):
         raise FilterError("", "must be an object of fields and conditions.")
     nodes = 0
-    for nodes, _ in enumerate(_checked_nodes(stored, "", MAX_DEPTH), start=1):
+    for nodes, _ in enumerate(_check_nodes(stored, "", MAX_DEPTH), start=1):
         if nodes > MAX_NODES:
             raise FilterError("", f"has more than {MAX_NODES} conditions.")
     return stored
@@ -95,57 +95,57 @@ def are_comparisons(value: Any) -> bool:
     return isinstance(value, dict) and bool(value) and value.keys() <= BY_MONGODB.keys()
 
 
-def _checked_nodes(stored: Filter, path: str, depth: int) -> Iterator[None]:
+def _check_nodes(stored: Filter, path: str, depth: int) -> Iterator[None]:
     """Checks a filter and the ones inside it. Yields once per condition, so that the caller can count them."""
     if depth == 0:
         raise FilterError(path, f"is nested more than {MAX_DEPTH} deep.")
     for key, value in stored.items():
-        here = f"{path}.{key}".lstrip(".")
+        inner_path = f"{path}.{key}".lstrip(".")
         yield None
         if key in LOGICAL:
             if not isinstance(value, list) or not value or not all(isinstance(branch, dict) for branch in value):
-                raise FilterError(here, "must be a list of filters that is not empty.")
+                raise FilterError(inner_path, "must be a list of filters that is not empty.")
             for number, branch in enumerate(value):
-                yield from _checked_nodes(branch, f"{here}.{number}", depth - 1)
+                yield from _check_nodes(branch, f"{inner_path}.{number}", depth - 1)
         elif key.startswith("$"):
-            raise FilterError(here, f"{key} is not allowed in a filter.")
+            raise FilterError(inner_path, f"{key} is not allowed in a filter.")
         elif error := path_error(key):
-            raise FilterError(here, error)
+            raise FilterError(inner_path, error)
         else:
-            yield from _checked_conditions(value, here, depth - 1)
+            yield from _check_conditions(value, inner_path, depth - 1)
 
 
-def _checked_conditions(value: Any, path: str, depth: int) -> Iterator[None]:
+def _check_conditions(value: Any, path: str, depth: int) -> Iterator[None]:
     if not _is_operators(value):
         _require_scalar(value, path)
         return
     if depth == 0:
         raise FilterError(path, f"is nested more than {MAX_DEPTH} deep.")
     for operator, operand in value.items():
-        here = f"{path}.{operator}"
+        inner_path = f"{path}.{operator}"
         yield None
         if operator == "$not":
             if not _is_operators(operand):
-                raise FilterError(here, 'must hold conditions, such as {"$gt": 5}.')
-            yield from _checked_conditions(operand, here, depth - 1)
+                raise FilterError(inner_path, 'must hold conditions, such as {"$gt": 5}.')
+            yield from _check_conditions(operand, inner_path, depth - 1)
         elif operator == "$elemMatch":
-            yield from _checked_element(operand, here, depth - 1)
+            yield from _check_element(operand, inner_path, depth - 1)
         elif operator == "$options":
             if "$regex" not in value or operand not in {"", "i"}:
-                raise FilterError(here, 'goes with $regex and is "i" or empty.')
+                raise FilterError(inner_path, 'goes with $regex and is "i" or empty.')
         elif operator not in OPERANDS:
-            raise FilterError(here, f"{operator} is not allowed in a filter.")
+            raise FilterError(inner_path, f"{operator} is not allowed in a filter.")
         else:
-            OPERANDS[operator](operand, here)
+            OPERANDS[operator](operand, inner_path)
 
 
-def _checked_element(operand: Any, path: str, depth: int) -> Iterator[None]:
+def _check_element(operand: Any, path: str, depth: int) -> Iterator[None]:
     if not isinstance(operand, dict) or not operand:
         raise FilterError(path, "must be an object of conditions.")
     if _is_operators(operand):
-        yield from _checked_conditions(operand, path, depth)
+        yield from _check_conditions(operand, path, depth)
     else:
-        yield from _checked_nodes(operand, path, depth)
+        yield from _check_nodes(operand, path, depth)
 
 
 def _is_operators(value: Any) -> bool:
@@ -220,8 +220,10 @@ def _require_size(operand: Any, path: str) -> None:
 
 
 def _require_mod(operand: Any, path: str) -> None:
-    whole = isinstance(operand, list) and all(isinstance(part, int) and not isinstance(part, bool) for part in operand)
-    if not whole or len(operand) != 2 or operand[0] == 0 or any(abs(part) >= 2**63 for part in operand):  # noqa: PLR2004
+    integers = isinstance(operand, list) and all(
+        isinstance(part, int) and not isinstance(part, bool) for part in operand
+    )
+    if not integers or len(operand) != 2 or operand[0] == 0 or any(abs(part) >= 2**63 for part in operand):  # noqa: PLR2004
         raise FilterError(path, "must be a divisor other than 0 and a remainder, such as [4, 0].")
 
 

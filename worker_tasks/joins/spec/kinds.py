@@ -7,7 +7,7 @@ Code that depends on a kind or a shape tests its flags, so a new one needs only 
 from dataclasses import dataclass
 from typing import Literal
 
-#: Repeat the names in the tables, because a type cannot be computed. A test compares them.
+#: These repeat the names in the tables, because a type cannot be computed. A test compares them.
 Kind = Literal["left", "inner", "semi", "anti", "outer"]
 Shape = Literal["array", "rows", "first", "count"]
 

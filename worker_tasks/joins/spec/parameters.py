@@ -23,7 +23,7 @@ MAX_PARAMETERS = 100
 NAME = r"[a-z][a-z0-9_]{0,39}"
 #: The key that marks an object in a filter as a parameter.
 KEY = "$parameter"
-#: Parse the value by the type of the field that it is compared with.
+#: The type of a parameter whose value is parsed by the type of the field that it is compared with.
 AUTO = "auto"
 TYPES = frozenset({AUTO, *VALUE_TYPES})
 

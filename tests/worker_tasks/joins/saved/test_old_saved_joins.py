@@ -95,7 +95,7 @@ def test_the_initial_joins_are_unchanged(sample: Document) -> None:
         ("database=shop&limit=many", "join.limit"),
     ],
 )
-def test_an_invalid_draft_is_refused_with_the_wrong_place(draft: str, path: str) -> None:
+def test_an_invalid_draft_is_refused_with_its_path(draft: str, path: str) -> None:
     with pytest.raises(InvalidInput) as refusal:
         old_saved_joins.read_draft(draft, types_in)
     assert refusal.value.errors.keys() == {path}
