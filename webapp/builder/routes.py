@@ -93,7 +93,7 @@ def _apply(draft: Draft, action: str) -> ResponseReturnValue:
     query = draft.query_string()
     url = f"{url_for('.ask')}?{query}" if query else ""
     if request.headers.get("HX-Request"):
-        response = make_response(render_template("joins/_builder.html", **_with_blank_rows(draft, surroundings)))
+        response = make_response(render_template("builder/_builder.html", **_with_blank_rows(draft, surroundings)))
         if url:
             # The browser's back button undoes the press of a button.
             response.headers["HX-Replace-Url" if action == "draft" else "HX-Push-Url"] = url
@@ -176,7 +176,7 @@ def check() -> ResponseReturnValue:
     """The checks of a draft as a fragment."""
     draft = Draft(request.form)
     variables = _checks(draft, _outcome(draft))
-    response = make_response(render_template("joins/_checks.html", **variables))
+    response = make_response(render_template("builder/_checks.html", **variables))
     if not variables["checks"]:
         # The last checks stay visible, paler, until there are new ones.
         response.headers["HX-Retarget"] = "#next-step"
@@ -209,7 +209,7 @@ def _builder(
     """The builder's page. ``checked`` has the variables of the checks, if they were requested."""
     variables = _with_blank_rows(draft, surroundings)
     variables["saved_joins"] = saved.available_joins() if not error else []
-    return render_template("joins/builder.html", **variables, checked=checked, error=error)
+    return render_template("builder/builder.html", **variables, checked=checked, error=error)
 
 
 def _as_submitted(
@@ -219,7 +219,7 @@ def _as_submitted(
     draft = Draft(fields)
     variables = _builder_variables(draft, context.offline_context(draft), [])
     page = render_template(
-        "joins/builder.html", **variables, checked=None, error=str(error), headline=headline, saved_joins=[]
+        "builder/builder.html", **variables, checked=None, error=str(error), headline=headline, saved_joins=[]
     )
     return service_unavailable(error, page)
 
@@ -241,24 +241,24 @@ def _builder_variables(draft: Draft, surroundings: context.BuilderContext, metad
 
 @blueprint.get("/user-orders")
 def user_orders() -> ResponseReturnValue:
-    return _page("joins/user_orders.html", UserOrdersForm(request.args))
+    return _page("builder/user_orders.html", UserOrdersForm(request.args))
 
 
 @blueprint.post("/user-orders")
 def ask_user_orders() -> ResponseReturnValue:
     form = UserOrdersForm()
-    return _submit("joins/user_orders.html", form, join_users_orders, form.user_id.data)
+    return _submit("builder/user_orders.html", form, join_users_orders, form.user_id.data)
 
 
 @blueprint.get("/practice")
 def practice() -> ResponseReturnValue:
-    return _page("joins/practice.html", PracticeForm(request.args))
+    return _page("builder/practice.html", PracticeForm(request.args))
 
 
 @blueprint.post("/practice")
 def start_practice() -> ResponseReturnValue:
     form = PracticeForm()
-    return _submit("joins/practice.html", form, long_running_task, form.task_input.data)
+    return _submit("builder/practice.html", form, long_running_task, form.task_input.data)
 
 
 def _submit(template: str, form: TaskForm, task: Any, *args: Any) -> ResponseReturnValue:

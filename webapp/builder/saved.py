@@ -77,7 +77,7 @@ def saved_as_fields(saved_id: str) -> MultiDict[str, str]:
 
 @blueprint.get("")
 def all_joins() -> ResponseReturnValue:
-    return render_template("saved/joins.html", joins=available_joins())
+    return render_template("builder/saved_joins.html", joins=available_joins())
 
 
 @blueprint.get("/<saved_id>")
@@ -142,7 +142,7 @@ def _page(
     fields = _parameter_fields(join, field_types(join["database"]), values, errors)
     is_marked = any(field["errors"] for field in fields)
     return render_template(
-        "saved/join.html",
+        "builder/saved_join.html",
         join=saved,
         parameters=fields,
         form=form,
@@ -194,9 +194,9 @@ def _as_submitted(saved: Document, form: SavedJoinForm, values: Mapping[str, str
     """The form exactly as submitted, without the types of its values. ``saved`` may have only the join's id."""
     fields = [{"name": name, "label": _label(name), "value": value} for name, value in values.items()]
     description = _describe(saved, saved["join"]) if "join" in saved else {"lines": []}
-    return render_template("saved/join.html", join=saved, parameters=fields, form=form, error=error, **description)
+    return render_template("builder/saved_join.html", join=saved, parameters=fields, form=form, error=error, **description)
 
 
 def _unreadable(saved: Document, error: InvalidInput) -> str:
     """The page of a join that can no longer be run, only deleted."""
-    return render_template("saved/join.html", join=saved, unreadable=str(error), can_be_deleted=True)
+    return render_template("builder/saved_join.html", join=saved, unreadable=str(error), can_be_deleted=True)

@@ -95,7 +95,7 @@ def comparison_page() -> ResponseReturnValue:
         return make_response("", 204)
     return make_response(
         render_template(
-            "comparisons/comparison.html",
+            "results/comparison.html",
             older=older,
             newer=newer,
             facts=side_by_side(older, newer),

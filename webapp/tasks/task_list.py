@@ -62,7 +62,7 @@ def _as_page(shown: list[dict[str, Any]], next_url: str | None, cursor: Cursor |
     is_fragment = request.headers.get("HX-Request") is not None
     response = make_response(
         render_template(
-            "history/_tasks.html" if is_fragment else "history/tasks.html",
+            "tasks/_tasks.html" if is_fragment else "tasks/tasks.html",
             tasks=shown,
             next_url=next_url,
             is_first_page=cursor is None,

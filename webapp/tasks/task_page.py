@@ -32,7 +32,7 @@ FIRST_ROWS = 5
 def task_page(task_id: str) -> ResponseReturnValue:
     variables = _page_variables(task_id)
     form = MetadataForm.of(variables["task"]["metadata"])
-    return render_template("status/task.html", **variables, metadata_form=form, is_edited="edit" in request.args)
+    return render_template("tasks/task.html", **variables, metadata_form=form, is_edited="edit" in request.args)
 
 
 @blueprint.get("/status")
@@ -44,8 +44,8 @@ def task_status(task_id: str) -> ResponseReturnValue:
         variables = _page_variables(task_id)
     except TaskNotFound:
         # htmx would not swap an error, and the page would poll for ever.
-        return _uncached(make_response(render_template("status/_gone.html")))
-    response = make_response(render_template("status/_status.html", polled=True, **variables))
+        return _uncached(make_response(render_template("tasks/_gone.html")))
+    response = make_response(render_template("tasks/_status.html", polled=True, **variables))
     response.headers["HX-PTag"] = variables["tag"]
     return _uncached(response)
 
@@ -79,7 +79,7 @@ def change_metadata(task_id: str) -> ResponseReturnValue:
     except metadata_edits.EditConflict as conflict:
         form, conflicts = form.rebased(conflict.stored), conflict.conflicts
     more = {"metadata_form": form, "conflicts": conflicts, "is_edited": True, "is_correction": True}
-    page = render_template("status/task.html", **_page_variables(task_id), **more)
+    page = render_template("tasks/task.html", **_page_variables(task_id), **more)
     return page, 409 if conflicts else 422
 
 
