@@ -10,6 +10,7 @@ from celery import states
 from tests.faults.conftest import StartWorker, Submit
 from tests.faults.support import METADATA, failure_message, messages, notes, starts, unacknowledged
 from tests.support import eventually, wait_for_state
+from worker_tasks.infra import sources
 from worker_tasks.infra.connections import connections
 from worker_tasks.joins.plan import user_orders
 from worker_tasks.joins.run import lifecycle, run_state
@@ -182,3 +183,26 @@ def test_the_leftovers_of_a_run_are_cleared_once_its_task_has_ended(servers: Non
     assert ended not in run_state.all_tasks()
     assert run_state.find_run(running) is not None
     lifecycle.clear_run(running)
+
+
+def test_a_cursor_that_a_late_command_opened_is_closed_once_its_task_has_ended(servers: None) -> None:
+    ended, running = f"ended-{uuid4().hex}", f"under-way-{uuid4().hex}"
+    cursors = []
+    for task_id in (ended, running):
+        ledger.claim(task_id, join_users_orders.name, ["u1"], {}, "gone@test")
+        comment = f"{sources.operation_prefix(run_state.name_of(task_id, 1))}0.{'ab' * 8}"
+        numbers = connections().joins.numbers
+        numbers.three.insert_many([{} for _ in range(3)])
+        cursors.append(numbers.three.find({}, comment=comment, batch_size=1))
+        next(cursors[-1])
+    assert sources.tasks_with_operations() >= {ended, running}
+    ledger.transition(ended, states.FAILURE)
+    long_ago = ledger.now() - timedelta(minutes=5)
+    connections().tasks.update_many({"_id": {"$in": [ended, running]}}, {"$set": {"changed_at": long_ago}})
+    lifecycle.clear_ended_runs()
+    left = sources.tasks_with_operations()
+    assert running in left
+    assert ended not in left
+    for cursor in cursors:
+        cursor.close()
+    connections().joins.drop_database("numbers")

@@ -194,7 +194,9 @@ def _as_submitted(saved: Document, form: SavedJoinForm, values: Mapping[str, str
     """The form exactly as submitted, without the types of its values. ``saved`` may have only the join's id."""
     fields = [{"name": name, "label": _label(name), "value": value} for name, value in values.items()]
     description = _describe(saved, saved["join"]) if "join" in saved else {"lines": []}
-    return render_template("builder/saved_join.html", join=saved, parameters=fields, form=form, error=error, **description)
+    return render_template(
+        "builder/saved_join.html", join=saved, parameters=fields, form=form, error=error, **description
+    )
 
 
 def _unreadable(saved: Document, error: InvalidInput) -> str:

@@ -22,6 +22,8 @@ from worker_tasks.infra.connections import Document, connections
 KILL_SECONDS = 1.0
 #: Seconds between two checks.
 CHECK_SECONDS = 0.02
+#: The comments of a task's operations: of its planning, or of one part by number and writer.
+_OF_A_TASK = re.compile(r"dovetail:(?P<task_id>.+)\.(?:plan|\d+\.\d+\.[0-9a-f]+)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,22 @@ class Source:
         )
         return [operation["_id"] for operation in operations if operation["_id"] is not None]
 
+    def comments(self) -> set[str]:
+        """The comments of all operations and idle cursors of tasks.
+
+        Raises:
+            pymongo.errors.PyMongoError: the deployment does not answer, or refuses.
+        """
+        comment = {"$ifNull": ["$command.comment", "$cursor.originatingCommand.comment"]}
+        operations = self.client.admin.aggregate(
+            [
+                {"$currentOp": {"allUsers": False, "idleCursors": True}},
+                {"$group": {"_id": comment}},
+                {"$match": {"_id": {"$regex": "^dovetail:"}}},
+            ]
+        )
+        return {operation["_id"] for operation in operations}
+
 
 def default_source() -> Source:
     """The deployment that the setting ``MONGODB_URI`` names."""
@@ -74,6 +92,16 @@ def default_source() -> Source:
 def operation_prefix(task_id: str) -> str:
     """The prefix of the comments of a task's operations."""
     return f"dovetail:{task_id}."
+
+
+def tasks_with_operations() -> set[str]:
+    """The ids of all tasks that have an operation or an idle cursor in some source.
+
+    Raises:
+        pymongo.errors.PyMongoError: a source does not answer, or refuses.
+    """
+    found = (_OF_A_TASK.fullmatch(comment) for comment in default_source().comments())
+    return {match["task_id"] for match in found if match}
 
 
 def kill_operations(task_id: str) -> int:

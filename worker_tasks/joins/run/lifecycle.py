@@ -350,13 +350,17 @@ def clear_run(task_id: str) -> None:
 
 
 def clear_ended_runs() -> None:
-    """Deletes the leftovers of runs whose tasks have ended: the worker died, or Redis refused, before the cleanup.
+    """Deletes the leftovers of runs whose tasks have ended: the worker died, or a server refused, before the cleanup.
+
+    MongoDB may have more of them than Redis knows: a command that a stalled connection delivers late opens a cursor
+    after the operations of its run were killed.
 
     Raises:
         pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server is away. The next call continues.
     """
-    for task_id in run_state.all_tasks():
-        # A run that is not found has expired, and its task has ended long ago.
-        if run_state.find_run(task_id) is None or leads.is_over(task_id):
+    # A run that is not found has expired, and its task has ended long ago.
+    expired = {task_id for task_id in run_state.all_tasks() if run_state.find_run(task_id) is None}
+    for task_id in expired | {*run_state.all_tasks(), *sources.tasks_with_operations()}:
+        if task_id in expired or leads.is_over(task_id):
             logger.warning("task %s has ended; deleting the leftovers of its run", task_id)
             clear_run(task_id)
