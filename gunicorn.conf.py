@@ -50,4 +50,4 @@ def post_fork(server: object, worker: object) -> None:
 
 def post_request(worker: object, request: object, environ: object, response: object) -> None:
     # Only now, because gunicorn may still log an aborted response.
-    logs.about_nothing()
+    logs.unbind()

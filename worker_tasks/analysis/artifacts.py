@@ -126,7 +126,7 @@ def _request(summary: Summary, spec: ArtifactSpec) -> Artifact:
         return Artifact.from_json(ensure_bytes(stored))
     try:
         require_room()
-        app.publish_derivation(summary.key, summary.task_id, summary.run, spec.kind, spec.options)
+        app.publish_artifact(summary.key, summary.task_id, summary.run, spec.kind, spec.options)
     except Exception:
         store.unlink(key)
         raise

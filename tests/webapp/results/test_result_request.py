@@ -129,7 +129,7 @@ def test_a_result_is_readable_without_a_worker(
     client: FlaskClient, servers: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(result_request, "WAIT_SECONDS", 0)
-    monkeypatch.setattr(celery_app.app, "publish_derivation", lambda *_: None)
+    monkeypatch.setattr(celery_app.app, "publish_artifact", lambda *_: None)
     task_id = finished_with([{"_id": number} for number in range(60)])
     page, numbers = shown(client, task_id)
     assert numbers == list(range(1, 51))

@@ -75,7 +75,7 @@ def limit(monkeypatch: pytest.MonkeyPatch, **limits: Any) -> None:
 def published(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Collects the messages to the workers instead of sending them, because a worker may be running."""
     sent: list[Any] = []
-    monkeypatch.setattr(celery_app.app, "publish_derivation", lambda *arguments: sent.append(arguments))
+    monkeypatch.setattr(celery_app.app, "publish_artifact", lambda *arguments: sent.append(arguments))
     return sent
 
 

@@ -60,7 +60,7 @@ def test_a_long_outage_of_mongodb_is_not_recorded_as_a_failure(
     exported: tuple[Summary, ArtifactSpec], mongodb_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     summary, spec = exported
-    monkeypatch.setattr(app, "publish_derivation", lambda *_: None)
+    monkeypatch.setattr(app, "publish_artifact", lambda *_: None)
     monkeypatch.setattr(retrying, "IN_PLACE_SECONDS", 1)
     with paused(mongodb_server):
         for _ in range(MAX_ATTEMPTS + 1):
