@@ -1,18 +1,14 @@
 """The versioned JSON API: submits joins, finds, changes and cancels tasks, reads and exports results."""
 
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any, TypeVar
 
-from flask import Blueprint, Response, g, jsonify, request, url_for
+from flask import Blueprint, Response, jsonify, request, url_for
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.exceptions import Conflict, Gone
 
-from webapp.api import openapi
+from webapp.api import openapi, requirements
 from webapp.presenters import task_text, value_text
 from webapp.results import comparisons, result_request, streaming
 from webapp.support import access, metadata_edits
@@ -21,9 +17,7 @@ from webapp.support.errors import Busy
 from webapp.support.paging import cursor_after, requested_cursor, requested_filter, requested_limit, requested_number
 from worker_tasks.analysis import artifacts, reader
 from worker_tasks.analysis import export_selection as export_rules
-from worker_tasks.analysis.artifacts import Artifact, ArtifactSpec
 from worker_tasks.analysis.export_selection import Selection, export_spec
-from worker_tasks.analysis.profiles import Profile
 from worker_tasks.infra.connections import Document
 from worker_tasks.infra.errors import InvalidInput
 from worker_tasks.joins.preflight import checks
@@ -39,13 +33,6 @@ blueprint = Blueprint("api_v1", __name__, url_prefix="/api/v1")
 
 MAX_ROWS = 1_000
 MAX_ROW_NUMBER = 10**12
-#: Seconds that a request waits for workers. Hosting platforms close a request without an answer after 30.
-FILE_SECONDS = 20
-#: Requests that wait at the same time in one process, which has eight threads.
-MAX_WAITING = 4
-
-_waiting = threading.BoundedSemaphore(MAX_WAITING)
-
 Body = TypeVar("Body", bound=BaseModel)
 
 
@@ -175,7 +162,7 @@ def result(task_id: str) -> ResponseReturnValue:
     task = access.task_for(access.viewer(), task_id)
     if not task_text.is_final(task):
         return jsonify(_glimpse(task, limit))
-    summary, selection = _require_result(task), result_request.requested_selection()
+    summary, selection = requirements.require_result(task), result_request.requested_selection()
     count, rows = _read_rows(summary, selection, offset, limit)
     return jsonify(
         {
@@ -196,15 +183,15 @@ def _read_rows(summary: summaries.Summary, selection: Selection, offset: int, li
         if rows is None:
             raise ResultGone(summary.key)
         return summary.count, rows
-    _require_table(summary, selection)
-    order = _require_artifact(summary, reader.row_order_spec(selection.query))
+    requirements.require_table(summary, selection)
+    order = requirements.require_artifact(summary, reader.row_order_spec(selection.query))
     return order.data["rows"], [row.document for row in reader.read_rows(summary, selection.query, offset, limit)]
 
 
 @blueprint.post("/tasks/<task_id>/result/keeping")
 def keep_result(task_id: str) -> ResponseReturnValue:
     """Keeps the result longer, for all tasks that share it."""
-    summary = _require_result(access.task_for(access.viewer(), task_id))
+    summary = requirements.require_result(access.task_for(access.viewer(), task_id))
     until = retention.kept_until(summary)
     if until is None:
         raise Conflict(f"The result cannot be kept longer: it stays until {summary.expires_at.isoformat()}.")
@@ -216,7 +203,7 @@ def keep_result(task_id: str) -> ResponseReturnValue:
 @blueprint.delete("/tasks/<task_id>/result")
 def discard_result(task_id: str) -> ResponseReturnValue:
     """Deletes the result, for all tasks that share it."""
-    summary = _require_result(access.task_for(access.viewer(), task_id))
+    summary = requirements.require_result(access.task_for(access.viewer(), task_id))
     if not retention.discard(summary):
         raise ResultGone(summary.key)
     return jsonify(_task_document(access.task_for(access.viewer(), task_id)))
@@ -240,7 +227,7 @@ def _glimpse(task: Document, limit: int) -> Document:
 def result_file(task_id: str, name: str) -> Response:
     """The selected rows as a file. Waits for the worker if it has to make the file."""
     task = access.task_for(access.viewer(), task_id)
-    summary, selection = _require_result(task), result_request.requested_selection()
+    summary, selection = requirements.require_result(task), result_request.requested_selection()
     response = _stream(task_id, summary, FORMATS[name], selection)
     provenance_url = url_for(".provenance", task_id=task_id, **result_request.selection_parameters(selection))
     response.headers["Link"] = f'<{provenance_url}>; rel="describedby"'
@@ -252,9 +239,9 @@ def result_file(task_id: str, name: str) -> Response:
 def _stream(task_id: str, summary: summaries.Summary, file_format: Format, selection: Selection) -> Response:
     embed = result_request.wants_provenance_embedded()
     if not streaming.needs_no_export(file_format, selection, embed_provenance=embed):
-        _require_table(summary, selection)
+        requirements.require_table(summary, selection)
         spec = export_spec(task_id, file_format.name, selection, embed_provenance=embed)
-        return streaming.stream_export(summary, spec, _require_artifact(summary, spec))
+        return streaming.stream_export(summary, spec, requirements.require_artifact(summary, spec))
     response = streaming.stream_result(summary, file_format)
     if file_format.ready is Ready.AS_STORED:
         table = artifacts.find_artifact(summary, artifacts.TABLE)
@@ -264,54 +251,13 @@ def _stream(task_id: str, summary: summaries.Summary, file_format: Format, selec
     return response
 
 
-def _require_table(summary: summaries.Summary, selection: Selection) -> Profile:
-    """The profile of a result's columns, checked against the selection.
-
-    Raises:
-        InvalidInput: the selection does not fit the columns.
-        Busy: a worker is still building the table.
-        Conflict: the table cannot be built.
-    """
-    _require_artifact(summary, artifacts.TABLE)
-    profile = reader.profile_of(summary)
-    selection.check(profile)
-    return profile
-
-
-@contextmanager
-def _waiting_seconds() -> Iterator[float]:
-    """The seconds that this request may still wait; 0 if ``MAX_WAITING`` requests are already waiting."""
-    deadline = g.setdefault("waits_until", time.monotonic() + FILE_SECONDS)
-    if not _waiting.acquire(blocking=False):
-        yield 0
-        return
-    try:
-        yield max(0, deadline - time.monotonic())
-    finally:
-        _waiting.release()
-
-
-def _require_artifact(summary: summaries.Summary, spec: ArtifactSpec) -> Artifact:
-    """A finished artifact of a result. Waits for the worker while threads are free.
-
-    Raises:
-        Busy: a worker is still making the artifact.
-        Conflict: the artifact cannot be made.
-    """
-    with _waiting_seconds() as seconds:
-        artifact = artifacts.await_artifact(summary, spec, seconds)
-    if artifact.is_under_way:
-        raise Busy("A worker is still on it. Ask again in a few seconds.")
-    if not artifact.is_done:
-        raise Conflict(artifact.message or "")
-    return artifact
-
-
 @blueprint.get("/tasks/<task_id>/profile")
 def profile(task_id: str) -> ResponseReturnValue:
     """The statistics of every column."""
     return jsonify(
-        _require_table(_require_result(access.task_for(access.viewer(), task_id)), Selection()).to_document()
+        requirements.require_table(
+            requirements.require_result(access.task_for(access.viewer(), task_id)), Selection()
+        ).to_document()
     )
 
 
@@ -319,10 +265,10 @@ def profile(task_id: str) -> ResponseReturnValue:
 def provenance(task_id: str) -> ResponseReturnValue:
     """The provenance of a result or of the selected rows."""
     task = access.task_for(access.viewer(), task_id)
-    summary, selection = _require_result(task), result_request.requested_selection()
-    sha256, rows = _require_table(summary, selection).sha256, summary.count
+    summary, selection = requirements.require_result(task), result_request.requested_selection()
+    sha256, rows = requirements.require_table(summary, selection).sha256, summary.count
     if not selection.query.is_everything:
-        rows = _require_artifact(summary, reader.row_order_spec(selection.query)).data["rows"]
+        rows = requirements.require_artifact(summary, reader.row_order_spec(selection.query)).data["rows"]
     origin = access.origin_for(access.viewer(), summary)
     return jsonify(export_rules.provenance(task, origin, summary, sha256, selection, rows))
 
@@ -331,7 +277,7 @@ def provenance(task_id: str) -> ResponseReturnValue:
 def comparison() -> ResponseReturnValue:
     """The changes between the results of two tasks: rows by kind of change, and values by column."""
     older, newer = comparisons.requested_tasks()
-    with _waiting_seconds() as seconds:
+    with requirements.waiting_seconds() as seconds:
         # The time is for three steps: both tables and the comparison.
         comparison_state = comparisons.compare(older, newer, request.args.getlist("key"), seconds / 3)
     if comparison_state.missing:
@@ -343,27 +289,6 @@ def comparison() -> ResponseReturnValue:
     if comparison_state.diff is None:
         raise Conflict(comparison_state.message or "")
     return jsonify(comparison_state.diff.to_document())
-
-
-def _require_result(task: Document) -> summaries.Summary:
-    """The result of a task.
-
-    Raises:
-        Conflict: the task has no result.
-        Gone: the result expired, was discarded, lost or replaced by another run.
-    """
-    key = result_store.key_of(task)
-    if key is None:
-        raise Conflict(f"The task has no result: it is {task_text.describe_state(task['status']).name}.")
-    summary = result_store.find_task_result(task)
-    if summary is None:
-        newer = result_store.find_result(key)
-        raise Gone(
-            f"{task_text.FATE_SENTENCES[retention.fate_of(task, newer)]} Ask for the join again."
-            if newer is None
-            else f"A newer run took the place of this result: that of the task {newer.task_id}."
-        )
-    return summary
 
 
 @blueprint.get("/openapi.json")

@@ -20,7 +20,7 @@ from flask.testing import FlaskClient
 from tests.support import Process, publish
 from tests.webapp.api.test_v1 import assert_problem, finished_with
 from tests.worker_tasks.support import new_id
-from webapp.api import v1
+from webapp.api import requirements
 from webapp.results import streaming
 from worker_tasks.infra.connections import Document, connections
 from worker_tasks.queue import celery_app
@@ -209,7 +209,7 @@ def test_a_selection_that_does_not_fit_the_result_is_refused(
 def test_a_slow_file_is_answered_with_retry_after(
     client: FlaskClient, servers: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(v1, "FILE_SECONDS", 0)
+    monkeypatch.setattr(requirements, "FILE_SECONDS", 0)
     answer = client.get(f"/api/v1/tasks/{finished_with([{'_id': 1}])}/result.csv")
     assert_problem(answer, 503)
     assert answer.headers["Retry-After"] == "5"
@@ -218,14 +218,14 @@ def test_a_slow_file_is_answered_with_retry_after(
 def test_waiting_requests_leave_threads_for_pages(
     client: FlaskClient, servers: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(v1, "_waiting", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(requirements, "_waiting", threading.BoundedSemaphore(1))
     monkeypatch.setattr(celery_app.app, "publish_artifact", lambda *_: None)
     address = f"/api/v1/tasks/{finished_with([{'_id': 1}])}/profile"
-    assert v1._waiting.acquire(blocking=False)
+    assert requirements._waiting.acquire(blocking=False)
     began = time.monotonic()
     assert_problem(client.get(address), 503)
-    assert time.monotonic() - began < v1.FILE_SECONDS / 2
-    v1._waiting.release()
+    assert time.monotonic() - began < requirements.FILE_SECONDS / 2
+    requirements._waiting.release()
 
 
 def test_downloads_leave_threads_for_pages(client: FlaskClient, servers: None, monkeypatch: pytest.MonkeyPatch) -> None:
