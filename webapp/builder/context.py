@@ -23,7 +23,7 @@ MAX_CHECKBOXES = 60
 
 @dataclass(frozen=True)
 class JoinContext:
-    """The surroundings of one join: possible left keys, a sample of the other collection, suggested pairs."""
+    """The choices for one join: possible left keys, a sample of the other collection, suggested pairs."""
 
     left_fields: list[LeftField]
     sample: CollectionSample | None
@@ -36,7 +36,7 @@ class JoinContext:
 
 @dataclass(frozen=True)
 class BuilderContext:
-    """The surroundings of the whole draft. ``collections`` maps names to counts, which are None for views."""
+    """The choices for a draft. ``collections`` maps names to counts, which are None for views."""
 
     databases: list[str]
     collections: dict[str, int | None] = field(default_factory=dict)

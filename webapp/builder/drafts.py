@@ -265,7 +265,7 @@ def _describe_side(form: Any) -> Iterator[tuple[str, str]]:
 
 
 def _renumber(rows: Any, kept: list[Any]) -> None:
-    """Replaces the rows by ``kept``, numbered from 0, and one empty row. Errors stay with their rows."""
+    """Replaces the rows with ``kept``, renumbered from 0, followed by one empty row. Errors stay with their rows."""
     rows.entries, rows.last_index = [], -1
     for entry in kept:
         row = rows.append_entry(entry.data).form

@@ -191,7 +191,7 @@ def _label(name: str) -> str:
 
 
 def _as_submitted(saved: Document, form: SavedJoinForm, values: Mapping[str, str], error: str) -> str:
-    """The form exactly as submitted, without the types of its values. ``saved`` may have only the join's id."""
+    """The form with the text as submitted, without converting the values. ``saved`` may have only the join's id."""
     fields = [{"name": name, "label": _label(name), "value": value} for name, value in values.items()]
     description = _describe(saved, saved["join"]) if "join" in saved else {"lines": []}
     return render_template(

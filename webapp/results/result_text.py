@@ -87,7 +87,7 @@ def offers_all_rows(result: ResultPage) -> bool:
 
 
 def kept_columns(result: ResultPage) -> tuple[str, ...]:
-    """The columns that the link to all rows keeps; none after an error."""
+    """The columns to keep in the link to all rows. Empty after an error."""
     return () if result.errors or result.failure else result.selection.columns
 
 

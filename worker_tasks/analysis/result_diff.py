@@ -13,7 +13,7 @@ from worker_tasks.results.summaries import Summary
 
 @dataclass(frozen=True)
 class ResultDiff:
-    """The numbers of rows that were ``added``, are ``gone``, ``changed`` or stayed the ``same``.
+    """The numbers of rows that are ``added``, ``gone``, ``changed`` or the ``same``.
 
     Rows are paired by the columns in ``key``; ``repeated`` tells whether several rows share a key. ``changes`` counts
     the changed values of each column. ``only_older`` and ``only_newer`` name the columns that the other result lacks.

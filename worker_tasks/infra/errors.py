@@ -238,7 +238,7 @@ MONGODB_REFUSALS = {
     14031: _NO_DISK,
     **dict.fromkeys([91, 189, 10107, 11600, 11602, 13435, 13436], _NO_PRIMARY),
 }
-#: Atlas has one code for everything that its own rules forbid; the text tells a full disk from the rest.
+#: Atlas uses one error code for all of its own restrictions; only the message distinguishes a full disk.
 ATLAS_ERROR, ATLAS_QUOTA = 8000, "space quota"
 
 

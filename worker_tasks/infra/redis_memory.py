@@ -70,7 +70,7 @@ def require_room(needed_bytes: int = 0) -> None:
         StorageFull: they would use the reserve.
         redis.exceptions.RedisError: Redis does not answer.
     """
-    # Never refuse on a cached reading.
+    # Before refusing, read again: the first reading may be cached.
     if _is_short(room_left(), needed_bytes) and _is_short(room_left(fresh=True), needed_bytes):
         raise StorageFull
 

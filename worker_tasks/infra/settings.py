@@ -246,7 +246,7 @@ def _redis_url_with(url: str, database: int, tls_verify: str) -> str:
 
 
 def _sentinel_url(url: str, host: str, port: int) -> str:
-    """Replaces scheme and host of a URL by those of a Sentinel. Encodes semicolons, which separate kombu's URLs."""
+    """Replaces a URL's scheme and host with those of a Sentinel. Encodes semicolons, which separate kombu's URLs."""
     parts = urlsplit(url)
     user, password = (quote(unquote(value or ""), safe="") for value in (parts.username, parts.password))
     login = f"{user}:{password}@" if user or password else ""

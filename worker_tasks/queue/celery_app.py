@@ -209,7 +209,7 @@ def celery_settings() -> dict[str, Any]:
         "result_backend": "worker_tasks.queue.backend:MetadataBackend",
         # One backend, and so one connection pool, for all threads of a process.
         "result_backend_thread_safe": True,
-        # Retry storing an outcome during a failover, for about ten seconds at most: by default,
+        # Retry storing an outcome during a failover, for up to about ten seconds: by default,
         # a worker would block without limit.
         "result_backend_always_retry": True,
         "result_backend_max_retries": 8,

@@ -37,7 +37,7 @@ def set_metadata(task_id: str, metadata: Document, version: int) -> bool:
 
 
 def set_expiry(task_id: str, expires_at: datetime, *, discarded: bool = False) -> None:
-    """Records a new time of expiry for the result of a task and its followers.
+    """Records a new expiry time for the result shared by a task and its followers.
 
     Args:
         discarded: whether a person discarded the result.

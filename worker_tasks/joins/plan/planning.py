@@ -36,8 +36,8 @@ NO_SNAPSHOT = frozenset({123, 246, 72})
 class Plan:
     """How a join is run.
 
-    The result goes under the Redis key ``key``. ``parts`` holds the filter on ``_id`` of each part, ``snapshot`` the
-    cluster time that all of them read (None for a single part). ``total`` is the expected number of rows, None if
+    The result is stored under the Redis key ``key``. ``parts`` holds the filter on ``_id`` of each part, ``snapshot``
+    the cluster time that all of them read (None for a single part). ``total`` is the expected number of rows, None if
     unknown. ``watched`` names the fields that joins leave empty in rows without a match. ``steps`` and ``note`` are
     for people.
     """

@@ -53,7 +53,7 @@ LOOKUPS = frozenset({JoinMethod.INDEX, JoinMethod.HASH, JoinMethod.COMPARE})
 
 @dataclass(frozen=True)
 class Step:
-    """The method of one join, and its estimated seconds.
+    """The method chosen for one join, and its estimated time in seconds.
 
     ``native_lookup``: the lookup has no pipeline. ``null_safe``: a stage replaces null and missing keys by one that
     matches nothing; that is needless if no document of the other side lacks its key.

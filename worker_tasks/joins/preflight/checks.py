@@ -221,7 +221,7 @@ def _estimate(
 
 
 def _growth(stats: JoinStats) -> tuple[float, float]:
-    """The rows that one row becomes on average, and the documents that the join embeds in them."""
+    """The average number of rows produced from one row, and of documents embedded in them."""
     kind, shape, rate = stats.join.kind_traits, stats.join.shape_traits, stats.rate or 0.0
     if kind.excludes_matches:
         return 1 - rate, 0.0

@@ -300,7 +300,7 @@ def finish_run(task_id: str, run: str, key: str) -> RunOutcome | None:
     try:
         return _finish(task_id, run, key)
     finally:
-        # The lock may have expired. Whoever took it since finds the run finished.
+        # The lock may have expired. The next holder then finds the run finished.
         with suppress(LockError):
             lock.release()
 

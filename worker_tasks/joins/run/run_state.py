@@ -38,7 +38,7 @@ class Answer(StrEnum):
     """The result of beginning, leaving or ending a part, or of stopping a run."""
 
     BEGUN = "begun"
-    #: begin_part: the part ended earlier. end_part: the part ended, and others are still active.
+    #: From begin_part: the part has already ended. From end_part: it ended, and other parts are still active.
     ENDED = "ended"
     #: The task has a newer run, or the part a newer writer.
     STALE = "stale"

@@ -1,4 +1,4 @@
--- Writes the state of an artifact, and thereby renews its expiry. Runs after if_mine, and returns 1.
+-- Writes the state of an artifact and renews its expiry. Runs after if_mine, and returns 1.
 --
 -- KEYS: 1 the worker's mark, 2 the state
 -- ARGV: 1 the caller's mark, 2 the new state as JSON, 3 the time to live of state and mark, in seconds
