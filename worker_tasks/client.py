@@ -27,10 +27,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def _submit(chosen: argparse.Namespace) -> int:
-    if complaint := user_orders.user_id_error(chosen.user_id):
-        raise InvalidInput({"user_id": complaint})
-    print(submit(join_users_orders, chosen.user_id, metadata=dict(chosen.metadata)))
+def _submit(options: argparse.Namespace) -> int:
+    if error := user_orders.user_id_error(options.user_id):
+        raise InvalidInput({"user_id": error})
+    print(submit(join_users_orders, options.user_id, metadata=dict(options.metadata)))
     return 0
 
 

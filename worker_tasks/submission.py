@@ -109,8 +109,8 @@ def submit_join(
             join=join,
             fingerprint=spec.fingerprint,
         )
-        if (checked := checks.cached_checks(spec.fingerprint)) is not None:
-            document["checks"] = checks.verdict(checked)
+        if (cached := checks.cached_checks(spec.fingerprint)) is not None:
+            document["checks"] = checks.verdict(cached)
         if fresh:
             _require_room()
             ledger.record(document)
@@ -253,6 +253,7 @@ def _leave(task_id: str, run_id: str) -> bool:
 
 
 def _stop(run_id: str) -> None:
+    """Stops a run, kills its operations in MongoDB, and records its outcome if no part is active."""
     is_idle = run_state.request_stop(run_id) is Answer.IDLE
     sources.kill_operations(run_id)
     # Without an active part, the run would not end before a worker takes its next part.

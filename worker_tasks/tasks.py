@@ -130,10 +130,10 @@ def join_users_orders(self: JoinTask, user_id: str) -> dict[str, Any]:
 
 @app.task(bind=True, base=JoinTask)
 def run_join(self: JoinTask, join: dict[str, Any], *, divided: bool = True) -> dict[str, Any]:
-    """Runs a JoinSpec: ``{"redis_key": where the JSON array is, "count": documents in it}``."""
-    described = spec.parse_spec(join, settings().open_databases)
-    key = summaries.join_key(described.fingerprint)
-    outcome = self.run_join(lambda: self.make_plan(described, key, divided=divided))
+    """Runs a JoinSpec, given as JSON. Returns ``{"redis_key": the key of a JSON array, "count": its length}``."""
+    join_spec = spec.parse_spec(join, settings().open_databases)
+    key = summaries.join_key(join_spec.fingerprint)
+    outcome = self.run_join(lambda: self.make_plan(join_spec, key, divided=divided))
     self.record_with_outcome(**self.request.outcome, **outcomes.explanation_fields(outcome, join))
     return outcome
 
