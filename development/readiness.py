@@ -41,7 +41,7 @@ def web_answers(address: str) -> bool:
 
 def worker_answers(environment: Mapping[str, str]) -> bool:
     """Pings the worker with Celery's own command, so that this process needs none of the worker's code."""
-    ping = ["celery", "--app", "worker_tasks.queue.celery_app", "inspect", "ping", "--timeout", "1"]
+    ping = ["celery", "--app", "worker_tasks.celery_app", "inspect", "ping", "--timeout", "1"]
     try:
         return subprocess.run(ping, env=environment, capture_output=True, timeout=20, check=False).returncode == 0
     except subprocess.TimeoutExpired:

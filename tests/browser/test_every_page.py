@@ -33,6 +33,12 @@ def waiting() -> str:
     return long_running_task.apply_async(["some input"], queue="unattended", metadata=METADATA).id
 
 
+def requested_by(requester: str) -> str:
+    for _ in range(2):
+        long_running_task.apply_async(["some input"], queue="unattended", requested_by=requester)
+    return requester
+
+
 def running() -> str:
     task_id = waiting()
     ledger.transition(task_id, states.STARTED, note="celery@a-rather-long-name-of-a-host.example.com")
@@ -120,6 +126,7 @@ PAGES: dict[str, tuple[Callable[[], str], int]] = {
     "expired result": (lambda: f"/tasks/{expired()}/result", 410),
     "replaced result": (lambda: f"/tasks/{replaced()}/result", 410),
     "tasks": (lambda: "/tasks", 200),
+    "tasks of a requester": (lambda: f"/tasks?by={requested_by('ann@example.com')}", 200),
     "tasks, filtered": (lambda: "/tasks?key=note&value=nobody&q=x&status=FAILURE", 200),
     "rows without a match": (lambda: f"/tasks/{finished_join(UNMATCHED)}/result/unmatched/orders", 200),
     "result of many pages": (lambda: f"/tasks/{finished_join(UNMATCHED)}/result?page=2&columns=_id&columns=name", 200),

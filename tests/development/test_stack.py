@@ -152,9 +152,7 @@ def test_everything_stops_with_a_message_when_the_worker_dies(stack: Stack) -> N
 
 def worker_pid(clone: Path) -> int:
     """Returns the process id of the worker's main process, the first of its group."""
-    return next(
-        pid for pid, command in sorted(processes_in(clone).items()) if "worker_tasks.queue.celery_app" in command
-    )
+    return next(pid for pid, command in sorted(processes_in(clone).items()) if "worker_tasks.celery_app" in command)
 
 
 def test_no_process_outlives_a_killed_bin_dev(stack: Stack, eventually: Callable[..., None]) -> None:

@@ -123,12 +123,16 @@ def test_a_task_is_recorded_as_not_published_if_redis_went_away_after_the_check(
 
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_a_record_is_withdrawn_if_redis_refuses_after_the_check(refusal: str, mongodb_server: Server) -> None:
-    mark, queued = new_id(), messages()
-    with ExitStack() as outage:
-        with after_the_room_check(mongodb_server, mark) as pending:
-            outage.enter_context(refusing(refusal))
-        with pytest.raises(ServiceUnavailable) as error:
-            pending.result()
+    # On a busy machine the submission may wait for the paused MongoDB until its time limit: then it is tried again.
+    for _ in range(3):
+        mark, queued = new_id(), messages()
+        with ExitStack() as outage:
+            with after_the_room_check(mongodb_server, mark) as pending:
+                outage.enter_context(refusing(refusal))
+            with pytest.raises(ServiceUnavailable) as error:
+                pending.result()
+        if error.value.title != "MongoDB is away":
+            break
     assert error.value.title == REDIS_REFUSALS[refusal][0]
     assert recorded(mark) == []
     assert messages() == queued
