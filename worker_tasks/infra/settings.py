@@ -49,34 +49,34 @@ class Settings(BaseSettings):
     broker_url: QueueUrl | None = Field(
         default=None,
         validation_alias="CELERY_BROKER_URL",
-        description="The queue's Redis, where it is another than `REDIS_URL`.",
+        description="The Redis server of the queue, if it is not `REDIS_URL`.",
     )
     results_redis_url: ResultsUrl | None = Field(
         default=None,
         validation_alias="RESULTS_REDIS_URL",
-        description="The results' Redis, where it is another than `REDIS_URL`: full results then never stop the queue.",
+        description="The results' Redis, if it is not `REDIS_URL`. Results that fill it then never stop the queue.",
     )
     redis_tls_verify: bool = Field(
         default=True,
         validation_alias="REDIS_TLS_VERIFY",
-        description="`false` accepts a `rediss://` server with a self-signed certificate, as some platforms have.",
+        description="`false` accepts a `rediss://` server with a self-signed certificate, as some platforms use.",
     )
     redis_sentinels: Addresses | None = Field(
         default=None,
         validation_alias="REDIS_SENTINELS",
-        description="Redis Sentinels, as `host:port,host:port`; queue and results then follow the primary they name. "
-        "`REDIS_URL` may be left out: its user, password and `rediss://` count, its host does not.",
+        description="Redis Sentinels, as `host:port,host:port`; queue and results follow the primary that they name. "
+        "`REDIS_URL` may be left out: its user, password and `rediss://` are used, its host is ignored.",
     )
     redis_sentinel_master: str = Field(
         default="mymaster",
         min_length=1,
         validation_alias="REDIS_SENTINEL_MASTER",
-        description="The name that the Sentinels know the primary by.",
+        description="The Sentinels' name for the primary.",
     )
     redis_sentinel_password: SecretStr | None = Field(
         default=None,
         validation_alias="REDIS_SENTINEL_PASSWORD",
-        description="The Sentinels' own password, where they ask for one.",
+        description="The Sentinels' own password, if they require one.",
     )
     tasks_database: DatabaseName = Field(
         default="tasks",
@@ -91,26 +91,26 @@ class Settings(BaseSettings):
     join_databases: DatabaseNames = Field(
         default="shop,flights",
         validation_alias="JOIN_DATABASES",
-        description="The MongoDB databases that are open for joins, separated by commas.",
+        description="The MongoDB databases that joins may read, separated by commas.",
     )
     part_documents: int = Field(
         default=25_000,
         ge=1,
         validation_alias="PART_DOCUMENTS",
-        description="How many documents one part of a large join takes; the parts run on all workers at once.",
+        description="The number of documents in one part of a large join. Parts run on all workers at once.",
     )
     result_max_rows: int = Field(
         default=10_000_000,
         ge=1,
         validation_alias="RESULT_MAX_ROWS",
-        description="How many rows a result may have; what was joined until then is kept as partial.",
+        description="The largest number of rows in a result. A join that exceeds it keeps a partial result.",
     )
     result_max_mib: int = Field(
         default=256,
         ge=1,
         le=511,
         validation_alias="RESULT_MAX_MIB",
-        description="How big a result may be, in MiB. One Redis value holds at most 512.",
+        description="The largest size of a result, in MiB. One Redis value holds at most 512.",
     )
     result_ttl_seconds: int = Field(
         default=300,
@@ -122,7 +122,7 @@ class Settings(BaseSettings):
         default=86_400,
         ge=1,
         validation_alias="RESULT_KEEP_SECONDS",
-        description="How long a result can be kept by whoever asks for longer, in seconds from when it was joined.",
+        description="The longest time that a result can be kept on request, in seconds from when it was joined.",
     )
     task_retention_days: int = Field(
         default=365,
@@ -152,36 +152,36 @@ class Settings(BaseSettings):
         default=256,
         ge=64,
         validation_alias="READING_MEMORY_MIB",
-        description="How much memory that may take, in MiB, before it goes on on disk.",
+        description="How much memory that may take, in MiB, before it spills to disk.",
     )
     max_attempts: int = Field(
         default=10,
         ge=1,
         validation_alias="MAX_ATTEMPTS",
-        description="How often in a row a task may crash before it fails as one that takes its worker down with it.",
+        description="How many times in a row a task may crash its worker process before it fails.",
     )
     visibility_timeout_seconds: int = Field(
         default=60,
         ge=6,
         validation_alias="VISIBILITY_TIMEOUT_SECONDS",
-        description="How long after a worker's death its tasks go to another one, in seconds.",
+        description="How long after a worker's death another one takes over its tasks, in seconds.",
     )
     reconcile_seconds: int = Field(
         default=30,
         ge=1,
         validation_alias="RECONCILE_SECONDS",
-        description="How often a worker looks for waiting tasks whose message was lost, in seconds.",
+        description="How often workers look for waiting tasks whose message was lost, in seconds.",
     )
     worker_soft_shutdown_seconds: float = Field(
         default=20,
         ge=0,
         validation_alias="WORKER_SOFT_SHUTDOWN_SECONDS",
-        description="How long a stopping worker lets its tasks finish, in seconds: keep it under the platform's grace.",
+        description="How long a stopping worker waits for tasks, in seconds; less than the platform's grace period.",
     )
     secret_key: SecretStr | None = Field(
         default=None,
         validation_alias="SECRET_KEY",
-        description="Signs the forms. The web process needs it, the same for all of them; any long random text.",
+        description="Signs the forms. Any long random text; all web processes must share the same value.",
     )
     cookies_secure: bool = Field(
         default=True,
