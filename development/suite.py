@@ -18,8 +18,8 @@ SLOW_FOLDERS = ["tests/soak", "tests/faults", "tests/browser", "tests/developmen
 QUICK = [*(f"--ignore={folder}" for folder in SLOW_FOLDERS), "-m", "not slow"]
 #: A file's tests share fixtures, so they run in one worker; files start in the order that tests/conftest.py sets.
 IN_PARALLEL = ["--numprocesses=auto", "--dist=loadfile", "--no-loadscope-reorder"]
-#: Bytes for the servers, processes and browser of one pytest worker.
-WORKER_MEMORY = 2 * 1024**3
+#: Twice the bytes that the servers, processes and browser of one pytest worker were seen to take.
+WORKER_MEMORY = 3 * 1024**3 // 2
 
 
 def main() -> None:
@@ -46,8 +46,8 @@ def pytest_arguments(arguments: Sequence[str]) -> list[str]:
 
 
 def worker_count() -> int:
-    """Returns one worker per CPU, limited by the available memory."""
-    return max(1, min(len(os.sched_getaffinity(0)), available_memory() // WORKER_MEMORY))
+    """Returns one worker more than there are CPUs, because tests wait for half of their time; limited by memory."""
+    return max(1, min(len(os.sched_getaffinity(0)) + 1, available_memory() // WORKER_MEMORY))
 
 
 def available_memory() -> int:

@@ -24,7 +24,7 @@ def test_quick_leaves_out_slow_tests() -> None:
     assert "--ignore=tests/browser" in quick
 
 
-@pytest.mark.parametrize(("gigabytes", "count"), [(0.5, 1), (2, 1), (5, 2), (100, 4)])
+@pytest.mark.parametrize(("gigabytes", "count"), [(0.5, 1), (2, 1), (4, 2), (100, 5)])
 def test_memory_limits_the_number_of_workers(gigabytes: float, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
     monkeypatch.setattr(suite, "available_memory", lambda: int(gigabytes * 1024**3))
