@@ -34,7 +34,7 @@ for module in sys.argv[1:]:
         os._exit(0)
     if os.waitpid(child, 0)[1]:
         failed.append(module)
-sys.exit(f"can not be imported alone: {failed}" if failed else 0)
+sys.exit(f"cannot be imported alone: {failed}" if failed else 0)
 """
 
 

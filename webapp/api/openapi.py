@@ -14,7 +14,7 @@ PROBLEMS = {
     "404": "There is no task with this id.",
     "409": "Not as the task is now.",
     "410": "The result expired, was discarded or lost, or another run took its place.",
-    "422": "What was asked for can not be done; ``errors`` names each field and says why.",
+    "422": "What was asked for cannot be done; ``errors`` names each field and says why.",
     "503": "A server that is needed does not answer; or a worker is still on it: ask again after Retry-After.",
 }
 

@@ -148,7 +148,7 @@ def describe_selection(result: ResultPage) -> str:
 def describe_file_preparation(result: ResultPage, is_under_way: bool) -> str:
     """A worker's progress with the files; an empty string if none was requested."""
     if result.failure:
-        return f"Files can not be made: {result.failure}"
+        return f"Files cannot be made: {result.failure}"
     if result.table.is_under_way:
         return f"A worker is measuring all {format_number(result.summary.count)} rows first."
     return "A worker is on it; this page goes on by itself." if is_under_way else ""

@@ -68,7 +68,7 @@ def error_response(status: int, title: str, detail: str, errors: dict[str, str] 
 
 
 def _invalid_input(error: InvalidInput) -> Response:
-    return error_response(HTTPStatus.UNPROCESSABLE_ENTITY, "This can not be done as asked", str(error), error.errors)
+    return error_response(HTTPStatus.UNPROCESSABLE_ENTITY, "This cannot be done as asked", str(error), error.errors)
 
 
 def _unreadable_body(error: UnreadableBody) -> Response:

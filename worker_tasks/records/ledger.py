@@ -162,7 +162,7 @@ def record(document: Document) -> bool:
     try:
         inserted = connections().tasks.update_one({"_id": document["_id"]}, {"$setOnInsert": document}, upsert=True)
     except (OverflowError, UnicodeError, InvalidDocument) as error:
-        raise EncodeError(f"MongoDB can not store the task: {error}") from error
+        raise EncodeError(f"MongoDB cannot store the task: {error}") from error
     except DuplicateKeyError as error:
         if "leads" not in (error.details or {}).get("keyPattern", {}):
             raise
@@ -372,7 +372,7 @@ def _write_with_retry(operation: Callable[[], Any]) -> Any:
             if "leads" in (error.details or {}).get("keyPattern", {}):
                 raise
         except (OverflowError, UnicodeError, InvalidDocument) as error:
-            raise EncodeError(f"MongoDB can not store this: {error}") from error
+            raise EncodeError(f"MongoDB cannot store this: {error}") from error
     return None
 
 

@@ -79,7 +79,7 @@ def metadata_errors(metadata: Any, field: str = "metadata") -> dict[str, str]:
     try:
         size = len(bson.encode(metadata))
     except (OverflowError, UnicodeError, InvalidDocument):
-        return {field: "holds a value that MongoDB can not store: numbers have 64 bits, text is valid Unicode."}
+        return {field: "holds a value that MongoDB cannot store: numbers have 64 bits, text is valid Unicode."}
     if size > MAX_BYTES:
         return {field: f"takes {size:,} bytes; at most {MAX_BYTES:,} are kept."}
     return {}

@@ -55,7 +55,7 @@ def publish_unrecorded(redis_server: Server) -> Iterator[Callable[[Any], str]]:
 
 @pytest.mark.parametrize(
     ("user_id", "status", "expected"),
-    [("u1", "SUCCESS", "user_order_result:u1"), (None, "FAILURE", "must be text"), (2**70, "FAILURE", "can not store")],
+    [("u1", "SUCCESS", "user_order_result:u1"), (None, "FAILURE", "must be text"), (2**70, "FAILURE", "cannot store")],
 )
 def test_a_task_published_by_a_foreign_client_runs_and_is_recorded(
     worker: Process, publish_unrecorded: Callable[[Any], str], user_id: Any, status: str, expected: str
@@ -105,7 +105,7 @@ def test_every_way_of_publishing_records_the_task(publish: Callable[[], AsyncRes
 
 def test_arguments_that_mongodb_cannot_store_are_refused_and_leave_no_trace() -> None:
     task_id, queued = new_id(), messages()
-    with pytest.raises(EncodeError, match="MongoDB can not store the task"):
+    with pytest.raises(EncodeError, match="MongoDB cannot store the task"):
         waiting.apply_async([2**70], task_id=task_id)
     assert connections().tasks.count_documents({"_id": task_id}) == 0
     assert messages() == queued

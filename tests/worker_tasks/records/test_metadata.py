@@ -63,7 +63,7 @@ def test_valid_metadata_has_no_errors(metadata: dict[str, Any]) -> None:
         ({"number": -(2**63) - 1}, "metadata", "64 bits"),
         ({"text": "\ud800"}, "metadata", "valid Unicode"),
         ({"\ud800": "key"}, "metadata", "valid Unicode"),
-        ({"object": object()}, "metadata", "can not store"),
+        ({"object": object()}, "metadata", "cannot store"),
     ],
 )
 def test_an_error_names_the_path_of_the_invalid_value(metadata: Any, path: str, message: str) -> None:
