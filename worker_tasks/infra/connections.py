@@ -30,6 +30,9 @@ from worker_tasks.infra.settings import Settings, settings
 
 #: Time limit of one MongoDB operation, in milliseconds. Without it the driver waits for ever on a frozen server.
 MONGODB_TIMEOUT_MS = 2_000
+#: The interval of the driver's heartbeats. It refuses an operation at once while the least round trip that they
+#: measured exceeds the operation's limit: after two slow ones, for as long as this, and by default for ten seconds.
+MONGODB_HEARTBEAT_MS = 1_000
 #: Time limit of one Redis reply, in seconds.
 REDIS_TIMEOUT = 1.0
 #: The same for hints, which must not delay the task they describe. Submitting a task (one query, one publish, two
@@ -95,12 +98,18 @@ class Connections:
 
     def __init__(self, settings: Settings):
         self.mongodb: MongoClient[Document] = MongoClient(
-            settings.mongodb_uri, tz_aware=True, timeoutMS=MONGODB_TIMEOUT_MS, connect=False, appname="dovetail"
+            settings.mongodb_uri,
+            tz_aware=True,
+            timeoutMS=MONGODB_TIMEOUT_MS,
+            heartbeatFrequencyMS=MONGODB_HEARTBEAT_MS,
+            connect=False,
+            appname="dovetail",
         )
         self.joins: MongoClient[Document] = MongoClient(
             settings.mongodb_uri,
             tz_aware=True,
             timeoutMS=MONGODB_TIMEOUT_MS,
+            heartbeatFrequencyMS=MONGODB_HEARTBEAT_MS,
             connect=False,
             appname="dovetail joins",
             # An operation that closed the connection, such as a join with documents over 16 MB, would close it again.
