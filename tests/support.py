@@ -146,11 +146,11 @@ class Process:
         self.signal_group(signal.SIGKILL)
         self._process.wait(STOP_SECONDS)
 
-    def stop(self, within: float = STOP_SECONDS) -> int:
+    def stop(self) -> int:
         """Sends SIGTERM to the whole group, as a platform does; returns the exit code."""
         if self.is_running:
             self.signal_group(signal.SIGTERM)
-        return self._process.wait(within)
+        return self._process.wait(STOP_SECONDS)
 
 
 def submit_join(join: Document, **options: Any) -> str:

@@ -19,8 +19,6 @@ pytestmark = pytest.mark.timeout(90)
 
 #: Platforms allow 30 s. The soft shutdown takes 1 s in all tests.
 END_SECONDS = 28.0
-#: With servers that hang, kombu waits for its time limit at each step of closing its connections.
-FROZEN_SECONDS = 50.0
 
 
 def test_a_task_longer_than_the_soft_shutdown_is_finished_by_the_next_worker(
@@ -66,22 +64,19 @@ def test_a_task_with_a_countdown_waits_again_when_its_worker_stops(start_worker:
     assert task["started_at"] - task["queued_at"] >= timedelta(seconds=3)
 
 
-@pytest.mark.parametrize(
-    ("outage", "within"), [(killed, END_SECONDS), (paused, FROZEN_SECONDS)], ids=["dead", "frozen"]
-)
+@pytest.mark.parametrize("outage", [killed, paused], ids=["dead", "frozen"])
 def test_a_worker_ends_in_time_while_both_servers_are_away(
     start_worker: StartWorker,
     submit_practice: Submit,
     redis_server: Server,
     mongodb_server: Server,
     outage: Callable[[Server], AbstractContextManager[None]],
-    within: float,
 ) -> None:
     first = start_worker("first", LONG_TASK_SECONDS="60")
     task_id = submit_practice("handed over")
     wait_for_state(task_id, states.STARTED)
     with outage(redis_server), outage(mongodb_server):
-        first.stop(within)
+        first.stop()
     start_worker("second")
     task = wait_for_state(task_id, states.SUCCESS)
     assert starts(task) == ["first@test", "second@test"]

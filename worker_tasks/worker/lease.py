@@ -17,6 +17,7 @@ from billiard.exceptions import WorkerLostError
 from celery import bootsteps
 from celery.exceptions import InvalidTaskError
 from celery.platforms import signals
+from celery.signals import worker_shutting_down
 from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.request import Request
@@ -27,6 +28,7 @@ from redis.exceptions import RedisError
 from worker_tasks.infra import sources
 from worker_tasks.infra.connections import connections
 from worker_tasks.infra.errors import REDIS_FAILURES, TaskNotFound
+from worker_tasks.infra.settings import settings
 from worker_tasks.joins.run import sharing
 from worker_tasks.queue.backend import requires_redelivery
 from worker_tasks.queue.broker import leases
@@ -41,6 +43,8 @@ STALLED_TIMEOUTS = 2
 MIN_STALLED_SECONDS = 25.0
 #: Seconds that a stalled worker has to exit by itself.
 EXIT_SECONDS = 15.0
+#: Seconds that a worker has to exit after its soft shutdown. With the default of 20 s for that, platforms grant 30.
+CLOSE_SECONDS = 8.0
 
 logger = get_logger(__name__)
 #: Errors that keep a step from being recorded; the reconciler repairs the task later.
@@ -110,6 +114,19 @@ class Lease(bootsteps.StartStopStep):
         state.should_stop = 1
         time.sleep(EXIT_SECONDS)
         os._exit(1)
+
+
+@worker_shutting_down.connect
+def _limit_shutdown(**_: Any) -> None:
+    """Gives a stopping worker a time limit: on a server that hangs, kombu can wait for ever to close a channel."""
+    limit = threading.Timer(settings().worker_soft_shutdown_seconds + CLOSE_SECONDS, _exit_unfinished)
+    limit.daemon = True
+    limit.start()
+
+
+def _exit_unfinished() -> None:
+    logger.critical("the worker did not stop in time and exits; its messages return when their leases run out")
+    os._exit(1)
 
 
 def _waiting_messages(worker: Any) -> int:
