@@ -19,7 +19,7 @@ from worker_tasks.joins.spec import casts, kinds, operators
 from worker_tasks.joins.spec.spec import MAX_JOINS, JoinSpec
 from worker_tasks.joins.spec.value_types import VALUE_TYPES, TypeOf
 
-#: Characters of a query string. Below gunicorn's limit for the request line of 8,190.
+#: Characters of a query string. Stays below gunicorn's limit of 8,190 for the request line.
 MAX_QUERY_LENGTH = 7_000
 
 # Without labels: the page makes them from the names of the collections.

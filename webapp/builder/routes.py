@@ -164,7 +164,7 @@ def _read_open(draft: Draft) -> OpenJoin:
 
 @contextmanager
 def _errors_by_field(draft: Draft) -> Iterator[None]:
-    """Raises errors by JoinSpec path as errors by form field."""
+    """Converts errors by JoinSpec path into errors by form field, and raises those."""
     try:
         yield
     except InvalidInput as error:
@@ -178,7 +178,7 @@ def check() -> ResponseReturnValue:
     variables = _checks(draft, _outcome(draft))
     response = make_response(render_template("builder/_checks.html", **variables))
     if not variables["checks"]:
-        # The last checks stay visible, paler, until there are new ones.
+        # The last checks stay visible, but paler, until new ones arrive.
         response.headers["HX-Retarget"] = "#next-step"
     return response
 

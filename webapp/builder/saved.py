@@ -1,4 +1,4 @@
-"""The pages of saved joins: the list, running with values, deletion."""
+"""The pages of saved joins: list them, run one with values, delete one."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,7 +30,7 @@ MAX_NAME_LENGTH, MAX_DESCRIPTION_LENGTH = 100, 1_000
 
 
 def available_joins() -> list[dict[str, Any]]:
-    """The saved joins, newest first, then the samples whose database is open."""
+    """The saved joins, newest first, then the samples whose database joins may read."""
     open_databases = settings().open_databases
     samples = [join for join in SAMPLE_JOINS if join["join"]["database"] in open_databases]
     return [*saved_joins.newest(), *samples]
@@ -155,7 +155,7 @@ def _page(
 def _describe(saved: Document, join: Document) -> dict[str, Any]:
     """The lines that describe a saved join, and its query string for the builder."""
     draft = Draft(join_as_fields(join))
-    # A join that is too long for a URL is named by its id.
+    # If a join is too long for a URL, the URL has its id instead.
     return {"lines": draft.describe_lines(), "query": draft.query_string() or urlencode({"saved": saved["_id"]})}
 
 

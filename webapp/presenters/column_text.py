@@ -13,9 +13,9 @@ from worker_tasks.analysis.profiles import Column
 MIN_SHARE = 0.04
 #: Characters of a value beside a small chart.
 SHORT_LENGTH = 14
-#: In a chart of the most frequent values: the number of bars, the height of each, and the distance of their tops.
+#: In a chart of the most frequent values: the number of bars, the height of each, and the distance between their tops.
 HORIZONTAL_BARS, HORIZONTAL_BAR_HEIGHT, HORIZONTAL_BAR_STEP = 4, 4, 5
-#: Characters of a value that may link to its rows.
+#: The greatest length of a value that links to its rows.
 MAX_SEARCHABLE_LENGTH = 80
 
 
@@ -182,7 +182,7 @@ def _whole_number(value: str) -> str:
 
 @dataclass(frozen=True)
 class KindText:
-    """The text for a kind of columns.
+    """The text for a kind of column.
 
     ``label`` names its values. ``short`` gives the range of a column, or an empty string. ``value`` formats one value,
     which comes as text.

@@ -1,4 +1,4 @@
-"""The outcome of a task as text: what a join returned beside its estimate, what a cancellation stopped. Pure."""
+"""The outcome of a task as text: a join's figures beside its estimates, the effect of a cancellation. Pure: no I/O."""
 
 from typing import Any
 

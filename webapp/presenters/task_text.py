@@ -25,7 +25,7 @@ from worker_tasks.results.retention import Fate
 
 @dataclass(frozen=True)
 class StateText:
-    """A state as shown: its ``name`` to API clients, its ``label`` and ``sentence`` to people."""
+    """A state as shown: its ``name`` for API clients, its ``label`` and ``sentence`` for people."""
 
     name: str
     label: str
@@ -46,10 +46,10 @@ STATE_TEXTS = {
 
 #: The metadata key for the name of the saved join that the task ran.
 SAVED_JOIN = "saved_join"
-#: Tasks that a cancellation stops while they run.
+#: Tasks that a cancellation can stop while they run.
 JOINS = frozenset({"worker_tasks.tasks.join_users_orders", "worker_tasks.tasks.run_join"})
 
-#: Characters of an error message on the page. The traceback has all of it.
+#: Characters of an error message on the page. The traceback has the full text.
 MESSAGE_LENGTH = 300
 
 #: Pairs of a limit and a pause: up to ``limit`` seconds after the last event, a page polls every ``pause`` seconds.

@@ -71,11 +71,11 @@ def value_at(document: Document, column: str) -> tuple[bool, Any]:
     if column in document:
         return True, document[column]
     for head, inner in document.items():
-        # Field names may contain dots, too.
+        # Field names may themselves contain dots.
         if not column.startswith(f"{head}."):
             continue
         if inner is None:
-            # A field inside of null counts as null, not as missing.
+            # A field inside null counts as null, not as missing.
             return True, None
         if isinstance(inner, dict):
             is_present, value = value_at(inner, column[len(head) + 1 :])
