@@ -1,1 +1,1 @@
-"""The web's side: forms, pages and the JSON API, rendered by the server."""
+"""The web application: server-rendered forms and pages, and the JSON API."""

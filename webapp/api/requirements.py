@@ -1,4 +1,4 @@
-"""What a request of the API needs before it can be answered: a result, or an artifact that a worker makes meanwhile."""
+"""Finds the result or artifact that an API request needs; waits while a worker makes the artifact."""
 
 import threading
 import time
@@ -17,9 +17,9 @@ from worker_tasks.analysis.profiles import Profile
 from worker_tasks.infra.connections import Document
 from worker_tasks.results import result_store, retention, summaries
 
-#: Seconds that a request waits for workers. Hosting platforms close a request without an answer after 30.
+#: Seconds that a request waits for workers. Hosting platforms close a request that has no answer after 30 seconds.
 FILE_SECONDS = 20
-#: Requests that wait at the same time in one process, which has eight threads.
+#: How many requests may wait at the same time in one process, which has eight threads.
 MAX_WAITING = 4
 
 _waiting = threading.BoundedSemaphore(MAX_WAITING)

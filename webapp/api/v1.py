@@ -76,7 +76,7 @@ def _parse_body(model: type[Body]) -> Body:
 
 @blueprint.post("/joins")
 def ask() -> ResponseReturnValue:
-    """Submits a join. An equal join that is running, or has a live result, is shared unless ``fresh``."""
+    """Submits a join. Shares the run of an equal join that is running or has a live result, unless ``fresh``."""
     body = _parse_body(Asked)
     task_id = submit_join(read_join(body.join), metadata=body.metadata, fresh=body.fresh)
     response = jsonify({"task_id": task_id, "status_url": url_for("status.task_page", task_id=task_id)})
@@ -156,7 +156,7 @@ def cancel_task(task_id: str) -> ResponseReturnValue:
 
 @blueprint.get("/tasks/<task_id>/result")
 def result(task_id: str) -> ResponseReturnValue:
-    """A range of the selected rows; the first rows while the join is running."""
+    """A range of the selected rows, or the first rows while the join is running."""
     offset = requested_number("offset", 0, 0, MAX_ROW_NUMBER)
     limit = requested_number("limit", result_store.PAGE_ROWS, 1, MAX_ROWS)
     task = access.task_for(access.viewer(), task_id)
@@ -278,7 +278,7 @@ def comparison() -> ResponseReturnValue:
     """The changes between the results of two tasks: rows by kind of change, and values by column."""
     older, newer = comparisons.requested_tasks()
     with requirements.waiting_seconds() as seconds:
-        # The time is for three steps: both tables and the comparison.
+        # Three steps share the time: the two tables and the comparison.
         comparison_state = comparisons.compare(older, newer, request.args.getlist("key"), seconds / 3)
     if comparison_state.missing:
         raise Gone(f"There is no result any more of {', '.join(each['_id'] for each in comparison_state.missing)}.")

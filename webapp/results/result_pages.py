@@ -24,14 +24,14 @@ from worker_tasks.results.summaries import Summary
 
 blueprint = Blueprint("results", __name__, url_prefix="/tasks/<task_id>/result")
 
-#: Columns in the table if none are selected, and columns on one page of statistics.
+#: How many columns the table shows if none are selected, and how many one page of statistics shows.
 SHOWN_COLUMNS, PROFILED_COLUMNS = 40, 100
-#: How often to look for a result that moves to another key while it is read.
+#: How many times to look for a result that moves to another key while it is read.
 ATTEMPTS = 3
 
 
 def with_result(task_id: str, page: Callable[[Document, Summary], ResponseReturnValue]) -> ResponseReturnValue:
-    """Renders ``page`` with the task and its result. Without a result: the task's page; if it is gone: 410."""
+    """Renders ``page``. Redirects to the task's page if there is no result; answers 410 if the result is gone."""
     task = access.task_for(access.viewer(), task_id)
     key = result_store.key_of(task)
     if key is None:
@@ -44,7 +44,7 @@ def with_result(task_id: str, page: Callable[[Document, Summary], ResponseReturn
         except ResultGone:
             continue
     if "HX-Request" in request.headers:
-        # htmx would not swap an error, and the page would poll for ever.
+        # htmx would not swap an error, and the page would poll forever.
         return _no_content(refresh=True)
     parameters = result_request.selection_parameters(result_request.requested_selection())
     newer = result_store.find_result(key)
@@ -122,7 +122,7 @@ def _table_controls(result: result_request.ResultPage, columns: list[str]) -> di
 
 
 def _operators(query: RowQuery) -> dict[Operator, str]:
-    """The labels of the operators to choose from. UNMATCHED is offered only if the query has it."""
+    """The labels of the operators to choose from. Includes UNMATCHED only if the query has it."""
     used = {condition.operator for condition in query.conditions}
     return {each: label for each, label in OPERATOR_LABELS.items() if each is not Operator.UNMATCHED or each in used}
 

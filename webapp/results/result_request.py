@@ -142,7 +142,7 @@ def prepare_result(summary: Summary, selection: Selection, seconds: float = WAIT
 
 
 def _await(summary: Summary, spec: ArtifactSpec, seconds: float) -> Artifact:
-    """The state of an artifact. A Redis that refuses writes counts as a failure: it can still serve rows."""
+    """The state of an artifact. If Redis refuses writes, this is a failure, because Redis can still serve rows."""
     try:
         return artifacts.await_artifact(summary, spec, seconds)
     except ServiceRefuses as error:

@@ -141,7 +141,7 @@ def with_digest(response: Response, sha256: str) -> Response:
 
 
 def _guard(chunks: Iterator[bytes], summary: Summary, slot: _Slot) -> Iterator[bytes]:
-    """Closes the connection if the result disappears, so that no client takes a part for the whole file."""
+    """Closes the connection if the result disappears, so that no client mistakes a part for the whole file."""
     try:
         yield from chunks
     except ResultGone:

@@ -179,7 +179,7 @@ class MetadataForm(FlaskForm):
         return kept | {keys.get(key, key): text for key, text in merged.items() if text != shown.get(key)}
 
     def rebased(self, stored: dict[str, Any]) -> "MetadataForm":
-        """The form for the metadata stored now, with this person's changes typed in again."""
+        """The form for the metadata stored now, with this person's changes filled in again."""
         base, typed = self._base_and_typed()
         touched = [key for key in {**base, **typed} if typed.get(key) != base.get(key)]
         return self.of(stored, {key: typed.get(key, "") for key in touched})

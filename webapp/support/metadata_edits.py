@@ -49,7 +49,7 @@ def merge_edits(base: Document, mine: Document, stored: Document) -> Document:
 
 
 def edit_metadata(viewer: Viewer, task_id: str, edit: Callable[[Document], Document]) -> None:
-    """Replaces a task's metadata by the return value of ``edit``, all or nothing.
+    """Replaces a task's metadata with the return value of ``edit``, all or nothing.
 
     Args:
         edit: gets the stored metadata. It is called again if the task changes in the meantime.

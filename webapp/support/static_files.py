@@ -9,8 +9,8 @@ from flask import Flask, Response, send_file
 
 YEAR_SECONDS = 365 * 24 * 3600
 
-#: Built at start, so that a page needs one request for styles and one for scripts. Files of one pattern are in order
-#: of their names; filters.css and result.css rely on it to override fields.css and buttons.css.
+#: Built at start, so that a page needs one request for styles and one for scripts. The files of one pattern are
+#: sorted by name; filters.css and result.css rely on this order to override fields.css and buttons.css.
 BUNDLES = {
     "dovetail.css": (
         "css/layers.css",

@@ -30,7 +30,7 @@ TO_COMPARE = 2
 @blueprint.get("/tasks")
 def tasks() -> ResponseReturnValue:
     limit, cursor = requested_limit(), requested_cursor()
-    # One extra task tells whether there is a next page.
+    # One extra task shows whether there is a next page.
     found = access.tasks_for(access.viewer(), requested_filter(), limit + 1, cursor)
     shown = found[:limit]
     next_url = _list_url(limit=str(limit), cursor=cursor_after(shown[-1])) if len(found) > limit else None

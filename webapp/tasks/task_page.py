@@ -37,13 +37,13 @@ def task_page(task_id: str) -> ResponseReturnValue:
 
 @blueprint.get("/status")
 def task_status(task_id: str) -> ResponseReturnValue:
-    """The polled fragment. Answers 304 from Redis alone while the client has the current one."""
+    """The polled fragment. Answers 304 without a query to MongoDB while the client has the current fragment."""
     if _is_current(task_id, request.headers.get("HX-PTag", "")):
         return _uncached(make_response("", 304))
     try:
         variables = _page_variables(task_id)
     except TaskNotFound:
-        # htmx would not swap an error, and the page would poll for ever.
+        # htmx would not swap an error, and the page would poll forever.
         return _uncached(make_response(render_template("tasks/_gone.html")))
     response = make_response(render_template("tasks/_status.html", polled=True, **variables))
     response.headers["HX-PTag"] = variables["tag"]
