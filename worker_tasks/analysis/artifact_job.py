@@ -28,7 +28,7 @@ from worker_tasks.results.summaries import Summary
 
 #: Seconds without a heartbeat after which a job counts as lost.
 HEARTBEAT_TIMEOUT = 12
-#: Seconds until a failed artifact may be requested again; the second number applies if there was no room for it.
+#: Seconds until clients may request a failed artifact again; the second number applies if Redis had no room for it.
 FAILED_SECONDS, NO_ROOM_SECONDS = 120, 10
 #: Attempts after which a job whose workers died counts as failed.
 MAX_ATTEMPTS = 3
@@ -121,7 +121,7 @@ class ArtifactJob:
         return int(attempt)
 
     def hold(self) -> bool:
-        """Starts over after an outage: discards written parts and renews the claim, which may have expired.
+        """Starts over after an outage: discards the written parts and renews the claim, which may have expired.
 
         Returns:
             False if another worker has the job or the artifact is done.

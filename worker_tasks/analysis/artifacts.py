@@ -24,7 +24,7 @@ from worker_tasks.results import result_store
 from worker_tasks.results.result_store import CHUNK_BYTES
 from worker_tasks.results.summaries import Summary
 
-#: Seconds after which a request that no worker has taken up is sent again.
+#: Seconds to wait for a worker to take up a request before sending it again.
 REQUESTED_SECONDS = 30
 #: The name of the part that holds an artifact's state.
 STATE = "state"

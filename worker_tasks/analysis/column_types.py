@@ -13,13 +13,13 @@ from typing import Any
 
 #: Makes an SQL expression from the name of a column.
 Expression = Callable[[str], str]
-#: The operand of a condition: a value, and, if it stands for a range such as a day, the first value after that range.
+#: The operand of a condition: a value and, if the value stands for a range such as a day, the first value after it.
 Operand = tuple[Any, Any]
 
 #: The range of DuckDB's timestamps, in milliseconds before and after 1970.
 MAX_INSTANT = 9_000_000_000_000_000
 OID_DIGITS = 24
-#: Significant digits of the borders of histogram bars.
+#: Significant digits in the borders of histogram bars.
 DIGITS = 4
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -40,7 +40,7 @@ class ColumnKind(StrEnum):
     DOCUMENT = "document"
     #: Values of several types, or of a type without a column type of its own.
     MIXED = "mixed"
-    #: Only null.
+    #: Nothing but nulls.
     NOTHING = "nothing"
 
 

@@ -27,7 +27,7 @@ FETCHED = 50_000
 
 @contextmanager
 def open_database() -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
-    """Yields a new database and the folder it lies in. Deletes both afterwards.
+    """Yields a new database and its folder. Deletes both afterwards.
 
     Raises:
         duckdb.InterruptException: a query passed the settings' time limit.
@@ -59,7 +59,7 @@ def open_database() -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
 
 
 def is_disk_full(error: Exception) -> bool:
-    """Whether an error means that there was no room to write a file."""
+    """Whether an error means that the disk had no room for a file."""
     # Messages of other DuckDB errors may quote values of the result.
     if isinstance(error, duckdb.Error) and not isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException):
         return False

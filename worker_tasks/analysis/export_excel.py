@@ -21,7 +21,7 @@ CELL_CHARACTERS = 32_767
 DIGITS = 15
 FIRST_YEAR = 1900
 WIDTH = 18
-#: Widths of columns in characters: of dates, and the narrowest and widest of others.
+#: Widths of columns in characters: the width for dates, and the narrowest and widest for all others.
 DATE_WIDTH, MIN_WIDTH, MAX_WIDTH = 20, 8, 48
 #: Rows fetched at once.
 FETCHED = 2_000

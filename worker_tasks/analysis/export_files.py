@@ -64,7 +64,7 @@ class ExportContext:
 
     @cached_property
     def row_count(self) -> int:
-        """The number of selected rows. Unless these are all rows, the table ``chosen`` then holds their numbers."""
+        """The number of selected rows. Stores their numbers in the table ``chosen``, unless all rows are selected."""
         if self.selection.query.is_everything:
             return self.summary.count
         query, parameters = row_order.select_rows(self.profile, self.selection.query, "number")

@@ -52,7 +52,7 @@ def export_spec(task_id: str, format_name: str, selection: Selection, *, embed_p
     """The artifact with a file of a task's result.
 
     Args:
-        task_id: the task whose requester the provenance names. Its run may have been another task's.
+        task_id: the task whose requester the provenance names. The result may come from another task's run.
         format_name: the name of a format.
         embed_provenance: whether the provenance is put into a format that has no place for it.
     """

@@ -66,7 +66,7 @@ def _column(profile: Profile, name: str) -> Column:
 
 
 def _identifies_rows(column: Column) -> bool:
-    """Whether every row has a value in the column, and all are different."""
+    """Whether every row has a value in the column, and all values are different."""
     return column.type.names_rows and column.is_unique and column.filled == column.rows
 
 

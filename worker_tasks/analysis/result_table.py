@@ -30,10 +30,10 @@ from worker_tasks.results import result_store
 from worker_tasks.results.result_store import SEPARATOR
 from worker_tasks.results.summaries import Summary, Unmatched
 
-#: The most fields a document may have to be spread over columns. One with more is probably a map, and stays one column.
+#: Documents with at most this many fields are spread over columns. A larger one is probably a map: it stays one column.
 MAX_FIELDS = 100
 MAX_COLUMNS = 1_000
-#: The deepest level of nested documents that is spread over columns.
+#: Nested documents are spread over columns down to this level.
 MAX_DEPTH = 8
 
 

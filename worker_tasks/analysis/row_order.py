@@ -67,7 +67,7 @@ def select_rows(profile: Profile, query: RowQuery, selected: str) -> tuple[str, 
 
 
 def _searchable(column: str, type_: ColumnType) -> str:
-    """SQL for the text of a value that a search looks through. Leaves out the field names of nested values."""
+    """SQL for the searchable text of a value. Leaves out the field names of nested values."""
     if type_.is_json:
         return rf"regexp_replace({column}, '({JSON_STRING}[^:])|{JSON_STRING}:', '\1', 'g')"
     return type_.text(column)
@@ -81,7 +81,7 @@ def _sort_terms(profile: Profile, query: RowQuery) -> Iterator[str]:
         direction = "DESC NULLS LAST" if descending else "ASC NULLS LAST"
         yield f"{type_.comparable(f'c{number}')} {direction}"
         if type_.is_digits:
-            # Sorts exact numbers that are equal as floating-point numbers.
+            # Decides between exact numbers that are equal as floating-point numbers.
             yield f"TRY_CAST(c{number} AS {EXACT}) {direction}"
 
 

@@ -33,7 +33,7 @@ class Operator(StrEnum):
     NULL = "null"
     MISSING = "missing"
     EMPTY = "empty"
-    #: Applies to the field that a join adds, even if it is spread over several columns.
+    #: Applies to a field added by a join, even if the field is spread over several columns.
     UNMATCHED = "unmatched"
 
 
@@ -45,7 +45,7 @@ TEXT_OPERATORS = frozenset({Operator.CONTAINS, Operator.STARTS})
 
 @dataclass(frozen=True)
 class Condition:
-    """Compares a column with a value as typed, or selects the rows that a join left without a match."""
+    """Compares a column with a value as a person typed it, or selects the rows for which a join found no match."""
 
     column: str
     operator: Operator

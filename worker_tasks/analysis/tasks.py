@@ -37,7 +37,7 @@ from worker_tasks.results import result_store
 from worker_tasks.results.formats import FORMATS
 from worker_tasks.results.result_store import ResultGone
 
-#: Seconds that a row order is kept. If someone still needs it afterwards, it is computed again.
+#: The lifetime of a row order in seconds. If someone still needs it afterwards, a worker computes it again.
 ORDER_SECONDS = 900
 #: The same for an exported file.
 FILE_SECONDS = 900
@@ -47,7 +47,7 @@ COMPRESSION_LEVEL = 3
 
 logger = get_task_logger(__name__)
 
-#: The data of a built artifact, and when it expires: None for together with the result.
+#: The data of a built artifact and its expiry; None if it expires together with the result.
 Built = tuple[Document, datetime | None]
 
 
@@ -99,7 +99,7 @@ def _build_with_retries(task: Task, job: ArtifactJob) -> None:
 
 
 def _build(job: ArtifactJob) -> None:
-    """Builds and publishes the artifact, or publishes why it cannot be built.
+    """Builds and publishes the artifact, or publishes the reason why this is impossible.
 
     Raises:
         ServiceUnavailable: a server is away.
@@ -137,7 +137,7 @@ def _reason(error: Exception) -> str | None:
 
 
 def _fail_for_now(job: ArtifactJob, message: str, error: Exception) -> None:
-    """Publishes that there was no room. The artifact may be requested again soon."""
+    """Publishes the lack of room as a failure. Clients may soon request the artifact again."""
     logger.warning("%s: no room for the artifact: %s", job.spec.name, error)
     try:
         job.fail(message, NO_ROOM_SECONDS)
