@@ -28,10 +28,10 @@ from redis.sentinel import (
 from worker_tasks.infra.errors import TookTooLong, is_refusal, to_service_unavailable
 from worker_tasks.infra.settings import Settings, settings
 
-#: Time limit of one MongoDB operation, in milliseconds. Without it the driver waits for ever on a frozen server.
+#: Time limit of one MongoDB operation, in milliseconds. Without it the driver waits forever for a frozen server.
 MONGODB_TIMEOUT_MS = 2_000
-#: The interval of the driver's heartbeats. It refuses an operation at once while the least round trip that they
-#: measured exceeds the operation's limit: after two slow ones, for as long as this, and by default for ten seconds.
+#: The interval of the driver's heartbeats. While the shortest round trip they measured exceeds an operation's limit,
+#: the driver refuses the operation at once: after two slow heartbeats, for one interval, which by default is 10 s.
 MONGODB_HEARTBEAT_MS = 1_000
 #: Time limit of one Redis reply, in seconds.
 REDIS_TIMEOUT = 1.0
@@ -42,10 +42,10 @@ HINT_TIMEOUT = 0.3
 SENTINEL_TIMEOUT = 0.2
 #: After a failed search for a primary, no Sentinel is queried for this many times the duration of the search.
 BACKOFF_FACTOR = 5
-#: Seconds between two checks of a pool whether the primary has changed; the second figure follows a failed check.
+#: Seconds between a pool's checks for a new primary; the second number applies after a failed check.
 CHECK_SECONDS, CHECK_AFTER_FAILURE_SECONDS = 1.0, 10.0
 TASKS_COLLECTION = "task_results"
-#: A key, and a document id, that never exists.
+#: Used as a key and as a document id; neither ever exists.
 _NOTHING = "nothing"
 
 Document = dict[str, Any]
@@ -55,7 +55,7 @@ class Sentinels(Sentinel):
     """Sentinels with a back-off: after a failed search for a primary, further searches fail at once for a while.
 
     The back-off is proportional to the duration of the failed search. One web request opens several connections, and
-    must not wait for silent Sentinels at each of them.
+    must not wait for silent Sentinels each time.
     """
 
     _retry_at = 0.0
@@ -133,7 +133,7 @@ class Connections:
         return self.mongodb[self._settings.tasks_database][TASKS_COLLECTION]
 
     def ping(self) -> Mapping[str, str]:
-        """Checks that every server accepts writes, by a write that changes nothing.
+        """Checks that every server accepts writes, using a write that changes nothing.
 
         Returns:
             ``{server name: "ok" or the reason it is unavailable}``. A full Redis counts as ok; redis_memory.py
@@ -177,7 +177,7 @@ def sentinel_options(settings: Settings) -> dict[str, Any]:
     options: dict[str, Any] = {
         "socket_timeout": SENTINEL_TIMEOUT,
         "socket_connect_timeout": SENTINEL_TIMEOUT,
-        # The next Sentinel is tried instead.
+        # redis-py tries the next Sentinel instead.
         "retry": Retry(NoBackoff(), 0),
     }
     if settings.redis_sentinel_password is not None:
@@ -241,7 +241,7 @@ def within(seconds: float) -> Iterator[None]:
         with pymongo.timeout(seconds):
             yield
     except PyMongoError as error:
-        # True whether the server ended the operation or the driver stopped waiting.
+        # The driver sets this both when the server ended the operation and when the driver stopped waiting.
         if error.timeout:
             raise TookTooLong from error
         raise

@@ -1,6 +1,6 @@
-"""The errors that people and clients can meet, and the translation of driver errors into them.
+"""The errors shown to people and clients, and the translation of driver errors into them.
 
-Every error carries a sentence that can be shown.
+Every error carries a sentence for people.
 """
 
 import re
@@ -16,7 +16,7 @@ REDIS_FULL = "Redis has no room for the result. Ask for less, or try again when 
 
 
 class DovetailError(Exception):
-    """Base class of all named errors; ``message`` is a sentence that can be shown.
+    """Base class of all named errors; ``message`` is a sentence for people.
 
     ``code`` identifies the class wherever an error is stored, so that the class can be renamed. ``args`` holds the
     constructor's arguments, so that pickle, copy and Celery rebuild an equal error.
@@ -218,7 +218,7 @@ REDIS_REFUSALS = {
     "NOAUTH": ("Redis refuses", "Redis does not accept the password, or was given none: see REDIS_URL."),
     "WRONGPASS": ("Redis refuses", "Redis does not accept the user name and password: see REDIS_URL."),
 }
-#: Errors of scripts and transactions, and those wrapped by kombu, have the word in the middle.
+#: Errors from scripts and transactions, and errors that kombu wraps, have the word in the middle.
 _REFUSAL_WORD = re.compile(rf"\b({'|'.join(REDIS_REFUSALS)})\b")
 
 _NO_PRIMARY = ("MongoDB has no primary", "MongoDB takes nothing until it has a primary again. Try again in a moment.")
@@ -272,7 +272,7 @@ def to_service_unavailable(error: BaseException) -> ServiceUnavailable:
 
 @contextmanager
 def named_driver_errors() -> Iterator[None]:
-    """Translates the driver errors in the block that mean that a server does not answer or refuses.
+    """Translates driver errors in the block if they mean that a server does not answer or refuses.
 
     Raises:
         ServiceRefuses, ServiceUnavailable: with the name of the server and the reason.
@@ -287,7 +287,7 @@ def named_driver_errors() -> Iterator[None]:
 
 @contextmanager
 def named_storage_full() -> Iterator[None]:
-    """Translates the Redis errors in the block that mean that its memory or disk is full.
+    """Translates Redis errors in the block if they mean that its memory or disk is full.
 
     Raises:
         StorageFull: its message says whether memory or disk is full.
@@ -307,7 +307,7 @@ def _refusal(error: BaseException) -> tuple[str, str] | None:
             return _NO_DISK if ATLAS_QUOTA in str(error) else None
         return MONGODB_REFUSALS.get(error.code or 0)
     if isinstance(error, pymongo.errors.ServerSelectionTimeoutError):
-        # From the second attempt on, the driver reports a rejected login as a server that it cannot find.
+        # From the second attempt on, the driver reports a rejected login as if it could not find the server.
         return _AUTHENTICATION_FAILED if "Authentication failed" in str(error) else None
     if isinstance(error, kombu.exceptions.OperationalError) and error.__cause__ is not None:
         return _refusal(error.__cause__)

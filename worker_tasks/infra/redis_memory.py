@@ -14,12 +14,12 @@ from redis.exceptions import NoPermissionError, OutOfMemoryError
 from worker_tasks.infra.connections import connections
 from worker_tasks.infra.errors import StorageFull
 
-#: Results leave free the larger of so many bytes and this share of the limit, but never more than ``MAX_SHARE``.
+#: Results leave this many bytes or this share of the limit free, whichever is more, but never above ``MAX_SHARE``.
 RESERVE, RESERVE_SHARE, MAX_SHARE = 16 * 1024 * 1024, 0.05, 0.25
 #: Bytes that must be free in the queue's Redis before a task is recorded.
 QUEUE_ROOM = 1024 * 1024
 QUEUE_FULL = "Redis has no room for another task. Try again when results have expired."
-#: Seconds for which a reading of the memory is reused.
+#: Seconds for which a reading of the memory may be reused.
 FRESH_SECONDS = 0.25
 
 #: A key that never exists.
@@ -31,11 +31,11 @@ _last_reading: tuple[float, int | None] | None = None
 
 
 def require_queue() -> None:
-    """Checks that the queue's Redis has room for a message, by a write that changes nothing.
+    """Checks that the queue's Redis has room for a message, using a write that changes nothing.
 
     Raises:
         StorageFull: Redis is at its limit.
-        redis.exceptions.RedisError: Redis does not answer, or refuses. It received nothing to carry out later.
+        redis.exceptions.RedisError: Redis does not answer, or refuses. It has no command that it could carry out later.
     """
     try:
         with connections().queue.pipeline(transaction=False) as pipe:
@@ -70,7 +70,7 @@ def require_room(needed_bytes: int = 0) -> None:
         StorageFull: they would use the reserve.
         redis.exceptions.RedisError: Redis does not answer.
     """
-    # Before refusing, read again: the first reading may be cached.
+    # Read again before refusing, because the first reading may be cached.
     if _is_short(room_left(), needed_bytes) and _is_short(room_left(fresh=True), needed_bytes):
         raise StorageFull
 

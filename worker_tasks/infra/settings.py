@@ -276,7 +276,7 @@ def _message(detail: dict[str, Any]) -> str:
 
 
 def _alias_in_use(variable: str) -> str:
-    """The name under which the variable is set; its first name if under none."""
+    """The name under which the variable is set; its first name if it is not set."""
     for field in Settings.model_fields.values():
         names = getattr(field.validation_alias, "choices", [])
         if variable in names[:1]:

@@ -1,7 +1,7 @@
 """MongoDB deployments whose collections can be joined.
 
-At present the deployment that stores the tasks is the only one. Joins read collections and kill operations through a
-`Source` alone, so a second deployment needs no change elsewhere.
+At present the deployment that stores the tasks is the only one. Joins read collections and kill operations only through
+a `Source`, so a second deployment needs no change elsewhere.
 
 Every operation of a join runs in a session of its own, and its comment begins with the prefix of its task.
 Killing the session ends its operations and closes its cursors, including those idle between two batches.
@@ -22,7 +22,7 @@ from worker_tasks.infra.connections import Document, connections
 KILL_SECONDS = 1.0
 #: Seconds between two checks.
 CHECK_SECONDS = 0.02
-#: The comments of a task's operations: of its planning, or of one part by number and writer.
+#: Matches the comments of a task's operations: its planning, or one part, identified by number and writer.
 _OF_A_TASK = re.compile(r"dovetail:(?P<task_id>.+)\.(?:plan|\d+\.\d+\.[0-9a-f]+)", re.DOTALL)
 
 
