@@ -15,7 +15,7 @@ from worker_tasks.infra.errors import UNAUTHORIZED, InvalidInput, TookTooLong
 from worker_tasks.joins.spec import filters
 from worker_tasks.joins.spec.spec import JoinSpec
 
-#: Seconds that one query on the documents may take; after that its answer counts as unknown.
+#: Time limit in seconds of one query on the documents; after that its answer counts as unknown.
 QUERY_SECONDS = 2.0
 #: MongoDB's error code for a command on storage or indexes, which views lack.
 COMMAND_NOT_SUPPORTED_ON_VIEW = 166
@@ -23,7 +23,7 @@ COMMAND_NOT_SUPPORTED_ON_VIEW = 166
 
 @dataclass(frozen=True)
 class Index:
-    """One index: its fields in order, and the properties that keep it from serving an equality.
+    """An index: its fields in order, and any properties that keep it from serving an equality.
 
     A sparse index serves equalities, because keys here are never null, but it cannot tell whether a field is missing.
     """
@@ -34,7 +34,7 @@ class Index:
     collation: bool = False
 
     def serves(self, paths: Iterable[str]) -> bool:
-        """Whether it serves an equality on all of these fields."""
+        """Whether the index serves an equality on all of these fields."""
         compared = set(paths)
         return not self.partial and not self.collation and set(self.fields[: len(compared)]) == compared
 
@@ -119,27 +119,27 @@ class Catalog:
 
     @cached_property
     def left_count(self) -> int:
-        """The number of left documents that pass the filter, or of all if counting takes too long."""
+        """The number of left documents that pass the filter, or of all left documents if counting takes too long."""
         return self.filtered_count(self._spec.from_, self._spec.match)
 
     def filtered_count(self, collection: str, stored: filters.Filter) -> int:
-        """The number of documents that pass a filter, or of all if counting takes too long."""
+        """The number of documents that pass a filter, or of all documents if counting takes too long."""
         total = self.stats(collection).count
         return self._count(collection, filters.to_query(stored), default=total) if stored else total
 
     @property
     def left_size(self) -> int:
-        """Bytes of the left documents that pass the filter, estimated from the collection's mean."""
+        """The bytes of the left documents that pass the filter, estimated from the collection's mean document size."""
         stats = self.stats(self._spec.from_)
         return stats.size * self.left_count // max(1, stats.count)
 
     def holds_lists(self, collection: str, path: str) -> bool:
-        """Whether a document has a list at this path or on the way to it. True if the query takes too long."""
+        """Whether any document has a list at this path or on the way to it. True if the query takes too long."""
         query = {"$expr": {"$isArray": f"${path}"}}
         return self._cached(("list", collection, path), lambda: self._any(collection, query))
 
     def has_gaps(self, collection: str, path: str) -> bool:
-        """Whether a document has null or nothing at this path. True if the query takes too long."""
+        """Whether any document has null or no value at this path. True if the query takes too long."""
         return self._cached(("gap", collection, path), lambda: self._any(collection, {path: None}))
 
     def _any(self, collection: str, query: dict[str, Any]) -> bool:

@@ -29,7 +29,7 @@ def _left_side(join: Join) -> list[Stage]:
     keys = {f"k{number}": whole_left_key(pair) for number, pair in enumerate(join.on)}
     row: Any = "$$ROOT"
     if join.embeds and join.shape_traits.may_be_missing:
-        # A row loses an own field of this name even if it has no match.
+        # A row loses its own field of this name even if it has no match.
         row = {"$unsetField": {"field": join.as_, "input": "$$ROOT"}}
     return [{"$project": {"_id": 0, KEY: _usable_key(keys, "left"), LEFT: row}}]
 
@@ -37,7 +37,7 @@ def _left_side(join: Join) -> list[Stage]:
 def _other_side(join: Join) -> list[Stage]:
     keys = {f"k{number}": f"${pair.foreign}" for number, pair in enumerate(join.on)}
     early: list[Stage] = []
-    # A sort may need fields that are not kept.
+    # A sort may need fields that the join does not keep.
     if join.embeds_documents and not join.sort and join.fields_ is not None:
         early = project_stages([*join.fields_, "_id", *(pair.foreign for pair in join.on)])
     match: Any = "$$ROOT" if join.embeds_documents else {"$literal": 1}

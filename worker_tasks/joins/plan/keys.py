@@ -37,7 +37,7 @@ def matches_nothing(value: Expression) -> Expression:
 
 
 def _leaves(path: str) -> Expression:
-    """The value at a path, or all values that the path reaches through an array, with lists among them flattened."""
+    """The value at a path, or all values that the path reaches through an array, flattening any lists among them."""
     parts = path.split(".")
     through = [{"$isArray": f"${'.'.join(parts[:length])}"} for length in range(1, len(parts))]
     if not through:

@@ -50,7 +50,7 @@ def compile_pipeline(spec: JoinSpec, strategy: Strategy) -> Aggregation:
 
 
 def _left_fields(spec: JoinSpec) -> list[Stage]:
-    """Drops early the left fields that are neither kept nor used by the join."""
+    """Drops at an early stage the left fields that the join neither keeps nor uses."""
     if spec.fields_ is None:
         return []
     added = {join.as_ for join in spec.joins}
@@ -128,7 +128,7 @@ def _selected_rows(join: Join, target: str) -> list[Stage]:
 
 
 def _swapped_lookup_stages(spec: JoinSpec, join: Join) -> list[Stage]:
-    """An inner join with a row per match, looked up from the other side."""
+    """An inner join with a row per match, run from the other side."""
     reversed_on = _reversed(join.on)
     keys, key_match = _lookup_keys(reversed_on, f"{KEYS}.k0")
     lookup: Stage = {"from": spec.from_, "as": LEFT, **keys}
@@ -160,7 +160,7 @@ def _reversed(on: list[KeyPair]) -> list[KeyPair]:
 
 
 def _unmatched_other_side(spec: JoinSpec, join: Join) -> Stage:
-    """The rows that an outer join adds, found by an anti join from the other side."""
+    """The rows that an outer join adds: an anti join from the other side finds them."""
     anti_join = Join(from_=spec.from_, kind="anti", on=_reversed(join.on), match=spec.match)
     embedded: Any = ["$$ROOT"] if join.shape_traits.holds_list else "$$ROOT"
     return {

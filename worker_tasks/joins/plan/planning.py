@@ -1,4 +1,4 @@
-"""Turns a JoinSpec into a plan: an aggregation, its parts, and the snapshot that they read."""
+"""Turns a JoinSpec into a plan: an aggregation, its parts, and the snapshot that the parts read."""
 
 from dataclasses import dataclass, field
 from math import isnan
@@ -23,7 +23,7 @@ from worker_tasks.joins.spec import filters, mongosh
 from worker_tasks.joins.spec.spec import Join, JoinSpec
 from worker_tasks.queue import capacity
 
-#: Most parts that a join is divided into.
+#: The largest number of parts of a join.
 MAX_PARTS = 32
 #: Seconds that finding the borders of the parts may take; after that, the join runs in one part.
 CUT_SECONDS = 5.0
@@ -188,7 +188,7 @@ def _ranges(borders: list[Any]) -> list[filters.Filter]:
 
 
 def _share_bracket(values: list[Any]) -> bool:
-    """Whether comparisons with these values find everything between them.
+    """Whether range comparisons with these two values find every value between them.
 
     MongoDB compares only values of one type bracket, and sorts values by bracket. So if the first and the last value
     share a bracket, all values between them do.
@@ -198,7 +198,7 @@ def _share_bracket(values: list[Any]) -> bool:
 
 
 def snapshot_of(session: ClientSession) -> Timestamp | None:
-    """The cluster time that a snapshot session reads, known after its first operation."""
+    """The cluster time of a snapshot session, known after its first operation."""
     return session._snapshot_time  # noqa: SLF001 - the driver offers no public access
 
 
@@ -232,7 +232,7 @@ def _watched(spec: JoinSpec) -> list[str]:
 
 
 def _is_kept(join: Join, fields: list[str] | None) -> bool:
-    """Whether the final rows still tell if this join found a match."""
+    """Whether the final rows still show if this join found a match."""
     if fields is None or join.as_ in fields:
         return True
     # A count has no inner fields.
@@ -240,7 +240,7 @@ def _is_kept(join: Join, fields: list[str] | None) -> bool:
 
 
 def _total(spec: JoinSpec, catalog: Catalog) -> int | None:
-    """The number of rows, if each left document makes exactly one."""
+    """The number of rows if each left document becomes exactly one row."""
     one_each = all(join.kind_traits.keeps_exactly_left and not join.shape_traits.repeats_rows for join in spec.joins)
     if not one_each:
         return None

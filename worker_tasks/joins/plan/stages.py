@@ -29,5 +29,5 @@ def projection(fields: list[str]) -> dict[str, int]:
 
 
 def _outermost(fields: list[str]) -> list[str]:
-    """The fields without those inside another one, which MongoDB refuses as a path collision."""
+    """The fields except those inside another one, which MongoDB would refuse as a path collision."""
     return [field for field in dict.fromkeys(fields) if not any(field.startswith(f"{other}.") for other in fields)]

@@ -12,17 +12,17 @@ from worker_tasks.joins.plan.catalog import CollectionStats
 from worker_tasks.joins.spec import mongosh
 from worker_tasks.joins.spec.spec import Join, JoinSpec
 
-#: Seconds per left document: an equality that an index serves.
+#: Seconds per left document for an equality that an index serves.
 INDEXED = 12e-6
 #: The same if each match becomes a row of its own.
 INDEXED_ROWS = 32e-6
 #: The same with several keys, or with stages on the matches: MongoDB runs a pipeline per document.
 INDEXED_PIPELINE = 46e-6
-#: Seconds per document of both sides: MongoDB holds the other side in a hash table.
+#: Seconds per document of both sides if MongoDB holds the other side in a hash table.
 HASHED = 5e-6
-#: Seconds per document and per byte of both sides: one pass over both, grouped by key.
+#: Seconds per document and per byte of both sides for one pass over both, grouped by key.
 ONE_PASS, ONE_PASS_BYTE = 3e-6, 20e-9
-#: Seconds per left document, if joined from the other side.
+#: Seconds per left document if the join runs from the other side.
 SWAPPED = 10e-6
 #: Seconds per compared pair of documents.
 COMPARED = 0.4e-6
@@ -31,7 +31,7 @@ COMPARED = 0.4e-6
 HASHED_COUNT, HASHED_BYTES = 10_000, 100 * 1024 * 1024
 #: Up to this size, the whole other side fits into one document (of at most 16 MB).
 FITS_BYTES = 12 * 1024 * 1024
-#: A method that shows its first rows at once wins unless another one is this many times as fast.
+#: A method that shows its first rows at once wins unless another method is this many times as fast.
 PREFERENCE = 2.0
 
 
@@ -117,7 +117,7 @@ def make_step(join: Join, method: JoinMethod, seconds: float, catalog: PlannerSt
 
 
 def estimate_costs(join: Join, catalog: PlannerStats) -> dict[JoinMethod, float]:
-    """The seconds of each method, correct or not; of the lookups, only the one that MongoDB would choose."""
+    """The seconds of each method, correct or not. Includes only the lookup that MongoDB would choose."""
     left, other = catalog.left_count, catalog.stats(join.from_)
     native_lookup = is_native_lookup(join, other)
     size = other.size + catalog.left_size
@@ -149,7 +149,7 @@ def is_native_lookup(join: Join, other: CollectionStats) -> bool:
     """Whether the lookup needs no pipeline, so that MongoDB runs it in its fast engine."""
     if len(join.on) > 1 or join.match or join.sort or join.limit or join.fields_:
         return False
-    # Without a pipeline, all matches first go into the row, where they must not exceed the size of a document.
+    # Without a pipeline, all matches first go into the row, which must not exceed MongoDB's limit for a document.
     return (join.embeds and join.shape_traits.needs_all) or other.size <= FITS_BYTES
 
 
@@ -161,7 +161,7 @@ def _may_swap(spec: JoinSpec, join: Join, catalog: PlannerStats) -> bool:
 
 
 def _may_group(spec: JoinSpec, join: Join, catalog: PlannerStats) -> bool:
-    """Whether grouping is correct. It compares whole keys: right for several keys, and for one that is never a list."""
+    """Whether grouping, which compares whole keys, is correct: for several keys, or for one that is never a list."""
     if len(join.on) > 1:
         return True
     (pair,) = join.on
