@@ -27,13 +27,13 @@ from worker_tasks.joins.spec import filters, mongosh
 from worker_tasks.joins.spec.spec import Join, JoinSpec
 from worker_tasks.records import live
 
-#: Seconds that checks stay in Redis, for a task that is submitted meanwhile.
+#: Seconds that checks stay in Redis, for a task submitted in the meantime.
 CACHE_SECONDS = 600
-#: Seconds that trying the conditions of a filter one by one may take in all.
+#: Time limit in seconds for trying all conditions of a filter one by one.
 CONDITION_SECONDS = 1.0
 #: Bytes of joined documents that a worker encodes and writes in a second: benchmarks/bulk.py.
 WRITTEN_PER_SECOND = 70e6
-#: Seconds from submission to result of the shortest join.
+#: Seconds from submission to result for the shortest join.
 MIN_SECONDS = 0.2
 COMMENT = "dovetail check"
 MIB = 2**20
@@ -43,7 +43,7 @@ MIB = 2**20
 class Estimate:
     """The expected result of a join. ``rates`` holds the share of rows with a match, for each join.
 
-    None stands for a number that could not be found in time.
+    None stands for a number that the checks could not find in time.
     """
 
     rows: int | None
@@ -72,7 +72,7 @@ class Checks:
 
 
 def check_join(spec: JoinSpec) -> Checks:
-    """Checks a join within seconds. Only the cache of checks is written.
+    """Checks a join within seconds. Writes only to the cache of checks.
 
     Raises:
         pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
@@ -110,7 +110,7 @@ def cached_checks(fingerprint: str) -> dict[str, Any] | None:
 
 
 def verdict(document: dict[str, Any]) -> dict[str, Any]:
-    """The part of the checks that is stored with a task, which excludes the rows of the preview."""
+    """The part of the checks that is stored with a task: everything except the rows of the preview."""
     return {name: document[name] for name in ("findings", "expected", "seconds")}
 
 
@@ -234,7 +234,7 @@ def _growth(stats: JoinStats) -> tuple[float, float]:
 
 
 def _project(document: Document, fields: list[str] | None) -> Document:
-    """The document with only the top-level fields that hold some of these."""
+    """The document with only the top-level fields that contain one of these fields."""
     if fields is None:
         return document
     heads = {field.partition(".")[0] for field in fields}
@@ -242,7 +242,7 @@ def _project(document: Document, fields: list[str] | None) -> Document:
 
 
 def _share_of_fields(stats: JoinStats) -> float:
-    """Roughly the share of an embedded document that the join keeps, by its number of fields."""
+    """A rough share of an embedded document that the join keeps, judged by its number of fields."""
     if stats.join.fields_ is None:
         return 1.0
     top_level = sum(1 for field in stats.other.fields if "." not in field.path)

@@ -1,4 +1,4 @@
-"""Findings about a join: plain sentences with numbers, and the cure if there is one. Pure."""
+"""Findings about a join: plain sentences with numbers, and a cure if there is one. Pure."""
 
 import difflib
 from collections.abc import Iterable, Iterator
@@ -15,7 +15,7 @@ from worker_tasks.joins.spec.spec import Join
 
 #: Smaller shares are not worth a finding.
 MIN_SHARE = 0.05
-#: The share of rows without a match because of case or blanks that is worth a finding.
+#: A finding is worthwhile if case or blanks keep this share of rows from matching.
 MIN_OTHER_CASE_SHARE = 0.1
 #: The largest document that MongoDB stores, in bytes.
 MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
@@ -144,7 +144,7 @@ def _type_findings(stats: JoinStats, pair_index: int, key: KeyStats, left: str) 
 
 
 def _cast_cure(stats: JoinStats, pair_index: int) -> tuple[Cure | None, str]:
-    """The conversion of this pair that adds matches, and a sentence with their number; None and no text without one."""
+    """The conversion of this pair that adds matches, and a sentence with their number; else None and no text."""
     trial = stats.cast_trial
     if trial is None or trial.pair_index != pair_index:
         return None, ""
@@ -154,7 +154,7 @@ def _cast_cure(stats: JoinStats, pair_index: int) -> tuple[Cure | None, str]:
 
 
 def _brackets(types: dict[str, float]) -> dict[str, float]:
-    """The shares of type brackets, from those of types."""
+    """The share of each type bracket, computed from the shares of types."""
     brackets: dict[str, float] = {}
     for name, share in types.items():
         brackets[type_bracket(name)] = brackets.get(type_bracket(name), 0) + share
@@ -201,7 +201,7 @@ def _amount_findings(stats: JoinStats, left: str) -> Iterator[Finding]:
     join, number, shape = stats.join, stats.number, stats.join.shape_traits
     if not join.embeds or not stats.mean_matches or not stats.matched:
         return
-    # Matches of a row that has any, on average.
+    # The average number of matches of a row that has any.
     each = stats.mean_matches / max(1, stats.matched) * stats.rows
     amount = format_amount(each)
     if shape.takes_one and each > 1 + MIN_SHARE and not join.sort:

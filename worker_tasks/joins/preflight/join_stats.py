@@ -1,4 +1,4 @@
-"""Results of probing one join with a sample of the left side, and of looking at its keys. Pure."""
+"""Statistics of one join: its keys, and its effect on a sample of the left side. Pure."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class KeyStats:
 
     @property
     def other_types(self) -> dict[str, float]:
-        """The share of each BSON type among the other side's values, without that of lists."""
+        """The share of each BSON type among the other side's values, except lists."""
         field = self.other.field(self.pair.foreign)
         return {} if field is None else {name: share for name, share in field.types.items() if name != "array"}
 
@@ -45,7 +45,7 @@ class CastTrial(NamedTuple):
 
 @dataclass(frozen=True)
 class JoinStats:
-    """What one join does to the rows before it, as far as a sample shows. None stands for unknown.
+    """The effect of one join on the rows before it, as far as a sample shows it. None stands for unknown.
 
     ``matched`` rows have a match. On average a row has ``mean_matches``, of which the join's limit leaves
     ``mean_kept``. ``max_matches`` is the largest number of matches of one key, ``max_key`` that key as a list of its

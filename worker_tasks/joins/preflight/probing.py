@@ -1,6 +1,6 @@
-"""Probes a join before it runs: takes a sample of the left side through it and counts the matches on the other.
+"""Probes a join before it runs: takes a sample of the left side through it and counts the matches on the other side.
 
-The numbers of documents and seconds are bounded. A statistic that cannot be found in time is None.
+The numbers of documents and seconds are bounded. A statistic is None if a query takes too long to find it.
 """
 
 import time
@@ -28,15 +28,15 @@ from worker_tasks.joins.spec.bson_types import type_bracket
 from worker_tasks.joins.spec.casts import Cast, cast_to
 from worker_tasks.joins.spec.spec import Join, JoinSpec, KeyPair
 
-#: Documents of the left side that are taken through the join.
+#: The number of left documents taken through the join.
 SAMPLE_ROWS = 200
-#: Matches of one document that are taken on to the next join.
+#: The number of matches of one document taken on to the next join.
 SAMPLE_MATCHES = 5
-#: Keys of the other side that are counted at most.
+#: The largest number of keys to count on the other side.
 MAX_KEYS = 100_000
-#: Seconds that one query may take, and the preview.
+#: Time limits in seconds: of one query, and of the preview.
 PROBE_SECONDS, PREVIEW_SECONDS = 1.0, 1.0
-#: Seconds that all queries about one join may take together.
+#: Time limit in seconds of all queries about one join together.
 ALL_SECONDS = 5.0
 PREVIEW_ROWS = 5
 #: MongoDB's names for the types of an absent value.
@@ -199,7 +199,7 @@ class Probe:
         return counts
 
     def preview(self) -> tuple[list[Document], bool]:
-        """A few joined rows, and whether they are a sample because finding the first ones would take too long."""
+        """A few joined rows, and whether they come from a sample because finding the first ones would take too long."""
         limit = min(self.spec.limit or PREVIEW_ROWS, PREVIEW_ROWS)
         spec = self.spec.model_copy(update={"joins": [limit_matches(join) for join in self.spec.joins], "limit": limit})
         for sort in [self.spec.sort, []] if self.spec.sort else [[]]:
@@ -226,7 +226,7 @@ class Probe:
         except TookTooLong:
             return None
         except OperationFailure:
-            # For example, a joined document is too big even with few matches.
+            # For example, a joined document may be too big even with few matches.
             return None
 
 
@@ -280,7 +280,7 @@ def _element_keys(values: list[Any]) -> set[tuple[Any, ...]]:
 
 
 def _suggested_cast(key: KeyStats) -> Cast | None:
-    """The conversion that would let left values match which cannot because of their type."""
+    """The conversion that would let left values match if nothing but their type prevents a match."""
     if key.pair.cast is not None or not key.left_types or not key.other_types:
         return None
     brackets = {type_bracket(name) for name in key.other_types}

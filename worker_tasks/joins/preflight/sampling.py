@@ -22,15 +22,15 @@ from worker_tasks.joins.spec.names import collection_error, path_error
 from worker_tasks.joins.spec.value_types import TypeOf
 from worker_tasks.records import live
 
-#: Documents of a sample.
+#: The number of documents in a sample.
 SAMPLE_DOCUMENTS = 200
 #: A collection with at most this many documents is sampled whole.
 WHOLE_DOCUMENTS = 1_000
-#: Seconds that drawing a random sample may take; after that, the first and the last documents serve as one.
+#: Time limit in seconds for drawing a random sample; after that, the first and the last documents serve as one.
 DRAWING_SECONDS = 0.3
 #: Levels of nested fields that are sampled, and elements of each list.
 MAX_DEPTH, MAX_ELEMENTS = 3, 20
-#: Fields that a sample lists at most, and collections that a database lists.
+#: The largest numbers of fields listed for a sample and of collections listed for a database.
 MAX_FIELDS, MAX_COLLECTIONS = 300, 200
 #: Seconds that samples and suggestions stay in Redis.
 CACHE_SECONDS = 120
@@ -61,9 +61,9 @@ class Field:
 
 @dataclass(frozen=True)
 class CollectionSample:
-    """A collection, as a sample of its documents shows it.
+    """A collection as seen through a sample of its documents.
 
-    ``count`` is the number of all documents by MongoDB's counter, None for a view; ``sampled`` that of the sample.
+    ``count`` is MongoDB's count of all documents, None for a view; ``sampled`` is the number in the sample.
     ``size`` is the mean size of a sampled document as JSON, in bytes. ``indexed`` holds the first path of each index,
     ``unique`` the paths of each unique index.
     """
@@ -171,7 +171,7 @@ def _count_and_indexes(source: Collection[Document]) -> tuple[int | None, list[A
 def draw_documents(
     source: Collection[Document], stored: filters.Filter, size: int, comment: str | None = None
 ) -> list[Document]:
-    """Documents that pass a filter: random ones, or if that takes too long, the first and the last.
+    """Documents that pass a filter: random ones or, if that takes too long, the first and the last.
 
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.

@@ -1,4 +1,4 @@
-"""Suggests keys for a join of two collections: by names, by types, and by trying the values of a sample."""
+"""Suggests keys for a join of two collections, judging by names, by types, and by trying the values of a sample."""
 
 import json
 import re
@@ -25,15 +25,15 @@ from worker_tasks.joins.spec.bson_types import NUMBER, type_bracket, type_of
 from worker_tasks.joins.spec.casts import CASTS, Cast, cast_to
 from worker_tasks.records import live
 
-#: Seconds that all trials may take, and one of them.
+#: Time limits in seconds: of all trials together, and of a single one.
 TRIALS_SECONDS, TRIAL_SECONDS = 0.2, 0.1
-#: Values of one side that a trial looks for on the other.
+#: The number of values of one side that a trial looks for on the other.
 TRIAL_VALUES = 100
-#: Pairs of keys that are tried, and suggested.
+#: The numbers of pairs of keys to try and to suggest.
 MAX_TRIED, MAX_SUGGESTED = 30, 4
 #: The largest collection, in documents, that a trial may scan without an index.
 MAX_UNINDEXED = 50_000
-#: A pair is worth suggesting if this share of values was found, or the names are this similar.
+#: A pair is worth suggesting if a trial found this share of values, or if the names are this similar.
 MIN_RATE, MIN_SIMILARITY = 0.05, 3.0
 #: From this share of found values, a unique key counts as the right one.
 GOOD_RATE = 0.3
@@ -98,7 +98,7 @@ def _suggest(database: str, left: list[LeftField], collection: str) -> list[Sugg
     scored.sort(key=lambda each: -each[0])
     suggestions = [suggestion for _, suggestion in scored]
     if any(_is_unique(suggestion, other) and (suggestion.rate or 0) >= GOOD_RATE for suggestion in suggestions):
-        # Next to a unique key, a mere similarity of names misleads: a year matches every document of that year.
+        # If there is a unique key, similar names alone mislead: a year matches every document of that year.
         suggestions = [suggestion for suggestion in suggestions if suggestion.pairs[0].foreign in other.indexed]
     return suggestions[:MAX_SUGGESTED]
 
@@ -170,7 +170,7 @@ def _comparable(local: Field, foreign: Field) -> bool:
 
 
 def _cast_between(local: Field, foreign: Field) -> Cast | None:
-    """The conversion that left values need to match at all, or None."""
+    """The conversion without which left values cannot match, or None."""
     if (local.brackets & foreign.brackets) - NEVER_KEYS:
         return None
     return cast_to(local.main_type, foreign.main_type)
@@ -194,7 +194,7 @@ class _Trials:
         return self._rate(values, self._collection, self._other, foreign)
 
     def reverse_rate(self, local: LeftField, foreign: str, cast: Cast | None) -> float:
-        """The share of the other side's values that the left side has. It tells more if the left side is bigger."""
+        """The share of the other side's values that the left side has. More telling if the left side is bigger."""
         if cast is not None:
             return 0.0
         values = _converted(self._sample(self._collection), foreign, None)
