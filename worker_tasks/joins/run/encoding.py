@@ -32,7 +32,7 @@ class LineEncoder:
 
     Args:
         columns: collects the names of the documents' fields in the order of their first appearance.
-        unmatched: collects, for each field that a join adds, the rows in which the join found no match.
+        unmatched: collects the rows in which a join found no match, by the field that the join adds.
     """
 
     def __init__(self, columns: dict[str, None], unmatched: dict[str, Unmatched] | None = None) -> None:
@@ -65,14 +65,14 @@ class LineEncoder:
             yield lines
 
     def note_unmatched(self, written: int) -> None:
-        """Records the unmatched rows of the latest slice, as far as they are among the first ``written`` rows."""
+        """Records the unmatched rows of the latest slice, but only those among the first ``written`` rows."""
         for name, rows in self._unmatched_in_slice.items():
             self.unmatched[name].add([row for row in rows if row < written])
         self._unmatched_in_slice = {}
 
 
 def _slices(batch: bytes) -> Iterator[bytes]:
-    """Cuts a batch between documents, using the length that each one starts with."""
+    """Cuts a batch between documents, using the length at the start of each one."""
     start = end = 0
     while end < len(batch):
         end += _LENGTH.unpack_from(batch, end)[0]
@@ -95,7 +95,7 @@ def _collector_paused() -> Iterator[None]:
 
 def _extended(value: Any) -> Any:
     """Returns a value of a BSON type as relaxed Extended JSON."""
-    if isinstance(value, datetime) and value.year >= 1970:  # noqa: PLR2004 - before, dates are not written as text
+    if isinstance(value, datetime) and value.year >= 1970:  # noqa: PLR2004 - earlier dates are not written as text
         # Five times faster than json_util. Datetimes are in UTC here, with whole milliseconds and a year up to 9999.
         return {"$date": f"{value.isoformat(timespec='milliseconds' if value.microsecond else 'seconds')}Z"}
     return json_util.default(value, json_util.RELAXED_JSON_OPTIONS)

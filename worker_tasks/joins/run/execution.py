@@ -68,7 +68,7 @@ Report = Callable[[int, int], bool]
 def write_part(query: PartQuery, writer: PartWriter, report: Report) -> Part:
     """Runs the aggregation and writes every row.
 
-    Rows written before an error stay; ``writer.close()`` returns how many there are.
+    Rows written before an error stay; ``writer.close()`` returns their number.
 
     Raises:
         Stopped: ``report`` asked to stop, and MongoDB no longer works on the part.
@@ -95,7 +95,7 @@ def write_part(query: PartQuery, writer: PartWriter, report: Report) -> Part:
                         raise Stopped
                     next_report = time.monotonic() + REPORT_SECONDS
     except ReadFailed as failed:
-        # Most likely killed, because the run was told to stop or another writer took over the part.
+        # The operation was most likely killed, because the run was told to stop or another writer took over the part.
         if report(writer.rows, writer.size):
             raise Stopped from failed
         raise
@@ -143,7 +143,7 @@ def _batches(query: PartQuery) -> Generator[tuple[bytes, bool]]:
                     try:
                         yield batch, True
                     except GeneratorExit:
-                        # The caller stopped early. Ends the operation, which the fetching thread waits for.
+                        # The caller stopped early. This ends the operation for which the fetching thread waits.
                         source.kill(query.comment)
                         raise
                     batch = ahead.result()
@@ -168,7 +168,7 @@ def _read(requested: int, deadline: float) -> Iterator[None]:
 
 
 def _max_batch_size(suspect: range, fetched: int) -> int:
-    """The largest batch that may follow ``fetched`` documents so that each suspect one arrives alone."""
+    """The size of the largest batch after ``fetched`` documents with which each suspect document arrives alone."""
     if not suspect or fetched >= suspect.stop:
         return MAX_BATCH_DOCUMENTS
     return max(suspect.start - fetched, 1)

@@ -58,7 +58,7 @@ def failure_of_refusal(error: PyMongoError) -> JoinFailed:
 
 
 def breakage_of(failed: ReadFailed, rows: int, previous: Breakage | None) -> Breakage | None:
-    """How MongoDB ended a part after ``rows`` rows; None if MongoDB itself was away."""
+    """The way in which MongoDB ended a part after ``rows`` rows; None if MongoDB itself was away."""
     error = failed.__cause__
     if not _is_mongodb_available():
         return None

@@ -16,7 +16,7 @@ from worker_tasks.joins.spec import spec
 from worker_tasks.queue.celery_app import app
 from worker_tasks.records import ledger
 
-#: Errors that leave an empty result without an explanation, but do not fail it.
+#: Errors that leave an empty result without an explanation, but do not fail the task.
 IGNORED_ERRORS: tuple[type[Exception], ...] = (*DRIVER_ERRORS, DovetailError)
 
 logger = get_task_logger(__name__)
@@ -76,7 +76,7 @@ def _restart_in_one_part(task_id: str) -> None:
 
 
 def record_stopped(task_id: str, fields: Document) -> None:
-    """Records that a join was stopped, and how many of its operations MongoDB still has.
+    """Records that a join was stopped, and the number of its operations that MongoDB still has.
 
     Raises:
         pymongo.errors.PyMongoError: the cancellation may not be recorded.

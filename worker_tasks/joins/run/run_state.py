@@ -21,7 +21,7 @@ from worker_tasks.results.result_writer import STAGING_SECONDS, Part, new_writer
 CANCELLED = "cancelled"
 #: The set of the ids of all tasks with a run.
 ALL_RUNS = "join_tasks"
-#: Seconds in which a claimed task opens its run: the longest time that planning a join takes.
+#: Seconds within which a claimed task opens its run: the longest time that planning a join takes.
 NEXT_RUN_SECONDS = 120
 
 _OPEN = lua_scripts.load("run_state/open")
@@ -46,17 +46,17 @@ class Answer(StrEnum):
     LEFT = "left"
     #: The part ended, and no other is active: the caller finishes the run.
     LAST = "last"
-    #: request_stop: there is no such run.
+    #: From request_stop: there is no such run.
     NOTHING = "nothing"
-    #: request_stop: a part is active, and the last one to end finishes the run.
+    #: From request_stop: a part is active, and the last part to end finishes the run.
     RUNNING = "running"
-    #: request_stop: no part is active, so that the caller finishes the run.
+    #: From request_stop: no part is active, so the caller finishes the run.
     IDLE = "idle"
 
 
 @dataclass(frozen=True)
 class Breakage:
-    """How MongoDB ended a part early although it was available right afterwards.
+    """The way in which MongoDB ended a part early although it was available right afterwards.
 
     ``error`` is the code of MongoDB's error, or the name of the driver's; ``rows`` were read before it; ``requested``
     is the size of the batch that failed; ``times`` counts the breakages of this part.
@@ -102,7 +102,7 @@ class RunState:
 
     @property
     def first_key(self) -> str | None:
-        """The Redis key of the first part's rows; None until the part was begun."""
+        """The Redis key of the first part's rows; None until a writer begins the part."""
         return part_key(self.run, 0, self.writers[0]) if 0 in self.writers else None
 
 
@@ -138,7 +138,7 @@ class PartStart(NamedTuple):
     """The result of beginning a part.
 
     ``tries`` counts how often the part was begun, this time included. ``previous`` is the writer that lost the part to
-    this one, ``stop`` the reason to stop the run, and ``breakage`` how MongoDB ended the part the last time.
+    this one, ``stop`` the reason to stop the run, and ``breakage`` the way in which MongoDB last ended the part.
     """
 
     answer: Answer
@@ -194,7 +194,7 @@ def begin_part(task_id: str, run: str, number: int, last_name: str = "") -> Part
 
 
 def leave_part(writer: Writer, breakage: Breakage | None = None) -> Answer:
-    """Gives up a part so that it can be begun again. The next try does not count as one after a worker's death.
+    """Gives up a part so that any writer can begin it again. The next try does not count as one after a worker's death.
 
     Returns:
         LEFT, or STALE if another writer has taken over the part.
@@ -218,7 +218,7 @@ def end_part(writer: Writer, part: Part) -> Answer:
 
 
 def advance(writer: Writer, rows: int, size: int) -> RunState | None:
-    """Records the rows and bytes of a part so far.
+    """Records the numbers of rows and bytes of a part so far.
 
     Returns:
         The state of the whole run; None if another writer has taken over the part.
@@ -319,6 +319,6 @@ def failure_to_text(failure: DovetailError) -> str:
 
 
 def failure_from_text(reason: str) -> DovetailError:
-    """Reads a failure back from a reason that :func:`failure_to_text` wrote."""
+    """Reads a failure from a reason written by :func:`failure_to_text`."""
     code, details = json.loads(reason)
     return errors.rebuild_error(code, *details)

@@ -12,7 +12,7 @@ from celery import states
 from worker_tasks.infra.connections import Document
 from worker_tasks.records import leads, ledger, task_search
 
-#: The fields about a result in the document of a task, copied to the documents of its followers.
+#: The fields of a task document that describe its result. They are copied to the documents of its followers.
 RESULT_FIELDS = ("result_expires_at", "result_bytes", "unmatched", "explanation")
 
 
@@ -30,7 +30,7 @@ def settle(leader_id: str, outcome: dict[str, Any], fields: Document) -> None:
     """Ends all followers of a task with its outcome, even if the task itself was cancelled.
 
     Raises:
-        pymongo.errors.PyMongoError: some of them may not be answered.
+        pymongo.errors.PyMongoError: some followers may still wait.
     """
     if followers := task_search.followers_of(leader_id):
         # Comes first, so that no task joins the run after its followers were answered.
@@ -44,7 +44,7 @@ def fail(app: Any, leader_id: str, failure: Exception, fields: Document) -> None
     """Ends all followers of a task with its failure.
 
     Raises:
-        pymongo.errors.PyMongoError: some of them may not be ended.
+        pymongo.errors.PyMongoError: some followers may still wait.
     """
     if followers := task_search.followers_of(leader_id):
         leads.end_run(leader_id)
@@ -78,7 +78,7 @@ def join_run(app: Any, leader_id: str) -> None:
         TaskNotFound: there is no such task.
         pymongo.errors.PyMongoError, kombu.exceptions.OperationalError: a server is away; the reconciler continues.
     """
-    # A cancelled leader leads for as long as its run goes on or is still planned.
+    # A cancelled leader keeps leading while its run goes on or is being planned.
     if "leads" not in ledger.find_task(leader_id):
         release(app, leader_id)
 

@@ -1,6 +1,6 @@
 """Parses the saved joins of an older version, which stored the builder's form as a URL query.
 
-Frozen: the form's format never changes again, independently of today's builder.
+This module is frozen: the old format never changes again, whatever happens to today's builder.
 """
 
 import json
@@ -27,7 +27,7 @@ def read_draft(draft: str, types_in: Callable[[str], TypeOf]) -> Document:
 
     Args:
         draft: the form as a URL query.
-        types_in: takes a database and returns the lookup of its fields' types, for values without a type of their own.
+        types_in: takes a database and returns a function that looks up its fields' types, for values without a type.
 
     Raises:
         InvalidInput: the draft is invalid; names the path that is wrong.

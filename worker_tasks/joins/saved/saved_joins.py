@@ -19,7 +19,7 @@ from worker_tasks.joins.spec.value_types import TypeOf
 from worker_tasks.records import ledger
 
 COLLECTION = "saved_joins"
-#: Most saved joins that a list contains.
+#: The largest number of saved joins in a list.
 MAX_LISTED = 200
 
 
