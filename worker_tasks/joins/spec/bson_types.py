@@ -7,7 +7,7 @@ from typing import Any
 from bson import Binary, Decimal128, Int64, ObjectId, Regex, Timestamp
 from bson.datetime_ms import DatetimeMS
 
-#: The bracket of all number types: MongoDB matches equal numbers whatever their types.
+#: The bracket of all number types, because MongoDB matches equal numbers whatever their types.
 NUMBER = "number"
 #: Any type that is not in the table.
 OTHER = "other"
@@ -18,7 +18,7 @@ class BsonType:
     """One BSON type.
 
     ``name`` is its alias in MongoDB's ``$type``. ``label`` names one value for people, ``plural`` several. ``python``
-    lists the types that pymongo decodes it to.
+    lists the types to which pymongo decodes it.
     """
 
     name: str

@@ -9,7 +9,7 @@ from bson import ObjectId
 
 from worker_tasks.joins.spec.bson_types import NUMBERS
 
-#: Repeats the names in the table, because a type cannot be computed. A test compares the two.
+#: Repeats the names in the table, because type checkers cannot compute a type. A test compares the two.
 Cast = Literal["string", "int", "long", "double", "objectId", "date"]
 
 _HEXADECIMAL_ID = re.compile(r"[0-9a-fA-F]{24}")

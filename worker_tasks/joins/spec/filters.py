@@ -22,7 +22,7 @@ MAX_TEXT = 1_000
 
 Filter = dict[str, Any]
 
-#: Keys of the Extended JSON objects that stand for one value which plain JSON cannot express.
+#: Keys of the Extended JSON objects that stand for a single value beyond plain JSON.
 TYPED_SCALARS = frozenset({"$oid", "$date", "$numberDecimal", "$numberLong", "$numberInt", "$numberDouble", "$uuid"})
 
 
@@ -96,7 +96,7 @@ def are_comparisons(value: Any) -> bool:
 
 
 def _check_nodes(stored: Filter, path: str, depth: int) -> Iterator[None]:
-    """Checks a filter and the ones inside it. Yields once per condition, so that the caller can count them."""
+    """Checks a filter and the ones inside it. Yields once per condition, so the caller can count conditions."""
     if depth == 0:
         raise FilterError(path, f"is nested more than {MAX_DEPTH} deep.")
     for key, value in stored.items():

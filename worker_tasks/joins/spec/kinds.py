@@ -1,13 +1,13 @@
 """The kinds of join and the shapes of their matches, one row each. Pure.
 
-Code that depends on a kind or a shape tests its flags, so a new one needs only a row here and its words in
+Code that depends on a kind or a shape tests its flags, so a new kind or shape needs only a row here and its words in
 ``webapp/presenters/join_text.py``.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-#: These repeat the names in the tables, because a type cannot be computed. A test compares them.
+#: These repeat the names in the tables, because type checkers cannot compute a type. A test compares them.
 Kind = Literal["left", "inner", "semi", "anti", "outer"]
 Shape = Literal["array", "rows", "first", "count"]
 

@@ -9,7 +9,7 @@ from bson import Binary, Decimal128, Int64, ObjectId
 from bson.datetime_ms import DatetimeMS
 
 INDENT = "  "
-#: A value with more characters is broken into several lines.
+#: A longer value, in characters, takes several lines.
 LINE_LENGTH = 100
 #: JavaScript rounds whole numbers beyond this one.
 MAX_EXACT = 2**53
@@ -77,6 +77,6 @@ def _base64(value: bytes) -> str:
 
 
 def _property_name(name: str) -> str:
-    # A leading $ and a _ anywhere, even before a digit, are fine in JavaScript.
+    # JavaScript allows a leading $, and a _ anywhere, even before a digit.
     identifier = name.removeprefix("$").replace("_", "a")
     return name if identifier.isascii() and identifier.isidentifier() else json.dumps(name, ensure_ascii=False)

@@ -19,7 +19,7 @@ class Operand(StrEnum):
 class FilterOperator:
     """An operator in the list of choices.
 
-    ``condition`` builds MongoDB's condition on the field from the operand. ``mongodb`` is MongoDB's name of the
+    ``condition`` builds MongoDB's condition on the field from the operand. ``mongodb`` is MongoDB's name for the
     operator, if the condition is just that operator and the value. ``prefix`` precedes the search text.
     """
 
@@ -59,7 +59,7 @@ OPERATORS: dict[str, FilterOperator] = {
     )
 }
 
-#: Names of operators, by MongoDB's names of them.
+#: Names of operators, by MongoDB's names for them.
 BY_MONGODB = {operator.mongodb: name for name, operator in OPERATORS.items() if operator.mongodb is not None}
 
 

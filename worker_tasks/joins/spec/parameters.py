@@ -23,12 +23,12 @@ MAX_PARAMETERS = 100
 NAME = r"[a-z][a-z0-9_]{0,39}"
 #: The key that marks an object in a filter as a parameter.
 KEY = "$parameter"
-#: The type of a parameter whose value is parsed by the type of the field that it is compared with.
+#: The type of a parameter whose value takes the type of the field in its condition.
 AUTO = "auto"
 TYPES = frozenset({AUTO, *VALUE_TYPES})
 
 _LIST_OPERATORS = frozenset({"$in", "$nin", "$all"})
-#: More than the depth of any valid filter. Deeper nodes stay for the filter's own check to refuse.
+#: More than the depth of any valid filter. Deeper nodes stay, and the filter's own check refuses them.
 _MAX_DEPTH = 40
 
 Document = dict[str, Any]
@@ -42,7 +42,7 @@ class Parameter:
     type: str
     #: Its place in the join, such as ``joins.0.match.status.$in``.
     path: str
-    #: The field that the value is compared with.
+    #: The field with which the value is compared.
     collection: str
     field: str
     is_list: bool = False
@@ -50,7 +50,7 @@ class Parameter:
     prefix: str = ""
 
     def value_type(self, type_of: TypeOf) -> ValueType:
-        """The type its value is parsed as."""
+        """The type as which its value is parsed."""
         return value_type(None, type_of(self.collection, self.field)) if self.type == AUTO else VALUE_TYPES[self.type]
 
     def value_of(self, text: str, type_of: TypeOf) -> Any:

@@ -171,7 +171,7 @@ def parse_spec(description: Any, databases: Iterable[str]) -> JoinSpec:
     """Parses the description of a join.
 
     Args:
-        databases: the names of those that are open for joins.
+        databases: the names of the databases that are open for joins.
 
     Raises:
         InvalidInput: names every path that is wrong, with the reason.
@@ -213,7 +213,7 @@ def _path_and_reason(detail: dict[str, Any]) -> tuple[str, str]:
     if isinstance(cause, filters.FilterError):
         return f"{path}.{cause.path}".rstrip("."), cause.reason
     if isinstance(cause, ValueError):
-        # A rule about several fields puts the one to correct in front.
+        # A rule about several fields names first the field to correct.
         inner, colon, reason = str(cause).partition(": ")
         return (f"{path}.{inner}", reason) if colon and " " not in inner else (path, str(cause))
     if detail["type"] == "extra_forbidden":

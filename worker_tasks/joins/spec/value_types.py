@@ -1,4 +1,4 @@
-"""The types of a condition's value, one row each: how to name, parse and ask for them. Pure."""
+"""The types of a condition's value, one row each: their names, their parsing and their form inputs. Pure."""
 
 import re
 from collections.abc import Callable
