@@ -19,7 +19,7 @@ from worker_tasks.records import ledger
 from worker_tasks.records.indexes import CELERY_RESULTS
 
 GROUPS_COLLECTION = "task_groups"
-#: The modules that stored failures name: the current one, and the one that held the classes in older versions.
+#: The module names found in stored failures: the current module, and the one that held the classes in older versions.
 FAILURE_MODULES = (DovetailError.__module__, "worker_tasks.errors")
 
 logger = get_logger(__name__)
@@ -28,7 +28,7 @@ logger = get_logger(__name__)
 def requires_redelivery(error: BaseException) -> bool:
     """Whether the error means that an outcome was not stored or a retry not published, so the message must go back.
 
-    If a task rejects its own message, the reason is a text, not an exception. That is a failure of the task.
+    If a task rejects its own message, the reason is a text, not an exception. This counts as a failure of the task.
     """
     return isinstance(error, BackendStoreError) or (isinstance(error, Reject) and isinstance(error.reason, Exception))
 
@@ -58,7 +58,7 @@ class MetadataBackend(MongoBackend):
         return connections().tasks.database[GROUPS_COLLECTION]
 
     def exception_safe_to_retry(self, error: Exception) -> bool:
-        """Whether to try a write again. Celery's default never does, and so loses outcomes in a MongoDB failover."""
+        """Whether to try a write again. Celery's default never does, so it loses outcomes in a MongoDB failover."""
         return isinstance(error, MONGODB_FAILURES)
 
     def prepare_exception(self, exc: Exception, serializer: str | None = None) -> Any:
@@ -136,7 +136,7 @@ class MetadataBackend(MongoBackend):
             self.collection.database[CELERY_RESULTS].replace_one({"_id": task_id}, document, upsert=True)
             return result
         # Only a claimed request knows its attempt. When Celery's main process reports a lost child, derive the attempt
-        # from the count of retries; for a task with an unknown name there is no request to derive it from.
+        # from the count of retries; a task with an unknown name has no request from which to derive it.
         attempt = getattr(request, "attempt", None) or (getattr(request, "retries", 0) or 0) + 1 if request else None
         outcome: Document = getattr(request, "outcome", None) or {}
         fields = {field: meta[field] for field in ("result", "traceback", "children", "date_done")}
@@ -148,7 +148,7 @@ class MetadataBackend(MongoBackend):
     def _is_recorded(self, task_id: str) -> bool:
         """Whether the id has a task document.
 
-        Celery's own task that collects a group ends, under its id, the task that the group replaced.
+        Celery's own task that collects a group ends the task that the group replaced, under that task's id.
         """
         return self.collection.find_one({"_id": task_id}, {"_id": True}) is not None
 

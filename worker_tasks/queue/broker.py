@@ -173,11 +173,11 @@ class QoS(kombu_redis.QoS):
         delivery = message.delivery_info
         entry = dumps([message._raw, delivery["exchange"], delivery["routing_key"]])  # noqa: SLF001
         leases.take(delivery_tag, message, entry)
-        # None instead of the message: the lease must end when Celery drops its reference, which has to be the only one.
+        # None instead of the message: the lease must end when Celery drops its reference, so no other one may exist.
         virtual.QoS.append(self, None, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        # This frees the prefetch slot even if Redis then fails.
+        # Frees the prefetch slot even if Redis then fails.
         virtual.QoS.ack(self, delivery_tag)
         leases.settle(delivery_tag)
 

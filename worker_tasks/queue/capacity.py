@@ -1,4 +1,4 @@
-"""The capacity of all workers, which they announce in Redis. With a single slot, joins are not divided into parts."""
+"""The capacity of all workers, as they announce it in Redis. With a single slot, joins are not divided into parts."""
 
 from typing import Any
 

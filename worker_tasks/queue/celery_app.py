@@ -27,7 +27,7 @@ PUBLISH_TIMEOUT = 0.6
 WORKER_SOCKET_TIMEOUT = 3.0
 
 #: The queues of joins and of artifacts. A worker takes from both in turn, so that sorting a result does not wait
-#: behind a hundred joins, nor a join behind the readers of results.
+#: behind a hundred joins, and a join does not wait behind the readers of results.
 DEFAULT_QUEUE, ANALYSIS_QUEUE = "celery", "reading"
 #: The task that computes artifacts. Its name is older than its module, and messages carry it.
 DERIVE_TASK = "worker_tasks.reading.tasks.derive"
@@ -64,7 +64,7 @@ class RecordingCelery(Celery):
     ) -> Any:
         """Records a task, then publishes it.
 
-        Takes Celery's arguments and three more for the task document: ``metadata``, ``requested_by``, and further
+        Takes Celery's arguments and three more for the task document: ``metadata``, ``requested_by``, and any other
         ``fields``. Unless noted otherwise, an error means that the task was neither recorded nor published.
 
         Raises:
@@ -187,13 +187,13 @@ def celery_settings() -> dict[str, Any]:
     sentinel = {"master_name": ours.redis_sentinel_master, "sentinel_kwargs": sentinel_options(ours)}
     return {
         "broker_url": ours.kombu_broker_url,
-        # Celery would prefer the raw CELERY_BROKER_URL to the line above, but that lacks the certificates.
+        # Celery would prefer the raw CELERY_BROKER_URL to the line above, but the raw URL lacks the certificates.
         "broker_read_url": ours.kombu_broker_url,
         "broker_write_url": ours.kombu_broker_url,
         "broker_connection_retry_on_startup": True,
         # Retry forever: the default gives up after 100 tries.
         "broker_connection_max_retries": None,
-        # In the URL these raise TypeError; without them a frozen broker blocks a publisher forever.
+        # In the URL these options raise TypeError; without them a frozen broker blocks a publisher forever.
         "broker_transport_options": {
             "socket_timeout": PUBLISH_TIMEOUT,
             "socket_connect_timeout": PUBLISH_TIMEOUT,
@@ -220,7 +220,7 @@ def celery_settings() -> dict[str, Any]:
         "accept_content": ["json"],
         # Acknowledge when done, so that another worker gets the tasks of a killed one.
         "task_acks_late": True,
-        # For tasks without a claim: nothing would count the redeliveries of one that kills its worker each time.
+        # For tasks without a claim: nothing would count the redeliveries of a task that kills its worker each time.
         "task_reject_on_worker_lost": False,
         "task_retry_on_worker_lost": True,
         # The claim stores STARTED itself, in the write that checks whether the task may start.

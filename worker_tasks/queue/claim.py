@@ -35,7 +35,7 @@ class ClaimedTask(Task):
 
     def before_start(self, task_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self.request.is_eager:
-            # It runs in the caller's process, without a message or a document.
+            # The task runs in the caller's process, without a message or a document.
             self.request.attempt = 1
             return
         try:

@@ -13,7 +13,7 @@ from worker_tasks.infra.errors import ServiceUnavailable, StorageFull, TaskNotFo
 from worker_tasks.queue.claim import ClaimedTask
 from worker_tasks.records import ledger
 
-#: Seconds before the first retry, seconds added for each further one, and the longest pause.
+#: The pause before the first retry, the increase with each further retry, and the longest pause, in seconds.
 FIRST_PAUSE, PAUSE_STEP, MAX_PAUSE = 1, 2, 15
 #: Seconds until the message goes back to its queue, to free the slot for other tasks.
 IN_PLACE_SECONDS = 60
@@ -23,11 +23,11 @@ logger = get_task_logger(__name__)
 
 
 class RunInterrupted(Exception):
-    """Something other than the join itself interrupted its run, which should be tried again. See ``__cause__``."""
+    """Something other than the join itself interrupted its run. The caller should retry. See ``__cause__``."""
 
 
 class _Retry(Exception):
-    """The work should be tried again."""
+    """The work needs another try."""
 
 
 def retry_while_away(task: Task, work: Callable[[], Result]) -> Result:
