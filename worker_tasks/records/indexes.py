@@ -1,4 +1,4 @@
-"""The indexes of the task documents: those of the queries, and those that delete expired documents."""
+"""The indexes of the task documents: some serve queries, others delete expired documents."""
 
 import pymongo
 from celery import states
@@ -8,7 +8,7 @@ from worker_tasks.records.ledger import NEWEST_FIRST
 
 #: The collection for the results of Celery's own tasks, such as chords, which have no task document.
 CELERY_RESULTS = "celery_results"
-#: Seconds these results stay: Celery's default.
+#: The lifetime of these results in seconds: Celery's default.
 CELERY_RESULT_SECONDS = 86_400
 #: Time limit for building the indexes of a large collection, in seconds.
 BUILD_SECONDS = 600
@@ -27,7 +27,7 @@ def ensure_indexes() -> None:
                 pymongo.IndexModel(NEWEST_FIRST),
                 # A filter field first, then the order of the list, so that MongoDB never sorts a page.
                 pymongo.IndexModel([("labels", 1), *NEWEST_FIRST]),
-                # Only the rare states: common ones are found quickly without it, and every index slows each write.
+                # Only the rare states: MongoDB finds common ones quickly without it, and every index slows each write.
                 pymongo.IndexModel(
                     [("status", 1), *NEWEST_FIRST],
                     partialFilterExpression={"status": {"$in": [states.FAILURE, states.REVOKED]}},

@@ -15,7 +15,7 @@ OVER_SECONDS = 60
 def is_unwanted(task_id: str) -> bool:
     """Whether the run of a task can stop: the task is being cancelled, or has ended without leading followers.
 
-    The run of a task without a document, which was applied in place, is wanted.
+    A task without a document was applied in place, so its run is still wanted.
 
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.
@@ -82,7 +82,7 @@ def promote(follower: Document) -> bool:
 
 
 def follow(task_id: str, leader_id: str) -> None:
-    """Makes a task follow the run of another one, whose result it will get.
+    """Makes a task follow the run of another one. It will get the other task's result.
 
     Raises:
         pymongo.errors.PyMongoError: the outcome of the write is unknown.

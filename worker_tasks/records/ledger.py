@@ -56,7 +56,7 @@ class Claimed(NamedTuple):
     """A granted claim.
 
     ``attempt`` is the number of the new attempt. ``crashes`` counts the latest attempts in a row that did not end
-    properly, the new one included.
+    properly, including the new one.
     """
 
     attempt: int
@@ -117,7 +117,7 @@ def new_document(
         "date_done": None,
         "changed_at": queued_at,
         "attempt": 0,
-        # Attempts in a row without a proper end, the current one included; and Celery's retries at the last attempt.
+        # Attempts in a row without a proper end, including the current one; and Celery's retries at the last attempt.
         "crashes": 0,
         "retries": 0,
         "worker": None,
@@ -128,7 +128,7 @@ def new_document(
         "timeline": [timeline_event(states.PENDING, at=queued_at)],
         "cancel_requested": False,
         "cancel_requested_at": None,
-        # The number of operations left in MongoDB when the task was stopped.
+        # The number of operations left in MongoDB after the task was stopped.
         "left_in_mongodb": None,
         # The findings of the checks before submission: checks.py.
         "checks": None,
@@ -140,7 +140,7 @@ def new_document(
         "result_discarded": False,
         "expires_at": queued_at + timedelta(days=settings().task_retention_days),
         "version": 1,
-        # A new token with every change, for polls to compare.
+        # Every change sets a new token, for polls to compare.
         "revision": uuid4().hex,
     }
 
@@ -235,7 +235,7 @@ def give_back(task_id: str, note: str, attempt: int | None = None) -> bool:
 def claim(
     task_id: str, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], worker: str, *, retries: int = 0
 ) -> Claimed | Refused:
-    """Starts an attempt of a task, by one conditional write that excludes finished and cancelled tasks.
+    """Starts an attempt at a task, using one conditional write that excludes finished and cancelled tasks.
 
     Creates the document of a task that another client published. Each of Celery's own ``retries`` resets the count of
     crashes.
@@ -278,10 +278,10 @@ def claim(
 
 
 def _require_server() -> None:
-    """Pings MongoDB before a write that must not take effect after it was reported as failed.
+    """Pings MongoDB before a write that must not take effect after the caller reported its failure.
 
-    A frozen server carries out pending commands once it wakes up: a refused task would be recorded after all, or an
-    attempt counted that never started.
+    A frozen server carries out pending commands once it wakes up: it would record a refused task after all, or count
+    an attempt that never started.
     """
     connections().mongodb.admin.command("ping")
 
@@ -345,7 +345,7 @@ def write(
 def _change(
     update: Document, event: Document, defaults: Document | None, *, leads: bool = False
 ) -> tuple[Document, str]:
-    """The complete update, and the new revision."""
+    """The complete update and the new revision."""
     revision = uuid4().hex
     change = {
         **update,

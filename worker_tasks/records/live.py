@@ -92,7 +92,7 @@ def remember(key: str, text: str, seconds: int) -> None:
 
 
 def read_live(task_id: str) -> Live | None:
-    """The live state of a task; None if it has expired, so that the document must be read.
+    """The live state of a task; None if it has expired and the caller must read the document.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.

@@ -61,7 +61,7 @@ def metadata_errors(metadata: Any, field: str = "metadata") -> dict[str, str]:
     """Validates metadata.
 
     Args:
-        field: the requester's name for the metadata, which starts every path.
+        field: the requester's name for the metadata, which begins every path.
 
     Returns:
         ``{path: message}``, empty if the metadata is valid.

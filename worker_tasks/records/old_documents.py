@@ -1,4 +1,4 @@
-"""Completes task documents that the original application, a stock backend or an older version wrote."""
+"""Completes task documents written by the original application, a stock backend or an older version."""
 
 import json
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from worker_tasks.records.metadata import labels_of
 
 #: The status that the original application stores for a waiting task.
 ORIGINAL_WAITING = "QUEUED"
-#: The required types of fields. A stock backend stores any value that it gets, so others are ignored.
+#: The required types of fields. A stock backend stores any value, so readers ignore values of other types.
 FIELD_TYPES: dict[str, type] = {
     "status": str,
     "result": str,

@@ -1,4 +1,4 @@
-"""Changes of task documents that leave the state alone: fields of unfinished tasks, metadata, expiry of the result."""
+"""Changes to task documents that leave the state alone: fields of unfinished tasks, metadata, expiry of the result."""
 
 from datetime import datetime
 

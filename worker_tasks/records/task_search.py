@@ -31,7 +31,7 @@ class Cursor(NamedTuple):
 
 @dataclass(frozen=True)
 class TaskFilter:
-    """Conditions that a task must meet; those that are None or empty do not apply.
+    """Conditions on a task; a condition that is None or empty does not apply.
 
     Attributes:
         status: the stored state.
@@ -40,7 +40,7 @@ class TaskFilter:
         words: texts that each occur in the id, name, arguments, collections or metadata.
         keys: metadata keys with any value.
         value: text that occurs in the value of any metadata key.
-        since, until: bounds of the time of submission; ``until`` is excluded.
+        since, until: bounds of the time of submission, excluding ``until`` itself.
     """
 
     status: str | None = None
@@ -54,7 +54,7 @@ class TaskFilter:
     until: datetime | None = None
 
     def conditions(self) -> Iterator[Document]:
-        """Yields MongoDB filters, all of which must match."""
+        """Yields MongoDB filters. A task must match every one of them."""
         for field, value in (
             ("status", self.status),
             ("requested_by", self.requested_by),
@@ -211,7 +211,7 @@ def active_queues() -> list[str | None]:
 
 
 def filter_unchanged(tasks: list[Document]) -> list[Document]:
-    """The tasks among these that have not changed since they were read, read again.
+    """Reads these tasks again. Returns those that have not changed since the caller read them.
 
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.
