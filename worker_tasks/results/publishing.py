@@ -40,7 +40,7 @@ def publish(  # noqa: PLR0913 - the run, its parts, the result
 ) -> Summary:
     """Verifies and joins the parts, and publishes the result with its index and summary.
 
-    Readers see the result only after the last step, which is one script. The parts are copied in small calls, so that
+    Readers see the result only after the last step, which is one script. Copies the parts in small calls, so that
     Redis can serve other clients in between.
 
     Args:
@@ -116,7 +116,7 @@ def _verify(key: str, part: Part) -> tuple[int, int]:
     """Reads a part back and verifies it.
 
     Returns:
-        The time of Redis's clock, in seconds and microseconds. It comes with the last read, which saves a call.
+        The time of Redis's clock, in seconds and microseconds. The last read returns it too, which saves a call.
 
     Raises:
         StagingLost: the part is damaged.
@@ -162,7 +162,7 @@ def _join(
 
 
 class _PartVerifier:
-    """Compares the pieces of a part, as read back, with its writer's size, checksum and number of rows."""
+    """Compares the pieces of a part, read back from Redis, with its writer's size, checksum and number of rows."""
 
     def __init__(self, key: str, part: Part):
         self._key, self._part = key, part
@@ -174,7 +174,7 @@ class _PartVerifier:
         self._line_breaks += piece.count(b"\n")
 
     def require_intact(self) -> None:
-        # Line breaks occur only in separators, and every row but the first of the result follows one.
+        # Line breaks occur only in separators, and every row of the result except the first follows one.
         rows = self._line_breaks + (1 if self._part.starts_the_array and self._part.rows else 0)
         if (self._size, self._checksum, rows) != (self._part.size, self._part.checksum, self._part.rows):
             raise StagingLost(self._key)

@@ -69,7 +69,7 @@ def find_task_result(task: Mapping[str, Any]) -> Summary | None:
 
 
 def find_run_result(key: str, task_id: str, run: str) -> Summary | None:
-    """The result of a run that was published under this key, even if replaced since; None if it is gone.
+    """The result that a run published under this key, even if a newer run has replaced it; None if it is gone.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
@@ -94,7 +94,7 @@ def read_rows(summary: Summary, first: int, limit: int) -> list[dict[str, Any]] 
     """
     numbers = range(first, min(first + limit, summary.count))
     lines = _lines(summary, numbers) if numbers else []
-    # Checked last, so that a run published meanwhile is noticed.
+    # This check comes last, to notice a run published in the meantime.
     current = find_result(summary.key)
     if lines is None or current is None or current.run != summary.run:
         return None
@@ -125,7 +125,7 @@ def _lines(summary: Summary, numbers: range) -> list[bytes] | None:
     end_entry = _index_entry(summary, numbers[-1])[0] + 1
     count = end_entry - first_entry
     store = connections().results
-    # The entry after the last row bounds the byte range. It does not exist at the end of the result.
+    # The entry after the last row bounds the byte range. The end of the result has no such entry.
     first_byte, last_byte = first_entry * OFFSET.size, (end_entry + 1) * OFFSET.size - 1
     entries = ensure_bytes(store.getrange(index_key(summary.key), first_byte, last_byte))
     offsets = [offset for (offset,) in OFFSET.iter_unpack(entries)]
@@ -139,7 +139,7 @@ def _lines(summary: Summary, numbers: range) -> list[bytes] | None:
 
 
 def _index_entry(summary: Summary, row: int) -> tuple[int, int]:
-    """The number of the last index entry at or before this row, and the number of that entry's row."""
+    """The number of the last index entry at or before this row, and the number of the row to which it points."""
     entry = first_row = 0
     for segment in summary.segments:
         if row < first_row + segment:
@@ -192,7 +192,7 @@ def split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def keep(summary: Summary, expires_at: datetime) -> Summary | None:
-    """Sets another expiry for a result and its artifacts.
+    """Sets a new expiry for a result and its artifacts.
 
     Returns:
         The changed summary; None if the result is gone or replaced.

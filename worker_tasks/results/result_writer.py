@@ -26,7 +26,7 @@ CHUNK_BYTES = 1024 * 1024
 #: Seconds until the parts of an unpublished result expire.
 STAGING_SECONDS = 6 * 3600
 NARROW_HINT = "Filter either side, keep fewer fields, or set a limit."
-#: Bytes that a glimpse at the first rows of an unfinished part reads.
+#: Bytes to read for a glimpse of the first rows of an unfinished part.
 GLIMPSE_BYTES = 64 * 1024
 
 _APPEND = lua_scripts.load("result_writer/append")
@@ -70,7 +70,7 @@ class Part:
 
 
 def new_writer() -> str:
-    """A random name for one attempt at a part. A Redis that loses its last second would assign a number twice."""
+    """A random name for one attempt at a part. After losing its last second, Redis would assign a number twice."""
     return secrets.token_hex(8)
 
 
@@ -82,8 +82,8 @@ class PartWriter:
         unmatched: the rows in which a join found no match, by the field that the join embeds; from the encoder too.
 
     Args:
-        run_key: the run's hash, whose field ``writer:<number>`` names the current writer of the part. A writer that
-            has been replaced there can write no more.
+        run_key: the run's hash, whose field ``writer:<number>`` names the current writer of the part. Once another
+            writer takes its place there, this one can write no more.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - the part, its limits, its writer
@@ -148,7 +148,7 @@ class PartWriter:
             raise self._limit_error()
 
     def _count_fitting(self, lines: Sequence[bytes]) -> int:
-        """The number of these rows, from the first on, that fit within the limits."""
+        """The number of these rows, counted from the first, that fit within the limits."""
         rows = min(len(lines), max(0, self._max_rows - self._rows - self._other_rows))
         free = self._max_size - self.size - self._other_size
         if sum(map(len, lines)) + len(SEPARATOR) * len(lines) <= free:
@@ -173,7 +173,7 @@ class PartWriter:
         if not self._buffer:
             return
         require_room(len(self._buffer))
-        # Written at an offset, so that repeating the call after a lost reply changes nothing.
+        # Writes at an offset, so that repeating the call after a lost reply changes nothing.
         arguments: list[Any] = [self._sent, bytes(self._buffer), STAGING_SECONDS, self._field, self._writer]
         if not self._redis.eval(_APPEND, len(self._keys), *self._keys, *arguments):
             raise StagingLost(self._key)

@@ -10,7 +10,7 @@ from worker_tasks.records import ledger, task_fields
 from worker_tasks.results import result_store
 from worker_tasks.results.summaries import Summary
 
-#: The extension of a result's lifetime each time that somebody keeps it.
+#: The extension of a result's lifetime each time somebody keeps it.
 EXTENSION = timedelta(hours=1)
 #: A result with less time left answers no other join.
 MIN_TIME_LEFT = timedelta(seconds=5)
@@ -25,7 +25,7 @@ class Fate(Enum):
     EXPIRED = auto()
     REPLACED = auto()
     LOST = auto()
-    #: Unknown: the task document has no time of expiry.
+    #: The reason is unknown, because the task document has no time of expiry.
     GONE = auto()
 
 
@@ -40,7 +40,7 @@ def can_answer(summary: Summary) -> bool:
 
 
 def kept_until(summary: Summary) -> datetime | None:
-    """The new time of expiry if the result is kept once more; None if it cannot be kept longer."""
+    """The new time of expiry if somebody keeps the result once more; None if it cannot live longer."""
     latest = summary.published_at + timedelta(seconds=settings().result_keep_seconds)
     until = min(latest, max(ledger.now(), summary.expires_at) + EXTENSION)
     return until if until > summary.expires_at else None
@@ -77,7 +77,7 @@ def discard(summary: Summary) -> bool:
 
 
 def fate_of(task: Mapping[str, Any], newer: Summary | None) -> Fate:
-    """The reason why a task's result is gone; ``newer`` is the result that is under its key now, if any."""
+    """The reason why a task's result is gone; ``newer`` is the result now under its key, if any."""
     expires_at = task.get("result_expires_at")
     if task.get("result_discarded"):
         return Fate.DISCARDED

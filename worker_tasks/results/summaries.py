@@ -62,7 +62,7 @@ class Summary:
 
     @property
     def mark_of_run(self) -> str:
-        """The text by which the JSON of a summary of this run can be recognized."""
+        """The text that identifies the JSON of a summary as this run's."""
         return f'"run": {json.dumps(self.run)}'
 
     def to_json(self) -> str:
