@@ -1,1 +1,1 @@
-"""The worker's side: what is asked, how it runs, where it is recorded. Knows nothing of the web."""
+"""The worker's side: requests, their execution and their records. Knows nothing of the web."""

@@ -58,7 +58,7 @@ def release_error() -> str | None:
 
 
 def _one_line(message: str) -> str:
-    """The message in one line, up to the first brace: behind that, MongoDB repeats the refused command."""
+    """The message in one line, up to the first brace: after it, MongoDB repeats the refused command."""
     return " ".join(message.partition("{")[0].split())[:MESSAGE_LENGTH].rstrip()
 
 
@@ -71,7 +71,7 @@ def complete_old_documents() -> None:
     tasks = connections().tasks
     lacking = [{field: {"$exists": False}} for field in sorted(all_fields(new_document))]
     with pymongo.timeout(BUILD_SECONDS):
-        # A message without an id left this document, and no request can name it.
+        # A message without an id left this document behind, and no request can name it.
         tasks.delete_many({"_id": None})
         # In bulk, because every document of an older version lacks these fields.
         for field in ("crashes", "retries"):
@@ -83,7 +83,7 @@ def complete_old_documents() -> None:
             }
             if unreadable := {field: task[field] for field in changes if task.get(field) is not None}:
                 changes["unreadable"] = unreadable
-            # The status in the filter protects the state that a worker has stored meanwhile.
+            # The status in the filter protects a state that a worker has stored in the meantime.
             tasks.update_one({"_id": task["_id"], "status": task.get("status")}, {"$set": changes})
 
 

@@ -79,13 +79,13 @@ def submit_again(task_id: str) -> str:
 def submit_join(
     spec: JoinSpec, *, metadata: dict[str, Any] | None = None, requested_by: str | None = None, fresh: bool = False
 ) -> str:
-    """Records a join with its metadata and gets it a result: a live one, one of a run in progress, or one of a new run.
+    """Records a join with its metadata. Its result is a live one, or comes from a run in progress or from a new run.
 
     Args:
         spec: a join from :func:`read_join` or :func:`admit`.
         metadata: the metadata of the task.
         requested_by: the person or client that the task document names.
-        fresh: starts a new run in any case.
+        fresh: whether to start a new run in any case.
 
     Returns:
         The task id.
@@ -204,7 +204,7 @@ def _answer_at_once(document: Document, summary: summaries.Summary) -> None:
 
 @contextmanager
 def _left_to_reconciler(task_id: str) -> Iterator[None]:
-    """Logs the error if a server goes away, instead of raising it: the reconciler will repair the recorded task."""
+    """If a server goes away, logs the error instead of raising it: the reconciler will repair the recorded task."""
     try:
         yield
     except Exception as error:
@@ -217,7 +217,7 @@ def cancel(task_id: str) -> bool:
     """Cancels a task. A shared run goes on for the other tasks and stops when the last of them is cancelled.
 
     Stopping a run kills its operations in MongoDB at once. The worker then keeps the rows joined so far; if no part is
-    active, this function does so.
+    active, this function keeps them.
 
     Returns:
         False if the task had already ended.
@@ -242,7 +242,7 @@ def cancel(task_id: str) -> bool:
 
 
 def _leave(task_id: str, run_id: str) -> bool:
-    """Takes a task out of a shared run and stops the run after the last one. Returns False if the task had ended."""
+    """Takes a task out of a shared run; stops the run if no task is left. Returns False if the task had ended."""
     left = leads.leave_run(task_id) if task_id == run_id else ledger.request_cancellation(task_id)
     if left and ledger.find_task(run_id)["status"] in ledger.FINAL_STATES and not task_search.followers_of(run_id):
         leads.end_run(run_id)
@@ -256,7 +256,7 @@ def _stop(run_id: str) -> None:
     """Stops a run, kills its operations in MongoDB, and records its outcome if no part is active."""
     is_idle = run_state.request_stop(run_id) is Answer.IDLE
     sources.kill_operations(run_id)
-    # Without an active part, the run would not end before a worker takes its next part.
+    # Without an active part, the run would end only once a worker takes its next part.
     if (
         is_idle
         and (state := run_state.find_run(run_id)) is not None

@@ -66,7 +66,7 @@ class JoinTask(ClaimedTask):
         """Starts the run of a plan. Returns its outcome, or None if it goes on in parts.
 
         Raises:
-            RunInterrupted: the run should be tried again.
+            RunInterrupted: the caller should retry the run.
         """
         task_id = self.request.id
         task: dict[str, Any] = {}
@@ -81,12 +81,12 @@ class JoinTask(ClaimedTask):
         return outcome
 
     def make_plan(self, join: spec.JoinSpec, key: str, *, divided: bool) -> planning.Plan:
-        """Plans a join whose result gets this Redis key; with ``divided``, in parts where that pays.
+        """Plans a join whose result gets this Redis key. With ``divided``, divides it into parts if that pays.
 
         Raises:
-            celery.exceptions.Ignore: the task was cancelled meanwhile.
+            celery.exceptions.Ignore: the task was cancelled in the meantime.
             DovetailError: MongoDB refuses the join.
-            RunInterrupted: planning should be tried again.
+            RunInterrupted: the caller should retry planning.
         """
         task_id = self.request.id
         try:
@@ -103,7 +103,7 @@ class JoinTask(ClaimedTask):
         try:
             super().before_start(task_id, args, kwargs)
         except Ignore:
-            # If it was cancelled while its worker died, the tasks that share its run still wait.
+            # If this task was cancelled while its worker died, the tasks that share its run still wait.
             sharing.release(app, task_id)
             raise
 

@@ -35,13 +35,13 @@ from worker_tasks.queue.broker import leases
 from worker_tasks.queue.claim import MAX_ID_LENGTH, is_task_id
 from worker_tasks.records import ledger, task_fields
 
-#: Seconds between two checks for work; a failed renewal is repeated this soon.
+#: Seconds between two checks for work, and until a failed renewal is repeated.
 POLL_SECONDS = 0.5
 #: Visibility timeouts after which a worker counts as stalled if it takes no message in spite of a free slot.
 STALLED_TIMEOUTS = 2
-#: The least seconds until then: kombu needs 13 to give up a connection that no longer answers.
+#: The minimum of that time in seconds: kombu needs 13 to give up a connection that no longer answers.
 MIN_STALLED_SECONDS = 25.0
-#: Seconds that a stalled worker has to exit by itself.
+#: Seconds in which a stalled worker may exit by itself.
 EXIT_SECONDS = 15.0
 #: Seconds that a worker has to exit after its soft shutdown. With the default of 20 s for that, platforms grant 30.
 CLOSE_SECONDS = 8.0
@@ -138,7 +138,7 @@ def _waiting_messages(worker: Any) -> int:
 
 
 class LeasedRequest(Request):
-    """A task in the worker's main process. Returns the message to its queue if the task has not come to an end."""
+    """A task in the worker's main process. Returns the message to its queue if the task has not ended."""
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
@@ -171,7 +171,7 @@ class LeasedRequest(Request):
         self._try_to("is terminated, but tasks that share its run still wait", sharing.hand_over, self.app, self.id)
 
     def _try_to(self, consequence: str, act: Callable[..., Any], *arguments: Any) -> None:
-        """Calls ``act``; if a server is away, logs the consequence."""
+        """Calls ``act``; if a server is away, logs the consequence instead of raising."""
         try:
             act(*arguments)
         except REPAIRABLE_ERRORS as error:

@@ -58,7 +58,7 @@ def reconcile(app: Any, quiet_for: timedelta) -> list[str]:
 
 
 def _repair(app: Any, task: Document) -> bool:
-    """Finishes a lost task or publishes it again. Returns False, without any change, if the task has changed since."""
+    """Finishes a lost task or publishes it again. Returns False, and does nothing, if the task has changed since."""
     task_id, version = task["_id"], task["version"]
     if task.get("shares"):
         return _repair_follower(app, task)
@@ -90,7 +90,7 @@ def _repair_follower(app: Any, task: Document) -> bool:
 
 
 def _without_message(app: Any, tasks: Iterable[Document]) -> list[Document]:
-    """Up to ``BATCH`` of these tasks that have no message."""
+    """The tasks among these that have no message, at most ``BATCH`` of them."""
     with_message = set(_message_ids(app))
     return list(islice((task for task in tasks if (task.get("shares") or task["_id"]) not in with_message), BATCH))
 
@@ -100,7 +100,7 @@ def _message_ids(app: Any) -> Iterator[str]:
     queue = connections().queue
     with app.connection_for_read() as connection:
         channel = connection.default_channel
-        # All queues that the broker knows, not only this worker's, and the queues of waiting tasks: a Redis that
+        # All queues known to the broker, not only this worker's, and the queues of waiting tasks: a Redis that
         # lost its memory learns of a queue only when the next process connects.
         bindings = queue.scan_iter(match=channel.keyprefix_queue % "*")
         names = {bytes_to_str(binding).split(channel.sep)[-1] for key in bindings for binding in queue.smembers(key)}
@@ -124,7 +124,7 @@ def _pages(queue: Any, key: str) -> Iterator[Any]:
 
 
 def _ids(messages: Iterable[Any]) -> Iterator[str]:
-    """The task ids of these messages. An id with a full stop may belong to a part, so its task's id comes as well."""
+    """The task ids of these messages. An id with a full stop may belong to a part, so its task's id follows."""
     for message in messages:
         if isinstance(task_id := message.get("headers", {}).get("id"), str):
             yield task_id
