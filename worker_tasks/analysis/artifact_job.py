@@ -30,7 +30,7 @@ from worker_tasks.results.summaries import Summary
 HEARTBEAT_TIMEOUT = 12
 #: Seconds until clients may request a failed artifact again; the second number applies if Redis had no room for it.
 FAILED_SECONDS, NO_ROOM_SECONDS = 120, 10
-#: Attempts after which a job whose workers died counts as failed.
+#: A job counts as failed after this many attempts in which the worker died.
 MAX_ATTEMPTS = 3
 #: The shortest lifetime of a staged part in milliseconds. Appending to an expired key would create one that never
 #: expires.
@@ -85,7 +85,7 @@ class ArtifactJob:
         store = connections().results
         size = 0
         remaining = int((self.summary.expires_at - ledger.now()).total_seconds() * 1000)
-        # Registers the key with the result, so that both are deleted together even if this worker dies.
+        # Registers the key with the result, so that both disappear together even if this worker dies.
         store.eval(_WRITE, 2, key, summaries.artifacts_key(self.summary.run), max(MIN_MILLISECONDS, remaining))
         for chunk in chunks:
             require_room(len(chunk))

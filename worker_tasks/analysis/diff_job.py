@@ -1,7 +1,7 @@
 """Compares two results of the same join: pairs their rows by key and compares the values of each pair.
 
-Among rows with the same key, equal ones are paired first. Values are compared as text. Nested values, and columns whose
-types differ between the results, are compared as JSON. Null differs from a missing field; an empty document in a column
+Among rows with the same key, it pairs equal ones first. It compares values as text, but nested values and columns whose
+types differ between the results as JSON. Null differs from a missing field; an empty document in a column
 spread over its fields does not.
 """
 

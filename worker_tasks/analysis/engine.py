@@ -42,7 +42,7 @@ def open_database() -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
                 # One thread, like the worker's other child processes.
                 "threads": 1,
                 "temp_directory": str(folder / "spilled"),
-                # The package contains all extensions in use. Nothing is downloaded.
+                # The package contains all extensions in use. DuckDB downloads nothing.
                 "autoinstall_known_extensions": False,
                 "autoload_known_extensions": False,
             },

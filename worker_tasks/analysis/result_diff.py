@@ -15,7 +15,7 @@ from worker_tasks.results.summaries import Summary
 class ResultDiff:
     """The numbers of rows that are ``added``, ``gone``, ``changed`` or the ``same``.
 
-    Rows are paired by the columns in ``key``; ``repeated`` tells whether several rows share a key. ``changes`` counts
+    The columns in ``key`` pair the rows; ``repeated`` tells whether several rows share a key. ``changes`` counts
     the changed values of each column. ``only_older`` and ``only_newer`` name the columns that the other result lacks.
     """
 

@@ -20,7 +20,7 @@ MAX_VALUE_CHARACTERS = 80
 
 @dataclass(frozen=True)
 class TableColumn:
-    """A column before its statistics: its path, its type, and how many rows have a value, null or no such field."""
+    """A column before its statistics: its path, its type, and its numbers of values, nulls and missing fields."""
 
     path: list[str]
     kind: ColumnKind

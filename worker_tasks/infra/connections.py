@@ -40,7 +40,7 @@ REDIS_TIMEOUT = 1.0
 HINT_TIMEOUT = 0.3
 #: The same for a Sentinel. It answers from memory, and a client may have to try all of them in turn.
 SENTINEL_TIMEOUT = 0.2
-#: After a failed search for a primary, no Sentinel is queried for this many times the duration of the search.
+#: After a failed search for a primary, no Sentinel gets a query for this many times the duration of the search.
 BACKOFF_FACTOR = 5
 #: Seconds between a pool's checks for a new primary; the second number applies after a failed check.
 CHECK_SECONDS, CHECK_AFTER_FAILURE_SECONDS = 1.0, 10.0

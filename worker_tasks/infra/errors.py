@@ -94,13 +94,13 @@ class SearchTooSlow(DovetailError):
 
 
 class NotPublished(DovetailError):
-    """The queue did not accept a task whose document was already recorded."""
+    """The queue did not accept a task that already has a document."""
 
     code = "NotPublished"
 
 
 class TaskLost(DovetailError):
-    """A task's message is gone, and its document does not say what to run."""
+    """A task's message is gone, and its document does not name the work to run."""
 
     code = "TaskLost"
 

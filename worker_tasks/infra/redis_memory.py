@@ -16,7 +16,7 @@ from worker_tasks.infra.errors import StorageFull
 
 #: Results leave this many bytes or this share of the limit free, whichever is more, but never above ``MAX_SHARE``.
 RESERVE, RESERVE_SHARE, MAX_SHARE = 16 * 1024 * 1024, 0.05, 0.25
-#: Bytes that must be free in the queue's Redis before a task is recorded.
+#: The queue's Redis must have this many bytes free before a task is recorded.
 QUEUE_ROOM = 1024 * 1024
 QUEUE_FULL = "Redis has no room for another task. Try again when results have expired."
 #: Seconds for which a reading of the memory may be reused.

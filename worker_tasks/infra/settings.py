@@ -209,7 +209,7 @@ class Settings(BaseSettings):
 
     @property
     def sentinels(self) -> tuple[tuple[str, int], ...]:
-        """Host and port of each Sentinel; empty if none are configured."""
+        """Host and port of each Sentinel; empty without Sentinels."""
         return parse_addresses(self.redis_sentinels) if self.redis_sentinels else ()
 
     @property

@@ -155,7 +155,7 @@ class RecordingCelery(Celery):
         super().send_task(DERIVE_TASK, arguments, task_id=uuid(), queue=ANALYSIS_QUEUE)
 
     def record_unpublished(self, task: Document, cause: Exception, *, sent: bool = True) -> None:
-        """Withdraws the record of a task whose message was not sent. MongoDB errors are logged, never raised.
+        """Withdraws the record of a task whose message was not sent. Logs MongoDB errors instead of raising them.
 
         If Redis may have accepted the message after all, the document stays and records a failure: a late message
         must find a final state. ``sent=False`` means that the caller never tried to send one.

@@ -23,7 +23,7 @@ def is_task_id(value: Any) -> bool:
 class ClaimedTask(Task):
     """A task that starts only if its document allows it.
 
-    A message may be delivered again after its task has ended or was cancelled. It is then acknowledged without
+    Redis may deliver a message again after its task has ended or was cancelled. The worker then acknowledges it without
     running the task.
     """
 

@@ -37,7 +37,7 @@ def retry_while_away(task: Task, work: Callable[[], Result]) -> Result:
         The result of ``work``.
 
     Raises:
-        celery.exceptions.Ignore: the task has ended, or another worker has started it meanwhile.
+        celery.exceptions.Ignore: the task has ended, or another worker has started it in the meantime.
         celery.exceptions.Reject: the outage outlasted ``IN_PLACE_SECONDS``; the message goes back to its queue.
         Exception: any other error of ``work``.
     """

@@ -64,7 +64,7 @@ def promote(follower: Document) -> bool:
     """Makes a follower the leader of its join.
 
     Returns:
-        False if the follower has ended, or another task leads the join by now.
+        False if the follower has ended, or another task already leads the join.
 
     Raises:
         pymongo.errors.PyMongoError: the outcome of the write is unknown.

@@ -154,7 +154,7 @@ def record(document: Document) -> bool:
         Whether the task waits because of this call.
 
     Raises:
-        AlreadyLed: another task leads the join that this one was to lead; nothing was recorded.
+        AlreadyLed: another task already leads the join that this one should lead; nothing was recorded.
         pymongo.errors.PyMongoError: nothing was recorded, or the outcome of the write is unknown.
         kombu.exceptions.EncodeError: MongoDB cannot store the arguments or the metadata.
     """
@@ -201,7 +201,7 @@ def transition(
 
     Args:
         attempt: the attempt that reports the change; ignored if a newer one has begun and ``status`` is not final.
-        version: the version that the decision was based on; nothing happens if the task has changed since.
+        version: the version behind the decision; nothing happens if the task has changed since.
         fields: further fields to set in the same write.
         note: a few words for the timeline.
 

@@ -1,6 +1,6 @@
 """The rules for metadata, and the merge of two changes.
 
-Metadata is one MongoDB subdocument of bounded size, whose keys can be queried.
+Metadata is one MongoDB subdocument of bounded size. Searches can query its keys.
 """
 
 import json

@@ -28,7 +28,7 @@ class Format:
         embeds_provenance: whether the file always contains the provenance. Other formats have it before their rows,
             on request.
         ready: how to send the complete result straight from Redis; None if a worker has to write the file.
-        is_text: whether the file is stored gzipped.
+        is_text: whether the file is text, which is stored gzipped.
     """
 
     name: str

@@ -154,7 +154,7 @@ def read_chunks(summary: Summary) -> Iterator[bytes]:
     """Yields the whole value in chunks.
 
     Raises:
-        ResultGone: the result expired or was replaced meanwhile, so that the chunks so far are incomplete.
+        ResultGone: the result expired or was replaced in the meantime, so that the chunks so far are incomplete.
         redis.exceptions.RedisError: Redis does not answer.
     """
     start = 0
@@ -174,7 +174,7 @@ def read_lines(summary: Summary) -> Iterator[bytes]:
     """Yields the documents as stored lines.
 
     Raises:
-        ResultGone: the result expired or was replaced meanwhile.
+        ResultGone: the result expired or was replaced in the meantime.
         redis.exceptions.RedisError: Redis does not answer.
     """
     yield from split_lines(read_chunks(summary))

@@ -148,7 +148,7 @@ def _swapped_lookup_stages(spec: JoinSpec, join: Join) -> list[Stage]:
 def _merged_into_left(join: Join, matches: list[Stage]) -> list[Stage]:
     """Puts the root, which is a match, into its left row."""
     if not matches:
-        # The match must not contain the left row that it is merged into.
+        # The match must not contain the left row into which it is merged.
         other: Any = {"$unsetField": {"field": LEFT, "input": "$$ROOT"}}
         return [{"$replaceWith": {"$mergeObjects": [f"${LEFT}", {join.as_: other}]}}]
     fields = [stage["$project"] | {LEFT: 1} for stage in matches]

@@ -36,7 +36,7 @@ class KeyStats:
 
 
 class CastTrial(NamedTuple):
-    """The number of rows that find a match if the left key of the pair at this index is converted."""
+    """The number of rows that find a match after a conversion of the left key of the pair at this index."""
 
     pair_index: int
     cast: Cast

@@ -85,7 +85,7 @@ class RunOutcome:
 
 
 def start_run(task_id: str, attempt: int, plan: Plan, publish: Callable[[str, int], None]) -> RunOutcome | None:
-    """Starts a run. A single part is worked on immediately; several parts are sent to the workers.
+    """Starts a run. Works on a single part immediately; sends several parts to the workers.
 
     Args:
         publish: sends a part to the workers, given the run's name and the part's number.

@@ -29,7 +29,7 @@ REASONS = {
 }
 #: SnapshotTooOld, SnapshotUnavailable.
 SNAPSHOT_GONE = frozenset({239, 246})
-#: Errors that say nothing about the join, so that it is retried: a server stops, starts or steps down; an operation,
+#: Errors that say nothing about the join, so it is retried: a server stops, starts or steps down; an operation,
 #: cursor or session is gone or was killed; one of MongoDB's own time limits passed. Their names are
 #: HostUnreachable, HostNotFound, CursorNotFound, MaxTimeMSExpired, LockTimeout, NetworkTimeout,
 #: ShutdownInProgress, FailedToSatisfyReadPreference, StaleShardVersion, QueryPlanKilled, PrimarySteppedDown,

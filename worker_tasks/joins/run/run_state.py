@@ -137,7 +137,7 @@ class Writer(NamedTuple):
 class PartStart(NamedTuple):
     """The result of beginning a part.
 
-    ``tries`` counts how often the part was begun, this time included. ``previous`` is the writer that lost the part to
+    ``tries`` counts the starts of the part, including this one. ``previous`` is the writer that lost the part to
     this one, ``stop`` the reason to stop the run, and ``breakage`` the way in which MongoDB last ended the part.
     """
 
@@ -237,7 +237,7 @@ def _call_as_writer(script: str, writer: Writer, *arguments: Any) -> Any:
 def request_stop(task_id: str, reason: str = CANCELLED, run: str | None = None) -> Answer:
     """Tells a task's run to stop, or only the run named ``run``. The first reason given to a run counts.
 
-    If the task has no run yet and none was named, the next one to open within ``NEXT_RUN_SECONDS`` is cancelled.
+    If the task has no run yet and ``run`` is None, the next run to open within ``NEXT_RUN_SECONDS`` is cancelled.
 
     Returns:
         NOTHING, RUNNING or IDLE.

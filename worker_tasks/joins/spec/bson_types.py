@@ -62,7 +62,7 @@ def type_of(value: Any) -> str:
 
 
 def type_bracket(type_name: str) -> str:
-    """The group of types whose values can be equal: one for all numbers, else the type itself."""
+    """The group of types whose values can be equal: one group for all numbers, otherwise the type itself."""
     return NUMBER if type_name in NUMBERS else type_name
 
 

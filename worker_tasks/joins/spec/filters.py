@@ -1,6 +1,6 @@
 """Filters of a join: an allow-list of MongoDB's query operators over plain or typed scalars.
 
-Operators that execute code, write, or read other collections are refused by name. Values are relaxed MongoDB
+The checks refuse by name all operators that execute code, write, or read other collections. Values are relaxed MongoDB
 Extended JSON v2: https://www.mongodb.com/docs/manual/reference/mongodb-extended-json/
 """
 
