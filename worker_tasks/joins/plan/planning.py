@@ -232,7 +232,7 @@ def _watched(spec: JoinSpec) -> list[str]:
 
 
 def _is_kept(join: Join, fields: list[str] | None) -> bool:
-    """Whether the final rows still show if this join found a match."""
+    """Whether the final rows still show that this join found a match or found none."""
     if fields is None or join.as_ in fields:
         return True
     # A count has no inner fields.

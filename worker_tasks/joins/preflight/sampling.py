@@ -63,7 +63,7 @@ class Field:
 class CollectionSample:
     """A collection as seen through a sample of its documents.
 
-    ``count`` is MongoDB's count of all documents, None for a view; ``sampled`` is the number in the sample.
+    ``count`` is the number of all documents by MongoDB's counter, None for a view; ``sampled`` that in the sample.
     ``size`` is the mean size of a sampled document as JSON, in bytes. ``indexed`` holds the first path of each index,
     ``unique`` the paths of each unique index.
     """

@@ -9,7 +9,7 @@ from bson import Binary, Decimal128, Int64, ObjectId
 from bson.datetime_ms import DatetimeMS
 
 INDENT = "  "
-#: A longer value, in characters, takes several lines.
+#: A value with more characters than this takes several lines.
 LINE_LENGTH = 100
 #: JavaScript rounds whole numbers beyond this one.
 MAX_EXACT = 2**53
