@@ -146,12 +146,13 @@ def test_sorting_searching_and_exporting_work_without_javascript(page_without_ja
 
 
 def test_a_nested_list_opens_in_place(page: Page) -> None:
-    task_id = submit_join(WITH_ORDERS)
+    # Other tests add users and orders to the shop.
+    task_id = submit_join({**WITH_ORDERS, "match": {"_id": "u1"}})
     wait_for_state(task_id, "SUCCESS")
     page.goto(f"/tasks/{task_id}/result")
     orders = page.locator("#row-1 td[data-label=orders]")
     expect(orders.get_by_text("o101")).to_be_hidden()
-    orders.get_by_text("1 document").click()
+    orders.get_by_text(re.compile(r"^\d+ documents?$")).click()
     expect(orders.get_by_text("o101")).to_be_visible()
 
 
