@@ -105,7 +105,8 @@ def test_pages_neither_lose_nor_repeat_tasks_even_with_equal_times(limit: int) -
         )
         expected += same_time
     pages = read_pages(limit)
-    assert [task["_id"] for page in pages for task in page] == expected
+    # A task that another test submitted to a paused MongoDB may be recorded only now.
+    assert [task["_id"] for page in pages for task in page if task["_id"] in expected] == expected
     assert {len(page) for page in pages[:-1]} <= {limit}
 
 
