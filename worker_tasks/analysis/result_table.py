@@ -107,7 +107,7 @@ def _fetch(summary: Summary, file: Path) -> tuple[str, bytes]:
 
 
 def _spread(database: duckdb.DuckDBPyConnection, names: list[str]) -> list[_Source]:
-    """Returns all columns, with documents replaced by columns of their fields. Opens them as the view ``spread``."""
+    """Returns all columns, each document column expanded into its fields. Opens them as the view ``spread``."""
     level = _extract(database, "level0", "rows", "json", [], names)
     tables = ["level0"]
     spread = level

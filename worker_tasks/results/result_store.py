@@ -154,7 +154,7 @@ def read_chunks(summary: Summary) -> Iterator[bytes]:
     """Yields the whole value in chunks.
 
     Raises:
-        ResultGone: the result expired or was replaced in the meantime, so that the chunks so far are incomplete.
+        ResultGone: the result expired or was replaced during the read, so the chunks yielded so far are incomplete.
         redis.exceptions.RedisError: Redis does not answer.
     """
     start = 0

@@ -30,7 +30,7 @@ class Fate(Enum):
 
 
 def time_to_live() -> timedelta:
-    """The lifetime of a result that nobody keeps longer or discards."""
+    """The default lifetime of a result, unless someone extends or discards it."""
     return timedelta(seconds=settings().result_ttl_seconds)
 
 

@@ -100,7 +100,7 @@ def check_join(spec: JoinSpec) -> Checks:
 
 
 def cached_checks(fingerprint: str) -> dict[str, Any] | None:
-    """The checks of this join from the last minutes as a document, or None.
+    """The cached checks of this join as a document, or None if there are none from the last few minutes.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.

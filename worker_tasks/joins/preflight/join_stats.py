@@ -48,10 +48,10 @@ class JoinStats:
     """The effect of one join on the rows before it, as far as a sample shows it. None stands for unknown.
 
     ``matched`` rows have a match. On average a row has ``mean_matches``, of which the join's limit leaves
-    ``mean_kept``. ``max_matches`` is the largest number of matches of one key, ``max_key`` that key as a list of its
-    parts. ``other_matched`` documents of the other side match some row. ``is_whole``: the sample holds the whole left
-    side. ``matched_unfiltered`` rows would have a match without the join's own filter, ``matched_in_other_case`` more
-    rows if case and blanks did not count.
+    ``mean_kept``. ``max_matches`` is the largest number of matches of one key, ``max_key`` that key as a list of
+    its parts. ``other_matched`` is the number of documents on the other side that match at least one row.
+    ``is_whole``: the sample holds the whole left side. ``matched_unfiltered`` rows would have a match without the
+    join's own filter, ``matched_in_other_case`` more rows if case and blanks did not count.
     """
 
     number: int

@@ -43,7 +43,7 @@ class JoinKind:
 
 @dataclass(frozen=True, kw_only=True)
 class MatchShape:
-    """The form in which matches go into the field.
+    """How matches are stored in the field.
 
     ``holds_documents``: the field holds matching documents, not their number. ``holds_list``: one list holds all
     matches of a row. ``repeats_rows``: each match makes its own row. ``takes_one``: only the first match is kept.
