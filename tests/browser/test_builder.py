@@ -211,11 +211,11 @@ def test_an_error_appears_at_its_field(watched: tuple[Page, FaultLog]) -> None:
     page.get_by_text("Only some users").click()
     write(page.get_by_label("Field 1", exact=True).first, "joinedAt")
     write(page.get_by_label("Value 1", exact=True).first, "soon")
-    expect(checks(page)).to_contain_text("“soon” is no date")
+    expect(checks(page)).to_contain_text("“soon” is not a date")
     page.get_by_role("button", name="Run the join").click()
     value = page.get_by_label("Value 1", exact=True).first
     expect(value).to_have_attribute("aria-invalid", "true")
-    expect(value).to_have_accessible_description(re.compile("is no date"))
+    expect(value).to_have_accessible_description(re.compile("is not a date"))
     assert violations(page) == []
 
 

@@ -61,9 +61,9 @@ def _number(text: str) -> Operand:
     try:
         number = Decimal(text.strip().replace(",", ""))
     except InvalidOperation:
-        raise ValueError(f"“{text}” is no number.") from None
+        raise ValueError(f"“{text}” is not a number.") from None
     if not number.is_finite():
-        raise ValueError(f"“{text}” is no number.")
+        raise ValueError(f"“{text}” is not a number.")
     return number, None
 
 
@@ -83,7 +83,7 @@ def _date(text: str) -> Operand:
         # milliseconds.
         return instant, instant + timedelta(days=1, microseconds=-1) if _DAY.fullmatch(text.strip()) else None
     except (ValueError, OverflowError):
-        raise ValueError(f"“{text}” is no date: write it as 2026-01-31 or 2026-01-31T18:30, in UTC.") from None
+        raise ValueError(f"“{text}” is not a date: write it as 2026-01-31 or 2026-01-31T18:30, in UTC.") from None
 
 
 def _border(value: float) -> str:

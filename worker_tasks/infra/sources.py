@@ -23,7 +23,7 @@ KILL_SECONDS = 1.0
 #: Seconds between two checks.
 CHECK_SECONDS = 0.02
 #: Matches the comments of a task's operations: its planning, or one part, identified by number and writer.
-_OF_A_TASK = re.compile(r"dovetail:(?P<task_id>.+)\.(?:plan|\d+\.\d+\.[0-9a-f]+)", re.DOTALL)
+_TASK_COMMENT = re.compile(r"dovetail:(?P<task_id>.+)\.(?:plan|\d+\.\d+\.[0-9a-f]+)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def tasks_with_operations() -> set[str]:
     Raises:
         pymongo.errors.PyMongoError: a source does not answer, or refuses.
     """
-    found = (_OF_A_TASK.fullmatch(comment) for comment in default_source().comments())
+    found = (_TASK_COMMENT.fullmatch(comment) for comment in default_source().comments())
     return {match["task_id"] for match in found if match}
 
 

@@ -127,13 +127,13 @@ def test_the_checks_of_an_incomplete_draft_name_the_next_step(client: FlaskClien
 
 def test_the_checks_of_an_invalid_draft_name_the_errors(client: FlaskClient) -> None:
     wrong = USERS_AND_ORDERS | {"filters-0-field": "joinedAt", "filters-0-value": "soon"}
-    assert "“soon” is no date" in checks_of(client, wrong)
+    assert "“soon” is not a date" in checks_of(client, wrong)
 
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"filters-0-field": "joinedAt", "filters-0-value": "soon"}, "“soon” is no date"),
+        ({"filters-0-field": "joinedAt", "filters-0-value": "soon"}, "“soon” is not a date"),
         ({"joins-0-limit": "many"}, "Must be a whole number"),
         ({"raw": '{"$where": "1"}'}, "$where is not allowed in a filter."),
     ],

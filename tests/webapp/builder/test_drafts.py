@@ -98,8 +98,8 @@ def test_a_raw_filter_is_added_to_the_conditions() -> None:
 @pytest.mark.parametrize(
     ("more", "field", "words"),
     [
-        ({"filters__0__field": "stars", "filters__0__value": "four"}, "filters-0-value", "“four” is no number."),
-        ({"filters__0__field": "at", "filters__0__value": "May"}, "filters-0-value", "is no date"),
+        ({"filters__0__field": "stars", "filters__0__value": "four"}, "filters-0-value", "“four” is not a number."),
+        ({"filters__0__field": "at", "filters__0__value": "May"}, "filters-0-value", "is not a date"),
         ({"filters__0__field": "_id", "filters__0__value": "5"}, "filters-0-value", "24 hexadecimal digits"),
         ({"filters__0__field": "paid", "filters__0__value": "yes"}, "filters-0-value", "true or false"),
         ({"filters__0__field": "name", "filters__0__operator": "contains"}, "filters-0-value", "text to look for"),

@@ -88,7 +88,7 @@ def test_the_selection_stays_in_the_form_and_in_the_links(client: FlaskClient, p
 def test_a_value_of_the_wrong_type_is_reported_in_the_form(client: FlaskClient, people: str) -> None:
     answer = client.get(f"/tasks/{people}/result?where=age&is=eq&value=old")
     assert answer.status_code == 422
-    assert "Value of age: “old” is no number." in answer.text
+    assert "Value of age: “old” is not a number." in answer.text
     assert 'value="old"' in answer.text
 
 

@@ -314,7 +314,7 @@ def test_values_are_never_interpreted_as_sql() -> None:
     [
         (RowQuery(sort=(("no", False),)), "sort: names “no”"),
         (RowQuery(conditions=(Condition("no", Operator.EQ, "1"),)), "where: names “no”"),
-        (RowQuery(conditions=(Condition("x", Operator.EQ, "one"),)), "“one” is no number"),
+        (RowQuery(conditions=(Condition("x", Operator.EQ, "one"),)), "“one” is not a number"),
     ],
 )
 def test_a_query_that_does_not_fit_the_columns_fails_with_a_message(query: RowQuery, complaint: str) -> None:

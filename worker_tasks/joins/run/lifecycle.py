@@ -359,8 +359,9 @@ def clear_ended_runs() -> None:
         pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server is away. The next call continues.
     """
     # A run that is not found has expired, and its task has ended long ago.
-    expired = {task_id for task_id in run_state.all_tasks() if run_state.find_run(task_id) is None}
-    for task_id in expired | {*run_state.all_tasks(), *sources.tasks_with_operations()}:
+    known = run_state.all_tasks()
+    expired = {task_id for task_id in known if run_state.find_run(task_id) is None}
+    for task_id in {*known, *sources.tasks_with_operations()}:
         if task_id in expired or leads.is_over(task_id):
             logger.warning("task %s has ended; deleting the leftovers of its run", task_id)
             clear_run(task_id)

@@ -23,7 +23,7 @@ def _decimal(text: str) -> dict[str, str]:
 
 def _numeric_text(text: str) -> str:
     if not _NUMBER.fullmatch(text.strip()):
-        raise ValueError(f"“{text}” is no number.")
+        raise ValueError(f"“{text}” is not a number.")
     return text.strip()
 
 
@@ -32,7 +32,7 @@ def _date(text: str) -> dict[str, str]:
     try:
         instant = datetime.fromisoformat(stripped)
     except ValueError:
-        raise ValueError(f"“{stripped}” is no date: write it as 2013-01-31 or 2013-01-31T18:30, in UTC.") from None
+        raise ValueError(f"“{stripped}” is not a date: write it as 2013-01-31 or 2013-01-31T18:30, in UTC.") from None
     instant = instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
     written = instant.isoformat(timespec="milliseconds" if instant.microsecond else "seconds")
     return {"$date": written.replace("+00:00", "Z")}

@@ -149,7 +149,7 @@ def test_a_filter_nested_too_deep_is_refused() -> None:
 @pytest.mark.parametrize(
     ("match", "texts", "message"),
     [
-        ({"stars": {"$parameter": "a", "type": "number"}}, {"a": "four"}, "“four” is no number."),
+        ({"stars": {"$parameter": "a", "type": "number"}}, {"a": "four"}, "“four” is not a number."),
         ({"stars": {"$parameter": "a", "type": "number"}}, {}, "give a value"),
         ({"stars": {"$parameter": "a", "type": "number"}}, {"a": ""}, "give a value"),
         ({"stars": 1}, {"a": "4"}, "is not asked for"),
@@ -157,7 +157,7 @@ def test_a_filter_nested_too_deep_is_refused() -> None:
         ({"a.b": {"$in": {"$parameter": "a", "type": "string"}}}, {"a": " , "}, "not empty"),
         ({"a": {"$in": {"$parameter": "a", "type": "string"}}}, {"a": f"b, {'x' * 1001}"}, "at most 1,000 characters"),
         ({"a": {"$size": {"$parameter": "a", "type": "number"}}}, {"a": "2.5"}, "whole number"),
-        ({"a": {"$parameter": "a", "type": "date"}}, {"a": "soon"}, "is no date"),
+        ({"a": {"$parameter": "a", "type": "date"}}, {"a": "soon"}, "is not a date"),
     ],
 )
 def test_a_missing_or_wrong_value_is_named(match: Any, texts: dict[str, str], message: str) -> None:
