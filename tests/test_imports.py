@@ -90,6 +90,7 @@ LAYERS = [
     "worker_tasks.results",
     "worker_tasks.queue",
     "worker_tasks.joins.spec",
+    "worker_tasks.joins.matching",
     "worker_tasks.joins.plan",
     "worker_tasks.joins.preflight",
     "worker_tasks.joins.saved",

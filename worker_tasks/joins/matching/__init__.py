@@ -1,0 +1,1 @@
+"""Matching documents outside MongoDB: keys, casts, projections and sort orders that agree with it."""
