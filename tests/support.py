@@ -20,7 +20,7 @@ from development.processes import read_procfile
 from development.servers import Server
 from worker_tasks import submission
 from worker_tasks.infra.connections import Document, connections
-from worker_tasks.joins.run.encoding import LineEncoder
+from worker_tasks.joins.reading.encoding import LineEncoder
 from worker_tasks.records import ledger
 from worker_tasks.results import publishing
 from worker_tasks.results.result_writer import PartWriter

@@ -94,6 +94,8 @@ LAYERS = [
     "worker_tasks.joins.plan",
     "worker_tasks.joins.preflight",
     "worker_tasks.joins.saved",
+    "worker_tasks.joins.reading",
+    "worker_tasks.joins.scan",
     "worker_tasks.joins.run",
     "worker_tasks.analysis",
     "worker_tasks.worker",

@@ -23,7 +23,8 @@ from worker_tasks.analysis.column_types import (
     ColumnType,
     common_kind,
 )
-from worker_tasks.analysis.engine import MAX_ROW_BYTES, literal
+from worker_tasks.analysis.engine import MAX_ROW_BYTES
+from worker_tasks.infra.scratch_database import literal
 from worker_tasks.analysis.profiles import Profile
 from worker_tasks.analysis.statistics import TableColumn, column_statistics
 from worker_tasks.results import result_store

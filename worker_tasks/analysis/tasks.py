@@ -14,6 +14,7 @@ from celery.utils.log import get_task_logger
 from redis.exceptions import RedisError
 
 from worker_tasks.analysis import diff_job, engine, export_writers, reader, result_table, row_order
+from worker_tasks.infra.scratch_database import is_disk_full
 from worker_tasks.analysis.artifact_job import GIVEN_UP, MAX_ATTEMPTS, NO_ROOM_SECONDS, ArtifactJob
 from worker_tasks.analysis.artifacts import ArtifactKind, ArtifactSpec
 from worker_tasks.analysis.export_files import ExportContext
@@ -120,7 +121,7 @@ def _build(job: ArtifactJob) -> None:
     except Exception as error:
         if (reason := _reason(error)) is not None:
             job.fail(reason)
-        elif engine.is_disk_full(error):
+        elif is_disk_full(error):
             _fail_for_now(job, DISK_FULL, error)
         else:
             job.fail(f"It could not be worked out: {type(error).__name__}.")
@@ -131,7 +132,7 @@ def _reason(error: Exception) -> str | None:
     """The message for an expected error; None for others."""
     if isinstance(error, duckdb.InterruptException | TookTooLong):
         return f"It took longer than {settings().reading_seconds:g} seconds, which is the limit."
-    if isinstance(error, duckdb.OutOfMemoryException) and not engine.is_disk_full(error):
+    if isinstance(error, duckdb.OutOfMemoryException) and not is_disk_full(error):
         return f"It needs more than {settings().reading_memory_mib} MiB of memory, which is the limit."
     return error.message if isinstance(error, DovetailError) else None
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.worker_tasks.analysis.support import build, keys, record, result
 from worker_tasks.analysis import artifacts, engine, reader
+from worker_tasks.infra.scratch_database import is_disk_full
 from worker_tasks.analysis.artifact_job import NO_ROOM_SECONDS
 from worker_tasks.analysis.artifacts import TABLE, ArtifactState
 from worker_tasks.analysis.export_selection import Selection, export_spec
@@ -72,13 +73,13 @@ def test_spilling_to_a_full_disk_is_recognised() -> None:
         database.execute("SET max_temp_directory_size = '1MiB'; SET memory_limit = '20MiB'")
         with pytest.raises(duckdb.OutOfMemoryException) as full:
             database.execute(BIG)
-    assert engine.is_disk_full(full.value)
+    assert is_disk_full(full.value)
 
 
 def test_a_value_that_reads_like_a_full_disk_is_not_one() -> None:
     with engine.open_database() as (database, _), pytest.raises(duckdb.ConversionException) as wrong:
         database.execute("SELECT 'No space left on device'::INTEGER")
-    assert not engine.is_disk_full(wrong.value)
+    assert not is_disk_full(wrong.value)
 
 
 def test_artifacts_leave_room_in_redis_for_the_queue() -> None:

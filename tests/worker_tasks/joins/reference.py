@@ -86,10 +86,11 @@ def converted(value: Any, cast: str | None) -> Any:
         return value
     if cast == "string":
         return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else _text(value)
-    if isinstance(value, bool | int | float):
-        return int(value)
-    if isinstance(value, Decimal128):
-        return int(value.to_decimal())
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float | Decimal128):
+        number = value.to_decimal() if isinstance(value, Decimal128) else value
+        return int(number) if number == int(number) else None
     return int(value) if isinstance(value, str) and value.lstrip("-").isdecimal() else None
 
 

@@ -16,6 +16,10 @@ from bson import SON, Binary, Code, DatetimeMS, DBRef, Decimal128, Int64, MaxKey
 SEPARATOR = "\x1f"
 _ESCAPE = "\x1e"
 
+#: The key of a whole number consists of this tag and its digits.
+NUMBER_TAG = "n"
+LIST_TAG = "["
+
 _NULL = "0"
 _NAN = "N"
 _NOTHING = frozenset({_NULL, _NAN})
@@ -152,9 +156,14 @@ def _dbref(value: DBRef) -> str:
     return _document(value.as_doc())
 
 
+def list_element(value: Any) -> str:
+    """The text of a value in the key of a list, which is ``LIST_TAG`` followed by the texts of its elements."""
+    key = _encoded(value)
+    return f"{len(key)}:{key}"
+
+
 def _list(value: list[Any]) -> str:
-    keys = map(_encoded, value)
-    return "[" + "".join([f"{len(key)}:{key}" for key in keys])
+    return LIST_TAG + "".join(map(list_element, value))
 
 
 def _min_key(_: MinKey) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from bson import DBRef
 
-from worker_tasks.joins.matching.canonical_keys import canonical
+from worker_tasks.joins.matching.canonical_keys import canonical, list_element
 from worker_tasks.joins.matching.conversions import CASTS_OF_BOTH_SIDES, Converter, Fold, make_converter
 
 Side = Literal["left", "other"]
@@ -64,6 +64,20 @@ def key_reader(path: str, *, side: Side, single: bool, cast: str | None = None, 
     if len(parts) == 1:
         return _field_reader(path, converter, whole_lists=side == "other")
     return _reader(_left_values if side == "left" else _other_values, parts, converter)
+
+
+def element_reader(path: str) -> KeyReader:
+    """Returns a function that reads the text of a document's value in the key of a list, or nothing if it is missing.
+
+    Together, the texts of several documents make the key of the list of their values.
+    """
+    parts = path_parts(path)
+
+    def read(document: Mapping[str, Any]) -> list[str]:
+        value = _whole_value(document, parts, 0)
+        return [] if value is MISSING else [list_element(value)]
+
+    return read
 
 
 def left_keys(document: Mapping[str, Any], path: str, cast: str | None = None, fold: Fold | None = None) -> list[str]:

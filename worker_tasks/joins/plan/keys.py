@@ -1,4 +1,4 @@
-"""Key expressions: the values of a document that take part in matching. As in SQL, null and missing match nothing."""
+"""Key expressions: the values of a document that take part in matching. Null, missing and NaN match nothing."""
 
 from typing import Any
 
@@ -9,13 +9,15 @@ from worker_tasks.joins.spec.spec import KeyPair
 
 Expression = Any
 
-#: Replaces a key that is null, missing or cannot be converted. No document holds this value, so it matches nothing;
+NAN = float("nan")
+
+#: Replaces a key that is null, missing, NaN or cannot be converted. No document holds this value, so it matches nothing;
 #: null would match every null and missing field of the other side.
 UNMATCHABLE = Binary(b"dovetail: matches nothing", subtype=0x80)
 
 
 def left_key(pair: KeyPair, *, elementwise: bool) -> Expression:
-    """The left side's key, with ``UNMATCHABLE`` in place of null and missing.
+    """The left side's key, with ``UNMATCHABLE`` in place of null, missing and NaN.
 
     Args:
         elementwise: an array stands for each of its elements, as in ``localField``; otherwise for itself.
@@ -24,16 +26,6 @@ def left_key(pair: KeyPair, *, elementwise: bool) -> Expression:
     if elementwise:
         return _any_element(_leaves(pair.local), pair.cast)
     return _or_unmatchable(_cast(value, pair.cast))
-
-
-def whole_left_key(pair: KeyPair) -> Expression:
-    """The left side's key as one value, which may be null or missing."""
-    return _cast(f"${pair.local}", pair.cast)
-
-
-def matches_nothing(value: Expression) -> Expression:
-    """Whether a key is null or missing."""
-    return {"$in": [{"$type": value}, ["missing", "null", "undefined"]]}
 
 
 def _leaves(path: str) -> Expression:
@@ -51,7 +43,7 @@ def _any_element(value: Expression, cast: Cast | None) -> Expression:
     elements = {
         "$filter": {
             "input": {"$map": {"input": "$$value", "in": _cast("$$this", cast)}} if cast else "$$value",
-            "cond": {"$gt": ["$$this", None]},
+            "cond": {"$and": [{"$gt": ["$$this", None]}, {"$ne": ["$$this", NAN]}]},
         }
     }
     some = {
@@ -71,7 +63,7 @@ def _cast(value: Expression, cast: Cast | None) -> Expression:
 
 
 def _or_unmatchable(value: Expression) -> Expression:
-    return {"$ifNull": [value, _unmatchable()]}
+    return {"$cond": [{"$eq": [value, NAN]}, _unmatchable(), {"$ifNull": [value, _unmatchable()]}]}
 
 
 def _unmatchable() -> Expression:

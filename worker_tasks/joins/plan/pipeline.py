@@ -4,49 +4,24 @@ One pair of keys matches like ``localField`` and ``foreignField``: an array stan
 pairs compare whole values. Null and missing match nothing, as in SQL.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
-from worker_tasks.joins.plan import grouping
 from worker_tasks.joins.plan.keys import left_key
 from worker_tasks.joins.plan.stages import Stage, match_stages, project_stages, sort_and_limit_stages
-from worker_tasks.joins.plan.strategy import JoinMethod, Step, Strategy
-from worker_tasks.joins.spec import filters
+from worker_tasks.joins.plan.strategy import Step, Strategy
 from worker_tasks.joins.spec.names import OWN_PREFIX
 from worker_tasks.joins.spec.spec import Join, JoinSpec, KeyPair
 
 KEYS = f"{OWN_PREFIX}_keys"
 MATCHES = f"{OWN_PREFIX}_matches"
-LEFT = f"{OWN_PREFIX}_left"
 
 
-class Aggregation(NamedTuple):
-    """An aggregation: ``pipeline`` runs on the documents of ``collection`` that pass ``filter``."""
-
-    collection: str
-    filter: filters.Filter
-    pipeline: list[Stage]
-
-
-def compile_pipeline(spec: JoinSpec, strategy: Strategy) -> Aggregation:
-    """The aggregation that runs this join by this strategy."""
-    collection, match = spec.from_, spec.match
-    stages: list[Stage] = []
-    if strategy.steps[0].method is JoinMethod.SWAPPED:
-        collection, match = spec.joins[0].from_, spec.joins[0].match
-    else:
-        stages += _left_fields(spec)
+def compile_pipeline(spec: JoinSpec, strategy: Strategy) -> list[Stage]:
+    """The aggregation on the left collection that runs this join by lookups."""
+    stages = [*match_stages(spec.match), *_left_fields(spec)]
     for join, step in zip(spec.joins, strategy.steps, strict=True):
-        if step.method is JoinMethod.SWAPPED:
-            stages += _swapped_lookup_stages(spec, join)
-        elif step.method is JoinMethod.ONE_PASS:
-            stages += grouping.group_join_stages(join)
-        else:
-            stages += _lookup_stages(join, step)
-            if join.kind_traits.keeps_other:
-                stages.append(_unmatched_other_side(spec, join))
-    return Aggregation(
-        collection, match, stages + sort_and_limit_stages(spec.sort, spec.limit) + project_stages(spec.fields_)
-    )
+        stages += _lookup_stages(join, step)
+    return stages + sort_and_limit_stages(spec.sort, spec.limit) + project_stages(spec.fields_)
 
 
 def _left_fields(spec: JoinSpec) -> list[Stage]:
@@ -54,9 +29,12 @@ def _left_fields(spec: JoinSpec) -> list[Stage]:
     if spec.fields_ is None:
         return []
     added = {join.as_ for join in spec.joins}
-    used = [pair.local for join in spec.joins for pair in join.on] + [path for path, _ in spec.sort]
-    paths = [path for path in [*spec.fields_, *used] if path.partition(".")[0] not in added]
-    return project_stages(["_id", *paths])
+    used = [path for path in [*spec.fields_, *(path for path, _ in spec.sort)] if path.partition(".")[0] not in added]
+    # A join may replace a field that its own key, or the key of an earlier join, is read from.
+    for number, join in enumerate(spec.joins):
+        earlier = {each.as_ for each in spec.joins[:number]}
+        used += [pair.local for pair in join.on if pair.local.partition(".")[0] not in earlier]
+    return project_stages(["_id", *used])
 
 
 def _lookup_stages(join: Join, step: Step) -> list[Stage]:
@@ -125,52 +103,3 @@ def _selected_rows(join: Join, target: str) -> list[Stage]:
     if join.kind_traits.excludes_matches:
         return [{"$match": {target: []}}]
     return [] if join.kind_traits.keeps_left else [{"$match": {target: {"$ne": []}}}]
-
-
-def _swapped_lookup_stages(spec: JoinSpec, join: Join) -> list[Stage]:
-    """An inner join with a row per match, run from the other side."""
-    reversed_on = _reversed(join.on)
-    keys, key_match = _lookup_keys(reversed_on, f"{KEYS}.k0")
-    lookup: Stage = {"from": spec.from_, "as": LEFT, **keys}
-    pipeline = key_match + match_stages(spec.match) + _left_fields(spec)
-    if pipeline:
-        lookup["pipeline"] = pipeline
-    matches = _match_pipeline(join)
-    return [
-        *_key_stages(reversed_on),
-        {"$lookup": lookup},
-        {"$unwind": f"${LEFT}"},
-        {"$unset": KEYS},
-        *_merged_into_left(join, matches),
-    ]
-
-
-def _merged_into_left(join: Join, matches: list[Stage]) -> list[Stage]:
-    """Puts the root, which is a match, into its left row."""
-    if not matches:
-        # The match must not contain the left row into which it is merged.
-        other: Any = {"$unsetField": {"field": LEFT, "input": "$$ROOT"}}
-        return [{"$replaceWith": {"$mergeObjects": [f"${LEFT}", {join.as_: other}]}}]
-    fields = [stage["$project"] | {LEFT: 1} for stage in matches]
-    return [*({"$project": fields_} for fields_ in fields), *_merged_into_left(join, [])]
-
-
-def _reversed(on: list[KeyPair]) -> list[KeyPair]:
-    return [KeyPair(local=pair.foreign, foreign=pair.local) for pair in on]
-
-
-def _unmatched_other_side(spec: JoinSpec, join: Join) -> Stage:
-    """The rows that an outer join adds: an anti join from the other side finds them."""
-    anti_join = Join(from_=spec.from_, kind="anti", on=_reversed(join.on), match=spec.match)
-    embedded: Any = ["$$ROOT"] if join.shape_traits.holds_list else "$$ROOT"
-    return {
-        "$unionWith": {
-            "coll": join.from_,
-            "pipeline": [
-                *match_stages(join.match),
-                *_lookup_stages(anti_join, Step(JoinMethod.COMPARE, 0)),
-                *project_stages(join.fields_),
-                {"$replaceWith": {join.as_: embedded}},
-            ],
-        }
-    }

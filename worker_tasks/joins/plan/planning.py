@@ -11,20 +11,24 @@ from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 
+from worker_tasks.infra import sources
 from worker_tasks.infra.connections import Document, within
 from worker_tasks.infra.errors import TookTooLong
 from worker_tasks.infra.settings import settings
-from worker_tasks.infra.sources import default_source
 from worker_tasks.joins.plan.catalog import Catalog
-from worker_tasks.joins.plan.pipeline import Aggregation, compile_pipeline
+from worker_tasks.joins.plan.layout import layout_of
+from worker_tasks.joins.plan.pipeline import compile_pipeline
 from worker_tasks.joins.plan.stages import Stage, match_stages
 from worker_tasks.joins.plan.strategy import JoinMethod, Strategy, choose_strategy
 from worker_tasks.joins.spec import filters, mongosh
-from worker_tasks.joins.spec.spec import Join, JoinSpec
+from worker_tasks.joins.spec.spec import Join, JoinSpec, Side, parse
 from worker_tasks.queue import capacity
 
 #: The largest number of parts of a join.
 MAX_PARTS = 32
+#: A scan is not divided if the other sides are larger than this share of the left side, because each part reads them
+#: again; up to the smaller share, the number of parts does not matter.
+MAX_OTHER_SHARE, SMALL_OTHER_SHARE = 1.0, 0.02
 #: Seconds that finding the borders of the parts may take; after that, the join runs in one part.
 CUT_SECONDS = 5.0
 CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO)
@@ -36,40 +40,57 @@ NO_SNAPSHOT = frozenset({123, 246, 72})
 class Plan:
     """How a join is run.
 
-    The result is stored under the Redis key ``key``. ``parts`` holds the filter on ``_id`` of each part, ``snapshot``
-    the cluster time that all of them read (None for a single part). ``total`` is the expected number of rows, None if
-    unknown. ``watched`` names the fields that joins leave empty in rows without a match. ``steps`` and ``note`` are
-    for people.
+    The result is stored under the Redis key ``key``. By lookup, ``pipeline`` runs on the collection ``left``; by scan,
+    the worker joins ``spec``. ``parts`` holds the filter on ``_id`` of each part, and ``snapshots`` the cluster time
+    that all reads of a source see, as pairs of source and time. ``total`` is the expected number of rows, None if
+    unknown. ``watched`` names the fields that joins leave empty in rows without a match. ``steps``, ``estimates`` and
+    ``note`` are for people.
     """
 
     key: str
-    database: str
-    collection: str
+    left: Side
     pipeline: list[Stage]
+    method: JoinMethod = JoinMethod.LOOKUP
+    spec: dict[str, Any] | None = None
     parts: list[filters.Filter] = field(default_factory=lambda: [{}])
-    snapshot: Timestamp | None = None
+    snapshots: list[tuple[str | None, Timestamp]] = field(default_factory=list)
     total: int | None = None
     watched: list[str] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
+    estimates: dict[str, float | None] = field(default_factory=dict)
     note: str | None = None
 
     def to_bson(self) -> bytes:
-        return bson.encode(vars(self))
+        return bson.encode(vars(self) | {"method": str(self.method)})
 
     @classmethod
     def from_bson(cls, data: bytes) -> "Plan":
-        return cls(**bson.decode(data, CODEC))
+        values = bson.decode(data, CODEC)
+        values |= {"left": Side(*values["left"]), "method": JoinMethod(values["method"])}
+        return cls(**values | {"snapshots": [tuple(pair) for pair in values["snapshots"]]})
 
     def to_document(self) -> dict[str, Any]:
         """The plan as stored with the task."""
-        pipeline = mongosh.aggregate(self.database, self.collection, self.pipeline)
+        instants = {source or "": time.as_datetime().isoformat() for source, time in self.snapshots}
         return {
+            "method": str(self.method),
             "steps": self.steps,
+            "estimated_seconds": self.estimates,
             "parts": len(self.parts),
             "note": self.note,
-            "pipeline": pipeline,
-            "snapshot_at": None if self.snapshot is None else self.snapshot.as_datetime().isoformat(),
+            "pipeline": self._shell_commands(),
+            "snapshot_at": instants.get(self.left.source or ""),
+            "snapshots": [{"source": name, "at": at} for name, at in instants.items()] if len(instants) > 1 else None,
         }
+
+    def _shell_commands(self) -> str:
+        """The commands that read the same data in MongoDB's shell."""
+        if self.spec is None:
+            return mongosh.aggregate(self.left.database, self.left.collection, self.pipeline)
+        layout = layout_of(parse(self.spec))
+        sides = [layout.rows.left, *(join.other for join in layout.others)]
+        commands = [mongosh.aggregate(side.side.database, side.side.collection, side.pipeline()) for side in sides]
+        return "\n".join(dict.fromkeys(commands))
 
     def pipeline_of(self, part: int) -> list[Stage]:
         """The aggregation of one part."""
@@ -86,55 +107,109 @@ def make_plan(spec: JoinSpec, key: str, comment: str, *, divided: bool = True) -
         divided: whether the join may be divided into parts.
 
     Raises:
-        InvalidInput: a collection does not exist.
+        InvalidInput: a collection does not exist, or the join asks for something that no method can do.
         TooExpensive: every method takes too long.
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
-    catalog = Catalog(spec, default_source().database(spec.database), comment)
+    catalog = Catalog(spec, comment)
     catalog.require_collections()
     strategy = choose_strategy(spec, catalog, settings().join_seconds)
-    aggregation = compile_pipeline(spec, strategy)
-    count = catalog.left_count if aggregation.collection == spec.from_ else catalog.stats(aggregation.collection).count
+    is_scan = strategy.method is JoinMethod.SCAN
+    pipeline = layout_of(spec).rows.left.pipeline() if is_scan else compile_pipeline(spec, strategy)
     parts: list[filters.Filter] = [{}]
-    snapshot: Timestamp | None = None
+    snapshots: list[tuple[str | None, Timestamp]] = []
     note: str | None = None
-    number = min(count // settings().part_documents, MAX_PARTS)
-    if divided and number > 1 and is_divisible(spec, strategy) and capacity.slots() > 1:
-        parts, snapshot, note = _divide(spec.database, aggregation, number, comment)
+    number = _number_of_parts(spec, catalog, strategy) if divided and is_divisible(spec) else 1
+    if number > 1:
+        parts, snapshot, note = _divide(spec.left, spec.match, number, comment)
+        snapshots = [(spec.source, snapshot)] if snapshot is not None else []
+    if is_scan:
+        snapshots += _snapshots(spec, {source for source, _ in snapshots}, comment)
     return Plan(
         key=key,
-        database=spec.database,
-        collection=aggregation.collection,
-        pipeline=match_stages(aggregation.filter) + aggregation.pipeline,
+        left=spec.left,
+        pipeline=pipeline,
+        method=strategy.method,
+        spec=spec.canonical() if is_scan else None,
         parts=parts,
-        snapshot=snapshot,
+        snapshots=snapshots,
         total=_total(spec, catalog),
         watched=_watched(spec),
         steps=_steps(spec, strategy, catalog),
+        estimates={"lookup": _rounded(strategy.lookup_seconds), "scan": _rounded(strategy.scan_seconds)},
         note=note,
     )
 
 
-def is_divisible(spec: JoinSpec, strategy: Strategy) -> bool:
+def is_divisible(spec: JoinSpec) -> bool:
     """Whether each left document can be joined independently of the others."""
-    needs_all = spec.sort or spec.limit is not None or any(join.kind_traits.keeps_other for join in spec.joins)
-    return not needs_all and all(step.method is not JoinMethod.ONE_PASS for step in strategy.steps)
+    return not (spec.sort or spec.limit is not None or any(join.kind_traits.keeps_other for join in spec.joins))
+
+
+def _number_of_parts(spec: JoinSpec, catalog: Catalog, strategy: Strategy) -> int:
+    """The number of parts to divide a join into.
+
+    Each part of a scan reads the other sides again, or the range of them that can match its own documents.
+    """
+    slots = capacity.slots()
+    if slots <= 1:
+        return 1
+    number = min(catalog.left_count // settings().part_documents, MAX_PARTS)
+    if strategy.method is JoinMethod.LOOKUP or not spec.joins or is_by_id(spec):
+        return number
+    others = sum(catalog.stats(spec.side(join)).size for join in spec.joins)
+    share = others / max(1, catalog.left_size)
+    if share > MAX_OTHER_SHARE:
+        return 1
+    return number if share < SMALL_OTHER_SHARE else min(number, slots)
+
+
+def is_by_id(spec: JoinSpec) -> bool:
+    """Whether every join compares the left ``_id``, so that a range of it bounds the keys of the other sides."""
+    return all(
+        len(join.on) == 1 and join.into is None and join.on[0].local == "_id" and not (join.on[0].cast or join.on[0].fold)
+        for join in spec.joins
+    )
+
+
+def _snapshots(spec: JoinSpec, known: set[str | None], comment: str) -> list[tuple[str | None, Timestamp]]:
+    """The present time of each source that the join reads, except the known ones and those without snapshots."""
+    found: list[tuple[str | None, Timestamp]] = []
+    for side in {side.source: side for side in spec.sides}.values():
+        if side.source in known:
+            continue
+        source = sources.find_source(side.source)
+        with source.session(snapshot=True) as session:
+            try:
+                source.database(side.database)[side.collection].find_one({}, {"_id": 1}, session=session, comment=comment)
+            except OperationFailure as error:
+                if error.code not in NO_SNAPSHOT:
+                    raise
+                continue
+            if (time := snapshot_of(session)) is not None:
+                found.append((side.source, time))
+    return found
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
 
 
 def _divide(
-    database: str, aggregation: Aggregation, count: int, comment: str
+    left: Side, match: filters.Filter, count: int, comment: str
 ) -> tuple[list[filters.Filter], Timestamp | None, str | None]:
-    """Divides an aggregation into ranges of ``_id`` with about equally many documents.
+    """Divides the left side into ranges of ``_id`` with about equally many documents.
 
     Returns:
         The filter of each range, the snapshot that they were read from, and no note. If it cannot be divided: one
         filter that keeps everything, no snapshot, and a note with the reason.
     """
-    collection = default_source().database(database)[aggregation.collection]
-    with default_source().session(snapshot=True) as session:
+    source = sources.find_source(left.source)
+    collection = source.database(left.database)[left.collection]
+    with source.session(snapshot=True) as session:
         try:
             with within(CUT_SECONDS):
-                borders = _borders(collection, aggregation.filter, count, session, comment)
+                borders = _borders(collection, match, count, session, comment)
         except TookTooLong:
             return [{}], None, f"in one part: cutting it took more than {CUT_SECONDS:.0f} s"
         except OperationFailure as error:
@@ -205,21 +280,15 @@ def snapshot_of(session: ClientSession) -> Timestamp | None:
 def _steps(spec: JoinSpec, strategy: Strategy, catalog: Catalog) -> list[Document]:
     """The method and the index by which each collection is joined."""
     steps = []
-    for join, step in zip(spec.joins, strategy.steps, strict=True):
-        swapped = step.method is JoinMethod.SWAPPED
-        looked_up_in = spec.from_ if swapped else join.from_
-        paths = [pair.local if swapped else pair.foreign for pair in join.on]
-        index = (
-            catalog.stats(looked_up_in).index_for(paths)
-            if step.method in {JoinMethod.INDEX, JoinMethod.SWAPPED}
-            else None
-        )
+    for join in spec.joins:
+        index = None
+        if strategy.method is JoinMethod.LOOKUP:
+            index = catalog.stats(spec.side(join)).index_for([pair.foreign for pair in join.on])
         steps.append(
             {
                 "collection": join.from_,
-                "way": str(step.method),
-                "index": None if index is None else f"{looked_up_in}: {', '.join(index.fields)}",
-                "estimated_seconds": round(step.seconds, 3),
+                "way": str(strategy.method),
+                "index": None if index is None else f"{join.from_}: {', '.join(index.fields)}",
             }
         )
     return steps
@@ -227,7 +296,11 @@ def _steps(spec: JoinSpec, strategy: Strategy, catalog: Catalog) -> list[Documen
 
 def _watched(spec: JoinSpec) -> list[str]:
     """The fields that joins leave empty in rows without a match."""
-    watched = [join for join in spec.joins if join.kind_traits.keeps_left and _is_kept(join, spec.fields_)]
+    watched = [
+        join
+        for join in spec.joins
+        if join.kind_traits.keeps_left and join.into is None and _is_kept(join, spec.fields_)
+    ]
     return [join.as_ for join in watched if join.as_ is not None]
 
 
@@ -241,7 +314,7 @@ def _is_kept(join: Join, fields: list[str] | None) -> bool:
 
 def _total(spec: JoinSpec, catalog: Catalog) -> int | None:
     """The number of rows if each left document becomes exactly one row."""
-    one_each = all(join.kind_traits.keeps_exactly_left and not join.shape_traits.repeats_rows for join in spec.joins)
+    one_each = not spec.expand and all(join.kind_traits.keeps_exactly_left and not join.shape_traits.repeats_rows for join in spec.joins)
     if not one_each:
         return None
     return catalog.left_count if spec.limit is None else min(catalog.left_count, spec.limit)

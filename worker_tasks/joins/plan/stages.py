@@ -25,7 +25,9 @@ def project_stages(fields: list[str] | None) -> list[Stage]:
 
 
 def projection(fields: list[str]) -> dict[str, int]:
-    return {"_id": 0} | dict.fromkeys(_outermost(fields), 1)
+    kept = dict.fromkeys(_outermost(fields), 1)
+    # Fields inside _id exclude the rest of it by themselves.
+    return kept if any(field.startswith("_id.") for field in kept) else {"_id": 0} | kept
 
 
 def _outermost(fields: list[str]) -> list[str]:

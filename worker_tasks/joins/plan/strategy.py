@@ -1,6 +1,7 @@
-"""Chooses the method of each join from its spec and statistics of the collections. Pure: no I/O of its own.
+"""Chooses between the two methods of a join from its spec and statistics of the collections. Pure: no I/O of its own.
 
-The costs are seconds on two shared cores, measured by ``benchmarks/strategies.py``; only their ratios matter.
+*Lookup* lets MongoDB find the matches of each left document by an index. *Scan* reads each side once and joins them in
+the worker. The costs are seconds on two shared cores, measured by ``benchmarks/methods.py``; only their ratios matter.
 """
 
 from dataclasses import dataclass
@@ -10,70 +11,57 @@ from typing import Protocol
 from worker_tasks.infra.errors import TooExpensive
 from worker_tasks.joins.plan.catalog import CollectionStats
 from worker_tasks.joins.spec import mongosh
-from worker_tasks.joins.spec.spec import Join, JoinSpec
+from worker_tasks.joins.spec.spec import Join, JoinSpec, Side
 
-#: Seconds per left document for an equality that an index serves.
-INDEXED = 12e-6
-#: The same if each match becomes a row of its own.
-INDEXED_ROWS = 32e-6
-#: The same with several keys, or with stages on the matches: MongoDB runs a pipeline per document.
-INDEXED_PIPELINE = 46e-6
-#: Seconds per document of both sides if MongoDB holds the other side in a hash table.
-HASHED = 5e-6
-#: Seconds per document and per byte of both sides for one pass over both, grouped by key.
-ONE_PASS, ONE_PASS_BYTE = 3e-6, 20e-9
-#: Seconds per left document if the join runs from the other side.
-SWAPPED = 10e-6
-#: Seconds per compared pair of documents.
+#: Seconds of a lookup per left document: with an equality, with a row for each match, with stages on the matches.
+INDEXED, INDEXED_ROWS, INDEXED_PIPELINE = 12e-6, 32e-6, 46e-6
+#: Seconds of a lookup per compared pair of documents, if no index serves it.
 COMPARED = 0.4e-6
-#: Above these limits MongoDB builds no hash table: its internalQueryCollectionMaxNoOfDocumentsToChooseHashJoin and
-#: internalQueryCollectionMaxDataSizeBytesToChooseHashJoin.
-HASHED_COUNT, HASHED_BYTES = 10_000, 100 * 1024 * 1024
+#: Seconds of a scan per document and per byte of all sides, and for starting it.
+READ, READ_BYTE, START = 4e-6, 12e-9, 0.1
 #: Up to this size, the whole other side fits into one document (of at most 16 MB).
 FITS_BYTES = 12 * 1024 * 1024
-#: A method that shows its first rows at once wins unless another method is this many times as fast.
-PREFERENCE = 2.0
+#: The casts that MongoDB's ``$convert`` and the worker do alike.
+COMMON_CASTS = frozenset({None, "objectId", "date", "double"})
 
 
 class JoinMethod(StrEnum):
-    """How one collection is joined. The values are stored with tasks and shown to people."""
+    """How a join is run. The values are stored with tasks and shown to people."""
 
-    INDEX = "by index"
-    HASH = "small side in memory"
-    ONE_PASS = "one pass over both"  # noqa: S105 - no password
-    SWAPPED = "from the other side"
-    COMPARE = "every pair compared"
-
-
-#: The methods that show their first rows at once.
-STREAMING = frozenset({JoinMethod.INDEX, JoinMethod.HASH, JoinMethod.SWAPPED})
-#: The methods that are a ``$lookup`` on the left side. MongoDB chooses among them by indexes and sizes.
-LOOKUPS = frozenset({JoinMethod.INDEX, JoinMethod.HASH, JoinMethod.COMPARE})
+    LOOKUP = "lookup"
+    SCAN = "scan"
 
 
 @dataclass(frozen=True)
 class Step:
-    """The method chosen for one join, and its estimated time in seconds.
+    """How a lookup finds the matches of one join.
 
-    ``native_lookup``: the lookup has no pipeline. ``null_safe``: a stage replaces null and missing keys by one that
-    matches nothing; that is needless if no document of the other side lacks its key.
+    ``native_lookup``: the lookup has no pipeline. ``null_safe``: a stage replaces left keys that match nothing by one
+    that cannot occur; that is needless if every document of the other side has its key.
     """
 
-    method: JoinMethod
-    seconds: float
     native_lookup: bool = False
     null_safe: bool = True
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """The steps of all joins, in order."""
+    """The chosen method.
 
-    steps: tuple[Step, ...]
+    ``lookup_seconds`` and ``scan_seconds`` are the estimates, None for a method that would not give the right rows.
+    ``steps`` are the steps of the lookup.
+    """
+
+    method: JoinMethod
+    lookup_seconds: float | None
+    scan_seconds: float | None
+    steps: tuple[Step, ...] = ()
 
     @property
     def seconds(self) -> float:
-        return sum(step.seconds for step in self.steps)
+        """The estimate for the chosen method."""
+        seconds = self.lookup_seconds if self.method is JoinMethod.LOOKUP else self.scan_seconds
+        return seconds or 0.0
 
 
 class PlannerStats(Protocol):
@@ -83,66 +71,69 @@ class PlannerStats(Protocol):
     def left_count(self) -> int: ...
     @property
     def left_size(self) -> int: ...
-    def stats(self, collection: str) -> CollectionStats: ...
-    def holds_lists(self, collection: str, path: str) -> bool: ...
-    def has_gaps(self, collection: str, path: str) -> bool: ...
+    def stats(self, side: Side) -> CollectionStats: ...
+    def has_gaps(self, side: Side, path: str) -> bool: ...
 
 
 def choose_strategy(spec: JoinSpec, catalog: PlannerStats, max_seconds: float) -> Strategy:
-    """Chooses the cheapest correct method for each join, with some preference for early first rows.
+    """Chooses the faster method that gives the right rows.
 
     Raises:
         TooExpensive: the chosen method would take longer than ``max_seconds``.
     """
-    return Strategy(tuple(_step(spec, number, catalog, max_seconds) for number in range(len(spec.joins))))
+    lookup = lookup_seconds(spec, catalog) if allows_lookup(spec) else None
+    # Only MongoDB compares texts by a collation.
+    has_collation = lookup is not None and catalog.stats(spec.left).collation is not None
+    scan = None if has_collation else scan_seconds(spec, catalog)
+    use_lookup = lookup is not None and (scan is None or lookup <= scan)
+    strategy = Strategy(JoinMethod.LOOKUP if use_lookup else JoinMethod.SCAN, lookup, scan)
+    if strategy.seconds > max_seconds:
+        raise TooExpensive(_too_expensive_message(spec, catalog, strategy))
+    if not use_lookup:
+        return strategy
+    return Strategy(JoinMethod.LOOKUP, lookup, scan, tuple(_step(spec, join, catalog) for join in spec.joins))
 
 
-def _step(spec: JoinSpec, number: int, catalog: PlannerStats, max_seconds: float) -> Step:
-    join = spec.joins[number]
-    # The check for correctness comes after the costs, because it may have to scan all documents.
-    costs = estimate_costs(join, catalog)
-    for method in sorted(costs, key=lambda method: costs[method] / (PREFERENCE if method in STREAMING else 1)):
-        if not is_correct(spec, number, method, catalog):
-            continue
-        if costs[method] > max_seconds:
-            raise TooExpensive(_too_expensive_message(join, catalog, costs[method]))
-        return make_step(join, method, costs[method], catalog)
-    raise AssertionError("comparing is always right")
+def allows_lookup(spec: JoinSpec) -> bool:
+    """Whether MongoDB can run the join in one aggregation that gives the same rows as a scan."""
+    if spec.expand or any(spec.side(join)[:2] != spec.left[:2] for join in spec.joins):
+        return False
+    return all(_allows_lookup(spec, join) for join in spec.joins)
 
 
-def make_step(join: Join, method: JoinMethod, seconds: float, catalog: PlannerStats) -> Step:
-    """A step by this method, with the options that follow from the statistics."""
-    native_lookup = method in LOOKUPS and is_native_lookup(join, catalog.stats(join.from_))
-    return Step(method, seconds, native_lookup, null_safe=not native_lookup or _needs_null_safety(join, catalog))
+def _allows_lookup(spec: JoinSpec, join: Join) -> bool:
+    if join.into is not None or join.kind_traits.keeps_other:
+        return False
+    if any(pair.fold is not None or pair.cast not in COMMON_CASTS for pair in join.on):
+        return False
+    paths = [path for pair in join.on for path in (pair.local, pair.foreign)]
+    if any(part.isdigit() or part.startswith("$") for path in paths for part in path.split(".")[1:]):
+        return False
+    # The pipeline sorts rows after it has dropped the fields that the join does not keep.
+    sorted_by = [path.partition(".")[2] for path, _ in spec.sort if path.partition(".")[0] == join.as_]
+    kept = join.fields_
+    return kept is None or all(any(path == field or path.startswith(f"{field}.") for field in kept) for path in sorted_by)
 
 
-def estimate_costs(join: Join, catalog: PlannerStats) -> dict[JoinMethod, float]:
-    """The seconds of each method, correct or not. Includes only the lookup that MongoDB would choose."""
-    left, other = catalog.left_count, catalog.stats(join.from_)
-    native_lookup = is_native_lookup(join, other)
-    size = other.size + catalog.left_size
-    costs = {
-        JoinMethod.SWAPPED: max(other.count * INDEXED_PIPELINE, left * SWAPPED),
-        JoinMethod.ONE_PASS: (left + other.count) * ONE_PASS + size * ONE_PASS_BYTE,
-    }
-    if other.serves([pair.foreign for pair in join.on]):
-        with_index = INDEXED_ROWS if join.shape_traits.repeats_rows else INDEXED
-        costs[JoinMethod.INDEX] = left * (with_index if native_lookup else INDEXED_PIPELINE)
-    elif native_lookup and other.count <= HASHED_COUNT and 0 < other.size <= HASHED_BYTES:
-        costs[JoinMethod.HASH] = (left + other.count) * HASHED
-    else:
-        costs[JoinMethod.COMPARE] = left * other.count * COMPARED
-    return costs
+def lookup_seconds(spec: JoinSpec, catalog: PlannerStats) -> float:
+    """The estimated seconds of a lookup."""
+    return sum(_lookup_seconds(spec, join, catalog) for join in spec.joins)
 
 
-def is_correct(spec: JoinSpec, number: int, method: JoinMethod, catalog: PlannerStats) -> bool:
-    """Whether this method gives the right rows for the join at this index."""
-    join = spec.joins[number]
-    if method is JoinMethod.SWAPPED:
-        return number == 0 and _may_swap(spec, join, catalog)
-    if method is JoinMethod.ONE_PASS:
-        return _may_group(spec, join, catalog)
-    return True
+def _lookup_seconds(spec: JoinSpec, join: Join, catalog: PlannerStats) -> float:
+    left, other = catalog.left_count, catalog.stats(spec.side(join))
+    if not other.serves([pair.foreign for pair in join.on]):
+        return left * other.count * COMPARED
+    with_index = INDEXED_ROWS if join.shape_traits.repeats_rows else INDEXED
+    return left * (with_index if is_native_lookup(join, other) else INDEXED_PIPELINE)
+
+
+def scan_seconds(spec: JoinSpec, catalog: PlannerStats) -> float:
+    """The estimated seconds of a scan."""
+    others = [catalog.stats(spec.side(join)) for join in spec.joins]
+    documents = catalog.left_count + sum(other.count for other in others)
+    size = catalog.left_size + sum(other.size for other in others)
+    return START + documents * READ + size * READ_BYTE
 
 
 def is_native_lookup(join: Join, other: CollectionStats) -> bool:
@@ -153,40 +144,19 @@ def is_native_lookup(join: Join, other: CollectionStats) -> bool:
     return (join.embeds and join.shape_traits.needs_all) or other.size <= FITS_BYTES
 
 
-def _may_swap(spec: JoinSpec, join: Join, catalog: PlannerStats) -> bool:
-    """Whether the join can run from the other side: an inner join with a row per match, and an index on the left."""
-    row_per_match = join.embeds and join.kind_traits.requires_match and join.shape_traits.repeats_rows
-    symmetric = row_per_match and not join.sort and join.limit is None and not any(pair.cast for pair in join.on)
-    return symmetric and catalog.stats(spec.from_).serves([pair.local for pair in join.on])
+def _step(spec: JoinSpec, join: Join, catalog: PlannerStats) -> Step:
+    native_lookup = is_native_lookup(join, catalog.stats(spec.side(join)))
+    (pair, *more) = join.on
+    may_match_nothing = bool(more) or pair.cast is not None or catalog.has_gaps(spec.side(join), pair.foreign)
+    return Step(native_lookup=native_lookup, null_safe=not native_lookup or may_match_nothing)
 
 
-def _may_group(spec: JoinSpec, join: Join, catalog: PlannerStats) -> bool:
-    """Whether grouping, which compares whole keys, is correct: for several keys, or for one that is never a list."""
-    if len(join.on) > 1:
-        return True
-    (pair,) = join.on
-    return not (_may_be_list(spec, pair.local, catalog) or catalog.holds_lists(join.from_, pair.foreign))
-
-
-def _may_be_list(spec: JoinSpec, path: str, catalog: PlannerStats) -> bool:
-    """Whether a field of the rows, perhaps from an earlier join, can hold a list or lie inside one."""
-    head, _, rest = path.partition(".")
-    for join in spec.joins:
-        if join.as_ == head and join.embeds:
-            return join.shape_traits.holds_list or (bool(rest) and catalog.holds_lists(join.from_, rest))
-    return catalog.holds_lists(spec.from_, path)
-
-
-def _needs_null_safety(join: Join, catalog: PlannerStats) -> bool:
-    (pair,) = join.on
-    return pair.cast is not None or catalog.has_gaps(join.from_, pair.foreign)
-
-
-def _too_expensive_message(join: Join, catalog: PlannerStats, seconds: float) -> str:
-    command = mongosh.create_index(join.from_, [pair.foreign for pair in join.on])
-    pairs = catalog.left_count * catalog.stats(join.from_).count
-    fields = ", ".join(f"{join.from_}.{pair.foreign}" for pair in join.on)
-    return (
-        f"No index serves {fields}: about {pairs:,} comparisons, {seconds:,.0f} s by estimate. "
-        f"Ask for {command}, or filter the left side."
-    )
+def _too_expensive_message(spec: JoinSpec, catalog: PlannerStats, strategy: Strategy) -> str:
+    missing = [
+        join
+        for join in spec.joins
+        if not catalog.stats(spec.side(join)).serves([pair.foreign for pair in join.on])
+    ]
+    commands = [mongosh.create_index(join.from_, [pair.foreign for pair in join.on]) for join in missing]
+    advice = f"Ask for {'; '.join(commands)}, or filter" if commands else "Filter"
+    return f"It would take about {strategy.seconds:,.0f} s. {advice} the left side."

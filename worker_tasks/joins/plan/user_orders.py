@@ -5,6 +5,7 @@ from typing import Any
 from worker_tasks.infra.errors import InvalidInput
 from worker_tasks.infra.settings import settings
 from worker_tasks.joins.plan.planning import Plan
+from worker_tasks.joins.spec.spec import Side
 
 MAX_USER_ID_LENGTH = 200
 
@@ -51,4 +52,4 @@ def plan(user_id: str) -> Plan:
     """
     if error := user_id_error(user_id):
         raise InvalidInput({"user_id": error})
-    return Plan(result_key(user_id), settings().join_database, "users", pipeline(user_id))
+    return Plan(result_key(user_id), Side(None, settings().join_database, "users"), pipeline(user_id))

@@ -1,6 +1,7 @@
 """The life of a run: start it, work on its parts on any number of workers, publish the result after the last part."""
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,9 +23,11 @@ from worker_tasks.infra.errors import (
 from worker_tasks.infra.redis_memory import require_room
 from worker_tasks.infra.settings import settings
 from worker_tasks.joins.plan.planning import Plan
+from worker_tasks.joins.reading.batches import ReadFailed, ReadQuery
+from worker_tasks.joins.reading.progress import Progress, Stopped
 from worker_tasks.joins.run import execution, mongodb_errors, run_state
-from worker_tasks.joins.run.execution import ReadFailed
 from worker_tasks.joins.run.run_state import Answer, PartStart
+from worker_tasks.joins.spec.spec import parse
 from worker_tasks.queue.retrying import RunInterrupted
 from worker_tasks.records import leads, live
 from worker_tasks.results import publishing, retention, summaries
@@ -194,7 +197,7 @@ def _write_or_stop(plan: Plan, start: PartStart, rows: PartWriter) -> Part:
             limit = settings().max_attempts
             raise TaskTakesWorkerDown(f"Part {writer.number + 1} was begun {limit} times without an end.")
         return rows.close() if start.stop is not None else _write(plan, start, rows)
-    except execution.Stopped:
+    except Stopped:
         return rows.close()
     except StorageFull as full:
         # Frees memory: the rows written so far are of no use to anybody.
@@ -213,7 +216,7 @@ def _write_or_stop(plan: Plan, start: PartStart, rows: PartWriter) -> Part:
 
 
 def _write(plan: Plan, start: PartStart, rows: PartWriter) -> Part:
-    """Writes all rows of a part. Raises the errors of :func:`execution.write_part`."""
+    """Writes all rows of a part. Raises the errors of :func:`execution.write_aggregation` or of a scan."""
     writer = start.writer
 
     def report(written: int, size: int) -> bool:
@@ -224,16 +227,24 @@ def _write(plan: Plan, start: PartStart, rows: PartWriter) -> Part:
         live.report(writer.task_id, live.Progress(state.rows, state.total, "rows", state.size, state.rate))
         return state.stop is not None
 
-    query = execution.PartQuery(
-        database=plan.database,
-        collection=plan.collection,
+    progress = Progress(rows, report)
+    comment = f"{_comment_prefix(writer)}{writer.name}"
+    if plan.spec is not None:
+        # The web process imports this module, but never loads DuckDB.
+        from worker_tasks.joins.scan import scan  # noqa: PLC0415
+
+        bounds, snapshots = plan.parts[writer.number], dict(plan.snapshots)
+        query = scan.ScanQuery(parse(plan.spec), comment, bounds, snapshots, tuple(plan.watched))
+        return scan.write_scan(query, rows, progress)
+    read = ReadQuery(
+        side=plan.left,
         pipeline=plan.pipeline_of(writer.number),
-        comment=f"{_comment_prefix(writer)}{writer.name}",
-        snapshot=plan.snapshot,
-        unmatched_fields=plan.watched,
+        comment=comment,
+        deadline=time.monotonic() + settings().join_seconds,
+        snapshot=dict(plan.snapshots).get(plan.left.source),
         suspect=mongodb_errors.suspect_range(start.breakage),
     )
-    return execution.write_part(query, rows, report)
+    return execution.write_aggregation(read, plan.watched, rows, progress)
 
 
 def _comment_prefix(writer: run_state.Writer) -> str:
@@ -244,7 +255,8 @@ def _comment_prefix(writer: run_state.Writer) -> str:
 def _kill_previous_writer(start: PartStart) -> None:
     """Kills the MongoDB operations of the part's previous writer, which died or lost the part."""
     if start.previous is not None:
-        sources.default_source().kill(_comment_prefix(start.previous))
+        for source in sources.all_sources():
+            source.kill(_comment_prefix(start.previous))
 
 
 def _failure(failed: ReadFailed, rows: int, start: PartStart) -> DovetailError | None:

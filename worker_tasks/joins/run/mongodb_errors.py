@@ -7,7 +7,7 @@ from pymongo.errors import AutoReconnect, OperationFailure, PyMongoError
 from worker_tasks.infra.connections import connections
 from worker_tasks.infra.errors import MONGODB_FAILURES, JoinFailed, SnapshotGone
 from worker_tasks.infra.settings import settings
-from worker_tasks.joins.run.execution import ReadFailed
+from worker_tasks.joins.reading.batches import ReadFailed
 from worker_tasks.joins.run.run_state import Breakage
 
 TOO_BIG = (

@@ -27,7 +27,7 @@ from worker_tasks.joins.plan.strategy import choose_strategy
 from worker_tasks.joins.preflight import checks
 from worker_tasks.joins.preflight.checks import Checks, check_join
 from worker_tasks.joins.preflight.findings import Level
-from worker_tasks.joins.run.encoding import LineEncoder
+from worker_tasks.joins.reading.encoding import LineEncoder
 from worker_tasks.joins.spec.spec import JoinSpec
 
 pytestmark = pytest.mark.usefixtures("wrong_collections")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker_tasks.joins.run.execution import BATCH_BYTES, BATCH_SECONDS, next_batch_size
+from worker_tasks.joins.reading.batches import BATCH_BYTES, BATCH_SECONDS, next_batch_size
 
 
 @pytest.mark.parametrize(

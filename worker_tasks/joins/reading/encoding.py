@@ -21,7 +21,9 @@ from worker_tasks.results.summaries import Unmatched
 SLICE_BYTES = 512 * 1024
 
 _LENGTH = struct.Struct("<i")
-_CODEC: CodecOptions[dict[str, Any]] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_AUTO)
+_CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO, unicode_decode_error_handler="replace"
+)
 _ORJSON = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 # BSON's bytes of Infinity, -Infinity, NaN and -NaN, which plain JSON, and therefore orjson, cannot express.
 _NON_FINITE = tuple(struct.pack("<Q", bits << 48) for bits in (0x7FF0, 0xFFF0, 0x7FF8, 0xFFF8))
@@ -43,32 +45,49 @@ class LineEncoder:
 
     def encode(self, batch: bytes) -> Iterator[list[bytes]]:
         """Yields the lines of a batch of concatenated BSON documents, slice by slice."""
-        for piece in _slices(batch):
-            with _collector_paused():
-                documents = bson.decode_all(piece, _CODEC)
-                for document in documents:
-                    if not document.keys() <= self.columns.keys():
-                        self.columns.update(dict.fromkeys(document))
-                for name in self.unmatched:
-                    rows = enumerate(documents, start=self._encoded)
-                    # No match means: the field is missing, an empty list, or a count of 0. An empty document is a
-                    # match whose fields were all dropped.
-                    self._unmatched_in_slice[name] = [
-                        row for row, document in rows if not (match := document.get(name)) and match != {}
-                    ]
-                self._encoded += len(documents)
-                if any(pattern in piece for pattern in _NON_FINITE):
-                    lines = [_encode_slowly(document) for document in documents]
-                else:
-                    lines = [orjson.dumps(document, _extended, _ORJSON) for document in documents]
-                del documents
-            yield lines
+        for documents, non_finite in decode_slices(batch):
+            note_fields(documents, self.columns)
+            for name in self.unmatched:
+                rows = enumerate(documents, start=self._encoded)
+                # No match means: the field is missing, an empty list, or a count of 0. An empty document is a
+                # match whose fields were all dropped.
+                self._unmatched_in_slice[name] = [
+                    row for row, document in rows if not (match := document.get(name)) and match != {}
+                ]
+            self._encoded += len(documents)
+            yield encode_documents(documents, non_finite=non_finite)
 
     def note_unmatched(self, written: int) -> None:
         """Records the unmatched rows of the latest slice, but only those among the first ``written`` rows."""
         for name, rows in self._unmatched_in_slice.items():
             self.unmatched[name].add([row for row in rows if row < written])
         self._unmatched_in_slice = {}
+
+
+def decode_slices(batch: bytes) -> Iterator[tuple[list[dict[str, Any]], bool]]:
+    """Yields the documents of a batch of concatenated BSON, slice by slice, and whether some numbers may not be finite.
+
+    Texts that are not valid UTF-8 get replacement characters.
+    """
+    for piece in _slices(batch):
+        with _collector_paused():
+            documents = bson.decode_all(piece, _CODEC)
+        yield documents, any(pattern in piece for pattern in _NON_FINITE)
+
+
+def encode_documents(documents: list[Any], *, non_finite: bool) -> list[bytes]:
+    """Each document as one line of JSON. With ``non_finite``, takes longer and writes infinite numbers and NaN."""
+    with _collector_paused():
+        if non_finite:
+            return [_encode_slowly(document) for document in documents]
+        return [orjson.dumps(document, _extended, _ORJSON) for document in documents]
+
+
+def note_fields(documents: list[dict[str, Any]], fields: dict[str, None]) -> None:
+    """Adds the names of all top-level fields in the order of their first appearance."""
+    for document in documents:
+        if not document.keys() <= fields.keys():
+            fields.update(dict.fromkeys(document))
 
 
 def _slices(batch: bytes) -> Iterator[bytes]:
@@ -101,6 +120,6 @@ def _extended(value: Any) -> Any:
     return json_util.default(value, json_util.RELAXED_JSON_OPTIONS)
 
 
-def _encode_slowly(document: dict[str, Any]) -> bytes:
+def _encode_slowly(document: Any) -> bytes:
     options = json_util.RELAXED_JSON_OPTIONS
     return json_util.dumps(document, json_options=options, ensure_ascii=False, separators=(",", ":")).encode()
