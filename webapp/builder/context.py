@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +13,16 @@ from webapp.builder.drafts import Draft
 from webapp.presenters.value_text import format_share
 from worker_tasks.infra.errors import InvalidInput
 from worker_tasks.infra.settings import settings
-from worker_tasks.joins.preflight.sampling import CollectionSample, Field, collections_of, sample_collection
+from worker_tasks.joins.preflight.sampling import (
+    CollectionSample,
+    Field,
+    ListedCollection,
+    collections_of,
+    sample_collection,
+)
 from worker_tasks.joins.preflight.suggestions import LeftField, Suggestion, suggest_keys
 from worker_tasks.joins.spec.bson_types import type_label
+from worker_tasks.joins.spec.sides import Side
 from worker_tasks.joins.spec.value_types import value_type
 
 #: Fields in a list of checkboxes.
@@ -36,10 +44,9 @@ class JoinContext:
 
 @dataclass(frozen=True)
 class BuilderContext:
-    """The choices for a draft. ``collections`` maps names to counts, which are None for views."""
+    """The choices for a draft."""
 
     databases: list[str]
-    collections: dict[str, int | None] = field(default_factory=dict)
     sample: CollectionSample | None = None
     joins: list[JoinContext] = field(default_factory=list)
 
@@ -58,25 +65,27 @@ def load_context(draft: Draft) -> BuilderContext:
         return _without_collections(draft, "Choose a database first")
     database = draft.database.data
     try:
-        collections = dict(collections_of(database))
+        collections = {each.name: each for each in collections_of(database)}
     except InvalidInput as error:
         field_errors.add_errors(draft, field_errors.errors_by_field(draft, error.errors))
         return _without_collections(draft, "There is nothing to choose")
-    options = {name: _with_count(name, count) for name, count in collections.items()}
+    options = {name: _with_count(each) for name, each in collections.items()}
     for part in [draft, *draft.join_forms]:
         part.source.choices = _options("Choose a collection", options, part.source.data)
-    sample = sample_collection(database, draft.source.data) if draft.source.data in collections else None
-    left_fields = [LeftField(each.path, draft.source.data, each) for each in sample.fields] if sample else []
+    left = Side(None, database, draft.source.data or "")
+    sample = sample_collection(left) if left.collection in collections else None
+    left_fields = [LeftField(each.path, left, each) for each in sample.fields] if sample else []
     own_fields = list(left_fields)
     joins = []
     for number, form in enumerate(draft.join_forms):
         joins.append(_join_context(draft, number, form, list(left_fields), collections))
         if form.embeds_documents and (other := joins[-1].sample) is not None:
             name = draft.target_field(number)
-            left_fields += [LeftField(f"{name}.{each.path}", form.source.data, each) for each in other.fields]
+            side = left._replace(collection=form.source.data)
+            left_fields += [LeftField(f"{name}.{each.path}", side, each) for each in other.fields]
     embedded = [draft.target_field(number) for number, form in enumerate(draft.join_forms) if form.embeds]
     draft.fields.choices = _checkboxes(own_fields, [*filter(None, embedded), *(draft.fields.data or [])])
-    return BuilderContext(databases, collections, sample, joins)
+    return BuilderContext(databases, sample, joins)
 
 
 def _without_collections(draft: Draft, prompt: str) -> BuilderContext:
@@ -107,15 +116,15 @@ def empty_context(draft: Draft) -> BuilderContext:
 
 
 def _join_context(
-    draft: Draft, number: int, form: Any, left_fields: list[LeftField], collections: dict[str, int | None]
+    draft: Draft, number: int, form: Any, left_fields: list[LeftField], collections: Container[str]
 ) -> JoinContext:
     default_name = draft.default_name(number)
     if form.source.data not in collections:
         return JoinContext(left_fields, None, [], default_name)
-    database, other = draft.database.data, form.source.data
-    sample = sample_collection(database, other)
+    other = Side(None, draft.database.data, form.source.data)
+    sample = sample_collection(other)
     form.fields.choices = _checkboxes([LeftField(each.path, other, each) for each in sample.fields], form.fields.data)
-    suggestions = suggest_keys(database, left_fields, other) if left_fields else []
+    suggestions = suggest_keys(left_fields, other) if left_fields else []
     rows = [entry.form for entry in form.on.entries]
     if suggestions and not any(row.local.data or row.foreign.data for row in rows):
         set_pairs(form, [(pair.local, pair.foreign, pair.cast) for pair in suggestions[0].pairs])
@@ -129,8 +138,10 @@ def _options(prompt: str, options: dict[str, str], chosen: str | None) -> list[S
     return [SelectChoice(value, label) for value, label in labels.items()]
 
 
-def _with_count(name: str, count: int | None) -> str:
-    return f"{name} (a view)" if count is None else f"{name} ({count:,})"
+def _with_count(listed: ListedCollection) -> str:
+    if listed.count is not None:
+        return f"{listed.name} ({listed.count:,})"
+    return f"{listed.name} (a {'view' if listed.is_view else 'time series'})"
 
 
 def _checkboxes(fields: list[LeftField], chosen: list[str] | None) -> list[SelectChoice]:

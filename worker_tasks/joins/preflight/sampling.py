@@ -13,12 +13,12 @@ from pymongo.errors import OperationFailure
 
 from worker_tasks.infra.connections import Document, connections, within
 from worker_tasks.infra.errors import TookTooLong
-from worker_tasks.infra.settings import settings
-from worker_tasks.infra.sources import default_source
-from worker_tasks.joins.plan.catalog import COMMAND_NOT_SUPPORTED_ON_VIEW, require_readable
+from worker_tasks.infra.sources import find_collection, find_source, open_databases
+from worker_tasks.joins.plan.catalog import COMMAND_NOT_SUPPORTED_ON_VIEW, TIME_SERIES, VIEW, require_readable
 from worker_tasks.joins.spec import filters
 from worker_tasks.joins.spec.bson_types import type_bracket, type_of
 from worker_tasks.joins.spec.names import collection_error, path_error
+from worker_tasks.joins.spec.sides import Side
 from worker_tasks.joins.spec.value_types import TypeOf
 from worker_tasks.records import live
 
@@ -63,7 +63,8 @@ class Field:
 class CollectionSample:
     """A collection as seen through a sample of its documents.
 
-    ``count`` is the number of all documents by MongoDB's counter, None for a view; ``sampled`` that in the sample.
+    ``count`` is the number of all documents, None for a view and if counting a time series takes too long; ``sampled``
+    that in the sample.
     ``size`` is the mean size of a sampled document as JSON, in bytes. ``indexed`` holds the first path of each index,
     ``unique`` the paths of each unique index.
     """
@@ -94,33 +95,59 @@ class CollectionSample:
         )
 
 
-def collections_of(database: str) -> list[tuple[str, int | None]]:
-    """The names of a database's collections with their numbers of documents, None for views, sorted by name.
+@dataclass(frozen=True)
+class ListedCollection:
+    """A collection of a database. ``count`` is None for a view and if counting a time series takes too long."""
+
+    name: str
+    count: int | None
+    is_view: bool = False
+    is_time_series: bool = False
+
+
+def collections_of(database: str, source: str | None = None) -> list[ListedCollection]:
+    """The collections of a database, sorted by name. Without ``source`` it is one of the source without a name.
 
     Raises:
         InvalidInput: the MongoDB user may not read the database.
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
-    source = default_source().database(database)
+    reader = find_source(source).database(database)
     with require_readable(database):
-        entries = list(source.list_collections(authorizedCollections=True, nameOnly=True))
+        entries = list(reader.list_collections(authorizedCollections=True, nameOnly=True))
     types = {entry["name"]: entry["type"] for entry in entries if not collection_error(entry["name"])}
-    names = sorted(types)[:MAX_COLLECTIONS]
-    return [(name, None if types[name] == "view" else source[name].estimated_document_count()) for name in names]
+    return [_listed(reader[name], types[name]) for name in sorted(types)[:MAX_COLLECTIONS]]
 
 
-def sample_collection(database: str, collection: str) -> CollectionSample:
+def _listed(collection: Collection[Document], kind: str) -> ListedCollection:
+    if kind == VIEW:
+        return ListedCollection(collection.name, None, is_view=True)
+    if kind == TIME_SERIES:
+        return ListedCollection(collection.name, _counted(collection), is_time_series=True)
+    return ListedCollection(collection.name, collection.estimated_document_count())
+
+
+def _counted(collection: Collection[Document]) -> int | None:
+    """The number of documents of a time series, for which MongoDB keeps no counter."""
+    try:
+        with within(DRAWING_SECONDS):
+            return collection.count_documents({})
+    except TookTooLong:
+        return None
+
+
+def sample_collection(side: Side) -> CollectionSample:
     """Samples a collection, or returns a sample from the last two minutes.
 
     Raises:
-        InvalidInput: the MongoDB user may not read the database.
+        InvalidInput: the MongoDB user may not read the database, or the source is unknown.
         pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
     """
-    key = f"collection_look:{database}.{collection}"
+    key = f"collection_look:{side_key(side)}"
     if (cached := connections().results.get(key)) is not None:
         return CollectionSample.from_json(ensure_bytes(cached))
-    source = default_source().database(database)[collection]
-    with require_readable(database):
+    source = find_collection(*side)
+    with require_readable(side.database):
         count, indexes = _count_and_indexes(source)
     is_small = count is not None and count <= WHOLE_DOCUMENTS
     documents = draw_documents(source, {}, WHOLE_DOCUMENTS if is_small else SAMPLE_DOCUMENTS)
@@ -136,17 +163,23 @@ def sample_collection(database: str, collection: str) -> CollectionSample:
     return sample
 
 
-def field_types(database: str) -> TypeOf:
+def side_key(side: Side) -> str:
+    """A side as part of a Redis key. Names of sources hold no colon, so that no two sides share a key."""
+    source = f"{side.source}:" if side.source else ""
+    return f"{source}{side.database}.{side.collection}"
+
+
+def field_types(database: str, source: str | None = None) -> TypeOf:
     """A function that looks up the most frequent BSON type of a field.
 
     It returns None for every field of a database that is not open for joins.
     """
-    is_open = database in settings().open_databases
+    is_open = database in open_databases().get(source, ())
 
     def main_type(collection: str, path: str) -> str | None:
         if not is_open or collection_error(collection):
             return None
-        field = sample_collection(database, collection).field(path)
+        field = sample_collection(Side(source, database, collection)).field(path)
         if field is None:
             return None
         # The elements of a list count instead of the list; the sample has both under the same path.
@@ -160,8 +193,13 @@ def _is_unique(index: Any) -> bool:
 
 
 def _count_and_indexes(source: Collection[Document]) -> tuple[int | None, list[Any]]:
+    listing = source.database.list_collections(filter={"name": source.name}, authorizedCollections=True, nameOnly=True)
+    kind = next((entry["type"] for entry in listing), None)
+    if kind == VIEW:
+        return None, []
     try:
-        return source.estimated_document_count(), list(source.list_indexes())
+        indexes = list(source.list_indexes())
+        return _counted(source) if kind == TIME_SERIES else source.estimated_document_count(), indexes
     except OperationFailure as error:
         if error.code != COMMAND_NOT_SUPPORTED_ON_VIEW:
             raise
@@ -171,7 +209,7 @@ def _count_and_indexes(source: Collection[Document]) -> tuple[int | None, list[A
 def draw_documents(
     source: Collection[Document], stored: filters.Filter, size: int, comment: str | None = None
 ) -> list[Document]:
-    """Documents that pass a filter: random ones or, if that takes too long, the first and the last.
+    """Documents that pass a filter: random ones or, if that takes too long, the first and the last, or just any.
 
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.
@@ -186,7 +224,13 @@ def draw_documents(
     try:
         with within(DRAWING_SECONDS):
             ends = [source.find(query, comment=comment).sort("_id", order).limit(size // 2) for order in (1, -1)]
-            return list({repr(document["_id"]): document for end in ends for document in end}.values())
+            return list({repr(document.get("_id", document)): document for end in ends for document in end}.values())
+    except TookTooLong:
+        pass
+    # Views and time series have no index on _id.
+    try:
+        with within(DRAWING_SECONDS):
+            return list(source.find(query, comment=comment).limit(size))
     except TookTooLong:
         return []
 

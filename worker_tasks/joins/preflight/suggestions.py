@@ -12,17 +12,19 @@ from kombu.utils.encoding import ensure_bytes
 
 from worker_tasks.infra.connections import Document, connections, within
 from worker_tasks.infra.errors import TookTooLong
-from worker_tasks.infra.sources import default_source
+from worker_tasks.infra.sources import find_collection
 from worker_tasks.joins.preflight.sampling import (
     CACHE_SECONDS,
     CollectionSample,
     Field,
     draw_documents,
     sample_collection,
+    side_key,
     values_at,
 )
 from worker_tasks.joins.spec.bson_types import NUMBER, type_bracket, type_of
 from worker_tasks.joins.spec.casts import CASTS, Cast, cast_to
+from worker_tasks.joins.spec.sides import Side
 from worker_tasks.records import live
 
 #: Time limits in seconds: of all trials together, and of a single one.
@@ -63,30 +65,32 @@ class LeftField:
     """A field of the left rows: its ``path`` in the row, and the collection that it comes from."""
 
     path: str
-    collection: str
+    side: Side
     field: Field
 
 
-def suggest_keys(database: str, left: list[LeftField], collection: str) -> list[Suggestion]:
+def suggest_keys(left: list[LeftField], other: Side) -> list[Suggestion]:
     """The likeliest keys for joining a collection, the best first. Cached for two minutes.
 
     Raises:
         pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
     """
-    origins = ",".join(sorted({f"{field.collection}:{field.path.removesuffix(field.field.path)}" for field in left}))
-    key = f"key_suggestions:{database}.{origins}.{collection}"
+    origins = ",".join(
+        sorted({f"{side_key(field.side)}:{field.path.removesuffix(field.field.path)}" for field in left})
+    )
+    key = f"key_suggestions:{origins}.{side_key(other)}"
     if (cached := connections().results.get(key)) is not None:
         documents = json.loads(ensure_bytes(cached))
         return [Suggestion(tuple(Pair(**pair) for pair in each["pairs"]), each["rate"]) for each in documents]
-    suggestions = _suggest(database, left, collection)
+    suggestions = _suggest(left, other)
     live.remember(key, json.dumps([asdict(each) for each in suggestions]), CACHE_SECONDS)
     return suggestions
 
 
-def _suggest(database: str, left: list[LeftField], collection: str) -> list[Suggestion]:
-    other = sample_collection(database, collection)
-    candidates = sorted(_candidates(left, other, collection), key=lambda candidate: -candidate[0])
-    trials = _Trials(database, collection, other)
+def _suggest(left: list[LeftField], side: Side) -> list[Suggestion]:
+    other = sample_collection(side)
+    candidates = sorted(_candidates(left, other, side), key=lambda candidate: -candidate[0])
+    trials = _Trials(side, other)
     scored = [(COMPOUND_SCORE, Suggestion(pairs, None)) for pairs in _compound_keys(left, other)]
     for similarity, local, foreign in islice(candidates, MAX_TRIED):
         cast = _cast_between(local.field, foreign)
@@ -118,18 +122,16 @@ def _compound_keys(left: list[LeftField], other: CollectionSample) -> list[tuple
     return keys
 
 
-def _candidates(
-    left: list[LeftField], other: CollectionSample, collection: str
-) -> list[tuple[float, LeftField, Field]]:
+def _candidates(left: list[LeftField], other: CollectionSample, side: Side) -> list[tuple[float, LeftField, Field]]:
     """Pairs of fields that may be keys, each with a score from names and indexes."""
     candidates = []
     for local in left:
         for foreign in other.fields:
             is_indexed = foreign.path in other.indexed
-            similarity = _similarity(local, foreign.path, collection)
+            similarity = _similarity(local, foreign.path, side.collection)
             if not (is_indexed or similarity) or not _comparable(local.field, foreign):
                 continue
-            if local.field.path == foreign.path and local.collection == collection:
+            if local.field.path == foreign.path and local.side == side:
                 continue  # would match each document with itself
             if local.field.path == foreign.path == "_id":
                 similarity = -1.0  # every collection has an _id, so the equal names mean nothing
@@ -142,7 +144,7 @@ def _similarity(local: LeftField, foreign: str, collection: str) -> float:
     left, right = _normalized(local.field.path), _normalized(foreign)
     if right == "id" and left in {f"{_singular(collection)}id", _singular(collection), f"{_normalized(collection)}id"}:
         return 4.0
-    if left == "id" and right in {f"{_singular(local.collection)}id", f"{_normalized(local.collection)}id"}:
+    if left == "id" and right in {f"{_singular(local.side.collection)}id", f"{_normalized(local.side.collection)}id"}:
         return 4.0
     if left == right:
         return 3.0
@@ -179,34 +181,31 @@ def _cast_between(local: Field, foreign: Field) -> Cast | None:
 class _Trials:
     """Looks up sampled values of one side on the other, until the time is up."""
 
-    def __init__(self, database: str, collection: str, other: CollectionSample):
-        self._database = database
-        self._source = default_source().database(database)
-        self._collection, self._other = collection, other
-        self._samples: dict[str, list[Document]] = {}
+    def __init__(self, side: Side, other: CollectionSample):
+        self._side, self._other = side, other
+        self._samples: dict[Side, list[Document]] = {}
         self._deadline = time.monotonic() + TRIALS_SECONDS
 
     def rate(self, local: LeftField, foreign: str, cast: Cast | None) -> float | None:
         """The share of left values that the other side has, or None if it was not tried."""
         if cast is not None and CASTS[cast].estimate is None:
             return None
-        values = _converted(self._sample(local.collection), local.field.path, cast)
-        return self._rate(values, self._collection, self._other, foreign)
+        values = _converted(self._sample(local.side), local.field.path, cast)
+        return self._rate(values, self._side, self._other, foreign)
 
     def reverse_rate(self, local: LeftField, foreign: str, cast: Cast | None) -> float:
         """The share of the other side's values that the left side has. More telling if the left side is bigger."""
         if cast is not None:
             return 0.0
-        values = _converted(self._sample(self._collection), foreign, None)
-        sample = sample_collection(self._database, local.collection)
-        return self._rate(values, local.collection, sample, local.field.path) or 0.0
+        values = _converted(self._sample(self._side), foreign, None)
+        return self._rate(values, local.side, sample_collection(local.side), local.field.path) or 0.0
 
-    def _sample(self, collection: str) -> list[Document]:
-        if collection not in self._samples:
-            self._samples[collection] = draw_documents(self._source[collection], {}, TRIAL_VALUES)
-        return self._samples[collection]
+    def _sample(self, side: Side) -> list[Document]:
+        if side not in self._samples:
+            self._samples[side] = draw_documents(find_collection(*side), {}, TRIAL_VALUES)
+        return self._samples[side]
 
-    def _rate(self, values: list[Any], collection: str, sample: CollectionSample, path: str) -> float | None:
+    def _rate(self, values: list[Any], side: Side, sample: CollectionSample, path: str) -> float | None:
         is_small = (sample.count or 0) <= MAX_UNINDEXED
         if time.monotonic() > self._deadline or not (path in sample.indexed or is_small):
             return None
@@ -214,7 +213,7 @@ class _Trials:
             return 0.0
         try:
             with within(TRIAL_SECONDS):
-                found = self._source[collection].distinct(path, {path: {"$in": values}})
+                found = find_collection(*side).distinct(path, {path: {"$in": values}})
         except TookTooLong:
             return None
         tried = {equality_key(value) for value in values}
