@@ -24,7 +24,7 @@ from worker_tasks.records import metadata as metadata_rules
 from worker_tasks.results import result_store, retention, summaries
 
 RUN_JOIN = "worker_tasks.tasks.run_join"
-#: Attempts to join another task's run. Each run may end just before the task can join it.
+#: The largest number of attempts to join another task's run. An attempt fails if the run has just ended.
 SHARING_TRIES = 5
 
 logger = logging.getLogger(__name__)
@@ -38,8 +38,8 @@ def submit(task: Task, *args: Any, metadata: dict[str, Any] | None = None, reque
 
     Raises:
         InvalidInput: the metadata cannot be stored; nothing was recorded.
-        ServiceUnavailable: a server is away, refuses, or has no room, and nothing was recorded; or Redis went away
-            after the task was recorded, and its document says that it was not published.
+        ServiceUnavailable: a server is away, refuses, or has no room. Nothing was recorded, unless Redis went away
+            between the two steps. In that case, the task document says that the task was not published.
     """
     metadata = {} if metadata is None else metadata
     if errors := metadata_rules.metadata_errors(metadata):
@@ -79,21 +79,20 @@ def submit_again(task_id: str) -> str:
 def submit_join(
     spec: JoinSpec, *, metadata: dict[str, Any] | None = None, requested_by: str | None = None, fresh: bool = False
 ) -> str:
-    """Records a join with its metadata. Its result is a live one, or comes from a run in progress or from a new run.
+    """Submits a join. Reuses a live result or a run in progress if there is one, and starts a new run otherwise.
 
     Args:
         spec: a join from :func:`read_join` or :func:`admit`.
         metadata: the metadata of the task.
         requested_by: the person or client that the task document names.
-        fresh: whether to start a new run in any case.
+        fresh: whether to start a new run even if another result or run could be used.
 
     Returns:
         The task id.
 
     Raises:
         InvalidInput: the metadata cannot be stored; nothing was recorded.
-        ServiceUnavailable: a server is away, refuses, or has no room, and nothing was recorded; or Redis went away
-            after the task was recorded, and its document says that it was not published.
+        ServiceUnavailable: as for :func:`submit`.
     """
     metadata = {} if metadata is None else metadata
     if errors := metadata_rules.metadata_errors(metadata):
@@ -121,10 +120,10 @@ def submit_join(
 
 
 def read_join(join: Any) -> JoinSpec:
-    """Parses a join from the JSON of a person or client, and admits it.
+    """Parses a join from JSON and checks it as :func:`admit` does.
 
     Raises:
-        InvalidInput: some fields are wrong; has the path of each and the reason.
+        InvalidInput: some fields are invalid; the error has the path of each one and the reason.
         ServiceUnavailable: MongoDB is away.
     """
     return admit(parse(join))
@@ -134,7 +133,7 @@ def admit(spec: JoinSpec) -> JoinSpec:
     """Returns the join after checking that its database is open for joins and that its collections exist.
 
     Raises:
-        InvalidInput: has the path of the database or of each missing collection, and the reason.
+        InvalidInput: the database is not open, or collections are missing; the error has each path and the reason.
         ServiceUnavailable: MongoDB is away.
     """
     require_open(spec, settings().open_databases)
@@ -168,7 +167,7 @@ def _run_or_share(document: Document) -> None:
 
 
 def _require_room() -> None:
-    """Fails before anything is recorded if Redis has no room for a result or a message."""
+    """Raises StorageFull if Redis has no room for a result or a message."""
     redis_memory.require_room()
     redis_memory.require_queue()
 
@@ -204,7 +203,7 @@ def _answer_at_once(document: Document, summary: summaries.Summary) -> None:
 
 @contextmanager
 def _left_to_reconciler(task_id: str) -> Iterator[None]:
-    """If a server goes away, logs the error instead of raising it: the reconciler will repair the recorded task."""
+    """If a server goes away, logs the error instead of raising it, because the reconciler will repair the task."""
     try:
         yield
     except Exception as error:
@@ -214,10 +213,10 @@ def _left_to_reconciler(task_id: str) -> Iterator[None]:
 
 
 def cancel(task_id: str) -> bool:
-    """Cancels a task. A shared run goes on for the other tasks and stops when the last of them is cancelled.
+    """Cancels a task. If other tasks share the run, it continues until the last of them is cancelled.
 
-    Stopping a run kills its operations in MongoDB at once. The worker then keeps the rows joined so far; if no part is
-    active, this function keeps them.
+    Stopping a run kills its operations in MongoDB at once. The worker then keeps the rows joined so far. If no part is
+    active, this function keeps them instead.
 
     Returns:
         False if the task had already ended.
@@ -256,7 +255,7 @@ def _stop(run_id: str) -> None:
     """Stops a run, kills its operations in MongoDB, and records its outcome if no part is active."""
     is_idle = run_state.request_stop(run_id) is Answer.IDLE
     sources.kill_operations(run_id)
-    # Without an active part, the run would end only once a worker takes its next part.
+    # If no part is active, the run would otherwise not end until a worker takes the next part.
     if (
         is_idle
         and (state := run_state.find_run(run_id)) is not None

@@ -1,4 +1,4 @@
-"""The Celery tasks, a few lines each."""
+"""The Celery tasks that run joins, and a practice task."""
 
 import time
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from worker_tasks.records import leads, ledger, live, task_fields
 from worker_tasks.results import result_store, summaries
 
 PRACTICE_STEPS = 20
-#: Seconds between two checks of the practice task for its cancellation.
+#: How often the practice task checks whether it was cancelled, in seconds.
 CHECK_SECONDS = 1.0
 logger = get_task_logger(__name__)
 
@@ -47,7 +47,7 @@ class JoinTask(ClaimedTask):
             if (summary := retry_while_away(self, lambda: result_store.find_published(task_id))) is not None:
                 self.record_with_outcome(**summary.fields)
                 return summary.outcome
-            # Operations of earlier attempts may still run in MongoDB, and nothing reads their rows.
+            # Operations of earlier attempts may still be running in MongoDB, although their rows are not needed.
             retry_while_away(self, lambda: sources.kill_operations(task_id))
         plan = retry_while_away(self, make_plan)
         outcome = retry_while_away(self, lambda: self._start(plan))
@@ -63,7 +63,7 @@ class JoinTask(ClaimedTask):
         return outcome.summary.outcome
 
     def _start(self, plan: planning.Plan) -> lifecycle.RunOutcome | None:
-        """Starts the run of a plan. Returns its outcome, or None if it goes on in parts.
+        """Starts the run of a plan. Returns its outcome, or None if other tasks run its parts.
 
         Raises:
             RunInterrupted: the caller should retry the run.
@@ -81,7 +81,10 @@ class JoinTask(ClaimedTask):
         return outcome
 
     def make_plan(self, join: spec.JoinSpec, key: str, *, divided: bool) -> planning.Plan:
-        """Plans a join whose result gets this Redis key. With ``divided``, divides it into parts if that pays.
+        """Plans a join whose result will have this Redis key.
+
+        Args:
+            divided: whether the join may be divided into parts.
 
         Raises:
             celery.exceptions.Ignore: the task was cancelled in the meantime.
@@ -103,7 +106,7 @@ class JoinTask(ClaimedTask):
         try:
             super().before_start(task_id, args, kwargs)
         except Ignore:
-            # If this task was cancelled while its worker died, the tasks that share its run still wait.
+            # If this task was cancelled while its worker died, the tasks that share its run are still waiting.
             sharing.release(app, task_id)
             raise
 
@@ -118,7 +121,7 @@ class JoinTask(ClaimedTask):
                 sharing.fail(app, task_id, retval, fields)
                 lifecycle.clear_run(task_id)
         except (PyMongoError, RedisError) as error:
-            # The outcome is stored, so the reconciler can answer them later.
+            # The outcome is stored, so the reconciler can answer the other tasks later.
             logger.warning("tasks that share the run of %s are not answered yet: %s", task_id, error)
 
 

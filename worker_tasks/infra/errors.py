@@ -1,6 +1,6 @@
-"""The errors shown to people and clients, and the translation of driver errors into them.
+"""The errors that people and API clients see, and the translation of driver errors into them.
 
-Every error carries a sentence for people.
+Every error has a message for people.
 """
 
 import re
@@ -16,10 +16,10 @@ REDIS_FULL = "Redis has no room for the result. Ask for less, or try again when 
 
 
 class DovetailError(Exception):
-    """Base class of all named errors; ``message`` is a sentence for people.
+    """Base class of all named errors. ``message`` is a sentence for people.
 
-    ``code`` identifies the class wherever an error is stored, so that the class can be renamed. ``args`` holds the
-    constructor's arguments, so that pickle, copy and Celery rebuild an equal error.
+    Stored errors identify their class by ``code``, so the class itself can be renamed. ``args`` holds the constructor's
+    arguments, so that pickle, copy and Celery can rebuild an equal error.
     """
 
     code = "DovetailError"
@@ -33,7 +33,7 @@ class DovetailError(Exception):
 
 
 class InvalidInput(DovetailError):
-    """The requester's fault. ``errors`` maps field names to messages."""
+    """The request has invalid fields. ``errors`` maps the name of each one to a message."""
 
     code = "InvalidInput"
 
@@ -44,7 +44,7 @@ class InvalidInput(DovetailError):
 
 
 class TaskNotFound(DovetailError):
-    """No task document has the id."""
+    """No task document has this id."""
 
     code = "TaskNotFound"
 
@@ -53,7 +53,7 @@ class TaskNotFound(DovetailError):
 
 
 class SavedJoinNotFound(DovetailError):
-    """No saved join has the id."""
+    """No saved join has this id."""
 
     code = "SavedJoinNotFound"
 
@@ -62,9 +62,9 @@ class SavedJoinNotFound(DovetailError):
 
 
 class ServiceUnavailable(DovetailError):
-    """A server does not answer, or refuses; worth retrying later.
+    """A server does not answer or refuses an operation. A later retry may succeed.
 
-    ``service`` names the server, ``title`` sums up the error in a few words.
+    ``service`` names the server, and ``title`` sums up the error in a few words.
     """
 
     code = "ServiceUnavailable"
@@ -85,7 +85,7 @@ class TookTooLong(DovetailError):
 
 
 class SearchTooSlow(DovetailError):
-    """The requester's fault: the search needs more time than a request may take."""
+    """A search needs more time than a request may take. The requester should narrow it down."""
 
     code = "SearchTooSlow"
 
@@ -100,31 +100,31 @@ class NotPublished(DovetailError):
 
 
 class TaskLost(DovetailError):
-    """A task's message is gone, and its document does not name the work to run."""
+    """A task's message is lost, and its document does not say what to run."""
 
     code = "TaskLost"
 
 
 class TaskTakesWorkerDown(DovetailError):
-    """The task's fault: it crashed its worker at every attempt."""
+    """A task crashed its worker at every attempt."""
 
     code = "TaskTakesWorkerDown"
 
 
 class LimitExceeded(DovetailError):
-    """The join's fault: its result exceeds a limit of the settings. The rows up to the limit are kept as partial."""
+    """The result of a join exceeds a limit in the settings. The rows up to the limit are kept as a partial result."""
 
     code = "LimitExceeded"
 
 
 class TooExpensive(DovetailError):
-    """The join's fault: every method would take too long. The message names the estimate and a helpful index."""
+    """A join would take too long with every method. The message gives the estimate and suggests an index."""
 
     code = "TooExpensive"
 
 
 class JoinFailed(DovetailError):
-    """The join's or the data's fault: MongoDB cannot run it. The message says what to change."""
+    """MongoDB cannot run a join, because of the join itself or of the data. The message says what to change."""
 
     code = "JoinFailed"
 
@@ -142,7 +142,7 @@ class ServiceRefuses(ServiceUnavailable):
 
 
 class StorageFull(ServiceRefuses):
-    """The operator's fault: Redis has no room for the result."""
+    """Redis has no room for a result or a message."""
 
     code = "StorageFull"
 
@@ -150,7 +150,7 @@ class StorageFull(ServiceRefuses):
         super().__init__(message, service="Redis", title="Redis is full")
 
 
-#: Every named error by its code, as :func:`rebuilt` finds it.
+#: Every named error by its code, for :func:`rebuild_error`.
 ERRORS_BY_CODE: dict[str, type[DovetailError]] = {
     kind.code: kind
     for kind in (
@@ -175,9 +175,10 @@ ERRORS_BY_CODE: dict[str, type[DovetailError]] = {
 
 
 def rebuild_error(code: str, *details: Any) -> DovetailError:
-    """Rebuilds a stored error from its code and its arguments: a message, or for InvalidInput the ``errors``.
+    """Rebuilds a stored error from its code and the arguments of its constructor.
 
-    An unknown code, stored by another version, becomes a :class:`DovetailError` with the same message.
+    If the code is unknown because another version stored the error, returns a :class:`DovetailError` with the same
+    message.
     """
     try:
         return ERRORS_BY_CODE.get(code, DovetailError)(*details)
@@ -191,7 +192,7 @@ DRIVER_ERRORS: tuple[type[Exception], ...] = (
     redis.exceptions.RedisError,
     kombu.exceptions.OperationalError,
 )
-#: The drivers' errors for a server that does not answer: worth retrying, never the data's fault.
+#: Driver errors for a server that does not answer. The data never causes them, so a retry may succeed.
 MONGODB_FAILURES: tuple[type[Exception], ...] = (
     pymongo.errors.ConnectionFailure,
     pymongo.errors.NetworkTimeout,
@@ -205,7 +206,7 @@ REDIS_FAILURES: tuple[type[Exception], ...] = (
 )
 
 
-#: Redis's refusals by the first word of the error: (title, sentence).
+#: The title and message for each refusal by Redis, by the first word of Redis's error.
 REDIS_REFUSALS = {
     "OOM": ("Redis is full", "Redis has no room left in its memory. Try again when other results have expired."),
     "MISCONF": ("Redis cannot save", "Redis cannot write to its disk, and takes nothing until it can."),
@@ -218,7 +219,7 @@ REDIS_REFUSALS = {
     "NOAUTH": ("Redis refuses", "Redis does not accept the password, or was given none: see REDIS_URL."),
     "WRONGPASS": ("Redis refuses", "Redis does not accept the user name and password: see REDIS_URL."),
 }
-#: Errors from scripts and transactions, and errors that kombu wraps, have the word in the middle.
+#: Finds the word anywhere: errors from scripts, from transactions and from kombu do not start with it.
 _REFUSAL_WORD = re.compile(rf"\b({'|'.join(REDIS_REFUSALS)})\b")
 
 _NO_PRIMARY = ("MongoDB has no primary", "MongoDB takes nothing until it has a primary again. Try again in a moment.")
@@ -230,7 +231,7 @@ _UNAUTHORIZED = (
 _AUTHENTICATION_FAILED = ("MongoDB refuses", "MongoDB does not accept the user name and password: see MONGODB_URI.")
 #: MongoDB's error code for a missing permission.
 UNAUTHORIZED = 13
-#: The same for MongoDB by error code: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
+#: The title and message for each refusal by MongoDB, by error code: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
 MONGODB_REFUSALS = {
     UNAUTHORIZED: _UNAUTHORIZED,
     18: _AUTHENTICATION_FAILED,
@@ -243,7 +244,7 @@ ATLAS_ERROR, ATLAS_QUOTA = 8000, "space quota"
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Whether the error means that a server does not answer, or refuses: worth retrying."""
+    """Whether the error means that a server does not answer or refuses, so that a retry may succeed."""
     return isinstance(error, (*MONGODB_FAILURES, *REDIS_FAILURES)) or _refusal(error) is not None
 
 
@@ -287,7 +288,7 @@ def named_driver_errors() -> Iterator[None]:
 
 @contextmanager
 def named_storage_full() -> Iterator[None]:
-    """Translates Redis errors in the block if they mean that its memory or disk is full.
+    """Translates Redis errors in the block if they mean that the memory or disk of Redis is full.
 
     Raises:
         StorageFull: its message says whether memory or disk is full.
@@ -301,7 +302,7 @@ def named_storage_full() -> Iterator[None]:
 
 
 def _refusal(error: BaseException) -> tuple[str, str] | None:
-    """Title and sentence of a refusal; None for any other error."""
+    """The title and message of a refusal; None for any other error."""
     if isinstance(error, pymongo.errors.OperationFailure):
         if error.code == ATLAS_ERROR:
             return _NO_DISK if ATLAS_QUOTA in str(error) else None
@@ -312,7 +313,7 @@ def _refusal(error: BaseException) -> tuple[str, str] | None:
     if isinstance(error, kombu.exceptions.OperationalError) and error.__cause__ is not None:
         return _refusal(error.__cause__)
     if isinstance(error, redis.exceptions.RedisError):
-        # redis-py turns the words that it knows into classes, and strips them from the text.
+        # redis-py strips the words that it knows from the message and keeps them in status_code.
         match = _REFUSAL_WORD.search(f"{error.status_code} {error}")
         return REDIS_REFUSALS[match[1]] if match else None
     return None

@@ -1,7 +1,7 @@
-"""Checks whether Redis has room for another task's message, and for results.
+"""Checks that Redis has room for task messages and for results.
 
-Results take most of the memory. They stop short of the limit, so that the messages, the progress and the outcomes of
-tasks always fit.
+Results use most of the memory, but leave a reserve, so that there is always room for the messages, progress and
+outcomes of tasks.
 """
 
 import logging
@@ -14,7 +14,7 @@ from redis.exceptions import NoPermissionError, OutOfMemoryError
 from worker_tasks.infra.connections import connections
 from worker_tasks.infra.errors import StorageFull
 
-#: Results leave this many bytes or this share of the limit free, whichever is more, but never above ``MAX_SHARE``.
+#: Results leave this many bytes or this share of the limit free, whichever is more, up to the share ``MAX_SHARE``.
 RESERVE, RESERVE_SHARE, MAX_SHARE = 16 * 1024 * 1024, 0.05, 0.25
 #: The queue's Redis must have this many bytes free before a task is recorded.
 QUEUE_ROOM = 1024 * 1024
@@ -35,7 +35,7 @@ def require_queue() -> None:
 
     Raises:
         StorageFull: Redis is at its limit.
-        redis.exceptions.RedisError: Redis does not answer, or refuses. It has no command that it could carry out later.
+        redis.exceptions.RedisError: Redis does not answer, or refuses.
     """
     try:
         with connections().queue.pipeline(transaction=False) as pipe:
@@ -50,7 +50,7 @@ def require_queue() -> None:
 
 
 def describe_shortage() -> str | None:
-    """A sentence if Redis has no room for tasks or for results; None if it has room for both.
+    """A message for people if Redis has no room for tasks or for results; None if it has room for both.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer, or refuses.
@@ -64,10 +64,10 @@ def describe_shortage() -> str | None:
 
 
 def require_room(needed_bytes: int = 0) -> None:
-    """Checks that results may take ``needed_bytes`` more.
+    """Checks that Redis has room for another ``needed_bytes`` of results.
 
     Raises:
-        StorageFull: they would use the reserve.
+        StorageFull: the results would use part of the reserve.
         redis.exceptions.RedisError: Redis does not answer.
     """
     # Read again before refusing, because the first reading may be cached.
@@ -80,7 +80,7 @@ def _is_short(left: int | None, needed_bytes: int) -> bool:
 
 
 def room_left(*, fresh: bool = False) -> int | None:
-    """The bytes that results may still take: negative within the reserve, None if Redis has no limit.
+    """The number of bytes left for results: negative if the reserve is in use, None if Redis has no limit.
 
     Args:
         fresh: read the memory now instead of reusing a reading of up to ``FRESH_SECONDS`` ago.
@@ -111,12 +111,12 @@ def _warn_once(warning: str) -> None:
 
 
 def reserve(limit: int) -> int:
-    """The bytes that results leave free in a Redis with this limit, in bytes."""
+    """The number of bytes that results leave free, for a Redis with this memory limit in bytes."""
     return int(min(max(RESERVE, limit * RESERVE_SHARE), limit * MAX_SHARE))
 
 
 def _free(memory: dict[str, Any]) -> int | None:
     limit = int(memory.get("maxmemory", 0))
-    # Redis does not count its buffers for the disk and for replicas against the limit.
+    # Redis does not count its disk and replica buffers towards the limit.
     used = int(memory["used_memory"]) - int(memory.get("mem_not_counted_for_evict", 0))
     return limit - used if limit else None

@@ -1,1 +1,1 @@
-"""Task documents and saved joins in MongoDB, and their live state in Redis."""
+"""Task documents in MongoDB, and the live state of tasks in Redis."""

@@ -1,4 +1,4 @@
-"""The indexes of the task documents: some serve queries, others delete expired documents."""
+"""The indexes of the task documents, for queries and for deleting expired documents."""
 
 import pymongo
 from celery import states
@@ -8,7 +8,7 @@ from worker_tasks.records.ledger import NEWEST_FIRST
 
 #: The collection for the results of Celery's own tasks, such as chords, which have no task document.
 CELERY_RESULTS = "celery_results"
-#: The lifetime of these results in seconds: Celery's default.
+#: The lifetime of these results in seconds, which is Celery's default.
 CELERY_RESULT_SECONDS = 86_400
 #: Time limit for building the indexes of a large collection, in seconds.
 BUILD_SECONDS = 600
@@ -25,9 +25,9 @@ def ensure_indexes() -> None:
         tasks.create_indexes(
             [
                 pymongo.IndexModel(NEWEST_FIRST),
-                # A filter field first, then the order of the list, so that MongoDB never sorts a page.
+                # The fields of the sort order follow the filter field, so that MongoDB never has to sort.
                 pymongo.IndexModel([("labels", 1), *NEWEST_FIRST]),
-                # Only the rare states: MongoDB finds common ones quickly without it, and every index slows each write.
+                # Covers only the rare states. MongoDB finds the others quickly anyway, and an index slows down writes.
                 pymongo.IndexModel(
                     [("status", 1), *NEWEST_FIRST],
                     partialFilterExpression={"status": {"$in": [states.FAILURE, states.REVOKED]}},
@@ -45,5 +45,5 @@ def ensure_indexes() -> None:
             ]
         )
         tasks.database[CELERY_RESULTS].create_index("date_done", expireAfterSeconds=CELERY_RESULT_SECONDS)
-        # Last, because it fails if existing documents violate it.
+        # Created last, because this fails if existing documents violate the index.
         tasks.create_index("leads", unique=True, partialFilterExpression={"leads": {"$type": "string"}})

@@ -1,4 +1,7 @@
-"""The leader of a join's run and its followers: fields of the task documents, each changed in one atomic step."""
+"""Records which task leads the run of a join and which tasks follow it.
+
+These relations are fields of the task documents. Each function changes them with one atomic write.
+"""
 
 from datetime import timedelta
 
@@ -13,9 +16,9 @@ OVER_SECONDS = 60
 
 
 def is_unwanted(task_id: str) -> bool:
-    """Whether the run of a task can stop: the task is being cancelled, or has ended without leading followers.
+    """Whether the run of a task can stop, because the task is being cancelled or has ended and leads no run.
 
-    A task without a document was applied in place, so its run is still wanted.
+    Returns False for a task without a document: it runs inside its caller's process, and the caller waits for it.
 
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.
@@ -38,7 +41,7 @@ def is_over(task_id: str) -> bool:
 
 
 def leave_run(task_id: str) -> bool:
-    """Cancels a task whose run continues for its followers. The field ``leads`` stays until the run ends.
+    """Cancels a task whose run continues for its followers. The task keeps the field ``leads`` until the run ends.
 
     Returns:
         False if the task had already ended.
@@ -52,7 +55,7 @@ def leave_run(task_id: str) -> bool:
 
 
 def end_run(leader_id: str) -> None:
-    """Ends the lead of a task, so that no other task can follow its run.
+    """Ends a task's lead, so that no more tasks can follow its run.
 
     Raises:
         pymongo.errors.PyMongoError: the outcome of the write is unknown.

@@ -1,7 +1,7 @@
 """The task documents in MongoDB: their fields, their allowed transitions, and single-document queries.
 
-Every change of a task's state goes through :func:`transition`. The filter of its write holds the rule for allowed
-transitions, so that check and write are one atomic step, and a late write cannot overwrite a final state.
+Every change of state is one update, and its filter matches only if the transition is allowed. Check and write are
+therefore one atomic step, and a late write cannot overwrite a final state.
 """
 
 import json
@@ -25,7 +25,7 @@ from worker_tasks.records.old_documents import complete_document
 
 FINAL_STATES = frozenset({states.SUCCESS, states.FAILURE, states.REVOKED})
 UNFINISHED_STATES = frozenset({states.PENDING, states.RECEIVED, states.STARTED, states.RETRY})
-#: A repeated run may still turn a failure into a success; these two states are never overwritten.
+#: The final states that are never overwritten. A failure can still become a success if the task runs again.
 IMMUTABLE_STATES = frozenset({states.SUCCESS, states.REVOKED})
 #: The result of a cancelled task: an exception in Celery's format, which ``AsyncResult.get()`` raises.
 CANCELLED = json.dumps(
@@ -44,7 +44,7 @@ RESUBMITTED_FIELDS = (
 )
 #: The order of every list of tasks.
 NEWEST_FIRST = [("queued_at", -1), ("_id", -1)]
-#: The number of newest events that a timeline keeps.
+#: A timeline keeps this many events, the newest ones.
 TIMELINE_LENGTH = 50
 
 
@@ -55,7 +55,7 @@ class AlreadyLed(Exception):
 class Claimed(NamedTuple):
     """A granted claim.
 
-    ``attempt`` is the number of the new attempt. ``crashes`` counts the latest attempts in a row that did not end
+    ``attempt`` is the number of the new attempt. ``crashes`` is the number of consecutive attempts that did not end
     properly, including the new one.
     """
 
@@ -87,10 +87,9 @@ def new_document(
     join: Document | None = None,
     fingerprint: str | None = None,
 ) -> Document:
-    """A new document of a waiting task, with all fields that this application and Celery's own readers expect.
+    """The document of a new, waiting task, with all fields that this application and Celery expect.
 
-    A further field, ``leads``, exists only while the task runs a join for itself and its followers. It holds the
-    fingerprint of the join.
+    One more field, ``leads``, exists only while the task leads the run of a join. It holds the fingerprint of the join.
 
     Args:
         queue: None for the default queue.
@@ -103,7 +102,7 @@ def new_document(
         "kwargs": dict(kwargs or {}),
         "queue": queue,
         "metadata": dict(metadata or {}),
-        # The metadata in an indexable form: metadata.py.
+        # The metadata in a form that MongoDB can index: see metadata.py.
         "labels": labels_of(metadata or {}),
         "requested_by": requested_by,
         "join": join,
@@ -117,20 +116,21 @@ def new_document(
         "date_done": None,
         "changed_at": queued_at,
         "attempt": 0,
-        # Attempts in a row without a proper end, including the current one; and Celery's retries at the last attempt.
+        # Consecutive attempts that did not end properly, including the current one.
         "crashes": 0,
+        # Celery's count of retries at the last attempt.
         "retries": 0,
         "worker": None,
-        # In the format of Celery's result serializer, so that a stock MongoDB result backend can read it.
+        # Uses the format of Celery's result serializer, so that a stock MongoDB result backend can read the result.
         "result": "null",
         "traceback": None,
         "children": [],
         "timeline": [timeline_event(states.PENDING, at=queued_at)],
         "cancel_requested": False,
         "cancel_requested_at": None,
-        # The number of operations left in MongoDB after the task was stopped.
+        # The number of operations that MongoDB was still running after the task was stopped.
         "left_in_mongodb": None,
-        # The findings of the checks before submission: checks.py.
+        # The findings of the checks before submission: see checks.py.
         "checks": None,
         "partial": None,
         "result_bytes": None,
@@ -140,7 +140,7 @@ def new_document(
         "result_discarded": False,
         "expires_at": queued_at + timedelta(days=settings().task_retention_days),
         "version": 1,
-        # Every change sets a new token, for polls to compare.
+        # A token that changes with every write, so that polls notice the change.
         "revision": uuid4().hex,
     }
 
@@ -148,13 +148,13 @@ def new_document(
 def record(document: Document) -> bool:
     """Inserts the document of a waiting task, unless an unfinished task has the same id.
 
-    A finished task with the same id waits again, and keeps its metadata.
+    If a finished task has the same id, that task waits again and keeps its metadata.
 
     Returns:
-        Whether the task waits because of this call.
+        False if the task was already waiting or running.
 
     Raises:
-        AlreadyLed: another task already leads the join that this one should lead; nothing was recorded.
+        AlreadyLed: another task already leads the same join; nothing was recorded.
         pymongo.errors.PyMongoError: nothing was recorded, or the outcome of the write is unknown.
         kombu.exceptions.EncodeError: MongoDB cannot store the arguments or the metadata.
     """
@@ -200,9 +200,10 @@ def transition(
     """Moves a task to another state, if its current state allows that.
 
     Args:
-        attempt: the attempt that reports the change; ignored if a newer one has begun and ``status`` is not final.
-        version: the version behind the decision; nothing happens if the task has changed since.
-        fields: further fields to set in the same write.
+        attempt: the attempt that reports the change. If a newer attempt has begun, it may only report a final state.
+        version: the version of the document that the caller has read. If the document has changed since, nothing is
+            written.
+        fields: more fields to set in the same write.
         note: a few words for the timeline.
 
     Returns:
@@ -228,24 +229,26 @@ def transition(
 
 
 def give_back(task_id: str, note: str, attempt: int | None = None) -> bool:
-    """Makes a task wait again after its message properly returned to the queue. See :func:`transition`."""
+    """Makes a task wait again because its worker has returned the message to the queue. See :func:`transition`."""
     return transition(task_id, states.PENDING, attempt=attempt, fields={"crashes": 0}, note=note)
 
 
 def claim(
     task_id: str, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], worker: str, *, retries: int = 0
 ) -> Claimed | Refused:
-    """Starts an attempt at a task, using one conditional write that excludes finished and cancelled tasks.
+    """Starts an attempt at a task, unless the task has ended or was cancelled. The check is part of the write.
 
-    Creates the document of a task that another client published. Each of Celery's own ``retries`` resets the count of
-    crashes.
+    Creates a document for a task that another client published without one.
+
+    Args:
+        retries: Celery's own count of retries. Each new retry resets the count of crashes.
 
     Raises:
         pymongo.errors.PyMongoError: the outcome of the write is unknown.
     """
     _require_server()
     if retries:
-        # Here, because Celery publishes the message of a retry before it stores the state RETRY.
+        # Reset the count here, because Celery publishes the message of a retry before it stores the state RETRY.
         retried = {"_id": task_id, "retries": {"$ne": retries}}
         connections().tasks.update_one(retried, {"$set": {"retries": retries, "crashes": 0}})
     change, revision = _change(
@@ -278,22 +281,22 @@ def claim(
 
 
 def _require_server() -> None:
-    """Pings MongoDB before a write that must not take effect after the caller reported its failure.
+    """Pings MongoDB before a write that must not take effect after it was reported as failed.
 
-    A frozen server carries out pending commands once it wakes up: it would record a refused task after all, or count
-    an attempt that never started.
+    A frozen server carries out pending commands when it wakes up. Without the ping, it could then record a task that
+    was refused, or count an attempt that never started.
     """
     connections().mongodb.admin.command("ping")
 
 
 def request_cancellation(task_id: str) -> bool:
-    """Records the request to cancel a task. A task that still waits is revoked at once.
+    """Records the request to cancel a task. If the task is still waiting, revokes it at once.
 
     Returns:
         False if the task had already ended.
 
     Raises:
-        TaskNotFound: no task document has the id.
+        TaskNotFound: no task document has this id.
         pymongo.errors.PyMongoError: the outcome of the write is unknown.
     """
     waiting = {"_id": task_id, "status": states.PENDING}
@@ -323,8 +326,8 @@ def write(
 
     Args:
         allowed: the filter that the document must match.
-        defaults: the fields of a document to insert if none exists; None inserts nothing.
-        leads: whether a task that ends keeps leading its join.
+        defaults: the document to insert if the task has none; by default, nothing is inserted.
+        leads: whether the task continues to lead its join even if the update ends the task.
 
     Returns:
         False if the document does not match the filter.
@@ -362,9 +365,9 @@ def _change(
 
 
 def _write_with_retry(operation: Callable[[], Any]) -> Any:
-    """The result of the operation; None if the document exists and its filter does not match."""
-    # An upsert whose filter does not match tries to insert, and fails on the existing document. The second try
-    # succeeds if another process had just inserted a document that matches.
+    """The result of the operation; None if the document exists and the operation's filter does not match it."""
+    # If the filter does not match, an upsert tries to insert the document and fails because it exists. The second try
+    # succeeds if another process has just inserted a matching document.
     for _ in range(2):
         try:
             return operation()
@@ -384,7 +387,7 @@ def find_task(task_id: str) -> Document:
     """The task document with this id, completed with missing fields.
 
     Raises:
-        TaskNotFound: no task document has the id.
+        TaskNotFound: no task document has this id.
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
     task = connections().tasks.find_one({"_id": task_id})

@@ -1,7 +1,7 @@
-"""The live state of tasks in Redis: the document's revision, which polls compare, and the progress.
+"""The live state of tasks in Redis: the revisions of their documents, and their progress.
 
-MongoDB is the source of truth. These keys only save queries: a poll whose tag is still current reads no document.
-They expire quickly, so that the next poll makes up for an announcement lost in a Redis outage.
+MongoDB is the source of truth, and these keys only save queries. A poll reads the document only if the live state has
+changed or expired. The keys expire quickly, so that polls soon notice a change that Redis missed during an outage.
 """
 
 import logging
@@ -20,9 +20,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Progress:
-    """The progress of a running task: ``done`` of ``total`` (None if unknown), in ``unit`` (a plural noun).
+    """The progress of a running task.
 
-    ``size`` is the number of bytes written so far, ``rate`` the number of units per second.
+    Attributes:
+        done: the number of units done so far.
+        total: the total number of units; None if unknown.
+        unit: a plural noun, such as "rows".
+        size: the number of bytes written so far.
+        rate: the number of units per second.
     """
 
     done: int
@@ -39,7 +44,13 @@ class Progress:
 
 @dataclass(frozen=True)
 class Live:
-    """The live state of a task. ``tag`` changes with every visible change; ``follows`` is the leader of its run."""
+    """The live state of a task.
+
+    Attributes:
+        tag: a token that changes with every visible change of the task.
+        progress: the progress of the task's run; None if it has not reported any.
+        follows: the task that leads the run, if that is another task.
+    """
 
     tag: str
     progress: Progress | None

@@ -1,6 +1,6 @@
-"""The rules for metadata, and the merge of two changes.
+"""Validates, merges and labels the metadata of tasks.
 
-Metadata is one MongoDB subdocument of bounded size. Searches can query its keys.
+Metadata is a MongoDB subdocument of limited size. Searches can use its keys and values.
 """
 
 import json
@@ -35,8 +35,8 @@ def apply_changes(metadata: Mapping[str, Any], changes: Mapping[str, Any]) -> di
 def merge(base: Mapping[str, Any], mine: Mapping[str, Any], stored: Mapping[str, Any]) -> Merge:
     """Merges two changes of the same metadata, key by key.
 
-    A key that only one side added, changed or deleted takes that change. A key that both sides changed in different
-    ways is a conflict.
+    If only one side added, changed or deleted a key, that change is applied. If both sides changed a key in different
+    ways, the key is a conflict.
 
     Args:
         base: the metadata that both changes started from.
@@ -61,7 +61,7 @@ def metadata_errors(metadata: Any, field: str = "metadata") -> dict[str, str]:
     """Validates metadata.
 
     Args:
-        field: the requester's name for the metadata, which begins every path.
+        field: the field of the request that holds the metadata. Every path begins with this name.
 
     Returns:
         ``{path: message}``, empty if the metadata is valid.
@@ -86,7 +86,7 @@ def metadata_errors(metadata: Any, field: str = "metadata") -> dict[str, str]:
 
 
 def text_of(value: Any) -> str:
-    """A value as people read and write it: strings unchanged, anything else as JSON."""
+    """The text for a value: strings stay unchanged, and other values become JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
@@ -96,7 +96,7 @@ def label_of(key: str, value: str) -> str:
 
 
 def labels_of(metadata: Mapping[str, Any]) -> list[str]:
-    """The labels of all keys. A number and the same number as text have equal labels."""
+    """The labels of all keys. A number has the same label as its text."""
     return [label_of(key, text_of(value)) for key, value in metadata.items()]
 
 

@@ -13,7 +13,7 @@ from worker_tasks.records.metadata import labels_of
 
 #: The status that the original application stores for a waiting task.
 ORIGINAL_WAITING = "QUEUED"
-#: The required types of fields. A stock backend stores any value, so readers ignore values of other types.
+#: The expected types of fields. A stock backend does not check types, so values of any other type are ignored.
 FIELD_TYPES: dict[str, type] = {
     "status": str,
     "result": str,
@@ -23,7 +23,7 @@ FIELD_TYPES: dict[str, type] = {
     "children": list,
     "timeline": list,
 }
-#: The result of a failed task that has stored none.
+#: The result of a failed task whose document has none.
 NO_REASON = json.dumps({"exc_type": "Exception", "exc_message": ["No reason was recorded."], "exc_module": "builtins"})
 
 NewDocument = Callable[[str], Document]
@@ -46,7 +46,7 @@ def complete_document(task: Document, new_document: NewDocument) -> Document:
     if usable.get("status") == ORIGINAL_WAITING:
         usable["status"] = states.PENDING
     complete: dict[str, Any] = new_document(task["_id"])
-    # The time of submission is unknown; the end is the closest bound.
+    # The time of submission is unknown. The closest known time is the end.
     times: dict[str, Any] = {"queued_at": ended, "changed_at": ended} if ended else {}
     complete |= times | usable
     if "timeline" not in usable:

@@ -1,4 +1,4 @@
-"""Changes to task documents that leave the state alone: fields of unfinished tasks, metadata, expiry of the result."""
+"""Changes task documents without changing the state of their tasks."""
 
 from datetime import datetime
 
@@ -8,13 +8,13 @@ from worker_tasks.records.metadata import labels_of
 
 
 def amend(task_id: str, fields: Document, note: str | None = None) -> bool:
-    """Sets fields of an unfinished task other than its state.
+    """Sets fields of an unfinished task without changing its state.
 
     Returns:
         False if the task is finished.
 
     Raises:
-        TaskNotFound: no task document has the id.
+        TaskNotFound: no task document has this id.
         pymongo.errors.PyMongoError: the outcome of the write is unknown.
     """
     unfinished = {"_id": task_id, "status": {"$in": sorted(ledger.UNFINISHED_STATES)}}
@@ -28,7 +28,7 @@ def set_metadata(task_id: str, metadata: Document, version: int) -> bool:
         False if the task has changed since this version.
 
     Raises:
-        TaskNotFound: no task document has the id.
+        TaskNotFound: no task document has this id.
         pymongo.errors.PyMongoError: the outcome of the write is unknown.
     """
     unchanged = {"_id": task_id, "version": version}

@@ -31,16 +31,17 @@ class Cursor(NamedTuple):
 
 @dataclass(frozen=True)
 class TaskFilter:
-    """Conditions on a task; a condition that is None or empty does not apply.
+    """Conditions that a task must meet. A condition that is None or empty is ignored.
 
     Attributes:
         status: the stored state.
         labels: metadata keys with their values, as text.
         fingerprint: the fingerprint of the join.
-        words: texts that each occur in the id, name, arguments, collections or metadata.
-        keys: metadata keys with any value.
-        value: text that occurs in the value of any metadata key.
-        since, until: bounds of the time of submission, excluding ``until`` itself.
+        words: texts that must all occur in the id, name, arguments, collections or metadata.
+        keys: metadata keys that must exist, with any value.
+        value: a text that must occur in the value of some metadata key.
+        since: the earliest time of submission.
+        until: the time before which the task must have been submitted.
     """
 
     status: str | None = None
@@ -74,7 +75,7 @@ class TaskFilter:
 
     @property
     def needs_full_scan(self) -> bool:
-        """Whether no index serves the filter, so that MongoDB reads every document."""
+        """Whether MongoDB must read every document, because no index supports the filter."""
         return bool(self.words) or self.value is not None
 
 
@@ -183,7 +184,7 @@ def average_seconds(of_newest: int = 20) -> float | None:
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
     ended = {"status": states.SUCCESS, "started_at": {"$ne": None}, "date_done": {"$ne": None}}
-    # The hint keeps MongoDB from reading waiting tasks, however many there are.
+    # The hint keeps MongoDB from reading the waiting tasks, which can be numerous.
     latest = connections().tasks.find(ended, {"started_at": True, "date_done": True}).sort("changed_at", -1)
     tasks = latest.hint([("status", 1), ("changed_at", 1)]).limit(of_newest)
     durations = [(task["date_done"] - task["started_at"]).total_seconds() for task in tasks]
@@ -233,7 +234,7 @@ def leader_of(fingerprint: str) -> Document | None:
 
 
 def followers_of(task_id: str) -> list[Document]:
-    """The unfinished tasks that follow the run of this one, the longest waiting first.
+    """The unfinished tasks that follow this task's run. The one that has waited longest comes first.
 
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.

@@ -1,1 +1,1 @@
-"""Joined documents in Redis: written in parts, published in one atomic step, read by rows."""
+"""The results of joins in Redis: writing, publishing, reading and expiry."""

@@ -1,6 +1,7 @@
-"""The file formats of downloads, one entry each. Pure: no I/O.
+"""The table of file formats for downloads.
 
-The writers are in worker_tasks/analysis/export_writers.py, so that the web process does not load their libraries.
+The functions that write the files are in worker_tasks/analysis/export_writers.py, so that the web process does not load
+the libraries that they need.
 """
 
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ class Ready(StrEnum):
 
     #: The bytes in Redis, unchanged.
     AS_STORED = "as stored"
-    #: The same rows, separated by line breaks alone.
+    #: The same rows, one per line, without brackets and commas around them.
     AS_LINES = "as lines"
 
 
@@ -23,12 +24,12 @@ class Format:
 
     Attributes:
         name: the name in URLs.
-        label: the key of the format's name and description for people.
+        label: the key under which people's name and description of the format are found.
         writer: the name of the function that writes the file.
-        embeds_provenance: whether the file always contains the provenance. Other formats have it before their rows,
-            on request.
+        embeds_provenance: whether the file always contains the provenance. In other formats, the provenance comes
+            before the rows if the requester asks for it.
         ready: how to send the complete result straight from Redis; None if a worker has to write the file.
-        is_text: whether the file is text, which is stored gzipped.
+        is_text: whether the file is text. Text files are stored gzipped.
     """
 
     name: str

@@ -19,7 +19,7 @@ from worker_tasks.results.summaries import UNMATCHED_ROWS, Summary, Unmatched
 
 _COPY = lua_scripts.load("publishing/copy")
 _PUBLISH = lua_scripts.load("publishing/publish")
-#: The prefixes of the keys beside a result.
+#: The prefixes of the other keys that belong to a result.
 _PREFIXES = {
     "index": summaries.index_key(""),
     "summary": summaries.summary_key(""),
@@ -40,13 +40,13 @@ def publish(  # noqa: PLR0913 - the run, its parts, the result
 ) -> Summary:
     """Verifies and joins the parts, and publishes the result with its index and summary.
 
-    Readers see the result only after the last step, which is one script. Copies the parts in small calls, so that
-    Redis can serve other clients in between.
+    The last step is a single script, and readers do not see the result before it. Copies the parts in small calls, so
+    that Redis can serve other clients in between.
 
     Args:
         key: the public key of the result.
         complete: False for a partial result.
-        writer: the name for the staging key of the joined parts, if there are several.
+        writer: the name of the writer that joins the parts, if there are several.
 
     Raises:
         StagingLost: a part is gone or damaged.
@@ -56,7 +56,7 @@ def publish(  # noqa: PLR0913 - the run, its parts, the result
     try:
         return _publish(run, parts, key, task_id, ttl_seconds, complete=complete, writer=writer or new_writer())
     except StagingLost:
-        # An earlier call may have published the result, if its reply was lost or its worker died afterwards.
+        # An earlier call may have published the result, and then lost the reply or its worker.
         published = result_store.find_result(key)
         if published is not None and published.run == run:
             return published
@@ -90,7 +90,7 @@ def _publish(  # noqa: PLR0913 - as its caller
         expires_at=published_at + timedelta(seconds=ttl_seconds),
         unmatched=_merge_unmatched(parts),
     )
-    # Stored too, in case MongoDB cannot store the outcome of the task.
+    # Redis stores the outcome of the task too, in case MongoDB cannot store it.
     outcome = json.dumps(summary.outcome) if complete else ""
     names = [key, summaries.index_key(key), summaries.summary_key(key), summaries.outcome_key(task_id), whole]
     parameters = {
@@ -116,7 +116,7 @@ def _verify(key: str, part: Part) -> tuple[int, int]:
     """Reads a part back and verifies it.
 
     Returns:
-        The time of Redis's clock, in seconds and microseconds. The last read returns it too, which saves a call.
+        The time on Redis's clock, in seconds and microseconds. Fetched with the last chunk, which saves a call.
 
     Raises:
         StagingLost: the part is damaged.
@@ -162,7 +162,7 @@ def _join(
 
 
 class _PartVerifier:
-    """Compares the pieces of a part, read back from Redis, with its writer's size, checksum and number of rows."""
+    """Checks that a part read back from Redis has the size, checksum and number of rows that its writer recorded."""
 
     def __init__(self, key: str, part: Part):
         self._key, self._part = key, part
@@ -174,14 +174,14 @@ class _PartVerifier:
         self._line_breaks += piece.count(b"\n")
 
     def require_intact(self) -> None:
-        # Line breaks occur only in separators, and every row of the result except the first follows one.
+        # Every row of the result except the first follows a separator, and line breaks occur only in separators.
         rows = self._line_breaks + (1 if self._part.starts_the_array and self._part.rows else 0)
         if (self._size, self._checksum, rows) != (self._part.size, self._part.checksum, self._part.rows):
             raise StagingLost(self._key)
 
 
 def _merge_unmatched(parts: Sequence[Part]) -> dict[str, Unmatched]:
-    """The unmatched rows of all parts, with row numbers of the whole result."""
+    """Combines the unmatched rows of all parts, and renumbers them for the whole result."""
     merged: dict[str, Unmatched] = {}
     rows_before = 0
     for part in parts:
@@ -196,7 +196,7 @@ def _merge_unmatched(parts: Sequence[Part]) -> dict[str, Unmatched]:
 
 
 class _Placement(NamedTuple):
-    """The offset of a part in the result, and the number of its first bytes to skip."""
+    """The offset of a part in the result, and the number of bytes to skip at its start."""
 
     offset: int
     skip: int

@@ -1,8 +1,8 @@
 """Finds and reads published results in Redis.
 
-The value of a result's key is one JSON array with one document per line, in relaxed MongoDB Extended JSON v2, so that
-``json.loads(redis.get(key))`` always works. Two more keys with the same expiry hold its summary and its row index,
-which turns any range of rows into one byte range. result_writer.py and publishing.py create them.
+A result is stored as one JSON array with one document per line, in relaxed MongoDB Extended JSON v2, so that
+``json.loads(redis.get(key))`` always works. Two more keys with the same expiry hold the summary and the row index. With
+the row index, any range of rows can be read as one range of bytes. result_writer.py and publishing.py write these keys.
 """
 
 import json
@@ -41,7 +41,7 @@ _DISCARD = lua_scripts.load("result_store/if_still_there", "result_store/discard
 
 
 class ResultGone(Exception):
-    """A result expired, or was evicted or replaced, during reading."""
+    """A result expired, or was evicted or replaced, while it was being read."""
 
 
 def find_result(key: str) -> Summary | None:
@@ -94,7 +94,7 @@ def read_rows(summary: Summary, first: int, limit: int) -> list[dict[str, Any]] 
     """
     numbers = range(first, min(first + limit, summary.count))
     lines = _lines(summary, numbers) if numbers else []
-    # This check comes last, to notice a run published in the meantime.
+    # Check this last, to notice a result that was published during the read.
     current = find_result(summary.key)
     if lines is None or current is None or current.run != summary.run:
         return None
@@ -105,7 +105,7 @@ def unmatched_rows(summary: Summary, name: str) -> list[tuple[int, dict[str, Any
     """The first rows in which the join that embeds the field ``name`` found no match.
 
     Returns:
-        Pairs of row number, from 0, and row; None if the result is gone or replaced.
+        Pairs of a row's number, counted from 0, and the row; None if the result is gone or replaced.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
@@ -125,7 +125,7 @@ def _lines(summary: Summary, numbers: range) -> list[bytes] | None:
     end_entry = _index_entry(summary, numbers[-1])[0] + 1
     count = end_entry - first_entry
     store = connections().results
-    # The entry after the last row bounds the byte range. The end of the result has no such entry.
+    # The index entry after the last row marks the end of the byte range. At the end of the result, there is none.
     first_byte, last_byte = first_entry * OFFSET.size, (end_entry + 1) * OFFSET.size - 1
     entries = ensure_bytes(store.getrange(index_key(summary.key), first_byte, last_byte))
     offsets = [offset for (offset,) in OFFSET.iter_unpack(entries)]
@@ -139,7 +139,7 @@ def _lines(summary: Summary, numbers: range) -> list[bytes] | None:
 
 
 def _index_entry(summary: Summary, row: int) -> tuple[int, int]:
-    """The number of the last index entry at or before this row, and the number of the row to which it points."""
+    """The number of the last index entry at or before this row, and the number of the row that it points to."""
     entry = first_row = 0
     for segment in summary.segments:
         if row < first_row + segment:
@@ -159,7 +159,8 @@ def read_chunks(summary: Summary) -> Iterator[bytes]:
     """
     start = 0
     while start < summary.bytes:
-        # No transaction, because a full Redis refuses them. The summary, read second, proves the chunk's run.
+        # Not a transaction, because a full Redis refuses those. The summary is read after the chunk, so it shows
+        # whether the chunk still belongs to the same run.
         with connections().results.pipeline(transaction=False) as pipe:
             pipe.getrange(summary.key, start, start + CHUNK_BYTES - 1)
             pipe.get(summary_key(summary.key))
@@ -241,7 +242,9 @@ class Published(NamedTuple):
 
 
 def find_published(task_id: str) -> Published | None:
-    """The outcome of a task that published its result but may have failed to record that; None if there is none.
+    """The outcome of a task that has published its result, even if MongoDB has not recorded the outcome.
+
+    Returns None if the task has no result in Redis.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.

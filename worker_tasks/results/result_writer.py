@@ -1,4 +1,4 @@
-"""Writes the rows of a run to Redis in parts, perhaps by several workers at once.
+"""Writes the rows of a run to Redis in parts. Several workers can write parts of a run at once.
 
 Each attempt at a part writes to its own staging key, so that writers never share a key. publishing.py joins the parts
 into the result.
@@ -21,7 +21,7 @@ from worker_tasks.infra.redis_memory import require_room
 from worker_tasks.results.result_store import PAGE_ROWS, SEPARATOR
 from worker_tasks.results.summaries import Unmatched
 
-#: Bytes buffered before they are sent to Redis, and bytes read or copied in one call.
+#: The number of bytes to buffer before sending them to Redis, and to read or copy in one call.
 CHUNK_BYTES = 1024 * 1024
 #: Seconds until the parts of an unpublished result expire.
 STAGING_SECONDS = 6 * 3600
@@ -33,7 +33,7 @@ _APPEND = lua_scripts.load("result_writer/append")
 
 
 class StagingLost(Exception):
-    """Redis has lost or damaged written rows, so that the join has to run again."""
+    """Redis has lost or damaged rows of an unpublished result, so the join has to run again."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,10 @@ class Part:
 
 
 def new_writer() -> str:
-    """A random name for one attempt at a part. After losing its last second, Redis would assign a number twice."""
+    """A random name for one attempt at a part.
+
+    A counter in Redis would not be safe: a Redis that has lost its last second of writes would assign a number twice.
+    """
     return secrets.token_hex(8)
 
 
@@ -78,12 +81,12 @@ class PartWriter:
     """Writes one part of a run to a staging key of its own, within limits of rows and bytes for the whole run.
 
     Attributes:
-        columns: the names of the columns, in the order of their first appearance; the encoder adds to them.
-        unmatched: the rows in which a join found no match, by the field that the join embeds; from the encoder too.
+        columns: the names of the columns, in the order of their first appearance. The encoder adds them.
+        unmatched: the rows in which a join found no match, by the field that the join embeds. The encoder adds them.
 
     Args:
-        run_key: the run's hash, whose field ``writer:<number>`` names the current writer of the part. Once another
-            writer takes its place there, this one can write no more.
+        run_key: the key of the run's hash. The hash's field ``writer:<number>`` names the current writer of the part,
+            and Redis rejects writes by any other.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - the part, its limits, its writer
@@ -190,7 +193,7 @@ class PartWriter:
         self._redis.unlink(self._key)
 
     def close(self) -> Part:
-        """Sends the rest of the rows.
+        """Sends the remaining rows.
 
         Returns:
             The finished part.

@@ -1,4 +1,4 @@
-"""The lifetime of results: expiry, keeping them longer, discarding them, and the reason why one is gone."""
+"""Keeps results longer, discards them, and says why a result is gone."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -10,11 +10,11 @@ from worker_tasks.records import ledger, task_fields
 from worker_tasks.results import result_store
 from worker_tasks.results.summaries import Summary
 
-#: The extension of a result's lifetime each time somebody keeps it.
+#: Each time somebody keeps a result, it lives this much longer.
 EXTENSION = timedelta(hours=1)
-#: A result with less time left answers no other join.
+#: A result that expires sooner than this is not reused for another join.
 MIN_TIME_LEFT = timedelta(seconds=5)
-#: Tolerance for the clocks of the worker, which sets the expiry, and of the web process, which compares it.
+#: Allowance for the difference between the clocks of the worker, which sets the expiry, and of the web process.
 CLOCK_TOLERANCE = timedelta(seconds=5)
 
 
@@ -30,7 +30,7 @@ class Fate(Enum):
 
 
 def time_to_live() -> timedelta:
-    """The default lifetime of a result, unless someone extends or discards it."""
+    """The lifetime of a result that nobody keeps longer or discards."""
     return timedelta(seconds=settings().result_ttl_seconds)
 
 

@@ -1,1 +1,1 @@
-"""Steps of a worker process beside its tasks: renewing leases and repairing lost tasks."""
+"""The background work of a worker process: renewing leases and repairing lost tasks."""

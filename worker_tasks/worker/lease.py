@@ -1,7 +1,7 @@
 """Renews the leases of a worker's messages, and ends a worker that has stopped taking messages.
 
-Redis does not bind a delivery to a connection: a message that is not acknowledged within the visibility timeout goes to
-another worker. Renewing leases allows a short timeout, so that the tasks of a killed worker move on soon.
+A message that is not acknowledged within the visibility timeout goes to another worker. Renewing the leases makes it
+possible to keep this timeout short, so that the tasks of a killed worker soon run elsewhere.
 """
 
 import os
@@ -37,13 +37,13 @@ from worker_tasks.records import ledger, task_fields
 
 #: Seconds between two checks for work, and until a failed renewal is repeated.
 POLL_SECONDS = 0.5
-#: Visibility timeouts after which a worker counts as stalled if it takes no message in spite of a free slot.
+#: A worker with a free slot counts as stalled if it takes no message for this many visibility timeouts.
 STALLED_TIMEOUTS = 2
-#: The minimum of that time in seconds: kombu needs 13 to give up a connection that no longer answers.
+#: No worker counts as stalled before this many seconds: kombu needs 13 to give up a connection that does not answer.
 MIN_STALLED_SECONDS = 25.0
-#: Seconds in which a stalled worker may exit by itself.
+#: Seconds that a stalled worker has to exit by itself.
 EXIT_SECONDS = 15.0
-#: Seconds that a worker has to exit after its soft shutdown. With the default of 20 s for that, platforms grant 30.
+#: Seconds that a worker has to exit after its soft shutdown, which takes 20 by default. Platforms grant 30 for both.
 CLOSE_SECONDS = 8.0
 
 logger = get_logger(__name__)
@@ -92,7 +92,7 @@ class Lease(bootsteps.StartStopStep):
                 due = 0.0
 
     def _is_stalled(self, worker: Any, timeout: float) -> bool:
-        """Whether the worker has taken nothing for ``timeout`` seconds, though messages wait and a slot is free.
+        """Whether the worker has taken no message for ``timeout`` seconds, although messages wait and a slot is free.
 
         Raises:
             redis.exceptions.RedisError: Redis does not answer.
@@ -118,7 +118,7 @@ class Lease(bootsteps.StartStopStep):
 
 @worker_shutting_down.connect
 def _limit_shutdown(**_: Any) -> None:
-    """Gives a stopping worker a time limit: on a server that hangs, kombu can wait for ever to close a channel."""
+    """Limits the time that a worker takes to stop. If Redis hangs, kombu can wait forever to close a channel."""
     limit = threading.Timer(settings().worker_soft_shutdown_seconds + CLOSE_SECONDS, _exit_unfinished)
     limit.daemon = True
     limit.start()
@@ -138,7 +138,7 @@ def _waiting_messages(worker: Any) -> int:
 
 
 class LeasedRequest(Request):
-    """A task in the worker's main process. Returns the message to its queue if the task has not ended."""
+    """A task in the worker's main process. Returns the message to the queue if the task's outcome was not stored."""
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
@@ -160,7 +160,10 @@ class LeasedRequest(Request):
         super().on_failure(exc_info, send_failed_event, return_ok)
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
-        """Ends a running task on a remote command, in MongoDB as well. Tasks that share its run get another one."""
+        """Ends a running task on a remote command, and kills its operations in MongoDB.
+
+        Tasks that share the run get a new one.
+        """
         # Flower and Celery's own command send SIGTERM, which children ignore if the worker remaps it.
         number = signals.signum(signal or TERM_SIGNAME)
         self._try_to(
@@ -179,7 +182,8 @@ class LeasedRequest(Request):
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
         """Ends the task in a worker that is stopping. Celery returns its message to the queue."""
-        # Do not store RETRY: nothing is retried, and with MongoDB away the write would outlast the time for a stop.
+        # Do not store RETRY. The task is not retried, and without MongoDB the write would take longer than the worker
+        # has to stop.
         super().cancel(pool, signal, emit_retry=False)
         note = "its worker stopped; back in the queue"
         self._try_to("is back in the queue, but its document does not say so", ledger.give_back, self.id, note)

@@ -1,9 +1,9 @@
 """The reconciler: repairs unfinished tasks whose messages are lost.
 
 A message can vanish between the queue and its worker, when Redis loses its memory, or when a worker acknowledges it
-while MongoDB cannot store the outcome. Without a repair, such a task would wait forever. If its result exists, the
-reconciler records that as the outcome; otherwise it publishes the task again under its own id. The claim keeps a
-second message harmless.
+while MongoDB cannot store the outcome. Its task would then wait forever. If the task's result exists, the reconciler
+records the result as the outcome. Otherwise, it publishes the task again under the same id. A duplicate message does no
+harm, because a worker must claim the task before running it.
 """
 
 import json
@@ -28,13 +28,13 @@ from worker_tasks.records import ledger, task_search
 from worker_tasks.records.indexes import ensure_indexes
 from worker_tasks.results import result_store
 
-#: The most tasks repaired in one pass.
+#: The largest number of tasks to repair in one pass.
 BATCH = 500
-#: Seconds before the second check: on its way from the queue to a worker, a message is briefly in neither.
+#: Seconds before the second check. On its way from the queue to a worker, a message is briefly in neither place.
 RECHECK_SECONDS = 2.0
 #: Seconds until the lock of a worker that died during a pass expires.
 LOCK_SECONDS = 60
-#: Messages read from a queue at once.
+#: The number of messages to read from a queue at once.
 PAGE = 500
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def reconcile(app: Any, quiet_for: timedelta) -> list[str]:
         The ids of the repaired tasks.
 
     Raises:
-        pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server is away; the next pass goes on.
+        pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server is away. The next pass repairs the rest.
     """
     suspects = _without_message(app, task_search.unchanged_since(ledger.now() - quiet_for))
     if not suspects:
@@ -90,7 +90,7 @@ def _repair_follower(app: Any, task: Document) -> bool:
 
 
 def _without_message(app: Any, tasks: Iterable[Document]) -> list[Document]:
-    """The tasks among these that have no message, at most ``BATCH`` of them."""
+    """Up to ``BATCH`` of these tasks that have no message."""
     with_message = set(_message_ids(app))
     return list(islice((task for task in tasks if (task.get("shares") or task["_id"]) not in with_message), BATCH))
 
@@ -100,8 +100,8 @@ def _message_ids(app: Any) -> Iterator[str]:
     queue = connections().queue
     with app.connection_for_read() as connection:
         channel = connection.default_channel
-        # All queues known to the broker, not only this worker's, and the queues of waiting tasks: a Redis that
-        # lost its memory learns of a queue only when the next process connects.
+        # Look at all queues known to the broker, not only at this worker's. Add the queues of waiting tasks, because
+        # a Redis that has lost its memory does not know a queue until a process connects to it.
         bindings = queue.scan_iter(match=channel.keyprefix_queue % "*")
         names = {bytes_to_str(binding).split(channel.sep)[-1] for key in bindings for binding in queue.smembers(key)}
         names |= {name or app.conf.task_default_queue for name in task_search.active_queues()}
@@ -124,7 +124,10 @@ def _pages(queue: Any, key: str) -> Iterator[Any]:
 
 
 def _ids(messages: Iterable[Any]) -> Iterator[str]:
-    """The task ids of these messages. An id with a full stop may belong to a part, so its task's id follows."""
+    """Yields the task ids of these messages.
+
+    The id of a part starts with the id of its task and a full stop, so the text before a full stop counts as an id too.
+    """
     for message in messages:
         if isinstance(task_id := message.get("headers", {}).get("id"), str):
             yield task_id
@@ -132,7 +135,7 @@ def _ids(messages: Iterable[Any]) -> Iterator[str]:
 
 
 class Reconciler(bootsteps.StartStopStep):
-    """Reconciles in a thread of the worker's main process. A lock admits one worker at a time."""
+    """Runs the reconciler in a thread of the worker's main process. A lock lets only one worker do so at a time."""
 
     requires = ("celery.worker.components:Pool",)
 
@@ -165,12 +168,12 @@ class Reconciler(bootsteps.StartStopStep):
                 logger.exception("not reconciled")
 
     def _make_indexes(self) -> bool:
-        """Makes the indexes, in case the release phase was skipped. Returns whether they exist.
+        """Creates missing indexes, in case the release phase was skipped. Returns whether all of them exist.
 
-        Without them, no lost task would be found, and two tasks could lead one run.
+        Without the indexes, the reconciler could not find lost tasks, and two tasks could lead the same join.
         """
         try:
-            # Ping first, because making indexes may take long.
+            # Ping first, because creating indexes can take a long time.
             connections().mongodb.admin.command("ping")
             ensure_indexes()
         except MONGODB_FAILURES as error:

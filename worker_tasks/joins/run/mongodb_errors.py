@@ -1,4 +1,7 @@
-"""Translates MongoDB's errors into failures of a join. MongoDB's own messages may contain parts of documents."""
+"""Translates MongoDB errors into join failures.
+
+The failures do not quote MongoDB's own messages, which may contain parts of documents.
+"""
 
 from dataclasses import replace
 
@@ -29,8 +32,8 @@ REASONS = {
 }
 #: SnapshotTooOld, SnapshotUnavailable.
 SNAPSHOT_GONE = frozenset({239, 246})
-#: Errors that say nothing about the join, so it is retried: a server stops, starts or steps down; an operation,
-#: cursor or session is gone or was killed; one of MongoDB's own time limits passed. Their names are
+#: Errors that the join did not cause, so it is retried. A server stopped, started or stepped down; an operation,
+#: cursor or session disappeared or was killed; or one of MongoDB's own time limits passed. Their names are
 #: HostUnreachable, HostNotFound, CursorNotFound, MaxTimeMSExpired, LockTimeout, NetworkTimeout,
 #: ShutdownInProgress, FailedToSatisfyReadPreference, StaleShardVersion, QueryPlanKilled, PrimarySteppedDown,
 #: NoSuchSession, TransactionTooOld, CursorKilled, NetworkInterfaceExceededTimeLimit, SocketException,
@@ -43,14 +46,14 @@ TRANSIENT_CODES = frozenset(
 
 
 def is_transient(error: BaseException | None) -> bool:
-    """Whether an error says nothing about the join, so that it should be retried."""
+    """Whether the join did not cause the error, so that it should be retried."""
     return isinstance(error, MONGODB_FAILURES) or (
         isinstance(error, OperationFailure) and error.code in TRANSIENT_CODES
     )
 
 
 def failure_of_refusal(error: PyMongoError) -> JoinFailed:
-    """The failure of a join that MongoDB refused to run."""
+    """The failure to report for a join that MongoDB refused to run."""
     code = error.code if isinstance(error, OperationFailure) else None
     if code in SNAPSHOT_GONE:
         return SnapshotGone("MongoDB no longer has the instant that its parts read at.")
@@ -58,7 +61,7 @@ def failure_of_refusal(error: PyMongoError) -> JoinFailed:
 
 
 def breakage_of(failed: ReadFailed, rows: int, previous: Breakage | None) -> Breakage | None:
-    """The way in which MongoDB ended a part after ``rows`` rows; None if MongoDB itself was away."""
+    """Describes an error that interrupted a part after ``rows`` rows. Returns None if MongoDB is not reachable."""
     error = failed.__cause__
     if not _is_mongodb_available():
         return None
@@ -68,11 +71,11 @@ def breakage_of(failed: ReadFailed, rows: int, previous: Breakage | None) -> Bre
 
 
 def failure_of_breakage(failed: ReadFailed, now: Breakage, previous: Breakage | None) -> JoinFailed | None:
-    """The failure to end a part with after another breakage; None if it should be retried.
+    """The failure that ends a part after another interruption; None if the part should be retried.
 
-    MongoDB closes the connection without an error when a document is too big to send. To tell this from other lost
-    connections, the next try reads the documents one by one: only a document that is too big breaks the part off again
-    at the same place.
+    If a document is too big to send, MongoDB closes the connection without an error. To tell this case from any other
+    lost connection, the next try reads the documents one by one. If the connection is lost at the same document again,
+    the document is too big.
     """
     same = previous is not None and replace(previous, times=now.times) == now
     if isinstance(failed.__cause__, AutoReconnect) and not failed.__cause__.timeout and same and now.requested == 1:
@@ -86,7 +89,7 @@ def failure_of_breakage(failed: ReadFailed, now: Breakage, previous: Breakage | 
 
 
 def suspect_range(breakage: Breakage | None) -> range:
-    """The documents of the batch in which a part broke off, counted from 0; empty after an error with a code."""
+    """The positions of the documents in the batch that failed, from 0. Empty if MongoDB returned an error code."""
     if breakage is None or breakage.error.isdecimal():
         return range(0)
     return range(breakage.rows, breakage.rows + breakage.requested)

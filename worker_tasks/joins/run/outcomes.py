@@ -1,4 +1,4 @@
-"""Records a run's outcome for its task and its followers when no worker is executing the task itself."""
+"""Records the outcome of a run for its task and followers when no worker is executing the task itself."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from worker_tasks.joins.spec import spec
 from worker_tasks.queue.celery_app import app
 from worker_tasks.records import ledger
 
-#: Errors that leave an empty result without an explanation, but do not fail the task.
+#: If one of these errors prevents the explanation of an empty result, the task still succeeds.
 IGNORED_ERRORS: tuple[type[Exception], ...] = (*DRIVER_ERRORS, DovetailError)
 
 logger = get_task_logger(__name__)
@@ -26,7 +26,7 @@ def record_outcome(task_id: str, outcome: RunOutcome) -> None:
     """Records the outcome of a join that ran in several parts, or that was stopped while no part was active.
 
     Raises:
-        pymongo.errors.PyMongoError: the outcome may not be recorded.
+        pymongo.errors.PyMongoError: the outcome may not have been recorded.
     """
     if outcome.is_cancelled:
         record_stopped(task_id, outcome.fields)
@@ -44,12 +44,12 @@ def record_outcome(task_id: str, outcome: RunOutcome) -> None:
 
 
 def _join_of(task: Document) -> Any:
-    """The join among a task's arguments, as :func:`worker_tasks.tasks.run_join` takes it."""
+    """The join in a task's arguments, in the form that :func:`worker_tasks.tasks.run_join` accepts."""
     return task["args"][0] if task["args"] else task["kwargs"].get("join")
 
 
 def explanation_fields(outcome: Document, join: Any) -> Document:
-    """The fields of a task document that explain an empty result; no fields if the result has rows.
+    """The fields of a task document that explain an empty result; empty if the result has rows.
 
     Args:
         join: a JoinSpec as JSON.
@@ -71,15 +71,15 @@ def _restart_in_one_part(task_id: str) -> None:
     if ledger.transition(task_id, states.PENDING, fields={"kwargs": kwargs, "crashes": 0}, note=note):
         app.publish_again(task | {"kwargs": kwargs})
     else:
-        # The task was cancelled while its run went on for its followers.
+        # The task was cancelled, but its run continued for the followers.
         sharing.hand_over(app, task_id)
 
 
 def record_stopped(task_id: str, fields: Document) -> None:
-    """Records that a join was stopped, and the number of its operations that MongoDB still has.
+    """Records that a join was stopped, and how many of its operations MongoDB is still running.
 
     Raises:
-        pymongo.errors.PyMongoError: the cancellation may not be recorded.
+        pymongo.errors.PyMongoError: the cancellation may not have been recorded.
     """
     left = sources.kill_operations(task_id)
     lifecycle.clear_run(task_id)

@@ -1,8 +1,8 @@
-"""The state of a join's run in Redis: its active and finished parts, their progress, and whether to stop.
+"""Stores the state of a join's run in Redis: its parts, their progress, and requests to stop.
 
-A run is one attempt at a task. Its name contains the attempt's number, so that older attempts cannot change it. A part
-belongs to the writer that began it last; calls by earlier writers change nothing. The step that takes a part from a
-writer also deletes the rows of that writer, so that no unknown rows are left behind.
+Each attempt at a task is a separate run. The run's name contains the attempt number, so a late call from an older
+attempt cannot change a newer run. A part belongs to the writer that began it last, and calls from earlier writers have
+no effect. The script that takes a part away from a writer also deletes that writer's rows.
 """
 
 import json
@@ -21,7 +21,7 @@ from worker_tasks.results.result_writer import STAGING_SECONDS, Part, new_writer
 CANCELLED = "cancelled"
 #: The set of the ids of all tasks with a run.
 ALL_RUNS = "join_tasks"
-#: Seconds within which a claimed task opens its run: the longest time that planning a join takes.
+#: A task that is cancelled before it opens a run has this many seconds to open one. Planning takes at most this long.
 NEXT_RUN_SECONDS = 120
 
 _OPEN = lua_scripts.load("run_state/open")
@@ -35,31 +35,34 @@ _STOP = lua_scripts.load("run_state/stop")
 
 
 class Answer(StrEnum):
-    """The result of beginning, leaving or ending a part, or of stopping a run."""
+    """The answer to a request to begin, leave or end a part, or to stop a run."""
 
     BEGUN = "begun"
-    #: From begin_part: the part has already ended. From end_part: it ended, and other parts are still active.
+    #: From begin_part: the part had already ended. From end_part: the part ended, but the run has not.
     ENDED = "ended"
-    #: The task has a newer run, or the part a newer writer.
+    #: The caller is outdated, because the task has a newer run or the part has a newer writer.
     STALE = "stale"
-    #: The writer gave up the part, and any writer may begin it again.
+    #: The writer gave up the part. Any writer can begin it again.
     LEFT = "left"
-    #: The part ended, and no other is active: the caller finishes the run.
+    #: The last part ended, or the last active part of a stopping run. The caller must finish the run.
     LAST = "last"
-    #: From request_stop: there is no such run.
+    #: From request_stop: the run does not exist.
     NOTHING = "nothing"
-    #: From request_stop: a part is active, and the last part to end finishes the run.
+    #: From request_stop: a part is active. The worker that ends the last active part finishes the run.
     RUNNING = "running"
-    #: From request_stop: no part is active, so the caller finishes the run.
+    #: From request_stop: no part is active, so the caller must finish the run.
     IDLE = "idle"
 
 
 @dataclass(frozen=True)
 class Breakage:
-    """The way in which MongoDB ended a part early although it was available right afterwards.
+    """An error that interrupted a part although MongoDB was still reachable.
 
-    ``error`` is the code of MongoDB's error, or the name of the driver's; ``rows`` were read before it; ``requested``
-    is the size of the batch that failed; ``times`` counts the breakages of this part.
+    Attributes:
+        error: MongoDB's error code, or the name of the driver's exception if there is no code.
+        rows: the number of rows read before the error.
+        requested: the number of rows requested in the batch that failed.
+        times: how many times this part has been interrupted.
     """
 
     error: str
@@ -81,9 +84,13 @@ class Breakage:
 class RunState:
     """A snapshot of a run.
 
-    ``parts`` has an entry for each part, None until it has ended. ``writers`` names the latest writer of each part that
-    was begun. ``rows`` and ``size`` (in bytes) are sums over all parts, ``total`` is the estimated number of rows,
-    ``stop`` the reason to stop, and ``started_at`` a Unix time in seconds.
+    Attributes:
+        parts: one entry for each part, or None if the part has not ended.
+        writers: the latest writer of each part, by the part's number.
+        rows, size: the numbers of rows and bytes written so far, over all parts.
+        total: the estimated number of rows in the result; None if unknown.
+        stop: the reason to stop; None if the run should continue.
+        started_at: a Unix time in seconds.
     """
 
     run: str
@@ -102,7 +109,7 @@ class RunState:
 
     @property
     def first_key(self) -> str | None:
-        """The Redis key of the first part's rows; None until a writer begins the part."""
+        """The Redis key with the rows of the first part; None if no writer has begun that part yet."""
         return part_key(self.run, 0, self.writers[0]) if 0 in self.writers else None
 
 
@@ -116,12 +123,12 @@ def _cancellation_key(task_id: str) -> str:
 
 
 def name_of(task_id: str, attempt: int) -> str:
-    """The name of the run that an attempt at a task starts."""
+    """The name of the run for an attempt at a task."""
     return f"{task_id}.{attempt}"
 
 
 class Writer(NamedTuple):
-    """One writer of a part. Its ``name`` is unique."""
+    """A writer of one part. Each attempt at a part has a writer with a unique ``name``."""
 
     task_id: str
     run: str
@@ -130,15 +137,18 @@ class Writer(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The Redis key of the rows it writes."""
+        """The Redis key for the writer's rows."""
         return part_key(self.run, self.number, self.name)
 
 
 class PartStart(NamedTuple):
     """The result of beginning a part.
 
-    ``tries`` counts the starts of the part, including this one. ``previous`` is the writer that lost the part to
-    this one, ``stop`` the reason to stop the run, and ``breakage`` the way in which MongoDB last ended the part.
+    Attributes:
+        tries: the number of attempts at the part so far, including this one.
+        previous: the writer that had the part before, if any.
+        stop: the reason to stop the run, if any.
+        breakage: the last error that interrupted the part, if any.
     """
 
     answer: Answer
@@ -150,10 +160,10 @@ class PartStart(NamedTuple):
 
 
 def open_run(task_id: str, run: str, parts: int, total: int | None) -> bool:
-    """Opens a new run with a number of parts and deletes the rows of the task's previous run.
+    """Opens a run with this number of parts, and deletes the rows of the task's previous run.
 
     Args:
-        total: the estimated number of rows, if known.
+        total: the estimated number of rows; None if unknown.
 
     Returns:
         False if the task already has a newer run.
@@ -171,8 +181,8 @@ def begin_part(task_id: str, run: str, number: int, last_name: str = "") -> Part
     """Makes the caller the writer of a part.
 
     Args:
-        last_name: the caller's writer name in its previous try. The caller gets the part only if no other writer has
-            begun it since.
+        last_name: the name of the caller's writer in its previous try, if any. If another writer has begun the part
+            since then, the answer is STALE.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
@@ -194,7 +204,7 @@ def begin_part(task_id: str, run: str, number: int, last_name: str = "") -> Part
 
 
 def leave_part(writer: Writer, breakage: Breakage | None = None) -> Answer:
-    """Gives up a part so that any writer can begin it again. The next try does not count as one after a worker's death.
+    """Gives up a part so that any writer can begin it again. The attempt is not counted.
 
     Returns:
         LEFT, or STALE if another writer has taken over the part.
@@ -206,10 +216,10 @@ def leave_part(writer: Writer, breakage: Breakage | None = None) -> Answer:
 
 
 def end_part(writer: Writer, part: Part) -> Answer:
-    """Ends a part.
+    """Records that a part has ended.
 
     Returns:
-        ENDED, LAST, or STALE if another writer has taken over the part: then nothing changes.
+        ENDED or LAST; STALE if another writer has taken over the part, in which case nothing changes.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
@@ -218,7 +228,7 @@ def end_part(writer: Writer, part: Part) -> Answer:
 
 
 def advance(writer: Writer, rows: int, size: int) -> RunState | None:
-    """Records the numbers of rows and bytes of a part so far.
+    """Records how many rows and bytes of a part have been written so far.
 
     Returns:
         The state of the whole run; None if another writer has taken over the part.
@@ -235,9 +245,12 @@ def _call_as_writer(script: str, writer: Writer, *arguments: Any) -> Any:
 
 
 def request_stop(task_id: str, reason: str = CANCELLED, run: str | None = None) -> Answer:
-    """Tells a task's run to stop, or only the run named ``run``. The first reason given to a run counts.
+    """Tells the run of a task to stop. A run that is already stopping keeps its first reason.
 
-    If the task has no run yet and ``run`` is None, the next run to open within ``NEXT_RUN_SECONDS`` is cancelled.
+    If the task has no run yet, the next run that it opens within ``NEXT_RUN_SECONDS`` is cancelled.
+
+    Args:
+        run: the name of the only run that may be stopped; None for whichever run the task has or opens next.
 
     Returns:
         NOTHING, RUNNING or IDLE.
@@ -256,7 +269,7 @@ def _call(script: str, task_id: str, *arguments: Any) -> Any:
 
 
 def find_run(task_id: str) -> RunState | None:
-    """The newest run of a task; None if there is none or it expired.
+    """The newest run of a task; None if the task has no run or the run has expired.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
@@ -286,7 +299,7 @@ def _state(flat: list[bytes]) -> RunState:
 
 
 def note_whole(task_id: str, run: str, name: str) -> None:
-    """Records the writer of the assembled result, so that its leftovers can be deleted if it never finishes.
+    """Records the name of the writer that joins the parts, so that its rows can be deleted if it never finishes.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
@@ -295,7 +308,7 @@ def note_whole(task_id: str, run: str, name: str) -> None:
 
 
 def forget_run(task_id: str, run: str, plan_key: str) -> None:
-    """Deletes a run with its plan and its leftover rows, unless the task has a newer run.
+    """Deletes a run, its plan and its leftover rows, unless the task has a newer run.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
@@ -314,11 +327,11 @@ def all_tasks() -> list[str]:
 
 
 def failure_to_text(failure: DovetailError) -> str:
-    """Writes a failure as the reason to stop a run."""
+    """Serializes a failure as the reason to stop a run."""
     return json.dumps([failure.code, failure.args])
 
 
 def failure_from_text(reason: str) -> DovetailError:
-    """Reads a failure from a reason written by :func:`failure_to_text`."""
+    """Parses the text from :func:`failure_to_text`."""
     code, details = json.loads(reason)
     return errors.rebuild_error(code, *details)

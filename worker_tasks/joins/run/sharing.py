@@ -1,7 +1,8 @@
-"""Shares one run among tasks with the same join: one task leads, the others follow, and a follower can take over.
+"""Shares one run among tasks with the same join.
 
-A run has the id of the task that started it. If that task is cancelled, the run goes on for its followers. Until it
-ends, the cancelled task's document keeps the field ``leads``, so that further tasks can join the run.
+One task leads the run. The others follow it and get its result, and a follower can take over the lead. The run has the
+id of the task that started it. If that task is cancelled, the run continues for the followers. The cancelled task keeps
+the field ``leads`` until the run ends, so that more tasks can join the run.
 """
 
 import json
@@ -12,7 +13,7 @@ from celery import states
 from worker_tasks.infra.connections import Document
 from worker_tasks.records import leads, ledger, task_search
 
-#: The fields of a task document that describe its result. They are copied to the documents of its followers.
+#: The result fields of a task document, which are copied to the documents of the followers.
 RESULT_FIELDS = ("result_expires_at", "result_bytes", "unmatched", "explanation")
 
 
@@ -20,7 +21,7 @@ def answer(task_id: str, outcome: dict[str, Any], fields: Document, note: str) -
     """Ends a task with the outcome of another task's run. Returns False if the task had already ended.
 
     Raises:
-        pymongo.errors.PyMongoError: the outcome may not be recorded.
+        pymongo.errors.PyMongoError: the outcome may not have been recorded.
     """
     done = {"result": json.dumps(outcome), "date_done": ledger.now(), **fields}
     return ledger.transition(task_id, states.SUCCESS, fields=done, note=note)
@@ -30,10 +31,10 @@ def settle(leader_id: str, outcome: dict[str, Any], fields: Document) -> None:
     """Ends all followers of a task with its outcome, even if the task itself was cancelled.
 
     Raises:
-        pymongo.errors.PyMongoError: some followers may still wait.
+        pymongo.errors.PyMongoError: some followers may still be waiting.
     """
     if followers := task_search.followers_of(leader_id):
-        # Comes first, so that no task joins the run after its followers were answered.
+        # End the run first, so that no task can join it after its followers are answered.
         leads.end_run(leader_id)
         followers = task_search.followers_of(leader_id)
     for follower in followers:
@@ -44,7 +45,7 @@ def fail(app: Any, leader_id: str, failure: Exception, fields: Document) -> None
     """Ends all followers of a task with its failure.
 
     Raises:
-        pymongo.errors.PyMongoError: some followers may still wait.
+        pymongo.errors.PyMongoError: some followers may still be waiting.
     """
     if followers := task_search.followers_of(leader_id):
         leads.end_run(leader_id)
@@ -54,10 +55,11 @@ def fail(app: Any, leader_id: str, failure: Exception, fields: Document) -> None
 
 
 def hand_over(app: Any, leader_id: str) -> None:
-    """Makes the first follower of a task the leader of the others and sends it to the workers.
+    """Makes the first follower of a task the new leader and sends it to the workers.
 
     Raises:
-        pymongo.errors.PyMongoError, kombu.exceptions.OperationalError: a server is away; the reconciler continues.
+        pymongo.errors.PyMongoError, kombu.exceptions.OperationalError: a server is away. The reconciler will finish
+            the work.
     """
     if not task_search.followers_of(leader_id):
         return
@@ -72,23 +74,25 @@ def hand_over(app: Any, leader_id: str) -> None:
 
 
 def join_run(app: Any, leader_id: str) -> None:
-    """Releases a new follower of a task whose run ended in the meantime.
+    """Ends or restarts a new follower if the leader's run has ended in the meantime.
 
     Raises:
-        TaskNotFound: there is no such task.
-        pymongo.errors.PyMongoError, kombu.exceptions.OperationalError: a server is away; the reconciler continues.
+        TaskNotFound: no task document has this id.
+        pymongo.errors.PyMongoError, kombu.exceptions.OperationalError: a server is away. The reconciler will finish
+            the work.
     """
-    # A cancelled leader keeps leading while its run goes on or is being planned.
+    # A cancelled task remains the leader while its run continues or is being planned.
     if "leads" not in ledger.find_task(leader_id):
         release(app, leader_id)
 
 
 def release(app: Any, leader_id: str) -> None:
-    """Ends or restarts the followers of a task whose run ended without telling them.
+    """Ends or restarts the followers of a task if its run ended without answering them.
 
     Raises:
-        TaskNotFound: there is no such task.
-        pymongo.errors.PyMongoError, kombu.exceptions.OperationalError: a server is away; the reconciler continues.
+        TaskNotFound: no task document has this id.
+        pymongo.errors.PyMongoError, kombu.exceptions.OperationalError: a server is away. The reconciler will finish
+            the work.
     """
     leader = ledger.find_task(leader_id)
     if leader["status"] == states.SUCCESS:

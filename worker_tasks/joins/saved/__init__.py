@@ -1,1 +1,1 @@
-"""Joins that people saved, to run them again with other values."""
+"""Saved joins, which people can run again with other values."""

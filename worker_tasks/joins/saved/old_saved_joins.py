@@ -1,6 +1,6 @@
 """Parses the saved joins of an older version, which stored the builder's form as a URL query.
 
-This module is frozen: the old format never changes again, whatever happens to today's builder.
+The old format is frozen, so do not adapt this module to changes in the current builder.
 """
 
 import json
@@ -27,10 +27,11 @@ def read_draft(draft: str, types_in: Callable[[str], TypeOf]) -> Document:
 
     Args:
         draft: the form as a URL query.
-        types_in: takes a database and returns a function that looks up its fields' types, for values without a type.
+        types_in: takes the name of a database and returns a function that looks up the types of fields in that
+            database. Used for values without a type.
 
     Raises:
-        InvalidInput: the draft is invalid; names the path that is wrong.
+        InvalidInput: the draft is invalid; the error names the invalid path.
     """
     form = _Form(parse_qsl(draft))
     database = form.text("database")
@@ -59,7 +60,7 @@ class _Form:
         return [text for each, text in self._fields if each == name]
 
     def rows(self, name: str) -> list["_Form"]:
-        """The rows of a list, whose fields are named ``<name>-<number>-<field>``."""
+        """The rows of a list. The form names their fields ``<name>-<number>-<field>``."""
         rows: dict[int, list[tuple[str, str]]] = {}
         for each, text in self._fields:
             if match := re.fullmatch(rf"{name}-([0-9]+)-(.+)", each):
@@ -68,7 +69,7 @@ class _Form:
 
 
 def _without_empty(document: Document) -> Document:
-    """The document without empty values."""
+    """A copy of the document without empty values."""
     return {name: value for name, value in document.items() if value not in ("", None, [], {})}
 
 

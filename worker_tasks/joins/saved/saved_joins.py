@@ -1,7 +1,7 @@
-"""Joins that people saved, to run them again with other values. They are stored in the database of the tasks.
+"""Saved joins, which people can run again with other values. They are stored in the same database as the tasks.
 
-A document is ``{"_id", "name", "description", "join", "saved_at"}``, where ``join`` is a join with parameters. An
-older version stored ``draft`` instead: the builder's form as a URL query.
+A document is ``{"_id", "name", "description", "join", "saved_at"}``, where ``join`` is a join with parameters. Instead
+of ``join``, an older version stored ``draft``, the builder's form as a URL query.
 """
 
 from typing import Any
@@ -34,8 +34,8 @@ def save(name: str, description: str, join: Document) -> str:
         join: a join with parameters.
 
     Raises:
-        InvalidInput: the join is invalid; names every path that is wrong.
-        pymongo.errors.PyMongoError: the join may not be saved.
+        InvalidInput: the join is invalid; the error names every invalid path.
+        pymongo.errors.PyMongoError: the join may not have been saved.
     """
     parameters.validate(join)
     saved_id = uuid4().hex[:12]
@@ -58,11 +58,12 @@ def find_saved_join(saved_id: str) -> dict[str, Any]:
 
 
 def read_join(saved: Document) -> Document:
-    """The join with parameters of a saved join's document.
+    """The join, with its parameters, from the document of a saved join.
 
     Raises:
-        InvalidInput: the join is invalid, for example because rules have changed; names every path that is wrong.
-        pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer. Only for an old draft.
+        InvalidInput: the join is invalid, for example because rules have changed; the error names every invalid path.
+        pymongo.errors.PyMongoError, redis.exceptions.RedisError: the join is an old draft, and a server does not
+            answer.
     """
     join = saved.get("join")
     if join is None:
@@ -72,13 +73,14 @@ def read_join(saved: Document) -> Document:
 
 
 def convert_drafts() -> None:
-    """Stores the join of every saved join that has only a draft.
+    """Adds the field ``join`` to every saved join that has only a draft.
 
-    The draft stays, because a web process of the older version may still read it. If a value depends on the type of a
-    field that is unknown now, the saved join stays unconverted; ``read_join`` then converts it at each read.
+    Keeps the draft, because a web process of the older version may still read it. If a value depends on a field of
+    unknown type, leaves the saved join unchanged. In that case, ``read_join`` converts the draft at each read.
 
     Raises:
-        pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer; some may be converted.
+        pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer. Some drafts may have been
+            converted.
     """
     for saved in _collection().find({"join": {"$exists": False}, "draft": {"$type": "string"}}):
         try:
@@ -90,7 +92,7 @@ def convert_drafts() -> None:
 
 
 class _UnknownType(Exception):
-    """The sample has no values of a field."""
+    """The type of a field is unknown, because the sample has no values for it."""
 
 
 def _known_types(database: str) -> TypeOf:
@@ -106,7 +108,7 @@ def _known_types(database: str) -> TypeOf:
 
 
 def newest() -> list[dict[str, Any]]:
-    """The newest saved joins, the latest first.
+    """The ``MAX_LISTED`` most recently saved joins, newest first.
 
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.

@@ -1,5 +1,5 @@
--- Starts an attempt at an artifact, unless another worker has started one or the artifact is done.
--- Returns the number of attempts, or 0.
+-- Starts an attempt to compute an artifact, unless another worker has started one or the artifact is done.
+-- Returns the number of attempts so far, or 0 if it did not start one.
 --
 -- KEYS: 1 the state, 2 the worker's mark, 3 the count of attempts
 -- ARGV: 1 the new state as JSON, 2 the time to live of state and mark, in seconds, 3 the caller's mark,

@@ -1,12 +1,12 @@
 -- Publishes all parts of an artifact and its state. Runs after if_mine, and returns 1.
 --
 -- KEYS: 1 the worker's mark, 2 the state, 3 the count of attempts,
---       4 the set of the artifacts' keys of the result
+--       4 the set with the keys of all artifacts of the result
 -- ARGV: 1 the caller's mark, 2 JSON:
 --         state              the new state, as a JSON string
 --         parts              pairs of a part's staging key and public key
 --         expires_at         the expiry of state and parts, a Unix time in milliseconds
---         result_expires_at  the same for the result
+--         result_expires_at  the expiry of the result, a Unix time in milliseconds
 local parameters = cjson.decode(ARGV[2])
 
 for _, part in ipairs(parameters.parts) do

@@ -1,4 +1,4 @@
--- Reserves an artifact for its worker during a server outage, unless another worker has it or it is done.
+-- Renews a worker's claim to an artifact, unless another worker has claimed the artifact or it is done.
 -- Returns 1 on success, 0 otherwise.
 --
 -- KEYS: 1 the worker's mark, 2 the state

@@ -1,4 +1,4 @@
--- Guards a script that only the current worker of an artifact may run: returns 0 to any other.
+-- Goes before a script that only the current worker of an artifact may run. Returns 0 to any other worker.
 --
 -- KEYS: 1 the worker's mark
 -- ARGV: 1 the caller's mark

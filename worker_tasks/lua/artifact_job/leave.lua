@@ -1,4 +1,4 @@
--- Gives up an artifact without an outcome, and takes the attempt off the count.
+-- Gives up the work on an artifact without an outcome. The attempt is not counted.
 --
 -- KEYS: 1 the worker's mark, 2 the state, 3 the count of attempts
 -- ARGV: 1 the caller's mark

@@ -1,6 +1,6 @@
--- Creates an empty key for a part, and adds it to the set of the result, so that both are deleted together.
+-- Creates an empty key for a part, and registers it with the result, so that both are deleted together.
 --
--- KEYS: 1 the part, 2 the set of the artifacts' keys of the result
+-- KEYS: 1 the part, 2 the set with the keys of all artifacts of the result
 -- ARGV: 1 the time to live of the part, in milliseconds
 redis.call('SET', KEYS[1], '', 'PX', ARGV[1])
 redis.call('SADD', KEYS[2], KEYS[1])

@@ -1,4 +1,4 @@
--- Returns a delivery to its queues. Pushes first, because a full Redis refuses that, and then nothing has changed.
+-- Returns a delivery to its queues. Pushes the message before deleting anything, because a full Redis refuses the push.
 -- Returns 0 if the lease has not expired, or another process has already given the delivery back.
 --
 -- KEYS: 1 the leases by delivery tag, 2 the unacknowledged deliveries, followed by the delivery's queues

@@ -1,4 +1,5 @@
--- Copies bytes of a part to an offset in the joined rows. Returns 1, or 0 if their length is unexpected.
+-- Copies bytes of a part to an offset in the joined rows. Returns 1 on success, or 0 if the joined rows have an
+-- unexpected length.
 --
 -- KEYS: 1 the part, 2 the joined rows
 -- ARGV: 1 the first and 2 the last byte in the part, 3 the offset in the joined rows, 4 their time to live in seconds

@@ -7,10 +7,10 @@
 --         summary   its summary, as a JSON string
 --         outcome   the outcome of its task, as a JSON string; empty for a partial result
 --         run       the text that identifies the run in a summary
---         key       the result's key as the summary's JSON has it
+--         key       the result's key, as written in the summary's JSON
 --         size      the number of bytes in the staging key
 --         staged    the keys of the parts
---         prefixes  the prefixes of other keys: index, summary, derived, older
+--         prefixes  the prefixes of the keys called index, summary, derived and older
 local target, index, summary, outcome, rows = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local parameters = cjson.decode(ARGV[2])
 local prefixes = parameters.prefixes
@@ -23,7 +23,7 @@ local function discard_artifacts(run)
   redis.call('UNLINK', artifacts)
 end
 
--- Discards the result before the current one, unless a person has kept it longer.
+-- Deletes the result that the current one replaced, unless a person chose to keep it longer.
 local function discard_previous(pointer)
   local previous = redis.call('GET', pointer)
   local text = previous and redis.call('GET', prefixes.summary .. previous)
@@ -33,7 +33,7 @@ local function discard_previous(pointer)
   end
 end
 
--- Moves the current result to its older key, where it stays until it expires or the next run discards it.
+-- Moves the current result to the key for its older version. It stays there until it expires or the next run deletes it.
 local function move_away(current)
   local pointer = 'before:' .. target
   discard_previous(pointer)
@@ -41,7 +41,7 @@ local function move_away(current)
   local from, to = result_keys(target), result_keys(older)
   for i = 1, 3 do redis.call('RENAME', from[i], to[i]) end
   local time_to_live = math.max(redis.call('PTTL', older), 1)
-  -- Replaces the key in the text, because cjson would turn empty lists into objects.
+  -- Edit the JSON as text, because cjson would turn empty lists into objects.
   local first, last = string.find(current, parameters.key, 1, true)
   local text = string.sub(current, 1, first - 1) .. cjson.encode(older) .. string.sub(current, last + 1)
   redis.call('SET', to[3], text, 'PX', time_to_live)

@@ -1,4 +1,4 @@
--- Guards a script on a result: returns 0 if the result is gone, or belongs to another run.
+-- Goes before a script that changes a result. Returns 0 if the result is gone or belongs to another run.
 --
 -- KEYS: 3 the summary
 -- ARGV: 1 the text that identifies the run in a summary

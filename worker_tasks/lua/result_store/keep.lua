@@ -1,4 +1,4 @@
--- Sets another expiry for a result and its artifacts. Runs after if_still_there; returns 1.
+-- Sets a new expiry for a result and its artifacts. Runs after if_still_there, and returns 1.
 --
 -- KEYS: 1 the result, 2 its row index, 3 its summary, 4 the outcome of its task, 5 the set of its artifacts' keys
 -- ARGV: 1 the text that identifies the run in a summary, 2 the new summary, 3 the expiry, a Unix time in

@@ -1,7 +1,7 @@
--- Writes bytes at an offset. Returns 1; or 0 if the length of the key is unexpected, or another writer owns the part.
--- An unexpected length means that Redis has lost data; writing anyway would leave a hole of NUL bytes.
+-- Writes bytes at an offset. Returns 1 on success, or 0 if the key has an unexpected length or another writer owns
+-- the part. An unexpected length means that Redis has lost data. Writing anyway would leave a hole of NUL bytes.
 --
--- KEYS: 1 the part's staging key, 2 the run's hash; left out if the part has no other writers
+-- KEYS: 1 the part's staging key, 2 the run's hash; omitted if the part has no other writers
 -- ARGV: 1 the offset, 2 the bytes, 3 their time to live in seconds, 4 the hash's field for the part's writer,
 --       5 the writer's name
 local offset, bytes = ARGV[1], ARGV[2]

@@ -1,5 +1,5 @@
 -- Ends a part. Runs after if_the_writers, which sets run, number and writer. Returns 'last' if all parts have ended,
--- or the run is stopping and no part is active; 'ended' otherwise.
+-- or if the run is stopping and no part is active. Returns 'ended' otherwise.
 --
 -- KEYS: 1 the run's hash
 -- ARGV: 1 the run, 2 the part's number, 3 the writer, 4 the part as JSON, 5 the time to live of the run, in seconds

@@ -1,4 +1,4 @@
--- Guards a script that only the current writer of a part may run: returns 'stale' to any other.
+-- Goes before a script that only the current writer of a part may run. Returns 'stale' to any other writer.
 --
 -- KEYS: 1 the run's hash
 -- ARGV: 1 the run, 2 the part's number, 3 the writer

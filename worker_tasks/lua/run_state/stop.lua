@@ -2,7 +2,7 @@
 -- active, 'idle' otherwise. If the task has no run and the caller names none, the task's next run is cancelled.
 --
 -- KEYS: 1 the run's hash, 2 the mark of a task cancelled before its run
--- ARGV: 1 the reason, 2 the run; empty for any, 3 the time to live of the mark, in seconds
+-- ARGV: 1 the reason, 2 the run's name; empty for any run, 3 the time to live of the mark, in seconds
 local reason, named = ARGV[1], ARGV[2]
 
 local run = redis.call('HGET', KEYS[1], 'run')
