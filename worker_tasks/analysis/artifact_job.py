@@ -1,6 +1,6 @@
-"""A worker's job to compute one artifact: claim it, report progress, write its parts, publish them, or fail.
+"""A worker's job of computing one artifact.
 
-Only one of several workers gets the job. It sends heartbeats; when they stop, another worker may start over.
+Only one worker at a time has the job. It sends heartbeats while it works. If they stop, another worker can start over.
 """
 
 import json
@@ -28,12 +28,12 @@ from worker_tasks.results.summaries import Summary
 
 #: Seconds without a heartbeat after which a job counts as lost.
 HEARTBEAT_TIMEOUT = 12
-#: Seconds until clients may request a failed artifact again; the second number applies if Redis had no room for it.
+#: Seconds until a failed artifact may be requested again. The second number applies if there was no room for it.
 FAILED_SECONDS, NO_ROOM_SECONDS = 120, 10
 #: A job counts as failed after this many attempts in which the worker died.
 MAX_ATTEMPTS = 3
-#: The shortest lifetime of a staged part in milliseconds. Appending to an expired key would create one that never
-#: expires.
+#: The shortest lifetime of a staged part, in milliseconds. If the key expired too soon, the next write would create it
+#: again, without an expiry.
 MIN_MILLISECONDS = 60_000
 GIVEN_UP = "It was begun several times, and each time its worker went away. It is not tried again for a while."
 
@@ -66,15 +66,15 @@ class ArtifactJob:
         """Sets the number of rows done. The next heartbeat publishes it.
 
         Raises:
-            TookTooLong: the time limit of the settings passed. engine.py enforces it for queries, this method for the
-                work between them.
+            TookTooLong: the job has passed the time limit in the settings. engine.py enforces the limit during
+                queries, and this method enforces it between them.
         """
         if time.monotonic() > self._deadline:
             raise TookTooLong
         self._progress = replace(self._progress, done=done, total=total)
 
     def write(self, name: str, chunks: Iterable[bytes]) -> int:
-        """Writes a part of the artifact, which readers see after :meth:`end`. Returns its size in bytes.
+        """Writes a part of the artifact and returns its size in bytes. Readers see the part only after :meth:`end`.
 
         Raises:
             StorageFull: Redis has no room for it.
@@ -85,7 +85,7 @@ class ArtifactJob:
         store = connections().results
         size = 0
         remaining = int((self.summary.expires_at - ledger.now()).total_seconds() * 1000)
-        # Registers the key with the result, so that both disappear together even if this worker dies.
+        # Register the key with the result, so that both are deleted together even if this worker dies.
         store.eval(_WRITE, 2, key, summaries.artifacts_key(self.summary.run), max(MIN_MILLISECONDS, remaining))
         for chunk in chunks:
             require_room(len(chunk))
@@ -151,7 +151,8 @@ class ArtifactJob:
             thread.join()
 
     def _send_heartbeats(self) -> None:
-        # More often while there is progress to show, so that even a job of a second or two visibly moves.
+        # Heartbeats are more frequent while there is progress to show, so that progress is visible even for a job of a
+        # second or two.
         while not self._over.wait(0.5 if self._progress.total else HEARTBEAT_TIMEOUT / 4):
             try:
                 self._publish_state(self._progress, HEARTBEAT_TIMEOUT)
@@ -166,12 +167,12 @@ class ArtifactJob:
         """Publishes the artifact with all its parts.
 
         Args:
-            data: further information about the artifact.
-            until: when it expires; by default, and at the latest, together with the result.
+            data: more information about the artifact.
+            until: the time when the artifact expires. By default, and at the latest, it expires with the result.
 
         Raises:
             ResultGone: the result expired or was discarded in the meantime.
-            redis.exceptions.RedisError: the artifact may not be published.
+            redis.exceptions.RedisError: the artifact may not have been published.
         """
         result = result_store.find_run_result(self.summary.key, self.summary.task_id, self.summary.run)
         if result is None:
@@ -192,10 +193,10 @@ class ArtifactJob:
         """Publishes the reason why the artifact cannot be computed.
 
         Args:
-            seconds: the time until it may be requested again, by default ``FAILED_SECONDS``.
+            seconds: the time until the artifact may be requested again, by default ``FAILED_SECONDS``.
 
         Raises:
-            redis.exceptions.RedisError: the failure may not be published.
+            redis.exceptions.RedisError: the failure may not have been published.
         """
         self.discard()
         remembered = FAILED_SECONDS if seconds is None else seconds
@@ -205,7 +206,7 @@ class ArtifactJob:
         """Deletes the job, so that the next request starts a new one.
 
         Raises:
-            redis.exceptions.RedisError: the job may still be there.
+            redis.exceptions.RedisError: the job may still exist.
         """
         self.discard()
         mark, state, *_ = self._keys()
@@ -215,7 +216,7 @@ class ArtifactJob:
         """Gives up the claim without counting the attempt, so that the next request starts a new job.
 
         Raises:
-            redis.exceptions.RedisError: the claim may still be there.
+            redis.exceptions.RedisError: the claim may still exist.
         """
         self.discard()
         connections().results.eval(_LEAVE, 3, *self._keys()[:3], self._mark)

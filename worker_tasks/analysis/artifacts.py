@@ -1,7 +1,7 @@
-"""Artifacts computed once from a result by a worker and cached beside it in Redis.
+"""Artifacts, which workers compute once from a result and cache beside it in Redis.
 
-An artifact is not a task of its own. Pages and API calls request it for as long as someone waits for it, so that a job
-lost with its worker or its message starts again. All its keys expire together with the result, or earlier.
+An artifact has no task document. Pages and API calls keep requesting an artifact while someone waits for it, so a job
+that was lost with its worker or its message starts again. All keys of an artifact expire with the result or earlier.
 """
 
 import hashlib
@@ -24,11 +24,11 @@ from worker_tasks.results import result_store
 from worker_tasks.results.result_store import CHUNK_BYTES
 from worker_tasks.results.summaries import Summary
 
-#: Seconds to wait for a worker to take up a request before sending it again.
+#: If no worker starts on a request within this many seconds, the request is sent again.
 REQUESTED_SECONDS = 30
 #: The name of the part that holds an artifact's state.
 STATE = "state"
-#: Seconds between two looks at an artifact while waiting for it: at first and at most.
+#: The first and the longest pause between two polls of an artifact, in seconds.
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
 
 _ASK = lua_scripts.load("artifacts/ask")
@@ -52,7 +52,7 @@ class ArtifactState(StrEnum):
 
 @dataclass(frozen=True)
 class ArtifactSpec:
-    """Identifies an artifact of a result: specs of the same kind with the same ``options`` share one artifact."""
+    """Identifies an artifact of a result. Specs with the same kind and options share one artifact."""
 
     kind: ArtifactKind
     options: dict[str, Any] = field(default_factory=dict)
@@ -73,8 +73,12 @@ TABLE = ArtifactSpec(ArtifactKind.TABLE)
 class Artifact:
     """The state of an artifact.
 
-    While a worker computes it, ``done`` of ``total`` rows are finished. Afterwards ``parts`` names its stored parts and
-    ``data`` holds further information. If it failed, ``message`` is the reason.
+    Attributes:
+        done: the number of rows done so far.
+        total: the number of rows to do; None if unknown.
+        data: more information about a finished artifact.
+        message: the reason why the artifact failed.
+        parts: the names of the stored parts of a finished artifact.
     """
 
     state: ArtifactState
@@ -102,12 +106,12 @@ class Artifact:
 
 
 def key_of(summary: Summary, spec: ArtifactSpec, name: str = STATE) -> str:
-    """The Redis key of a part of an artifact, by default of its state."""
+    """The Redis key of a part of an artifact. By default, the key of its state."""
     return f"derived:{summary.run}:{spec.name}:{name}"
 
 
 def request_artifact(summary: Summary, spec: ArtifactSpec) -> Artifact:
-    """The state of an artifact. If there is none, sends a job to the workers.
+    """Returns the state of an artifact. If there is none, sends a job to the workers.
 
     Raises:
         ServiceRefuses: Redis accepts no writes; no job was sent.
@@ -156,7 +160,7 @@ def read_artifact(summary: Summary, spec: ArtifactSpec, name: str, size: int) ->
     """Yields a part of ``size`` bytes in chunks.
 
     Raises:
-        ResultGone: the part expired; the chunks so far are incomplete.
+        ResultGone: the part expired during the read, so the chunks yielded so far are incomplete.
         redis.exceptions.RedisError: Redis does not answer.
     """
     for start in range(0, size, CHUNK_BYTES):

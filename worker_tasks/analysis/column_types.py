@@ -1,6 +1,7 @@
-"""The table of column types: everything about the analysis of a result that depends on the type of a column.
+"""The table of column types. It contains everything in the analysis of results that depends on a column's type.
 
-SQL expressions are templates filled with the name of a column, or with its JSON. Pure: no I/O, no import of DuckDB.
+SQL expressions are templates. They are filled with the name of a column, or with an expression for its JSON. This
+module does no I/O and does not import DuckDB.
 """
 
 import re
@@ -13,13 +14,14 @@ from typing import Any
 
 #: Makes an SQL expression from the name of a column.
 Expression = Callable[[str], str]
-#: The operand of a condition: a value and, if the value stands for a range such as a day, the first value after it.
+#: The operand of a condition: a value, and None or the first value after the range that the value stands for. For
+#: example, a day stands for a range.
 Operand = tuple[Any, Any]
 
 #: The range of DuckDB's timestamps, in milliseconds before and after 1970.
 MAX_INSTANT = 9_000_000_000_000_000
 OID_DIGITS = 24
-#: Significant digits in the borders of histogram bars.
+#: The number of significant digits in the borders of histogram bars.
 DIGITS = 4
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -40,7 +42,7 @@ class ColumnKind(StrEnum):
     DOCUMENT = "document"
     #: Values of several types, or of a type without a column type of its own.
     MIXED = "mixed"
-    #: Nothing but nulls.
+    #: Only nulls.
     NOTHING = "nothing"
 
 
@@ -74,13 +76,13 @@ def _boolean(text: str) -> Operand:
 
 
 def _date(text: str) -> Operand:
-    """Parses an instant, or a day, which stands for all its instants."""
+    """Parses an instant or a day. A day stands for all instants in it."""
     try:
         instant = datetime.fromisoformat(text.strip())
         if instant.tzinfo is not None:
             instant = instant.astimezone(UTC).replace(tzinfo=None)
-        # A microsecond less than a day: datetime cannot hold the day after 9999-12-31, and stored instants are whole
-        # milliseconds.
+        # The range ends a microsecond before the next day, because datetime cannot hold the day after 9999-12-31.
+        # Stored instants are whole milliseconds, so the range still contains all of them.
         return instant, instant + timedelta(days=1, microseconds=-1) if _DAY.fullmatch(text.strip()) else None
     except (ValueError, OverflowError):
         raise ValueError(f"“{text}” is not a date: write it as 2026-01-31 or 2026-01-31T18:30, in UTC.") from None
@@ -100,11 +102,16 @@ def _instant_border(milliseconds: float) -> str:
 
 @dataclass(frozen=True)
 class Statistics:
-    """The statistics that columns of a type have.
+    """The statistics for columns of a type.
 
-    ``has_range``: minimum and maximum. ``has_median``: the median, and a histogram on the ``scale``, in steps of 1 if
-    ``is_integral``, with each ``border`` as text. ``of_lengths``: values are compared by length only. ``all_named``:
-    frequent values are listed even if no value occurs twice.
+    Attributes:
+        has_range: whether to compute the minimum and maximum.
+        has_median: whether to compute the median and a histogram.
+        of_lengths: whether values are compared by length only.
+        all_named: whether to list the frequent values even if no value occurs twice.
+        scale: converts a value to a number for the histogram.
+        is_integral: whether the numbers on the histogram's scale are integers.
+        border: formats the border of a bar in the histogram.
     """
 
     has_range: bool = True
@@ -120,21 +127,26 @@ class Statistics:
 class ColumnType:
     """A column type.
 
-    From JSON to the table: ``json_types`` are the names of the type in DuckDB's ``json_type()``, ``wrappers`` its keys
-    in Extended JSON, and ``stored`` converts JSON to the value in the table. ``fits`` is an aggregate over all values;
-    if it is false, the column becomes a mixed one. If ``spreads``, the fields become columns. Among several types of
-    numbers, the one with the highest ``rank`` can hold all of them; other types have rank 0.
-
-    In the table: ``is_json`` values are kept as JSON, ``is_digits`` values as their original digits. Values are sorted
-    and measured by ``comparable``; ``text`` is the value as text, and ``empty`` tells whether it is empty.
-    ``statistics`` is None for types without statistics. ``parse`` reads a value that a person typed.
-
-    Between two results: ``in_mixed`` is the value as it would be in a mixed column. Columns of a type that
-    ``names_rows`` can identify rows.
-
-    In files: ``cell`` is the type of cell in a workbook. ``parquet`` converts the value for Parquet, unless it
-    ``is_exact``: then the file has a decimal with as many digits as needed. Text that ``may_be_formula`` is escaped in
-    CSV.
+    Attributes:
+        json_types: the names of the type in DuckDB's ``json_type()``.
+        wrappers: the keys of the type in Extended JSON.
+        stored: converts JSON to the value in the table.
+        fits: an aggregate over all values. If the result is false, the column becomes a mixed one.
+        spreads: whether the fields of the values become columns of their own.
+        rank: the order of the number types. A type can hold the numbers of all types below it. Other types have rank 0.
+        is_json: whether the table holds the values as JSON.
+        is_digits: whether the table holds the values as their original digits.
+        comparable: converts a value for sorting and statistics.
+        text: converts a value to text.
+        empty: whether a value is empty.
+        statistics: the statistics of the type's columns; None if they have none.
+        parse: parses a value that a person typed.
+        in_mixed: converts a value to its form in a mixed column, to compare it with one from another result.
+        names_rows: whether a column of the type can identify rows.
+        cell: the type of cells in a workbook.
+        parquet: converts a value for a Parquet file.
+        is_exact: whether Parquet files contain decimals with as many digits as needed, instead of ``parquet``.
+        may_be_formula: whether CSV files need escapes, because a spreadsheet may take a text for a formula.
     """
 
     kind: ColumnKind
@@ -184,7 +196,7 @@ COLUMN_TYPES: Mapping[ColumnKind, ColumnType] = {
             ColumnKind.BOOLEAN,
             json_types=("BOOLEAN",),
             stored="({0})::BOOLEAN".format,
-            # A minimum and maximum of true and false would say nothing.
+            # A minimum and a maximum of true and false would be meaningless.
             statistics=Statistics(has_range=False, all_named=True),
             parse=_boolean,
             cell=Cell.BOOLEAN,

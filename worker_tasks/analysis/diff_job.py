@@ -1,8 +1,10 @@
-"""Compares two results of the same join: pairs their rows by key and compares the values of each pair.
+"""Compares two results of the same join. Pairs their rows by key, and compares the values of each pair.
 
-Among rows with the same key, it pairs equal ones first. It compares values as text, but nested values and columns whose
-types differ between the results as JSON. Null differs from a missing field; an empty document in a column
-spread over its fields does not.
+If several rows have the same key, equal rows are paired first. Values are compared as text. Nested values, and columns
+with different types in the two results, are compared as JSON.
+
+Null and a missing field count as different values. If a column is spread over its fields, an empty document and a
+missing field count as equal.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +23,7 @@ NULL, MISSING, VALUE = "'null'", "'missing'", "'='"
 def compare_results(
     database: duckdb.DuckDBPyConnection, older: Profile, newer: Profile, key: Sequence[str]
 ) -> ResultDiff:
-    """Compares the tables open as ``older`` and ``newer``. Leaves the paired row numbers in the table ``pairs``.
+    """Compares the tables open as ``older`` and ``newer``. Creates the table ``pairs`` with the paired row numbers.
 
     Args:
         key: the columns that identify a row; if empty, the default key.
@@ -84,7 +86,7 @@ def _concatenated(values: list[str]) -> str:
 
 
 def _numbered(side: str, other: str) -> str:
-    """SQL for the rows of one side, numbered within each key. Rows that the other side has too come first."""
+    """SQL for the rows of one side, numbered within each key. Rows that also exist on the other side come first."""
     nth = "row_number() OVER (PARTITION BY digest ORDER BY number) AS nth"
     return (
         "(SELECT number, key, digest, "

@@ -23,14 +23,17 @@ FIRST_YEAR = 1900
 WIDTH = 18
 #: Widths of columns in characters: the width for dates, and the narrowest and widest for all others.
 DATE_WIDTH, MIN_WIDTH, MAX_WIDTH = 20, 8, 48
-#: Rows fetched at once.
+#: The number of rows to fetch at once.
 FETCHED = 2_000
 NOTE = "Instants are in UTC. Numbers with more digits than Excel keeps, and whatever is nested, are text."
 CUT = "cells were cut: Excel keeps {limit:,} characters of each."
 
 
 def write_excel(context: ExportContext, file: Path) -> None:
-    """Writes numbers and instants as such if Excel keeps all their digits, else as text. The provenance comes last."""
+    """Writes a workbook with the provenance on the last sheet.
+
+    Numbers and instants that Excel cannot store exactly become text.
+    """
     options = {
         "constant_memory": True,
         "tmpdir": str(file.parent),
@@ -127,7 +130,7 @@ def _width(column: Column) -> int:
 
 
 def to_exact_float(value: int | str, *, is_floating: bool) -> float | None:
-    """The number as Excel stores it; None if Excel would not keep its digits."""
+    """The number as Excel stores it; None if Excel would lose some of its digits."""
     try:
         exact = Decimal(value)
     except InvalidOperation:
@@ -138,7 +141,7 @@ def to_exact_float(value: int | str, *, is_floating: bool) -> float | None:
     # Too large or too small for a floating-point number.
     if math.isinf(number) or (exact and not number):
         return None
-    # A fraction in a column of floating-point numbers has no more precision than Excel.
+    # A fraction that comes from a floating-point column is no more precise than a number in Excel.
     inexact = is_floating and exact != exact.to_integral_value()
     # Avoids normalize(), which rounds to 28 digits.
     digits = "".join(map(str, exact.as_tuple().digits)).rstrip("0")

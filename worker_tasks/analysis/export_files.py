@@ -1,4 +1,4 @@
-"""Exports a result, or a selection of it, as CSV, Parquet, JSON or lines of JSON. Excel is in export_excel.py."""
+"""Exports a result, or a selection of it, as CSV, Parquet, JSON or JSON lines. For Excel, see export_excel.py."""
 
 import json
 import shutil
@@ -19,23 +19,26 @@ from worker_tasks.infra.connections import Document
 from worker_tasks.results import result_store
 from worker_tasks.results.summaries import Summary
 
-#: The start of text that a spreadsheet takes for a formula, unless it is a number:
+#: A spreadsheet takes text that starts like this for a formula, unless the text is a number:
 #: https://owasp.org/www-community/attacks/CSV_Injection
 FORMULA = r"^[=+\-@\t\r]"
 NUMBER = r"^-?\d+(\.\d+)?([eE][+-]?\d+)?$"
-#: Digits of DuckDB's widest decimal.
+#: The number of digits in DuckDB's widest decimal.
 MAX_DIGITS = 38
-#: Rows read at once, and between two progress reports.
+#: The number of rows to read at once, and between two progress reports.
 BATCH_ROWS = 500
 
 
 @dataclass(frozen=True)
 class ExportContext:
-    """Everything needed to write a file: a result whose table is open as ``shown``, and the selection to export.
+    """Everything that is needed to write a file. The table of the result must be open as ``shown``.
 
-    ``task`` is the task the file was requested for, ``run_task`` the one whose run produced the result.
-    ``embed_provenance`` puts the provenance into formats that have no place for it. ``report`` takes the number of rows
-    written and their total.
+    Attributes:
+        selection: the part of the result to export.
+        task: the task that the file was requested for.
+        run_task: the task whose run produced the result.
+        embed_provenance: whether to add the provenance in a format that does not always contain it.
+        report: takes the number of rows written so far and the total number of rows.
     """
 
     summary: Summary
@@ -64,7 +67,7 @@ class ExportContext:
 
     @cached_property
     def row_count(self) -> int:
-        """The number of selected rows. Stores their numbers in the table ``chosen``, unless all rows are selected."""
+        """The number of selected rows. Creates the table ``chosen`` for them, unless all rows are selected."""
         if self.selection.query.is_everything:
             return self.summary.count
         query, parameters = row_order.select_rows(self.profile, self.selection.query, "number")
@@ -86,7 +89,7 @@ class ExportContext:
 
 
 def write_csv(context: ExportContext, file: Path) -> None:
-    """Writes CSV as in RFC 4180: nested fields under dotted names, lists as JSON, formulas escaped as text."""
+    """Writes CSV as in RFC 4180. Nested fields have dotted names, lists are JSON, and formulas are escaped."""
     with file.open("wb") as output:
         if context.embed_provenance:
             text = json.dumps(context.provenance, ensure_ascii=False, indent=1, default=str)
@@ -114,7 +117,7 @@ def _cell(number: int, column: Column) -> str:
 
 
 def _only_cell(number: int, column: Column) -> str:
-    """The cell of a file's only column. Never NULL: readers would skip the empty line of a row without a value."""
+    """SQL for a cell in a file with one column. Never NULL, because readers would skip an empty line."""
     return f"coalesce({_cell(number, column)}, '')"
 
 
@@ -127,12 +130,12 @@ def _quoted(name: str) -> str:
 
 
 def write_parquet(context: ExportContext, file: Path) -> None:
-    """Writes typed columns: instants in UTC, exact decimals, lists and documents as JSON.
+    """Writes Parquet with typed columns: instants in UTC, exact decimals, and lists and documents as JSON.
 
-    The file's metadata contain the provenance.
+    The provenance is in the metadata of the file.
     """
     rows = context.row_count
-    # DuckDB does not distinguish names that differ only in case.
+    # Make the names unique, because DuckDB does not distinguish names that differ only in case.
     taken: dict[str, str] = {}
     for column in context.columns:
         # DuckDB refuses empty names.
@@ -157,7 +160,7 @@ def _typed(database: duckdb.DuckDBPyConnection, number: int, column: Column) -> 
 
 
 def _exact(database: duckdb.DuckDBPyConnection, name: str) -> str:
-    """SQL for a decimal as wide as the column's values, or for their text if they need too many digits."""
+    """SQL for a decimal that can hold all values of the column, or for text if they need too many digits."""
     row = database.execute(
         f"SELECT bool_and(regexp_full_match({name}, '-?\\d+(\\.\\d+)?')), "
         f"max(length(split_part(ltrim({name}, '-'), '.', 1))), max(length(split_part({name}, '.', 2))) FROM shown"
@@ -169,7 +172,10 @@ def _exact(database: duckdb.DuckDBPyConnection, name: str) -> str:
 
 
 def write_json(context: ExportContext, file: Path) -> None:
-    """Writes a JSON array, one document per line; with provenance, an object with ``provenance`` and ``rows``."""
+    """Writes a JSON array with one document per line.
+
+    If the provenance is embedded, writes an object instead, with the fields ``provenance`` and ``rows``.
+    """
     with file.open("wb") as output:
         if context.embed_provenance:
             output.write(b'{"provenance":' + orjson.dumps(context.provenance, default=str) + b',\n"rows":')
@@ -180,7 +186,7 @@ def write_json(context: ExportContext, file: Path) -> None:
 
 
 def write_ndjson(context: ExportContext, file: Path) -> None:
-    """Writes one document per line; with provenance, an object with ``provenance`` on the first line."""
+    """Writes one document per line. If the provenance is embedded, it comes first, on a line of its own."""
     with file.open("wb") as output:
         if context.embed_provenance:
             output.write(orjson.dumps({"provenance": context.provenance}, default=str) + b"\n")

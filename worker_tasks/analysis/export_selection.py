@@ -1,4 +1,4 @@
-"""The rows and columns of a result to export, and the provenance that goes with a file. Pure: no I/O."""
+"""The selection of rows and columns for an export, and the provenance of the file. This module does no I/O."""
 
 import json
 from dataclasses import dataclass, field
@@ -13,13 +13,16 @@ from worker_tasks.infra.errors import InvalidInput
 from worker_tasks.results.formats import FORMATS
 from worker_tasks.results.summaries import Summary
 
-#: zlib's wbits for gzip's format.
+#: The value of zlib's ``wbits`` for the gzip format.
 GZIP = 31
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The part of a result to export: the rows of a query, and columns in this order, or all if there are none."""
+    """The part of a result to export: the rows of a query, and the named columns in this order.
+
+    If no columns are named, all of them are exported.
+    """
 
     query: RowQuery = field(default_factory=RowQuery)
     columns: tuple[str, ...] = ()
@@ -32,7 +35,7 @@ class Selection:
         """Checks that the selection fits the columns of a result.
 
         Raises:
-            InvalidInput: it does not; names the parameter.
+            InvalidInput: the selection does not fit; the error names the parameter.
         """
         self.query.check(profile)
         names = {column.name for column in profile.columns}
@@ -49,12 +52,12 @@ class Selection:
 
 
 def export_spec(task_id: str, format_name: str, selection: Selection, *, embed_provenance: bool) -> ArtifactSpec:
-    """The artifact with a file of a task's result.
+    """The spec of a file exported from the result of a task.
 
     Args:
-        task_id: the task whose requester the provenance names. The result may come from another task's run.
+        task_id: the task that the file is requested for. Its result may come from another task's run.
         format_name: the name of a format.
-        embed_provenance: whether the provenance is put into a format that has no place for it.
+        embed_provenance: whether to add the provenance in a format that does not always contain it.
     """
     embed = embed_provenance and not FORMATS[format_name].embeds_provenance
     options = {"task_id": task_id, "format": format_name, "excerpt": selection.to_document(), "inside": embed}
@@ -68,7 +71,7 @@ def provenance(  # noqa: PLR0913, PLR0917 - combines all sources
 
     Args:
         task: the task that the file was requested for.
-        run_task: the task whose run produced the result: the same one, or another with the same join.
+        run_task: the task whose run produced the result. It is the same task, or another one with the same join.
         sha256: the checksum of the whole result as JSON.
         selection: the exported part of the result.
         rows: the number of exported rows.
@@ -117,7 +120,7 @@ JSON_FIELDS = frozenset({"join", "how", "arguments", "columns"})
 
 
 def provenance_lines(provenance: Document, prefix: str = "") -> list[tuple[str, str]]:
-    """A provenance as pairs of names and texts, for formats that have only tables."""
+    """A provenance as pairs of name and text, for formats that contain only tables."""
     lines: list[tuple[str, str]] = []
     for name, value in provenance.items():
         label = f"{prefix}{name}".replace("_", " ")

@@ -1,4 +1,4 @@
-"""The functions that write files, by the names used in the table of formats. Only the worker imports this module."""
+"""Finds the function that writes a format by its name in the table of formats. Only workers import this module."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,7 @@ WRITERS: dict[str, Writer] = {
 
 
 def write(format_: Format, context: ExportContext, folder: Path) -> Path:
-    """Writes a file in a format. Returns its path."""
+    """Writes a file in this format to a folder. Returns the path of the file."""
     file = folder / f"result{format_.suffix}"
     WRITERS[format_.writer](context, file)
     return file

@@ -1,4 +1,4 @@
-"""The profile of a result: its columns with their types and statistics. Pure: no I/O."""
+"""The profile of a result: its columns with their types and statistics. This module does no I/O."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Self
@@ -12,7 +12,7 @@ STORED_NAMES = {"min": "least", "median": "middle", "max": "most"}
 
 @dataclass(frozen=True)
 class Bin:
-    """A bar of a histogram: the number of values from ``low`` to ``high``, both as text."""
+    """A bar of a histogram: the number of values from ``low`` to ``high``. Both borders are text."""
 
     low: str
     high: str
@@ -23,10 +23,17 @@ class Bin:
 class Column:
     """A column and its statistics.
 
-    ``path`` leads to it through nested documents; ``name`` is the path with dots. ``filled`` rows have a value,
-    ``nulls`` rows have null and ``missing`` rows lack the field; ``empty`` values are empty lists or empty text.
-    ``min``, ``median`` and ``max`` are values as text, or lengths for lists. ``top`` lists the most frequent values
-    with their counts, if any value occurs twice.
+    Attributes:
+        name: the path, joined with dots.
+        path: the names of the nested fields that lead to the column.
+        filled: the number of rows with a value.
+        nulls: the number of rows in which the field is null.
+        missing: the number of rows without the field.
+        distinct: the number of different values; None if unknown.
+        min, median, max: values as text, or lengths if the values are lists.
+        top: the most frequent values and their counts, if any value occurs twice.
+        bins: the bars of the histogram, if there is one.
+        empty: the number of empty lists or empty texts.
     """
 
     name: str
@@ -62,7 +69,10 @@ class Column:
 
 
 def joined_first(columns: list[str], join: Document | None) -> list[str]:
-    """Orders field names: the join's keys and the fields it adds come first. Keeps the order of chosen fields."""
+    """Moves the keys of a join, and the fields that the join adds, to the front.
+
+    If the join chooses its fields, keeps their order.
+    """
     if join is None or "fields" in join:
         return columns
     joins = join["joins"]
@@ -75,8 +85,10 @@ def joined_first(columns: list[str], join: Document | None) -> list[str]:
 class Profile:
     """All columns of a result, with a column for each field of nested documents.
 
-    ``sha256`` is the hexadecimal checksum of the whole value in Redis. ``unmatched`` names the fields added by joins
-    whose rows without a match are marked in the table.
+    Attributes:
+        rows: the number of rows in the result.
+        sha256: the hexadecimal checksum of the whole value in Redis.
+        unmatched: the fields added by those joins for which the table marks the rows without a match.
     """
 
     columns: list[Column]
@@ -109,7 +121,7 @@ class Profile:
         return cls(columns, document["rows"], document["sha256"], document.get("unmatched", []))
 
     def in_order(self, join: Document | None) -> list[Column]:
-        """The columns in display order: the join's keys and the fields it adds come first."""
+        """The columns in display order. The join's keys and the fields that it adds come first."""
         names = list(dict.fromkeys(column.path[0] for column in self.columns))
         place = {name: number for number, name in enumerate(joined_first(names, join))}
         return sorted(self.columns, key=lambda column: place[column.path[0]])

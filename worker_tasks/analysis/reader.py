@@ -1,4 +1,4 @@
-"""Reads a result through its artifacts: the profile, and the rows of a query, page by page."""
+"""Reads a result through its artifacts: its profile, and pages of rows from a query."""
 
 import json
 import struct
@@ -27,7 +27,7 @@ class Row:
 
 
 def row_order_spec(query: RowQuery) -> ArtifactSpec:
-    """The artifact with the row numbers of a query, in its order."""
+    """The spec of the artifact with the sorted row numbers of a query."""
     return ArtifactSpec(ArtifactKind.ORDER, query.to_document())
 
 
@@ -35,7 +35,7 @@ def profile_of(summary: Summary) -> Profile:
     """The profile of a result.
 
     Raises:
-        ResultGone: it was not built, or has expired.
+        ResultGone: the profile was not built, or has expired.
         redis.exceptions.RedisError: Redis does not answer.
     """
     text = artifacts.read_range(summary, artifacts.TABLE, "profile")
@@ -45,7 +45,7 @@ def profile_of(summary: Summary) -> Profile:
 
 
 def read_rows(summary: Summary, query: RowQuery, first: int, limit: int = PAGE_ROWS) -> list[Row]:
-    """Up to ``limit`` rows of a query whose row order was built, starting with row ``first``, counted from 0.
+    """Up to ``limit`` rows of a query, starting with row ``first``, counted from 0. Needs the query's row order.
 
     Raises:
         ResultGone: the result or the row order has expired.
@@ -97,7 +97,7 @@ def read_rows_at(summary: Summary, numbers: list[int]) -> list[Row]:
         bounds = [unpack_numbers(pair) for pair in pipe.execute()]
     if any(len(pair) != 2 for pair in bounds):  # noqa: PLR2004 - the starts of a row and of the next one
         raise ResultGone(f"{summary.key}: no offsets")
-    # The summary is read in the same pipeline, to notice that a newer run replaced the result.
+    # Read the summary in the same pipeline, to notice if a newer run has replaced the result.
     with store.pipeline(transaction=False) as pipe:
         for start, following in bounds:
             pipe.getrange(summary.key, start, following - len(SEPARATOR) - 1)

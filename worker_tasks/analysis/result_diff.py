@@ -1,4 +1,4 @@
-"""The difference between two results of the same join: counts and row numbers. Reads artifacts, computes nothing."""
+"""The differences between two results of the same join, read from an artifact. diff_job.py computes them."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Self
@@ -13,10 +13,18 @@ from worker_tasks.results.summaries import Summary
 
 @dataclass(frozen=True)
 class ResultDiff:
-    """The numbers of rows that are ``added``, ``gone``, ``changed`` or the ``same``.
+    """The number of differences between two results.
 
-    The columns in ``key`` pair the rows; ``repeated`` tells whether several rows share a key. ``changes`` counts
-    the changed values of each column. ``only_older`` and ``only_newer`` name the columns that the other result lacks.
+    Attributes:
+        key: the columns used to pair the rows of the two results.
+        added: the number of rows that only the newer result has.
+        gone: the number of rows that only the older result has.
+        changed: the number of rows with different values in the two results.
+        same: the number of equal rows.
+        repeated: whether several rows of a result have the same key.
+        changes: the number of changed values in each column.
+        only_older: the columns that only the older result has.
+        only_newer: the columns that only the newer result has.
     """
 
     key: list[str]
@@ -38,7 +46,7 @@ class ResultDiff:
 
 
 def diff_spec(older: Summary, key: list[str]) -> ArtifactSpec:
-    """The artifact that compares a result with an older one, pairing rows by the columns in ``key``."""
+    """The spec of the artifact that compares a result with an older one. The columns in ``key`` pair the rows."""
     return ArtifactSpec(ArtifactKind.COMPARISON, {"task_id": older.task_id, "run": older.run, "key": key})
 
 
@@ -49,12 +57,12 @@ def common_columns(older: Profile, newer: Profile) -> list[str]:
 
 
 def default_key(older: Profile, newer: Profile) -> list[str]:
-    """The columns that identify a row, judging by the statistics; empty if only whole rows can be compared."""
+    """The columns that identify a row according to the statistics; empty if only whole rows can be compared."""
     columns = [(_column(older, name), _column(newer, name)) for name in common_columns(older, newer)]
     unique = [first.name for first, second in columns if _identifies_rows(first) and _identifies_rows(second)]
     if "_id" in unique:
         return ["_id"]
-    # Joined rows have an _id from each side, except that rows without a match have only one.
+    # A joined row has an _id from each side. A row without a match has only one.
     ids = [first.name for first, _ in columns if first.path[-1] == "_id"]
     if "_id" in ids and len(ids) > 1:
         return ids

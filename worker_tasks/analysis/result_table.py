@@ -1,8 +1,13 @@
-"""Builds a table of typed columns in Parquet from a result, and its profile. All other artifacts are built from it.
+"""Builds a Parquet table of typed columns from a result, and its profile. All other artifacts are built from the table.
 
-Column ``c<n>`` of the table holds the values of the profile's n-th column; ``n<n>`` tells nulls from missing values.
-The profile alone has the names of fields, because DuckDB does not distinguish ``name`` from ``Name``. ``u<n>`` marks
-the rows without a match of the n-th join in the profile. Numbers that are not integers keep their original digits.
+The table has these columns:
+
+* ``c<n>`` holds the values of the n-th column in the profile.
+* ``n<n>`` is true where the n-th field is null, to tell null from a missing field. Exists only if there are nulls.
+* ``u<n>`` is true if the n-th join in the profile found no match for the row.
+
+Only the profile has the names of fields, because DuckDB does not distinguish ``name`` from ``Name``. Numbers that are
+not integers keep their original digits.
 """
 
 import hashlib
@@ -31,7 +36,8 @@ from worker_tasks.results import result_store
 from worker_tasks.results.result_store import SEPARATOR
 from worker_tasks.results.summaries import Summary, Unmatched
 
-#: Documents with at most this many fields are spread over columns. A larger one is probably a map: it stays one column.
+#: Documents with at most this many fields are spread over columns. Larger documents are probably maps, and stay in one
+#: column.
 MAX_FIELDS = 100
 MAX_COLUMNS = 1_000
 #: Nested documents are spread over columns down to this level.
@@ -40,7 +46,7 @@ MAX_DEPTH = 8
 
 @dataclass(frozen=True)
 class ResultTable:
-    """A table in Parquet, its profile, and the packed offsets of all rows in the result's value and of its end."""
+    """A Parquet table, its profile, and the packed offsets of all rows in the result and of the result's end."""
 
     file: Path
     profile: Profile
@@ -49,7 +55,10 @@ class ResultTable:
 
 @dataclass
 class _Source:
-    """A column whose type is being determined: ``column`` of ``table`` holds its JSON, NULL if the field is missing."""
+    """A column whose type is being determined.
+
+    Its JSON is in ``column`` of the database table ``table``, with NULL for a missing field.
+    """
 
     path: list[str]
     table: str
@@ -108,7 +117,7 @@ def _fetch(summary: Summary, file: Path) -> tuple[str, bytes]:
 
 
 def _spread(database: duckdb.DuckDBPyConnection, names: list[str]) -> list[_Source]:
-    """Returns all columns, each document column expanded into its fields. Opens them as the view ``spread``."""
+    """Returns all columns, after expanding documents into their fields. Creates the view ``spread`` of the columns."""
     level = _extract(database, "level0", "rows", "json", [], names)
     tables = ["level0"]
     spread = level
@@ -138,8 +147,8 @@ def _unmatched(database: duckdb.DuckDBPyConnection, summary: Summary) -> list[st
     """Creates the view ``unmatched``, which marks the rows in which each join found no match.
 
     Returns:
-        The fields that the joins add, except those whose rows differ from the ones recorded during the join, which may
-        have been run by another version.
+        The fields that the joins add. Leaves out a field if its marked rows differ from the rows recorded during the
+        join, which can happen if another version ran the join.
     """
     names = [name for name, recorded in summary.unmatched.items() if recorded.count]
     columns = ", ".join(
@@ -157,7 +166,7 @@ def _unmatched(database: duckdb.DuckDBPyConnection, summary: Summary) -> list[st
 
 
 def _agrees(database: duckdb.DuckDBPyConnection, number: int, recorded: Unmatched) -> bool:
-    """Whether the marked rows of a join are those recorded while it ran."""
+    """Whether the rows marked for a join are the same as those recorded while the join ran."""
     of_join = f"FROM marked WHERE unmatched{number}"
     count = database.execute(f"SELECT count(*) {of_join}").fetchone()
     first = database.execute(f"SELECT rowid {of_join} ORDER BY rowid LIMIT {len(recorded.rows)}").fetchall()

@@ -11,7 +11,7 @@ from worker_tasks.analysis.column_types import ColumnType
 from worker_tasks.analysis.profiles import Column, Profile
 from worker_tasks.analysis.row_query import Condition, Operator, RowQuery, parse_operand
 
-#: The type for comparing exact numbers: DuckDB's widest decimal, with 12 of its digits behind the point.
+#: The type for comparing exact numbers: DuckDB's widest decimal, with 12 digits after the decimal point.
 EXACT = "DECIMAL(38, 12)"
 #: The SQL literal of an empty text.
 EMPTY_TEXT = "''"
@@ -40,7 +40,7 @@ def row_numbers(database: duckdb.DuckDBPyConnection, profile: Profile, query: Ro
 
 
 def select_rows(profile: Profile, query: RowQuery, selected: str) -> tuple[str, list[Any]]:
-    """SQL that selects an expression for each row of a query, in its order, and the parameters of the SQL."""
+    """Builds SQL that selects an expression for each row of a query, in order. Returns the SQL and its parameters."""
     conditions, searches, parameters = [], [], []
     for condition in query.conditions:
         if condition.operator is Operator.UNMATCHED:
@@ -51,7 +51,7 @@ def select_rows(profile: Profile, query: RowQuery, selected: str) -> tuple[str, 
         conditions.append(sql)
         parameters += values
     if query.text:
-        # Columns of JSON contain the text as JSON escapes it.
+        # JSON columns contain text with JSON's escapes, so the search text needs them too.
         for is_json, text in ((False, query.text), (True, json.dumps(query.text, ensure_ascii=False)[1:-1])):
             columns = [
                 _searchable(f"c{number}", column.type)
@@ -81,7 +81,7 @@ def _sort_terms(profile: Profile, query: RowQuery) -> Iterator[str]:
         direction = "DESC NULLS LAST" if descending else "ASC NULLS LAST"
         yield f"{type_.comparable(f'c{number}')} {direction}"
         if type_.is_digits:
-            # Decides between exact numbers that are equal as floating-point numbers.
+            # Sorts exact numbers that are equal as floating-point numbers.
             yield f"TRY_CAST(c{number} AS {EXACT}) {direction}"
 
 
@@ -110,12 +110,12 @@ def _condition(number: int, described: Column, condition: Condition) -> tuple[st
 
 
 def _or_missing(sql: str, column: str, operator: Operator) -> str:
-    """Lets a missing value count as not equal, as in MongoDB."""
+    """Counts a missing value as not equal, as MongoDB does."""
     return f"({sql} OR {column} IS NULL)" if operator is Operator.NE else sql
 
 
 def _number_condition(column: str, type_: ColumnType, operator: Operator) -> str:
-    """Compares as floating-point numbers first, and exactly if these are equal."""
+    """SQL that compares numbers as floating-point numbers first, and exactly if those are equal."""
     sign, if_equal = SIGNS[operator], operator in {Operator.EQ, Operator.LTE, Operator.GTE}
     # NaN is neither less nor greater than a number.
     number = f"nullif({column}, 'NaN')" if type_.is_digits else column

@@ -1,6 +1,6 @@
-"""A query for some rows of a result in some order, and its checks against the result's columns. Pure: no I/O.
+"""Queries for the rows of a result, and their validation. This module does no I/O.
 
-The web application checks a query before a worker runs it, so that errors appear beside the form field.
+The web application validates a query before a worker runs it, so that errors appear beside the form field.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ MAX_SORT_COLUMNS = 5
 
 
 class Operator(StrEnum):
-    """How a column is compared. The names are the same as in the builder's filters."""
+    """The comparison in a condition. The names are the same as in the builder's filters."""
 
     EQ = "eq"
     NE = "ne"
@@ -45,7 +45,7 @@ TEXT_OPERATORS = frozenset({Operator.CONTAINS, Operator.STARTS})
 
 @dataclass(frozen=True)
 class Condition:
-    """Compares a column with a value as a person typed it, or selects the rows for which a join found no match."""
+    """Compares a column with a value that a person typed, or selects the rows for which a join found no match."""
 
     column: str
     operator: Operator
@@ -54,7 +54,10 @@ class Condition:
 
 @dataclass(frozen=True)
 class RowQuery:
-    """Rows that meet all conditions and contain a text. ``sort`` lists columns and whether each one descends."""
+    """Selects the rows that meet all conditions and contain a text.
+
+    ``sort`` has pairs of a column and whether it is sorted in descending order.
+    """
 
     sort: tuple[tuple[str, bool], ...] = ()
     text: str = ""
@@ -84,7 +87,7 @@ class RowQuery:
         """Checks that the query fits the columns of a result.
 
         Raises:
-            InvalidInput: it does not; names the parameter ``sort``, ``where`` or ``value``.
+            InvalidInput: the query does not fit; the error names the parameter ``sort``, ``where`` or ``value``.
         """
         kinds = {column.name: column.kind for column in profile.columns}
         for column, _ in self.sort:
@@ -117,7 +120,7 @@ def parse_row_query(
         values: the value of each condition.
 
     Raises:
-        InvalidInput: names the invalid parameter.
+        InvalidInput: a parameter is invalid; the error names the parameter.
     """
     if len(text) > MAX_TEXT:
         raise InvalidInput({"q": f"must be text of at most {MAX_TEXT} characters."})

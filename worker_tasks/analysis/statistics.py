@@ -1,4 +1,4 @@
-"""Statistics of a table's columns: distinct values, minimum, median, maximum, frequent values and a histogram."""
+"""Computes the statistics of a table's columns."""
 
 import math
 from collections.abc import Sequence
@@ -10,17 +10,17 @@ import duckdb
 from worker_tasks.analysis.column_types import COLUMN_TYPES, ColumnKind, Statistics
 from worker_tasks.analysis.profiles import Bin, Column
 
-#: Bars of a histogram.
+#: The number of bars in a histogram.
 BINS = 12
-#: Frequent values listed. A column with no more distinct values needs no histogram.
+#: The number of frequent values to list. A column with at most this many distinct values needs no histogram.
 TOP = 8
-#: Characters of a value that are kept.
+#: Values are cut to this many characters.
 MAX_VALUE_CHARACTERS = 80
 
 
 @dataclass(frozen=True)
 class TableColumn:
-    """A column before its statistics: its path, its type, and its numbers of values, nulls and missing fields."""
+    """A column before its statistics are computed. The attributes are those of :class:`Column`."""
 
     path: list[str]
     kind: ColumnKind
@@ -78,7 +78,7 @@ def _scalar(database: duckdb.DuckDBPyConnection, query: str, parameters: Sequenc
 
 
 def _bins(database: duckdb.DuckDBPyConnection, statistics: Statistics, measured: str, source: str) -> list[Bin]:
-    """Counts the values in bars of equal width; empty if there is nothing to divide."""
+    """Counts the values in bars of equal width. Empty if all values are equal or too far apart to divide."""
     value, is_integral = statistics.scale(measured), statistics.is_integral
     finite = f"{source} AND isfinite({value}::DOUBLE)"
     minimum, maximum = database.execute(f"SELECT min({value}), max({value}) {finite}").fetchone() or (None, None)

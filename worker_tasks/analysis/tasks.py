@@ -40,7 +40,7 @@ from worker_tasks.results.result_store import ResultGone
 
 #: The lifetime of a row order in seconds. If someone still needs it afterwards, a worker computes it again.
 ORDER_SECONDS = 900
-#: The same for an exported file.
+#: The lifetime of an exported file in seconds.
 FILE_SECONDS = 900
 DISK_FULL = "The disk of the worker is full. Try again in a moment, or ask for fewer rows."
 #: zlib's compression level: fast, with output about as small as that of the slow levels.
@@ -56,9 +56,9 @@ Built = tuple[Document, datetime | None]
 def derive(  # noqa: PLR0913, PLR0917 - identifies a result and one of its artifacts
     self: Task, key: str, task_id: str, run: str, kind: str, options: dict[str, Any]
 ) -> None:
-    """Computes an artifact of a run's result, which is or was stored under ``key``.
+    """Computes an artifact of the result that a run published under ``key``.
 
-    If a server is away, retries in place, and then leaves the job to the next request.
+    If a server is away, retries for a while, and then leaves the job to the next request.
     """
     spec = ArtifactSpec(ArtifactKind(kind), options)
     try:
@@ -70,7 +70,7 @@ def derive(  # noqa: PLR0913, PLR0917 - identifies a result and one of its artif
 
 
 def _begin(key: str, task_id: str, run: str, spec: ArtifactSpec) -> ArtifactJob | None:
-    """Claims the job; None if the result is gone, another worker has the job, or it failed too often."""
+    """Claims the job. Returns None if the result is gone, another worker has the job, or the job failed too often."""
     summary = result_store.find_run_result(key, task_id, run)
     if summary is None:
         return None
@@ -100,7 +100,7 @@ def _build_with_retries(task: Task, job: ArtifactJob) -> None:
 
 
 def _build(job: ArtifactJob) -> None:
-    """Builds and publishes the artifact, or publishes the reason why this is impossible.
+    """Builds and publishes the artifact. If that is impossible, publishes the reason.
 
     Raises:
         ServiceUnavailable: a server is away.
@@ -138,7 +138,7 @@ def _reason(error: Exception) -> str | None:
 
 
 def _fail_for_now(job: ArtifactJob, message: str, error: Exception) -> None:
-    """Publishes the lack of room as a failure. Clients may soon request the artifact again."""
+    """Publishes a failure for lack of room. The artifact may soon be requested again."""
     logger.warning("%s: no room for the artifact: %s", job.spec.name, error)
     try:
         job.fail(message, NO_ROOM_SECONDS)
@@ -196,7 +196,7 @@ def _read(file: Path) -> Iterator[bytes]:
 
 
 def _compressed(file: Path) -> Iterator[bytes]:
-    """Yields the file as gzip, about a tenth of its size."""
+    """Yields the file compressed with gzip, which makes it about ten times smaller."""
     compressor = zlib.compressobj(level=COMPRESSION_LEVEL, wbits=GZIP)
     for chunk in _read(file):
         yield compressor.compress(chunk)

@@ -1,4 +1,4 @@
-"""MetadataBackend: Celery's MongoDB result backend, writing through the ledger so that metadata survives."""
+"""A MongoDB result backend for Celery that writes through the ledger, so that metadata survives."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -19,16 +19,16 @@ from worker_tasks.records import ledger
 from worker_tasks.records.indexes import CELERY_RESULTS
 
 GROUPS_COLLECTION = "task_groups"
-#: The module names found in stored failures: the current module, and the one that held the classes in older versions.
+#: The module names that stored failures can have: the current one, and the one that older versions used.
 FAILURE_MODULES = (DovetailError.__module__, "worker_tasks.errors")
 
 logger = get_logger(__name__)
 
 
 def requires_redelivery(error: BaseException) -> bool:
-    """Whether the error means that an outcome was not stored or a retry not published, so the message must go back.
+    """Whether the message must go back to the queue, because an outcome was not stored or a retry was not published.
 
-    If a task rejects its own message, the reason is a text, not an exception. This counts as a failure of the task.
+    If a task rejects its own message, the reason is a text, not an exception. That counts as a failure of the task.
     """
     return isinstance(error, BackendStoreError) or (isinstance(error, Reject) and isinstance(error.reason, Exception))
 
@@ -36,8 +36,8 @@ def requires_redelivery(error: BaseException) -> bool:
 class MetadataBackend(MongoBackend):
     """Stores every state through the ledger, which leaves the other fields of the document untouched.
 
-    The settings alone locate the documents. A backend URL is ignored: without one, the inherited class
-    would silently connect to a server on localhost.
+    Ignores the backend URL and finds the documents through the settings. Without a URL, the inherited class would
+    silently connect to a server on localhost.
     """
 
     def __init__(self, app: Any = None, **options: Any):
@@ -45,12 +45,12 @@ class MetadataBackend(MongoBackend):
         super().__init__(app, **options)
 
     def _get_connection(self) -> MongoClient[Document]:
-        # The inherited method parses the URI and feeds the result back, which divides timeouts by 1000 twice.
+        # The inherited method parses the URI and passes on the result, which divides timeouts by 1000 twice.
         return connections().mongodb
 
     @property
     def collection(self) -> Collection[Document]:
-        # The inherited property is cached across forks and creates an index that collides with a TTL on date_done.
+        # The inherited property is cached across forks, and its index on date_done would conflict with a TTL index.
         return connections().tasks
 
     @property
@@ -58,18 +58,18 @@ class MetadataBackend(MongoBackend):
         return connections().tasks.database[GROUPS_COLLECTION]
 
     def exception_safe_to_retry(self, error: Exception) -> bool:
-        """Whether to try a write again. Celery's default never does, so it loses outcomes in a MongoDB failover."""
+        """Whether to retry a write. By default, Celery never does, and loses outcomes when MongoDB fails over."""
         return isinstance(error, MONGODB_FAILURES)
 
     def prepare_exception(self, exc: Exception, serializer: str | None = None) -> Any:
-        """Returns the stored form of an exception; a named failure carries its code instead of its class name."""
+        """Returns an exception in its stored form. Named errors have their code in place of the class name."""
         stored = super().prepare_exception(exc, serializer)
         if isinstance(exc, DovetailError) and isinstance(stored, dict):
             stored |= {"exc_type": exc.code, "exc_module": FAILURE_MODULES[0]}
         return stored
 
     def exception_to_python(self, exc: Any) -> BaseException | None:
-        """Rebuilds a stored exception; a named failure comes from the table of codes."""
+        """Rebuilds a stored exception. Named errors are found by their code."""
         if not isinstance(exc, dict) or exc.get("exc_module") not in FAILURE_MODULES or "exc_type" not in exc:
             return super().exception_to_python(exc)
         stored = exc.get("exc_message", "")
@@ -89,7 +89,7 @@ class MetadataBackend(MongoBackend):
         super().mark_as_done(task_id, result, request, store_result, state)
 
     def mark_as_failure(self, task_id: str, exc: Exception, *arguments: Any, **options: Any) -> Any:
-        """Records a failure, unless the message must be redelivered: Celery treats both cases as failures."""
+        """Records a failure, unless the message must be redelivered. Celery calls this method in both cases."""
         if requires_redelivery(exc):
             logger.error("task %s: error not recorded as a failure of the task: %r", task_id, exc)
             return None
@@ -109,7 +109,7 @@ class MetadataBackend(MongoBackend):
         return isinstance(self.app.tasks.get(getattr(request, "task", None)), ClaimedTask)
 
     def mark_as_retry(self, task_id: str, *arguments: Any, **options: Any) -> Any:
-        """Records a retry. An error is only logged: the retry is published, and its claim will record the start."""
+        """Records a retry. Only logs an error, because the retry is published and its claim will record the start."""
         try:
             return super().mark_as_retry(task_id, *arguments, **options)
         except BackendStoreError as error:
@@ -135,8 +135,8 @@ class MetadataBackend(MongoBackend):
             document = {"_id": task_id, **meta}
             self.collection.database[CELERY_RESULTS].replace_one({"_id": task_id}, document, upsert=True)
             return result
-        # Only a claimed request knows its attempt. When Celery's main process reports a lost child, derive the attempt
-        # from the count of retries; a task with an unknown name has no request from which to derive it.
+        # Only a claimed request has an attempt number. If Celery's main process reports a lost child, the number comes
+        # from the count of retries. A task with an unknown name has no request, so its attempt remains unknown.
         attempt = getattr(request, "attempt", None) or (getattr(request, "retries", 0) or 0) + 1 if request else None
         outcome: Document = getattr(request, "outcome", None) or {}
         fields = {field: meta[field] for field in ("result", "traceback", "children", "date_done")}
@@ -148,7 +148,8 @@ class MetadataBackend(MongoBackend):
     def _is_recorded(self, task_id: str) -> bool:
         """Whether the id has a task document.
 
-        Celery's own task that collects a group ends the task that the group replaced, under that task's id.
+        If a task is replaced by a group, Celery's own task that collects the group ends under the id of the replaced
+        task.
         """
         return self.collection.find_one({"_id": task_id}, {"_id": True}) is not None
 
@@ -172,12 +173,12 @@ class MetadataBackend(MongoBackend):
         )
 
     def cleanup(self) -> None:
-        """Deletes groups older than ``result_expires``. Task documents are history, and expire at ``expires_at``."""
+        """Deletes groups older than ``result_expires``. Task documents expire by themselves, at ``expires_at``."""
         if self.expires:
             oldest = datetime.now(UTC) - timedelta(seconds=self.expires)
             self.group_collection.delete_many({"date_done": {"$lt": oldest}})
 
     def as_uri(self, include_password: bool = False) -> str:
         uri = settings().mongodb_uri
-        # kombu's own masking reads a list of hosts as one host with an invalid port, and fails.
+        # kombu's own masking fails, because it takes a list of hosts for one host with an invalid port.
         return uri if include_password else re.sub(r"(://[^:/@]+:)[^@]*@", r"\1**@", uri)

@@ -1,14 +1,16 @@
 """The broker connection: kombu's Redis transport, with deliveries that outlive their connection.
 
-Three rules replace kombu's own:
+These rules replace kombu's own:
 
 * A worker returns its messages to their queue when it stops, but not when it loses a connection, because its pool is
   still working on them. The messages of a lost worker come back when their leases run out.
-* A delivery keeps its lease while Celery holds its message or the pool works on it, whatever happens to the
-  connection: see :class:`Leases`.
-* Leases follow Redis's clock, not the host's; and no failure of Redis raises into Celery's main loop.
+* A delivery keeps its lease while Celery holds the message or the pool works on it, even if the connection is lost:
+  see :class:`Leases`.
+* Leases use Redis's clock, not the host's.
+* Redis errors do not reach Celery's main loop.
 
-This module never uses MULTI: a Redis over its memory limit refuses every transaction, even one that only frees memory.
+This module never uses MULTI, because a Redis over its memory limit refuses every transaction, even one that only frees
+memory.
 """
 
 import logging
@@ -28,7 +30,7 @@ from redis.exceptions import ConnectionError, RedisError, ResponseError  # noqa:
 from worker_tasks.infra import lua_scripts
 from worker_tasks.infra.connections import PrimaryConnection, PrimarySSLConnection, connections
 
-#: The most deliveries that one sweep returns to their queues.
+#: The largest number of deliveries that one sweep returns to their queues.
 SWEEP_LIMIT = 200
 #: Seconds between a new connection and its first sweep. After an outage every lease appears to have run out,
 #: and live workers need a moment to renew theirs.
@@ -59,18 +61,18 @@ def _run(script: str, arguments: Iterable[Any], queues: Iterable[str] = ()) -> A
 
 
 class Leases:
-    """The deliveries of this process, by delivery tag, and the writes about them that Redis has missed.
+    """The deliveries of this process, by delivery tag, and the writes about them that Redis has not accepted yet.
 
-    A lease starts with the delivery and ends when it is acknowledged or rejected, or when Celery drops its message.
-    When the connection is lost, Celery drops every message that the pool is not working on. Their leases run out,
-    and a free worker takes them.
+    A lease starts with the delivery. It ends when the delivery is acknowledged or rejected, or when Celery drops the
+    message. If the connection is lost, Celery drops every message that the pool is not working on. The leases of these
+    messages run out, and a free worker takes the messages.
     """
 
     def __init__(self) -> None:
         #: The number of deliveries that this process has taken since it started.
         self.total_taken = 0
         self._lock = threading.Lock()
-        #: Weak references: dropping a message ends its lease.
+        #: Weak references, so that a lease ends when Celery drops the message.
         self._held: WeakValueDictionary[str, Message] = WeakValueDictionary()
         #: Entries for ``unacked`` that Redis has not accepted yet.
         self._unrecorded: dict[str, str] = {}
@@ -82,7 +84,7 @@ class Leases:
 
     @property
     def has_pending_writes(self) -> bool:
-        """Whether Redis has missed a record or an acknowledgement."""
+        """Whether Redis has not accepted some of the writes yet."""
         return bool(self._unsettled or self._unrecorded)
 
     def take(self, tag: str, message: "Message", entry: str) -> None:
@@ -115,10 +117,10 @@ class Leases:
                 self._unrecorded.pop(tag, None)
 
     def renew(self) -> None:
-        """Repeats the writes that Redis has missed, then renews every lease.
+        """Repeats the writes that Redis has not accepted, then renews every lease.
 
         Raises:
-            redis.exceptions.RedisError: a write failed; the rest is left to the next renewal.
+            redis.exceptions.RedisError: a write failed. The next renewal repeats the remaining writes.
         """
         with self._lock:
             unsettled, unrecorded = set(self._unsettled), dict(self._unrecorded)
@@ -150,12 +152,12 @@ def tags_in_progress() -> set[str]:
 
 
 def _is_stopping() -> bool:
-    # Celery stores an exit code in these, and 0 is one.
+    # Celery stores exit codes in these attributes, and 0 is a valid exit code.
     return any(flag is not None and flag is not False for flag in (state.should_stop, state.should_terminate))
 
 
 class Message(virtual.Message):
-    """One delivery of a message. Each delivery has a new tag, and so a lease of its own."""
+    """One delivery of a message. Each delivery gets a new tag, and therefore its own lease."""
 
     def __init__(self, payload: dict[str, Any], channel: Any = None, **options: Any):
         payload["properties"]["delivery_tag"] = channel._next_delivery_tag()  # noqa: SLF001
@@ -163,7 +165,7 @@ class Message(virtual.Message):
 
 
 class QoS(kombu_redis.QoS):
-    """Counts a channel's deliveries against the prefetch limit; their leases outlive the channel."""
+    """Counts the deliveries of a channel towards the prefetch limit. Their leases can outlive the channel."""
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)  # type: ignore[no-untyped-call]
@@ -173,11 +175,11 @@ class QoS(kombu_redis.QoS):
         delivery = message.delivery_info
         entry = dumps([message._raw, delivery["exchange"], delivery["routing_key"]])  # noqa: SLF001
         leases.take(delivery_tag, message, entry)
-        # None instead of the message: the lease must end when Celery drops its reference, so no other one may exist.
+        # Pass None instead of the message, because the lease ends only when all references to the message are gone.
         virtual.QoS.append(self, None, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        # Frees the prefetch slot even if Redis then fails.
+        # Comes first, so that the prefetch slot is free even if Redis then fails.
         virtual.QoS.ack(self, delivery_tag)
         leases.settle(delivery_tag)
 
@@ -190,7 +192,7 @@ class QoS(kombu_redis.QoS):
         self._give_back(delivery_tag, first=False)
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
-        """Returns all messages if the worker is stopping. If only the connection is lost, the pool keeps its leases."""
+        """Returns all messages if the worker is stopping. If only the connection is lost, keeps those in progress."""
         self._on_collect.cancel()
         self._flush()
         tags = list(self._delivered)
@@ -204,7 +206,7 @@ class QoS(kombu_redis.QoS):
             leases.drop(set(tags) - tags_in_progress())
 
     def restore_visible(self, start: int = 0, num: int | None = None, interval: int = 1) -> None:
-        """Sweeps: returns deliveries with expired leases to their queues."""
+        """Returns deliveries with expired leases to their queues."""
         if time.monotonic() < self._first_sweep:
             return
         try:
@@ -217,9 +219,11 @@ class QoS(kombu_redis.QoS):
         self._give_back(tag, first=not leftmost)
 
     def _give_back(self, tag: str, *, first: bool, overdue_by: float | None = None) -> None:
-        """Returns a delivery to its queue, to be taken next (``first``) or last. If that fails, its lease runs out.
+        """Returns a delivery to its queue. If that fails, the delivery comes back when its lease runs out.
 
-        With ``overdue_by`` seconds, does nothing if the lease was renewed more recently.
+        Args:
+            first: whether the message is the next one to be taken from the queue, or the last one.
+            overdue_by: if the lease was renewed within this many seconds, nothing happens; None ignores the lease.
         """
         try:
             entry: Any = connections().queue.hget(self.unacked_key, tag)
@@ -274,7 +278,7 @@ class SentinelChannel(_ChannelMixin, kombu_redis.SentinelChannel):
 
 
 class Transport(kombu_redis.Transport):
-    """kombu's Redis transport, which also reconnects after a refusal, because Redis will accept commands again."""
+    """kombu's Redis transport, but also reconnects after Redis has refused a command, which it may accept later."""
 
     Channel = Channel
     connection_errors = (*kombu_redis.Transport.connection_errors, ResponseError)

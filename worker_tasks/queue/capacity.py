@@ -1,4 +1,7 @@
-"""The capacity of all workers, as they announce it in Redis. With a single slot, joins are not divided into parts."""
+"""The number of tasks that all workers can run at once. Each worker announces its number of slots in Redis.
+
+If there is only one slot, joins are not divided into parts.
+"""
 
 from typing import Any
 
@@ -9,7 +12,7 @@ from redis.exceptions import RedisError
 from worker_tasks.infra import lua_scripts
 from worker_tasks.infra.connections import connections
 
-#: Seconds between two announcements of a worker, and seconds for which one announcement counts.
+#: Seconds between two announcements of a worker, and seconds for which an announcement is valid.
 ANNOUNCE_SECONDS, VALID_SECONDS = 10, 35
 
 _KEY = "worker_slots"

@@ -1,4 +1,4 @@
-"""The Celery application and its settings, with a reason beside each unusual one."""
+"""The Celery application and its settings."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,17 +19,17 @@ from worker_tasks.queue.capacity import Announcer
 from worker_tasks.queue.claim import CELERY_PREFIX, MAX_ID_LENGTH, ClaimedTask, is_task_id
 from worker_tasks.records import ledger
 
-#: Seconds that a publisher waits for the broker. If the broker is frozen, it waits three times: for its open
-#: connection, for a new one, and for another one in its single retry.
+#: Seconds that a publisher waits for the broker. If the broker is frozen, the publisher waits three times: for its open
+#: connection, for a new one, and for another new one when it retries.
 PUBLISH_TIMEOUT = 0.6
-#: Seconds without a byte after which a worker replaces its broker connection. More than the one second for which
-#: kombu's BRPOP blocks, yet short, because a worker that stops while Redis is frozen waits this long.
+#: A worker replaces its broker connection after this many seconds without data. kombu's BRPOP blocks for one second, so
+#: the limit must be longer. It should still be short, because a worker that stops while Redis is frozen waits this long.
 WORKER_SOCKET_TIMEOUT = 3.0
 
-#: The queues of joins and of artifacts. A worker takes from both in turn, so that sorting a result does not wait
-#: behind a hundred joins, and a join does not wait behind the readers of results.
+#: The queues of joins and of artifacts. Workers take tasks from both in turn, so that sorting a result does not wait
+#: behind a hundred joins, and a join does not wait behind a hundred artifacts.
 DEFAULT_QUEUE, ANALYSIS_QUEUE = "celery", "reading"
-#: The task that computes artifacts. Its name is older than its module, and messages carry it.
+#: The name of the task that computes artifacts. Messages contain it, so it kept its name when the module was renamed.
 DERIVE_TASK = "worker_tasks.reading.tasks.derive"
 
 logger = get_task_logger(__name__)
@@ -38,14 +38,14 @@ logger = get_task_logger(__name__)
 class RecordingCelery(Celery):
     """Records every task before publishing it, so that every message has a task document.
 
-    All of Celery's publishing methods call :meth:`send_task`. Signals such as ``before_task_publish`` would not do,
-    because Celery swallows their exceptions.
+    All of Celery's publishing methods call :meth:`send_task`. Signals such as ``before_task_publish`` would not work,
+    because Celery swallows the exceptions of their handlers.
     """
 
     def _task_from_fun(
         self, fun: Callable[..., Any], name: str | None = None, base: type[Task] | None = None, **options: Any
     ) -> Task:
-        """Creates a task; Celery's own tasks stay plain ones, without a claim."""
+        """Creates a task. Celery's own tasks get Celery's base class, so that they run without a claim."""
         if base is None and name is not None and name.startswith(CELERY_PREFIX):
             base = Task
         return super()._task_from_fun(fun, name, base, **options)
@@ -64,16 +64,17 @@ class RecordingCelery(Celery):
     ) -> Any:
         """Records a task, then publishes it.
 
-        Takes Celery's arguments and three more for the task document: ``metadata``, ``requested_by``, and any other
-        ``fields``. Unless noted otherwise, an error means that the task was neither recorded nor published.
+        Takes Celery's arguments, and three more that go into the task document: ``metadata``, ``requested_by`` and
+        other ``fields``. Unless noted otherwise, an error means that the task was neither recorded nor published.
 
         Raises:
             StorageFull: the queue has no room.
             redis.exceptions.RedisError: Redis is away or refuses.
             pymongo.errors.PyMongoError: MongoDB is away.
-            kombu.exceptions.OperationalError: recorded, but not published: see :meth:`record_unpublished`.
-            kombu.exceptions.EncodeError: MongoDB cannot store the arguments; or JSON cannot encode them, in which case
-                the record says that the task failed.
+            kombu.exceptions.OperationalError: the task was recorded, but not published: see
+                :meth:`record_unpublished`.
+            kombu.exceptions.EncodeError: MongoDB cannot store the arguments, or JSON cannot encode them. In the second
+                case, the task is recorded as failed.
             ValueError: the value cannot be a task id.
         """
         task_id = task_id or uuid()
@@ -113,7 +114,7 @@ class RecordingCelery(Celery):
         """Publishes a task that the caller has just recorded.
 
         Raises:
-            kombu.exceptions.OperationalError: not published: see :meth:`record_unpublished`.
+            kombu.exceptions.OperationalError: the task was not published: see :meth:`record_unpublished`.
         """
         try:
             self.publish_again(task)
@@ -122,24 +123,24 @@ class RecordingCelery(Celery):
             raise
 
     def publish_again(self, task: Document) -> None:
-        """Publishes a recorded task once more, under its own id. Its document does not change.
+        """Publishes a recorded task once more, under the same id. Does not change its document.
 
         Raises:
-            kombu.exceptions.OperationalError: Redis is away; not published.
+            kombu.exceptions.OperationalError: Redis is away; the task was not published.
         """
         super().send_task(task["name"], task["args"], task["kwargs"], task_id=task["_id"], queue=task["queue"])
 
     def publish_part(self, task: Document, run: str, number: int) -> None:
-        """Publishes one part of a running join, which has no task document of its own.
+        """Publishes a message for one part of a running join. The part has no task document of its own.
 
         Raises:
-            kombu.exceptions.OperationalError: Redis is away; not published.
+            kombu.exceptions.OperationalError: Redis is away; the message was not published.
         """
         part = [task["_id"], run, number]
         super().send_task("worker_tasks.tasks.join_part", part, task_id=f"{run}.{number}", queue=task["queue"])
 
     def publish_artifact(self, key: str, task_id: str, run: str, kind: str, options: Document) -> None:
-        """Publishes the computation of an artifact, which has no task document.
+        """Publishes a message for the computation of an artifact. The computation has no task document.
 
         Args:
             key: the Redis key of the result.
@@ -149,7 +150,7 @@ class RecordingCelery(Celery):
             options: the options of the artifact's ArtifactSpec.
 
         Raises:
-            kombu.exceptions.OperationalError: Redis is away; not published.
+            kombu.exceptions.OperationalError: Redis is away; the message was not published.
         """
         arguments = [key, task_id, run, kind, options]
         super().send_task(DERIVE_TASK, arguments, task_id=uuid(), queue=ANALYSIS_QUEUE)
@@ -157,8 +158,12 @@ class RecordingCelery(Celery):
     def record_unpublished(self, task: Document, cause: Exception, *, sent: bool = True) -> None:
         """Withdraws the record of a task whose message was not sent. Logs MongoDB errors instead of raising them.
 
-        If Redis may have accepted the message after all, the document stays and records a failure: a late message
-        must find a final state. ``sent=False`` means that the caller never tried to send one.
+        If Redis may have accepted the message after all, keeps the record and marks the task as failed. If the message
+        then arrives, the task does not run.
+
+        Args:
+            cause: the error that kept the message from being sent.
+            sent: False if the caller did not try to send the message.
         """
         failure = NotPublished(f"The queue did not take the task ({type(cause).__name__}); it will not run.")
         try:
@@ -171,7 +176,7 @@ class RecordingCelery(Celery):
     def record_failure(
         self, task_id: str, failure: Exception, note: str | None = None, fields: Document | None = None
     ) -> None:
-        """Records that a task has failed, from outside its worker.
+        """Records that a task has failed. For callers other than the worker that runs the task.
 
         Raises:
             pymongo.errors.PyMongoError: the failure may not have been recorded.
@@ -182,7 +187,7 @@ class RecordingCelery(Celery):
 
 
 def celery_settings() -> dict[str, Any]:
-    """Celery's settings, from the environment. Called when the application is first used, not on import."""
+    """Builds Celery's settings from the environment. Called when the application is first used, not on import."""
     ours = settings()
     sentinel = {"master_name": ours.redis_sentinel_master, "sentinel_kwargs": sentinel_options(ours)}
     return {
@@ -193,13 +198,13 @@ def celery_settings() -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         # Retry forever: the default gives up after 100 tries.
         "broker_connection_max_retries": None,
-        # In the URL these options raise TypeError; without them a frozen broker blocks a publisher forever.
+        # These options would raise TypeError in the URL. Without them, a frozen broker blocks a publisher forever.
         "broker_transport_options": {
             "socket_timeout": PUBLISH_TIMEOUT,
             "socket_connect_timeout": PUBLISH_TIMEOUT,
             "socket_keepalive": True,
             "health_check_interval": 10,
-            # Short, because lease.py renews the leases of tasks in progress.
+            # Can be short, because lease.py renews the leases of tasks in progress.
             "visibility_timeout": ours.visibility_timeout_seconds,
             "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,
@@ -207,29 +212,30 @@ def celery_settings() -> dict[str, Any]:
         },
         "task_publish_retry_policy": {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0},
         "result_backend": "worker_tasks.queue.backend:MetadataBackend",
-        # One backend, and so one connection pool, for all threads of a process.
+        # All threads of a process share one backend, and therefore one connection pool.
         "result_backend_thread_safe": True,
-        # Retry storing an outcome during a failover, for up to about ten seconds: by default,
-        # a worker would block without limit.
+        # Retry storing an outcome for up to about ten seconds, in case MongoDB fails over. By default, a worker would
+        # block without limit.
         "result_backend_always_retry": True,
         "result_backend_max_retries": 8,
-        # Each with an exchange of its own: two queues bound to one exchange would both get every message.
+        # Each queue needs its own exchange, because two queues bound to one exchange would both get every message.
         "task_queues": [Queue(DEFAULT_QUEUE), Queue(ANALYSIS_QUEUE, Exchange(ANALYSIS_QUEUE), ANALYSIS_QUEUE)],
         "task_serializer": "json",
         "result_serializer": "json",
         "accept_content": ["json"],
-        # Acknowledge when done, so that another worker gets the tasks of a killed one.
+        # Acknowledge messages after their tasks, so that another worker gets the tasks of a killed one.
         "task_acks_late": True,
-        # For tasks without a claim: nothing would count the redeliveries of a task that kills its worker each time.
+        # Applies to tasks without a claim. Their redeliveries are not counted, so a task that always kills its worker
+        # would come back forever.
         "task_reject_on_worker_lost": False,
         "task_retry_on_worker_lost": True,
-        # The claim stores STARTED itself, in the write that checks whether the task may start.
+        # The claim itself stores STARTED, in the write that checks whether the task may start.
         "task_track_started": False,
         "worker_prefetch_multiplier": 1,
-        # A task cancelled for a brief loss of the broker would wait until its visibility timeout.
+        # If a brief loss of the broker cancelled a task, the task would have to wait for the visibility timeout.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_soft_shutdown_timeout": ours.worker_soft_shutdown_seconds,
-        # The ledger keeps the raw arguments, after checking that MongoDB can store them.
+        # Celery need not store the arguments. The ledger does, after checking that MongoDB can store them.
         "result_extended": False,
         "worker_hijack_root_logger": False,
         "timezone": "UTC",
@@ -240,11 +246,11 @@ broker.install()
 app = RecordingCelery("dovetail", task_cls=ClaimedTask, include=["worker_tasks.tasks", "worker_tasks.analysis.tasks"])
 app.add_defaults(celery_settings)
 app.steps["consumer"].add(Announcer)
-# By name, because these steps import the joins, which import this module to publish.
+# Refers to the steps by name, because they import the joins, and the joins import this module.
 app.steps["worker"] |= {"worker_tasks.worker.lease:Lease", "worker_tasks.worker.reconciler:Reconciler"}
 
 
 @celeryd_init.connect
 def _wait_longer_for_the_broker(conf: Any, **_: Any) -> None:
-    """Lengthens the broker timeout in workers: they block on their queues, while publishers must answer in seconds."""
+    """Lengthens the broker timeout in workers, because they block on their queues."""
     conf.broker_transport_options = conf.broker_transport_options | {"socket_timeout": WORKER_SOCKET_TIMEOUT}

@@ -1,4 +1,4 @@
-"""The claim that every task makes before its first line runs."""
+"""The base class of tasks. A task must claim its document before it runs."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from worker_tasks.records import ledger
 
 #: The prefix of Celery's own tasks. No user submits them, and they have no task document.
 CELERY_PREFIX = "celery."
-#: Characters of a task id, which is part of URLs.
+#: The largest number of characters in a task id. Task ids are part of URLs.
 MAX_ID_LENGTH = 255
 
 
@@ -41,7 +41,7 @@ class ClaimedTask(Task):
         try:
             claim = ledger.claim(task_id, self.name, args, kwargs, self.request.hostname, retries=self.request.retries)
         except MONGODB_FAILURES as error:
-            # No task runs without its document, so its message goes back to the queue. The driver's timeout
+            # A task must not run without its document, so the message goes back to the queue. The driver's timeout
             # keeps this from becoming a busy loop.
             raise Reject(error, requeue=True) from error
         if isinstance(claim, ledger.Refused):
@@ -54,5 +54,5 @@ class ClaimedTask(Task):
             )
 
     def record_with_outcome(self, **fields: Any) -> None:
-        """Sets further fields of the task document, written together with the final state."""
+        """Sets more fields of the task document, to be written together with the final state."""
         self.request.outcome = fields

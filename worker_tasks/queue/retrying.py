@@ -1,4 +1,4 @@
-"""Retries for as long as a server is away: in place, with growing pauses, while the task keeps its lease."""
+"""Retries the work of a task while a server is away, with growing pauses. The task keeps its lease."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -13,9 +13,9 @@ from worker_tasks.infra.errors import ServiceUnavailable, StorageFull, TaskNotFo
 from worker_tasks.queue.claim import ClaimedTask
 from worker_tasks.records import ledger
 
-#: The pause before the first retry, the increase with each further retry, and the longest pause, in seconds.
+#: The pause before the first retry, the increase with each retry, and the longest pause, in seconds.
 FIRST_PAUSE, PAUSE_STEP, MAX_PAUSE = 1, 2, 15
-#: Seconds until the message goes back to its queue, to free the slot for other tasks.
+#: After this many seconds of retries, the message goes back to its queue and frees the slot for other tasks.
 IN_PLACE_SECONDS = 60
 
 Result = TypeVar("Result")
@@ -23,7 +23,10 @@ logger = get_task_logger(__name__)
 
 
 class RunInterrupted(Exception):
-    """Something other than the join itself interrupted its run. The caller should retry. See ``__cause__``."""
+    """A run was interrupted for a reason other than the join itself, so the caller should retry.
+
+    ``__cause__`` is the reason.
+    """
 
 
 class _Retry(Exception):
@@ -31,7 +34,7 @@ class _Retry(Exception):
 
 
 def retry_while_away(task: Task, work: Callable[[], Result]) -> Result:
-    """Calls ``work`` for this task, and repeats it for as long as a server is away.
+    """Calls ``work`` for this task. Retries it as long as a server is away.
 
     Returns:
         The result of ``work``.
@@ -70,7 +73,7 @@ def _describe_cause(error: Exception) -> str:
 
 
 def _is_newest_attempt(task: ClaimedTask) -> bool:
-    """Whether this attempt is the task's newest one; assumed to be true while MongoDB is away."""
+    """Whether this attempt is the task's newest one. Assumes so while MongoDB is away."""
     try:
         document = ledger.find_task(task.request.id)
     except PyMongoError:

@@ -200,7 +200,8 @@ def transition(
     """Moves a task to another state, if its current state allows that.
 
     Args:
-        attempt: the attempt that reports the change. If a newer attempt has begun, it may only report a final state.
+        attempt: the attempt that reports the change. If a newer attempt has begun, nothing is written unless
+            ``status`` is final.
         version: the version of the document that the caller has read. If the document has changed since, nothing is
             written.
         fields: more fields to set in the same write.
