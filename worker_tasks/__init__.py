@@ -1,1 +1,1 @@
-"""The worker's side: requests, their execution and their records. Knows nothing of the web."""
+"""Submits, runs and records tasks. Does not depend on the web application."""

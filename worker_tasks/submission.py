@@ -213,7 +213,7 @@ def _left_to_reconciler(task_id: str) -> Iterator[None]:
 
 
 def cancel(task_id: str) -> bool:
-    """Cancels a task. If other tasks share the run, it continues until the last of them is cancelled.
+    """Cancels a task. If other tasks share its run, the run continues until the last of them is cancelled.
 
     Stopping a run kills its operations in MongoDB at once. The worker then keeps the rows joined so far. If no part is
     active, this function keeps them instead.

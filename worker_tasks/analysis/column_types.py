@@ -14,8 +14,8 @@ from typing import Any
 
 #: Makes an SQL expression from the name of a column.
 Expression = Callable[[str], str]
-#: The operand of a condition: a value, and None or the first value after the range that the value stands for. For
-#: example, a day stands for a range.
+#: The operand of a condition, as a pair. The first item is the value. If the value stands for a range, such as a day,
+#: the second item is the first value after the range; otherwise, it is None.
 Operand = tuple[Any, Any]
 
 #: The range of DuckDB's timestamps, in milliseconds before and after 1970.
@@ -145,7 +145,7 @@ class ColumnType:
         names_rows: whether a column of the type can identify rows.
         cell: the type of cells in a workbook.
         parquet: converts a value for a Parquet file.
-        is_exact: whether Parquet files contain decimals with as many digits as needed, instead of ``parquet``.
+        is_exact: whether Parquet files contain decimals with as many digits as needed. ``parquet`` is then unused.
         may_be_formula: whether CSV files need escapes, because a spreadsheet may take a text for a formula.
     """
 

@@ -1,4 +1,4 @@
-"""Finds the function that writes a format by its name in the table of formats. Only workers import this module."""
+"""Writes files, using the functions named in the table of formats. Only workers import this module."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -88,7 +88,7 @@ class Profile:
     Attributes:
         rows: the number of rows in the result.
         sha256: the hexadecimal checksum of the whole value in Redis.
-        unmatched: the fields added by those joins for which the table marks the rows without a match.
+        unmatched: fields that joins add. The table marks the rows in which these joins found no match.
     """
 
     columns: list[Column]

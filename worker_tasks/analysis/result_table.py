@@ -46,7 +46,10 @@ MAX_DEPTH = 8
 
 @dataclass(frozen=True)
 class ResultTable:
-    """A Parquet table, its profile, and the packed offsets of all rows in the result and of the result's end."""
+    """A Parquet table with its profile.
+
+    ``offsets`` contains the packed offset of each row in the result, followed by the offset of the result's end.
+    """
 
     file: Path
     profile: Profile
@@ -117,7 +120,7 @@ def _fetch(summary: Summary, file: Path) -> tuple[str, bytes]:
 
 
 def _spread(database: duckdb.DuckDBPyConnection, names: list[str]) -> list[_Source]:
-    """Returns all columns, after expanding documents into their fields. Creates the view ``spread`` of the columns."""
+    """Expands documents into their fields. Returns all columns, and creates the view ``spread`` with them."""
     level = _extract(database, "level0", "rows", "json", [], names)
     tables = ["level0"]
     spread = level

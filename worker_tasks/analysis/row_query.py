@@ -56,7 +56,7 @@ class Condition:
 class RowQuery:
     """Selects the rows that meet all conditions and contain a text.
 
-    ``sort`` has pairs of a column and whether it is sorted in descending order.
+    Each entry of ``sort`` names a column and tells whether its order is descending.
     """
 
     sort: tuple[tuple[str, bool], ...] = ()

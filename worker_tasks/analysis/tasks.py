@@ -138,7 +138,7 @@ def _reason(error: Exception) -> str | None:
 
 
 def _fail_for_now(job: ArtifactJob, message: str, error: Exception) -> None:
-    """Publishes a failure for lack of room. The artifact may soon be requested again."""
+    """Publishes a failure due to lack of room. The artifact may soon be requested again."""
     logger.warning("%s: no room for the artifact: %s", job.spec.name, error)
     try:
         job.fail(message, NO_ROOM_SECONDS)

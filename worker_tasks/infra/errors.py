@@ -276,7 +276,7 @@ def named_driver_errors() -> Iterator[None]:
     """Translates driver errors in the block if they mean that a server does not answer or refuses.
 
     Raises:
-        ServiceRefuses, ServiceUnavailable: with the name of the server and the reason.
+        ServiceRefuses, ServiceUnavailable: the error has the name of the server and the reason.
     """
     try:
         yield

@@ -14,7 +14,8 @@ from redis.exceptions import NoPermissionError, OutOfMemoryError
 from worker_tasks.infra.connections import connections
 from worker_tasks.infra.errors import StorageFull
 
-#: Results leave this many bytes or this share of the limit free, whichever is more, up to the share ``MAX_SHARE``.
+#: The reserve for everything but results: this many bytes or this share of the limit, whichever is more. It never
+#: exceeds ``MAX_SHARE`` of the limit.
 RESERVE, RESERVE_SHARE, MAX_SHARE = 16 * 1024 * 1024, 0.05, 0.25
 #: The queue's Redis must have this many bytes free before a task is recorded.
 QUEUE_ROOM = 1024 * 1024
@@ -26,7 +27,7 @@ FRESH_SECONDS = 0.25
 _NOTHING = "nothing"
 
 logger = logging.getLogger(__name__)
-#: When the memory was last read, and the bytes left then.
+#: The time of the last reading, and the number of bytes that were left.
 _last_reading: tuple[float, int | None] | None = None
 
 
@@ -83,7 +84,7 @@ def room_left(*, fresh: bool = False) -> int | None:
     """The number of bytes left for results: negative if the reserve is in use, None if Redis has no limit.
 
     Args:
-        fresh: read the memory now instead of reusing a reading of up to ``FRESH_SECONDS`` ago.
+        fresh: whether to read the memory now. By default, a reading may be up to ``FRESH_SECONDS`` old.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.

@@ -45,7 +45,7 @@ class MetadataBackend(MongoBackend):
         super().__init__(app, **options)
 
     def _get_connection(self) -> MongoClient[Document]:
-        # The inherited method parses the URI and passes on the result, which divides timeouts by 1000 twice.
+        # The inherited method passes the options of the parsed URI to a client, which divides timeouts by 1000 again.
         return connections().mongodb
 
     @property
@@ -173,7 +173,7 @@ class MetadataBackend(MongoBackend):
         )
 
     def cleanup(self) -> None:
-        """Deletes groups older than ``result_expires``. Task documents expire by themselves, at ``expires_at``."""
+        """Deletes groups older than ``result_expires``. Task documents expire on their own, at ``expires_at``."""
         if self.expires:
             oldest = datetime.now(UTC) - timedelta(seconds=self.expires)
             self.group_collection.delete_many({"date_done": {"$lt": oldest}})

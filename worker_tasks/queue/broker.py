@@ -61,7 +61,7 @@ def _run(script: str, arguments: Iterable[Any], queues: Iterable[str] = ()) -> A
 
 
 class Leases:
-    """The deliveries of this process, by delivery tag, and the writes about them that Redis has not accepted yet.
+    """The deliveries of this process by delivery tag, and the related writes that Redis has not accepted yet.
 
     A lease starts with the delivery. It ends when the delivery is acknowledged or rejected, or when Celery drops the
     message. If the connection is lost, Celery drops every message that the pool is not working on. The leases of these
@@ -84,7 +84,7 @@ class Leases:
 
     @property
     def has_pending_writes(self) -> bool:
-        """Whether Redis has not accepted some of the writes yet."""
+        """Whether some writes still have to be repeated."""
         return bool(self._unsettled or self._unrecorded)
 
     def take(self, tag: str, message: "Message", entry: str) -> None:
@@ -192,7 +192,10 @@ class QoS(kombu_redis.QoS):
         self._give_back(delivery_tag, first=False)
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
-        """Returns all messages if the worker is stopping. If only the connection is lost, keeps those in progress."""
+        """Returns all messages to their queues if the worker is stopping.
+
+        If only the connection is lost, messages in progress keep their leases.
+        """
         self._on_collect.cancel()
         self._flush()
         tags = list(self._delivered)
@@ -278,7 +281,7 @@ class SentinelChannel(_ChannelMixin, kombu_redis.SentinelChannel):
 
 
 class Transport(kombu_redis.Transport):
-    """kombu's Redis transport, but also reconnects after Redis has refused a command, which it may accept later."""
+    """kombu's Redis transport. It also reconnects if Redis refuses a command, because Redis may accept it later."""
 
     Channel = Channel
     connection_errors = (*kombu_redis.Transport.connection_errors, ResponseError)

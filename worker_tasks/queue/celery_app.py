@@ -22,8 +22,8 @@ from worker_tasks.records import ledger
 #: Seconds that a publisher waits for the broker. If the broker is frozen, the publisher waits three times: for its open
 #: connection, for a new one, and for another new one when it retries.
 PUBLISH_TIMEOUT = 0.6
-#: A worker replaces its broker connection after this many seconds without data. kombu's BRPOP blocks for one second, so
-#: the limit must be longer. It should still be short, because a worker that stops while Redis is frozen waits this long.
+#: A worker replaces its broker connection after this many seconds without data. The limit must exceed the one second
+#: for which kombu's BRPOP blocks, but not by much: a worker that stops while Redis is frozen waits this long.
 WORKER_SOCKET_TIMEOUT = 3.0
 
 #: The queues of joins and of artifacts. Workers take tasks from both in turn, so that sorting a result does not wait
@@ -223,7 +223,7 @@ def celery_settings() -> dict[str, Any]:
         "task_serializer": "json",
         "result_serializer": "json",
         "accept_content": ["json"],
-        # Acknowledge messages after their tasks, so that another worker gets the tasks of a killed one.
+        # Acknowledge a message when its task has ended, so that another worker gets the tasks of a killed one.
         "task_acks_late": True,
         # Applies to tasks without a claim. Their redeliveries are not counted, so a task that always kills its worker
         # would come back forever.

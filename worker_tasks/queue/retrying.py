@@ -73,7 +73,7 @@ def _describe_cause(error: Exception) -> str:
 
 
 def _is_newest_attempt(task: ClaimedTask) -> bool:
-    """Whether this attempt is the task's newest one. Assumes so while MongoDB is away."""
+    """Whether this attempt is the task's newest one. Returns True while MongoDB is away."""
     try:
         document = ledger.find_task(task.request.id)
     except PyMongoError:

@@ -40,7 +40,7 @@ def ensure_indexes() -> None:
                 ),
                 pymongo.IndexModel([("status", 1), ("changed_at", 1)]),
                 pymongo.IndexModel("shares", partialFilterExpression={"shares": {"$type": "string"}}),
-                # Not on date_done, because Celery's own backend creates a plain index there, which would conflict.
+                # Must not use date_done, because Celery's own backend creates a conflicting index for that field.
                 pymongo.IndexModel("expires_at", expireAfterSeconds=0),
             ]
         )

@@ -55,7 +55,7 @@ def leave_run(task_id: str) -> bool:
 
 
 def end_run(leader_id: str) -> None:
-    """Ends a task's lead, so that no more tasks can follow its run.
+    """Removes a task as the leader of its run, so that no more tasks can follow the run.
 
     Raises:
         pymongo.errors.PyMongoError: the outcome of the write is unknown.
@@ -85,7 +85,7 @@ def promote(follower: Document) -> bool:
 
 
 def follow(task_id: str, leader_id: str) -> None:
-    """Makes a task follow the run of another one. It will get the other task's result.
+    """Makes a task follow another task's run, and thereby get its result.
 
     Raises:
         pymongo.errors.PyMongoError: the outcome of the write is unknown.

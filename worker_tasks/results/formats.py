@@ -24,7 +24,7 @@ class Format:
 
     Attributes:
         name: the name in URLs.
-        label: the key under which people's name and description of the format are found.
+        label: the key for looking up the format's name and description on pages.
         writer: the name of the function that writes the file.
         embeds_provenance: whether the file always contains the provenance. In other formats, the provenance comes
             before the rows if the requester asks for it.

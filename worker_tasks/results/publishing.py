@@ -56,7 +56,7 @@ def publish(  # noqa: PLR0913 - the run, its parts, the result
     try:
         return _publish(run, parts, key, task_id, ttl_seconds, complete=complete, writer=writer or new_writer())
     except StagingLost:
-        # An earlier call may have published the result, and then lost the reply or its worker.
+        # An earlier call may have published the result before its reply was lost or its worker died.
         published = result_store.find_result(key)
         if published is not None and published.run == run:
             return published
@@ -203,7 +203,7 @@ class _Placement(NamedTuple):
 
 
 def _lay_out(parts: Sequence[Part]) -> tuple[int, bytes, list[_Placement]]:
-    """The size of the result without its closing bracket, the row index, and the placement of each part."""
+    """Returns the result's size before its closing bracket, its row index, and the placement of each part."""
     size, index, placements = len(b"["), bytearray(), []
     rows = 0
     for part in parts:

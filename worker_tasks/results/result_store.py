@@ -87,7 +87,7 @@ def key_of(task: Mapping[str, Any]) -> str | None:
 
 
 def read_rows(summary: Summary, first: int, limit: int) -> list[dict[str, Any]] | None:
-    """Up to ``limit`` rows, starting with number ``first`` (from 0); None if the result is gone or replaced.
+    """Up to ``limit`` rows, starting with row ``first``, counted from 0; None if the result is gone or replaced.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
@@ -125,7 +125,7 @@ def _lines(summary: Summary, numbers: range) -> list[bytes] | None:
     end_entry = _index_entry(summary, numbers[-1])[0] + 1
     count = end_entry - first_entry
     store = connections().results
-    # The index entry after the last row marks the end of the byte range. At the end of the result, there is none.
+    # The index entry after the last row marks the end of the byte range, unless the range ends with the result.
     first_byte, last_byte = first_entry * OFFSET.size, (end_entry + 1) * OFFSET.size - 1
     entries = ensure_bytes(store.getrange(index_key(summary.key), first_byte, last_byte))
     offsets = [offset for (offset,) in OFFSET.iter_unpack(entries)]

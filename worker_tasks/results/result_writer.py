@@ -78,7 +78,7 @@ def new_writer() -> str:
 
 
 class PartWriter:
-    """Writes one part of a run to a staging key of its own, within limits of rows and bytes for the whole run.
+    """Writes one part of a run to its own staging key. Enforces the limits on rows and bytes of the whole run.
 
     Attributes:
         columns: the names of the columns, in the order of their first appearance. The encoder adds them.
@@ -86,7 +86,7 @@ class PartWriter:
 
     Args:
         run_key: the key of the run's hash. The hash's field ``writer:<number>`` names the current writer of the part,
-            and Redis rejects writes by any other.
+            and Redis rejects writes by any other writer.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - the part, its limits, its writer

@@ -14,7 +14,7 @@ from worker_tasks.results.summaries import Summary
 EXTENSION = timedelta(hours=1)
 #: A result that expires sooner than this is not reused for another join.
 MIN_TIME_LEFT = timedelta(seconds=5)
-#: Allowance for the difference between the clocks of the worker, which sets the expiry, and of the web process.
+#: A result counts as expired this long before its expiry, because the clocks of worker and web process may differ.
 CLOCK_TOLERANCE = timedelta(seconds=5)
 
 
@@ -30,7 +30,7 @@ class Fate(Enum):
 
 
 def time_to_live() -> timedelta:
-    """The lifetime of a result that nobody keeps longer or discards."""
+    """The default lifetime of a result. People can keep a result longer or discard it."""
     return timedelta(seconds=settings().result_ttl_seconds)
 
 
@@ -40,7 +40,7 @@ def can_answer(summary: Summary) -> bool:
 
 
 def kept_until(summary: Summary) -> datetime | None:
-    """The new time of expiry if somebody keeps the result once more; None if it cannot live longer."""
+    """The time when a result would expire if somebody kept it longer now; None if it cannot be kept longer."""
     latest = summary.published_at + timedelta(seconds=settings().result_keep_seconds)
     until = min(latest, max(ledger.now(), summary.expires_at) + EXTENSION)
     return until if until > summary.expires_at else None

@@ -51,7 +51,7 @@ class Summary:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The fields of the task document about its result."""
+        """The fields of the task document that describe the result."""
         counts = {name: unmatched.count for name, unmatched in self.unmatched.items()}
         return {"result_expires_at": self.expires_at, "result_bytes": self.bytes, "unmatched": counts}
 

@@ -43,7 +43,8 @@ STALLED_TIMEOUTS = 2
 MIN_STALLED_SECONDS = 25.0
 #: Seconds that a stalled worker has to exit by itself.
 EXIT_SECONDS = 15.0
-#: Seconds that a worker has to exit after its soft shutdown, which takes 20 by default. Platforms grant 30 for both.
+#: Seconds that a worker has to exit after its soft shutdown. The soft shutdown takes 20 seconds by default, and
+#: platforms grant 30 seconds in total.
 CLOSE_SECONDS = 8.0
 
 logger = get_logger(__name__)

@@ -32,9 +32,9 @@ REASONS = {
 }
 #: SnapshotTooOld, SnapshotUnavailable.
 SNAPSHOT_GONE = frozenset({239, 246})
-#: Errors that the join did not cause, so it is retried. A server stopped, started or stepped down; an operation,
-#: cursor or session disappeared or was killed; or one of MongoDB's own time limits passed. Their names are
-#: HostUnreachable, HostNotFound, CursorNotFound, MaxTimeMSExpired, LockTimeout, NetworkTimeout,
+#: Errors that are unrelated to the join, so the join is retried. They mean that a server stopped, started or stepped
+#: down, that an operation, cursor or session disappeared or was killed, or that one of MongoDB's time limits passed.
+#: MongoDB calls them HostUnreachable, HostNotFound, CursorNotFound, MaxTimeMSExpired, LockTimeout, NetworkTimeout,
 #: ShutdownInProgress, FailedToSatisfyReadPreference, StaleShardVersion, QueryPlanKilled, PrimarySteppedDown,
 #: NoSuchSession, TransactionTooOld, CursorKilled, NetworkInterfaceExceededTimeLimit, SocketException,
 #: NotWritablePrimary, InterruptedAtShutdown, Interrupted, InterruptedDueToReplStateChange, StaleConfig,
@@ -46,7 +46,7 @@ TRANSIENT_CODES = frozenset(
 
 
 def is_transient(error: BaseException | None) -> bool:
-    """Whether the join did not cause the error, so that it should be retried."""
+    """Whether the error is unrelated to the join, so that the join should be retried."""
     return isinstance(error, MONGODB_FAILURES) or (
         isinstance(error, OperationFailure) and error.code in TRANSIENT_CODES
     )

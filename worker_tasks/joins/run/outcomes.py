@@ -49,7 +49,7 @@ def _join_of(task: Document) -> Any:
 
 
 def explanation_fields(outcome: Document, join: Any) -> Document:
-    """The fields of a task document that explain an empty result; empty if the result has rows.
+    """The fields of a task document that explain an empty result. There are no such fields if the result has rows.
 
     Args:
         join: a JoinSpec as JSON.

@@ -21,7 +21,8 @@ from worker_tasks.results.result_writer import STAGING_SECONDS, Part, new_writer
 CANCELLED = "cancelled"
 #: The set of the ids of all tasks with a run.
 ALL_RUNS = "join_tasks"
-#: A task that is cancelled before it opens a run has this many seconds to open one. Planning takes at most this long.
+#: If a task is cancelled before it opens a run, the cancellation applies to a run opened within this many seconds.
+#: Planning a join takes at most this long.
 NEXT_RUN_SECONDS = 120
 
 _OPEN = lua_scripts.load("run_state/open")
@@ -85,7 +86,7 @@ class RunState:
     """A snapshot of a run.
 
     Attributes:
-        parts: one entry for each part, or None if the part has not ended.
+        parts: one entry for each part, which is None until the part has ended.
         writers: the latest writer of each part, by the part's number.
         rows, size: the numbers of rows and bytes written so far, over all parts.
         total: the estimated number of rows in the result; None if unknown.
@@ -247,10 +248,10 @@ def _call_as_writer(script: str, writer: Writer, *arguments: Any) -> Any:
 def request_stop(task_id: str, reason: str = CANCELLED, run: str | None = None) -> Answer:
     """Tells the run of a task to stop. A run that is already stopping keeps its first reason.
 
-    If the task has no run yet, the next run that it opens within ``NEXT_RUN_SECONDS`` is cancelled.
+    If the task has no run yet and ``run`` is None, the next run that it opens within ``NEXT_RUN_SECONDS`` is cancelled.
 
     Args:
-        run: the name of the only run that may be stopped; None for whichever run the task has or opens next.
+        run: the name of the run to stop; None for whichever run the task has.
 
     Returns:
         NOTHING, RUNNING or IDLE.

@@ -1,8 +1,11 @@
 -- Publishes all parts of an artifact and its state. Runs after if_mine, and returns 1.
 --
--- KEYS: 1 the worker's mark, 2 the state, 3 the count of attempts,
---       4 the set with the keys of all artifacts of the result
--- ARGV: 1 the caller's mark, 2 JSON:
+-- KEYS[1]  the mark of the worker that has the artifact
+-- KEYS[2]  the state
+-- KEYS[3]  the count of attempts
+-- KEYS[4]  the set with the keys of all artifacts of the result
+-- ARGV[1]  the caller's mark
+-- ARGV[2]  JSON:
 --         state              the new state, as a JSON string
 --         parts              pairs of a part's staging key and public key
 --         expires_at         the expiry of state and parts, a Unix time in milliseconds

@@ -1,7 +1,9 @@
 -- Gives up the work on an artifact without an outcome. The attempt is not counted.
 --
--- KEYS: 1 the worker's mark, 2 the state, 3 the count of attempts
--- ARGV: 1 the caller's mark
+-- KEYS[1]  the mark of the worker that has the artifact
+-- KEYS[2]  the state
+-- KEYS[3]  the count of attempts
+-- ARGV[1]  the caller's mark
 local mark = redis.call('GET', KEYS[1])
 if mark and mark ~= ARGV[1] then return end
 if mark then redis.call('UNLINK', KEYS[1], KEYS[2]) end

@@ -1,7 +1,8 @@
 -- Returns the state of an artifact. If there is none, records the request and returns false.
 --
--- KEYS: 1 the state; the keys of the parts differ only in the word after the last colon
--- ARGV: 1 the new state as JSON, 2 its time to live in seconds
+-- KEYS[1]  the state. The keys of the parts differ from it only in the word after the last colon.
+-- ARGV[1]  the new state as JSON
+-- ARGV[2]  its time to live in seconds
 local state = redis.call('GET', KEYS[1])
 if state then
   -- A full Redis may have evicted a part but not the state.

@@ -1,8 +1,12 @@
 -- Copies bytes of a part to an offset in the joined rows. Returns 1 on success, or 0 if the joined rows have an
 -- unexpected length.
 --
--- KEYS: 1 the part, 2 the joined rows
--- ARGV: 1 the first and 2 the last byte in the part, 3 the offset in the joined rows, 4 their time to live in seconds
+-- KEYS[1]  the part
+-- KEYS[2]  the joined rows
+-- ARGV[1]  the number of the first byte in the part
+-- ARGV[2]  the number of the last byte in the part
+-- ARGV[3]  the offset in the joined rows
+-- ARGV[4]  the time to live of the joined rows, in seconds
 local offset = ARGV[3]
 
 local piece = redis.call('GETRANGE', KEYS[1], ARGV[1], ARGV[2])

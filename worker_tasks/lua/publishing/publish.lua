@@ -1,8 +1,13 @@
 -- Publishes a result under its public key, with its row index and its summary. Returns the published summary.
 -- Fails with the error STAGING if the rows are gone.
 --
--- KEYS: 1 the result, 2 its row index, 3 its summary, 4 the outcome of its task, 5 the staging key of its rows
--- ARGV: 1 the row index (binary), 2 JSON:
+-- KEYS[1]  the result
+-- KEYS[2]  its row index
+-- KEYS[3]  its summary
+-- KEYS[4]  the outcome of its task
+-- KEYS[5]  the staging key of its rows
+-- ARGV[1]  the row index (binary)
+-- ARGV[2]  JSON:
 --         seconds   the time to live of the result
 --         summary   its summary, as a JSON string
 --         outcome   the outcome of its task, as a JSON string; empty for a partial result
@@ -33,7 +38,7 @@ local function discard_previous(pointer)
   end
 end
 
--- Moves the current result to the key for its older version. It stays there until it expires or the next run deletes it.
+-- Moves the current result to the key for an older result. It stays there until it expires or the next run deletes it.
 local function move_away(current)
   local pointer = 'before:' .. target
   discard_previous(pointer)

@@ -2,9 +2,12 @@
 -- attempts, the previous writer, the reason to stop, and the error that interrupted the part. The last three can be
 -- empty.
 --
--- KEYS: 1 the run's hash
--- ARGV: 1 the run, 2 the part's number, 3 the writer, 4 the time to live of the run, in seconds,
---       5 the caller's writer name in its previous try; empty if none
+-- KEYS[1]  the run's hash
+-- ARGV[1]  the run
+-- ARGV[2]  the part's number
+-- ARGV[3]  the writer
+-- ARGV[4]  the time to live of the run, in seconds
+-- ARGV[5]  the caller's writer name in its previous try; empty if none
 local run, number, writer, earlier = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
 
 if redis.call('HGET', KEYS[1], 'run') ~= run then return {'stale'} end

@@ -1,8 +1,12 @@
 -- Ends a part. Runs after if_the_writers, which sets run, number and writer. Returns 'last' if all parts have ended,
 -- or if the run is stopping and no part is active. Returns 'ended' otherwise.
 --
--- KEYS: 1 the run's hash
--- ARGV: 1 the run, 2 the part's number, 3 the writer, 4 the part as JSON, 5 the time to live of the run, in seconds
+-- KEYS[1]  the run's hash
+-- ARGV[1]  the run
+-- ARGV[2]  the part's number
+-- ARGV[3]  the writer
+-- ARGV[4]  the part as JSON
+-- ARGV[5]  the time to live of the run, in seconds
 redis.call('HSET', KEYS[1], 'part:' .. number, ARGV[4])
 redis.call('EXPIRE', KEYS[1], ARGV[5])
 local ended, begun = 0, 0

@@ -1,7 +1,10 @@
 -- Deletes a run, its plan and the rows of its writers, unless a newer run has replaced it.
 --
--- KEYS: 1 the run's hash, 2 its plan, 3 the set of tasks with a run
--- ARGV: 1 the run, 2 the task
+-- KEYS[1]  the run's hash
+-- KEYS[2]  its plan
+-- KEYS[3]  the set of tasks with a run
+-- ARGV[1]  the run
+-- ARGV[2]  the task
 local run = redis.call('HGET', KEYS[1], 'run')
 if run and run ~= ARGV[1] then return end
 local fields = redis.call('HGETALL', KEYS[1])

@@ -1,9 +1,15 @@
 -- Opens a new run of a task, and deletes the rows of the previous run. Returns false if a newer run exists. Keeps the
 -- errors that interrupted parts of the previous run.
 --
--- KEYS: 1 the run's hash, 2 the set of tasks with a run, 3 the mark of a task cancelled before its run
--- ARGV: 1 the run, 2 its number of parts, 3 its estimated number of rows; empty if unknown, 4 its time to live in
---       seconds, 5 the task, 6 the reason to stop the run if the task has been cancelled
+-- KEYS[1]  the run's hash
+-- KEYS[2]  the set of tasks with a run
+-- KEYS[3]  the mark of a task that was cancelled before its run
+-- ARGV[1]  the run
+-- ARGV[2]  its number of parts
+-- ARGV[3]  its estimated number of rows; empty if unknown
+-- ARGV[4]  its time to live in seconds
+-- ARGV[5]  the task
+-- ARGV[6]  the reason to stop the run if the task has been cancelled
 local run = redis.call('HGET', KEYS[1], 'run') or ''
 local function attempt(name) return tonumber(string.match(name, '%.(%d+)$') or 0) end
 if attempt(run) > attempt(ARGV[1]) then return false end

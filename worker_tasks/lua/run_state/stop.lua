@@ -1,8 +1,11 @@
 -- Tells a run to stop; the first reason wins. Returns 'nothing' if there is no such run, 'running' if a part of it is
 -- active, 'idle' otherwise. If the task has no run and the caller names none, the task's next run is cancelled.
 --
--- KEYS: 1 the run's hash, 2 the mark of a task cancelled before its run
--- ARGV: 1 the reason, 2 the run's name; empty for any run, 3 the time to live of the mark, in seconds
+-- KEYS[1]  the run's hash
+-- KEYS[2]  the mark of a task that was cancelled before its run
+-- ARGV[1]  the reason
+-- ARGV[2]  the run's name; empty for any run
+-- ARGV[3]  the time to live of the mark, in seconds
 local reason, named = ARGV[1], ARGV[2]
 
 local run = redis.call('HGET', KEYS[1], 'run')
