@@ -38,8 +38,8 @@ def submit(task: Task, *args: Any, metadata: dict[str, Any] | None = None, reque
 
     Raises:
         InvalidInput: the metadata cannot be stored; nothing was recorded.
-        ServiceUnavailable: a server is away, refuses, or has no room. Nothing was recorded, unless Redis went away
-            between the two steps. In that case, the task document says that the task was not published.
+        ServiceUnavailable: a server is unavailable, refuses the operation, or has no room. Nothing was recorded, unless
+            Redis became unavailable later. In that case, the task document says that the task was not published.
     """
     metadata = {} if metadata is None else metadata
     if errors := metadata_rules.metadata_errors(metadata):
@@ -124,7 +124,7 @@ def read_join(join: Any) -> JoinSpec:
 
     Raises:
         InvalidInput: some fields are invalid; the error has the path of each one and the reason.
-        ServiceUnavailable: MongoDB is away.
+        ServiceUnavailable: MongoDB is unavailable.
     """
     return admit(parse(join))
 
@@ -134,7 +134,7 @@ def admit(spec: JoinSpec) -> JoinSpec:
 
     Raises:
         InvalidInput: the database is not open, or collections are missing; the error has each path and the reason.
-        ServiceUnavailable: MongoDB is away.
+        ServiceUnavailable: MongoDB is unavailable.
     """
     require_open(spec, settings().open_databases)
     with named_driver_errors():
@@ -203,7 +203,7 @@ def _answer_at_once(document: Document, summary: summaries.Summary) -> None:
 
 @contextmanager
 def _left_to_reconciler(task_id: str) -> Iterator[None]:
-    """If a server goes away, logs the error instead of raising it, because the reconciler will repair the task."""
+    """Logs the error if a server becomes unavailable. The reconciler will then repair the recorded task."""
     try:
         yield
     except Exception as error:
@@ -223,7 +223,7 @@ def cancel(task_id: str) -> bool:
 
     Raises:
         TaskNotFound: no task document has this id.
-        ServiceUnavailable: a server is away.
+        ServiceUnavailable: a server is unavailable.
     """
     with named_driver_errors():
         task = ledger.find_task(task_id)

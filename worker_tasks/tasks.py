@@ -39,7 +39,7 @@ class JoinTask(ClaimedTask):
 
         Raises:
             celery.exceptions.Ignore: the join was cancelled, or other tasks run its parts.
-            celery.exceptions.Reject: a server was away for too long; the message goes back to the queue.
+            celery.exceptions.Reject: a server was unavailable for too long; the message goes back to the queue.
             DovetailError: the join failed.
         """
         task_id = self.request.id

@@ -78,7 +78,7 @@ class ArtifactJob:
 
         Raises:
             StorageFull: Redis has no room for it.
-            redis.exceptions.RedisError: Redis is away or refuses.
+            redis.exceptions.RedisError: Redis is unavailable or refuses.
         """
         key = self._staged(name)
         self._written.append(name)

@@ -1,4 +1,4 @@
-"""Artifacts, which workers compute once from a result and cache beside it in Redis.
+"""Artifacts, which workers compute once from a result and cache next to it in Redis.
 
 An artifact has no task document. Pages and API calls keep requesting an artifact while someone waits for it, so a job
 that was lost with its worker or its message starts again. All keys of an artifact expire with the result or earlier.
@@ -115,7 +115,7 @@ def request_artifact(summary: Summary, spec: ArtifactSpec) -> Artifact:
 
     Raises:
         ServiceRefuses: Redis accepts no writes; no job was sent.
-        ServiceUnavailable: Redis is away; no job was sent.
+        ServiceUnavailable: Redis is unavailable; no job was sent.
     """
     with named_driver_errors():
         return _request(summary, spec)

@@ -40,7 +40,7 @@ class ColumnKind(StrEnum):
     TEXT = "text"
     LIST = "list"
     DOCUMENT = "document"
-    #: Values of several types, or of a type without a column type of its own.
+    #: Values of several types, or of a type that has no column type.
     MIXED = "mixed"
     #: Only nulls.
     NOTHING = "nothing"
@@ -76,13 +76,13 @@ def _boolean(text: str) -> Operand:
 
 
 def _date(text: str) -> Operand:
-    """Parses an instant or a day. A day stands for all instants in it."""
+    """Parses a timestamp or a day. A day stands for all times in it."""
     try:
         instant = datetime.fromisoformat(text.strip())
         if instant.tzinfo is not None:
             instant = instant.astimezone(UTC).replace(tzinfo=None)
         # The range ends a microsecond before the next day, because datetime cannot hold the day after 9999-12-31.
-        # Stored instants are whole milliseconds, so the range still contains all of them.
+        # Stored timestamps are whole milliseconds, so the range still contains all of them.
         return instant, instant + timedelta(days=1, microseconds=-1) if _DAY.fullmatch(text.strip()) else None
     except (ValueError, OverflowError):
         raise ValueError(f"“{text}” is not a date: write it as 2026-01-31 or 2026-01-31T18:30, in UTC.") from None
@@ -132,7 +132,7 @@ class ColumnType:
         wrappers: the keys of the type in Extended JSON.
         stored: converts JSON to the value in the table.
         fits: an aggregate over all values. If the result is false, the column becomes a mixed one.
-        spreads: whether the fields of the values become columns of their own.
+        spreads: whether the fields of the values become separate columns.
         rank: the order of the number types. A type can hold the numbers of all types below it. Other types have rank 0.
         is_json: whether the table holds the values as JSON.
         is_digits: whether the table holds the values as their original digits.
@@ -146,7 +146,7 @@ class ColumnType:
         cell: the type of cells in a workbook.
         parquet: converts a value for a Parquet file.
         is_exact: whether Parquet files contain decimals with as many digits as needed. ``parquet`` is then unused.
-        may_be_formula: whether CSV files need escapes, because a spreadsheet may take a text for a formula.
+        may_be_formula: whether CSV files need escapes, because a spreadsheet may take text for a formula.
     """
 
     kind: ColumnKind

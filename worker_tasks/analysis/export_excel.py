@@ -32,7 +32,7 @@ CUT = "cells were cut: Excel keeps {limit:,} characters of each."
 def write_excel(context: ExportContext, file: Path) -> None:
     """Writes a workbook with the provenance on the last sheet.
 
-    Numbers and instants that Excel cannot store exactly become text.
+    Numbers and timestamps that Excel cannot store exactly become text.
     """
     options = {
         "constant_memory": True,

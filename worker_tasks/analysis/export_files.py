@@ -130,7 +130,7 @@ def _quoted(name: str) -> str:
 
 
 def write_parquet(context: ExportContext, file: Path) -> None:
-    """Writes Parquet with typed columns: instants in UTC, exact decimals, and lists and documents as JSON.
+    """Writes Parquet with typed columns: timestamps in UTC, exact decimals, and lists and documents as JSON.
 
     The provenance is in the metadata of the file.
     """
@@ -186,7 +186,7 @@ def write_json(context: ExportContext, file: Path) -> None:
 
 
 def write_ndjson(context: ExportContext, file: Path) -> None:
-    """Writes one document per line. If the provenance is embedded, it comes first, on a line of its own."""
+    """Writes one document per line. If the provenance is embedded, it comes first, on a separate line."""
     with file.open("wb") as output:
         if context.embed_provenance:
             output.write(orjson.dumps({"provenance": context.provenance}, default=str) + b"\n")

@@ -33,7 +33,7 @@ class Column:
         min, median, max: values as text, or lengths if the values are lists.
         top: the most frequent values and their counts, if any value occurs twice.
         bins: the bars of the histogram, if there is one.
-        empty: the number of empty lists or empty texts.
+        empty: the number of empty lists or empty strings.
     """
 
     name: str

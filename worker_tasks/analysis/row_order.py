@@ -13,7 +13,7 @@ from worker_tasks.analysis.row_query import Condition, Operator, RowQuery, parse
 
 #: The type for comparing exact numbers: DuckDB's widest decimal, with 12 digits after the decimal point.
 EXACT = "DECIMAL(38, 12)"
-#: The SQL literal of an empty text.
+#: The SQL literal of an empty string.
 EMPTY_TEXT = "''"
 #: A regular expression for a JSON string.
 JSON_STRING = r'"(?:[^"\\]|\\.)*"'

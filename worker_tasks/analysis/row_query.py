@@ -1,6 +1,6 @@
 """Queries for the rows of a result, and their validation. This module does no I/O.
 
-The web application validates a query before a worker runs it, so that errors appear beside the form field.
+The web application validates a query before a worker runs it, so that errors appear next to the form field.
 """
 
 from collections.abc import Sequence
@@ -54,9 +54,9 @@ class Condition:
 
 @dataclass(frozen=True)
 class RowQuery:
-    """Selects the rows that meet all conditions and contain a text.
+    """Selects the rows that meet all conditions and contain the search text.
 
-    Each entry of ``sort`` names a column and tells whether its order is descending.
+    Each entry of ``sort`` names a column and says whether its order is descending.
     """
 
     sort: tuple[tuple[str, bool], ...] = ()

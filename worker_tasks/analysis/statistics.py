@@ -78,7 +78,7 @@ def _scalar(database: duckdb.DuckDBPyConnection, query: str, parameters: Sequenc
 
 
 def _bins(database: duckdb.DuckDBPyConnection, statistics: Statistics, measured: str, source: str) -> list[Bin]:
-    """Counts the values in bars of equal width. Empty if all values are equal or too far apart to divide."""
+    """Counts the values in bars of equal width. Returns no bars if the values have no range that can be divided."""
     value, is_integral = statistics.scale(measured), statistics.is_integral
     finite = f"{source} AND isfinite({value}::DOUBLE)"
     minimum, maximum = database.execute(f"SELECT min({value}), max({value}) {finite}").fetchone() or (None, None)

@@ -43,7 +43,7 @@ ORDER_SECONDS = 900
 #: The lifetime of an exported file in seconds.
 FILE_SECONDS = 900
 DISK_FULL = "The disk of the worker is full. Try again in a moment, or ask for fewer rows."
-#: zlib's compression level: fast, with output about as small as that of the slow levels.
+#: zlib's compression level: fast, and its output is hardly larger than that of the slow levels.
 COMPRESSION_LEVEL = 3
 
 logger = get_task_logger(__name__)
@@ -58,7 +58,7 @@ def derive(  # noqa: PLR0913, PLR0917 - identifies a result and one of its artif
 ) -> None:
     """Computes an artifact of the result that a run published under ``key``.
 
-    If a server is away, retries for a while, and then leaves the job to the next request.
+    If a server is unavailable, retries for a while, and then leaves the job to the next request.
     """
     spec = ArtifactSpec(ArtifactKind(kind), options)
     try:
@@ -82,10 +82,10 @@ def _begin(key: str, task_id: str, run: str, spec: ArtifactSpec) -> ArtifactJob 
 
 
 def _build_with_retries(task: Task, job: ArtifactJob) -> None:
-    """Builds the artifact, retrying while a server is away.
+    """Builds the artifact, retrying while a server is unavailable.
 
     Raises:
-        celery.exceptions.Reject: a server was away for too long.
+        celery.exceptions.Reject: a server was unavailable for too long.
     """
     with job.alive():
         try:
@@ -103,8 +103,8 @@ def _build(job: ArtifactJob) -> None:
     """Builds and publishes the artifact. If that is impossible, publishes the reason.
 
     Raises:
-        ServiceUnavailable: a server is away.
-        Exception: an unexpected error, published as a failure as well.
+        ServiceUnavailable: a server is unavailable.
+        Exception: an unexpected error, which is also published as a failure.
     """
     if not job.hold():
         return

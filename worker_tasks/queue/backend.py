@@ -28,7 +28,7 @@ logger = get_logger(__name__)
 def requires_redelivery(error: BaseException) -> bool:
     """Whether the message must go back to the queue, because an outcome was not stored or a retry was not published.
 
-    If a task rejects its own message, the reason is a text, not an exception. That counts as a failure of the task.
+    If a task rejects its own message, the reason is a string, not an exception. That counts as a failure of the task.
     """
     return isinstance(error, BackendStoreError) or (isinstance(error, Reject) and isinstance(error.reason, Exception))
 
@@ -148,8 +148,8 @@ class MetadataBackend(MongoBackend):
     def _is_recorded(self, task_id: str) -> bool:
         """Whether the id has a task document.
 
-        If a task is replaced by a group, Celery's own task that collects the group ends under the id of the replaced
-        task.
+        If a task replaces itself with a group, Celery's own task ``celery.accumulate`` collects the results under the
+        id of the replaced task.
         """
         return self.collection.find_one({"_id": task_id}, {"_id": True}) is not None
 

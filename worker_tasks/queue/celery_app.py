@@ -69,8 +69,8 @@ class RecordingCelery(Celery):
 
         Raises:
             StorageFull: the queue has no room.
-            redis.exceptions.RedisError: Redis is away or refuses.
-            pymongo.errors.PyMongoError: MongoDB is away.
+            redis.exceptions.RedisError: Redis is unavailable or refuses.
+            pymongo.errors.PyMongoError: MongoDB is unavailable.
             kombu.exceptions.OperationalError: the task was recorded, but not published: see
                 :meth:`record_unpublished`.
             kombu.exceptions.EncodeError: MongoDB cannot store the arguments, or JSON cannot encode them. In the second
@@ -123,18 +123,18 @@ class RecordingCelery(Celery):
             raise
 
     def publish_again(self, task: Document) -> None:
-        """Publishes a recorded task once more, under the same id. Does not change its document.
+        """Publishes a recorded task again, under the same id. Does not change its document.
 
         Raises:
-            kombu.exceptions.OperationalError: Redis is away; the task was not published.
+            kombu.exceptions.OperationalError: Redis is unavailable; the task was not published.
         """
         super().send_task(task["name"], task["args"], task["kwargs"], task_id=task["_id"], queue=task["queue"])
 
     def publish_part(self, task: Document, run: str, number: int) -> None:
-        """Publishes a message for one part of a running join. The part has no task document of its own.
+        """Publishes a message for one part of a running join. The part has no task document.
 
         Raises:
-            kombu.exceptions.OperationalError: Redis is away; the message was not published.
+            kombu.exceptions.OperationalError: Redis is unavailable; the message was not published.
         """
         part = [task["_id"], run, number]
         super().send_task("worker_tasks.tasks.join_part", part, task_id=f"{run}.{number}", queue=task["queue"])
@@ -150,7 +150,7 @@ class RecordingCelery(Celery):
             options: the options of the artifact's ArtifactSpec.
 
         Raises:
-            kombu.exceptions.OperationalError: Redis is away; the message was not published.
+            kombu.exceptions.OperationalError: Redis is unavailable; the message was not published.
         """
         arguments = [key, task_id, run, kind, options]
         super().send_task(DERIVE_TASK, arguments, task_id=uuid(), queue=ANALYSIS_QUEUE)

@@ -1,4 +1,4 @@
-"""Retries the work of a task while a server is away, with growing pauses. The task keeps its lease."""
+"""Retries the work of a task while a server is unavailable, with growing pauses. The task keeps its lease."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -34,7 +34,7 @@ class _Retry(Exception):
 
 
 def retry_while_away(task: Task, work: Callable[[], Result]) -> Result:
-    """Calls ``work`` for this task. Retries it as long as a server is away.
+    """Calls ``work`` for this task. Retries it as long as a server is unavailable.
 
     Returns:
         The result of ``work``.
@@ -73,7 +73,7 @@ def _describe_cause(error: Exception) -> str:
 
 
 def _is_newest_attempt(task: ClaimedTask) -> bool:
-    """Whether this attempt is the task's newest one. Returns True while MongoDB is away."""
+    """Whether this attempt is the task's newest one. Returns True while MongoDB is unavailable."""
     try:
         document = ledger.find_task(task.request.id)
     except PyMongoError:

@@ -85,7 +85,7 @@ def promote(follower: Document) -> bool:
 
 
 def follow(task_id: str, leader_id: str) -> None:
-    """Makes a task follow another task's run, and thereby get its result.
+    """Makes a task follow another task's run, so that it gets the same result.
 
     Raises:
         pymongo.errors.PyMongoError: the outcome of the write is unknown.

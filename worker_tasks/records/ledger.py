@@ -42,7 +42,7 @@ RESUBMITTED_FIELDS = (
     "expires_at",
     "crashes",
 )
-#: The order of every list of tasks.
+#: The sort order of every list of tasks.
 NEWEST_FIRST = [("queued_at", -1), ("_id", -1)]
 #: A timeline keeps this many events, the newest ones.
 TIMELINE_LENGTH = 50

@@ -95,7 +95,7 @@ def report(task_id: str, progress: Progress) -> None:
 
 
 def remember(key: str, text: str, seconds: int) -> None:
-    """Caches a text that can be computed again. Logs Redis errors instead of raising them."""
+    """Caches text that can be recomputed. Logs Redis errors instead of raising them."""
     try:
         connections().hints.set(key, text, ex=seconds)
     except RedisError as error:

@@ -37,9 +37,9 @@ class TaskFilter:
         status: the stored state.
         labels: metadata keys with their values, as text.
         fingerprint: the fingerprint of the join.
-        words: texts that must all occur in the id, name, arguments, collections or metadata.
+        words: strings that must all occur in the id, name, arguments, collections or metadata.
         keys: metadata keys that must exist, with any value.
-        value: a text that must occur in the value of some metadata key.
+        value: text that must occur in the value of some metadata key.
         since: the earliest time of submission.
         until: the time before which the task must have been submitted.
     """

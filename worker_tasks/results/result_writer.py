@@ -41,7 +41,7 @@ class Part:
     """A finished part of a run.
 
     Attributes:
-        rows, size: the numbers of rows and bytes.
+        rows, size: the number of rows and of bytes.
         columns: the names of the columns, in the order of their first appearance.
         offsets: the byte offset of every 50th row.
         unmatched: the rows in which a join found no match, by the field that the join embeds.

@@ -28,9 +28,9 @@ class Summary:
     Attributes:
         key: the key of the rows.
         run: the name of the run, which identifies the attempt of the task.
-        count, bytes: the numbers of rows and bytes.
+        count, bytes: the number of rows and of bytes.
         columns: the column names of all rows, in the order of their first appearance.
-        segments: the number of rows in each part. The row index starts anew with each part.
+        segments: the number of rows in each part. The row index restarts with each part.
         complete: False for a partial result, which holds the rows joined before the run stopped.
         unmatched: the rows in which a join found no match, by the field that the join embeds.
         kept: whether a person kept the result longer, so that it outlives later runs of the same join.

@@ -55,7 +55,7 @@ REPAIRABLE_ERRORS: tuple[type[Exception], ...] = (PyMongoError, TaskNotFound, *R
 class Lease(bootsteps.StartStopStep):
     """Renews the leases in a thread of the worker's main process.
 
-    The thread has a connection of its own, so renewals continue while the main loop waits for the broker.
+    The thread has its own connection, so renewals continue while the main loop waits for the broker.
     """
 
     requires = ("celery.worker.components:Pool",)
@@ -175,7 +175,7 @@ class LeasedRequest(Request):
         self._try_to("is terminated, but tasks that share its run still wait", sharing.hand_over, self.app, self.id)
 
     def _try_to(self, consequence: str, act: Callable[..., Any], *arguments: Any) -> None:
-        """Calls ``act``; if a server is away, logs the consequence instead of raising."""
+        """Calls ``act``; if a server is unavailable, logs the consequence instead of raising."""
         try:
             act(*arguments)
         except REPAIRABLE_ERRORS as error:

@@ -47,7 +47,7 @@ def reconcile(app: Any, quiet_for: timedelta) -> list[str]:
         The ids of the repaired tasks.
 
     Raises:
-        pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server is away. The next pass repairs the rest.
+        pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server is unavailable. The next pass continues.
     """
     suspects = _without_message(app, task_search.unchanged_since(ledger.now() - quiet_for))
     if not suspects:

@@ -32,8 +32,8 @@ REASONS = {
 }
 #: SnapshotTooOld, SnapshotUnavailable.
 SNAPSHOT_GONE = frozenset({239, 246})
-#: Errors that are unrelated to the join, so the join is retried. They mean that a server stopped, started or stepped
-#: down, that an operation, cursor or session disappeared or was killed, or that one of MongoDB's time limits passed.
+#: Errors that are unrelated to the join, so the join is retried. They have three causes: a server stopped, started or
+#: stepped down; an operation, cursor or session was lost or killed; or MongoDB reached one of its own time limits.
 #: MongoDB calls them HostUnreachable, HostNotFound, CursorNotFound, MaxTimeMSExpired, LockTimeout, NetworkTimeout,
 #: ShutdownInProgress, FailedToSatisfyReadPreference, StaleShardVersion, QueryPlanKilled, PrimarySteppedDown,
 #: NoSuchSession, TransactionTooOld, CursorKilled, NetworkInterfaceExceededTimeLimit, SocketException,

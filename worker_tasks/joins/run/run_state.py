@@ -88,7 +88,7 @@ class RunState:
     Attributes:
         parts: one entry for each part, which is None until the part has ended.
         writers: the latest writer of each part, by the part's number.
-        rows, size: the numbers of rows and bytes written so far, over all parts.
+        rows, size: the number of rows and of bytes written so far, over all parts.
         total: the estimated number of rows in the result; None if unknown.
         stop: the reason to stop; None if the run should continue.
         started_at: a Unix time in seconds.

@@ -58,8 +58,8 @@ def hand_over(app: Any, leader_id: str) -> None:
     """Makes the first follower of a task the new leader and sends it to the workers.
 
     Raises:
-        pymongo.errors.PyMongoError, kombu.exceptions.OperationalError: a server is away. The reconciler will finish
-            the work.
+        pymongo.errors.PyMongoError, kombu.exceptions.OperationalError: a server is unavailable. The reconciler
+            will finish the work.
     """
     if not task_search.followers_of(leader_id):
         return
@@ -78,8 +78,8 @@ def join_run(app: Any, leader_id: str) -> None:
 
     Raises:
         TaskNotFound: no task document has this id.
-        pymongo.errors.PyMongoError, kombu.exceptions.OperationalError: a server is away. The reconciler will finish
-            the work.
+        pymongo.errors.PyMongoError, kombu.exceptions.OperationalError: a server is unavailable. The reconciler
+            will finish the work.
     """
     # A cancelled task remains the leader while its run continues or is being planned.
     if "leads" not in ledger.find_task(leader_id):
@@ -91,8 +91,8 @@ def release(app: Any, leader_id: str) -> None:
 
     Raises:
         TaskNotFound: no task document has this id.
-        pymongo.errors.PyMongoError, kombu.exceptions.OperationalError: a server is away. The reconciler will finish
-            the work.
+        pymongo.errors.PyMongoError, kombu.exceptions.OperationalError: a server is unavailable. The reconciler
+            will finish the work.
     """
     leader = ledger.find_task(leader_id)
     if leader["status"] == states.SUCCESS:

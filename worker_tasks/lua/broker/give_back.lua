@@ -3,7 +3,7 @@
 --
 -- KEYS[1]  the leases by delivery tag
 -- KEYS[2]  the unacknowledged deliveries
--- KEYS[3]  the first queue of the delivery; further queues follow
+-- KEYS[3]  the first queue of the delivery; its other queues follow
 -- ARGV[1]  the delivery tag
 -- ARGV[2]  the message
 -- ARGV[3]  the duration of a lease in seconds; empty to ignore the lease

@@ -3,7 +3,7 @@
 --
 -- KEYS[1]  the run's hash
 -- KEYS[2]  the set of tasks with a run
--- KEYS[3]  the mark of a task that was cancelled before its run
+-- KEYS[3]  the flag of a task that was cancelled before its run
 -- ARGV[1]  the run
 -- ARGV[2]  its number of parts
 -- ARGV[3]  its estimated number of rows; empty if unknown

@@ -2,10 +2,10 @@
 -- active, 'idle' otherwise. If the task has no run and the caller names none, the task's next run is cancelled.
 --
 -- KEYS[1]  the run's hash
--- KEYS[2]  the mark of a task that was cancelled before its run
+-- KEYS[2]  the flag of a task that was cancelled before its run
 -- ARGV[1]  the reason
 -- ARGV[2]  the run's name; empty for any run
--- ARGV[3]  the time to live of the mark, in seconds
+-- ARGV[3]  the time to live of the flag, in seconds
 local reason, named = ARGV[1], ARGV[2]
 
 local run = redis.call('HGET', KEYS[1], 'run')
