@@ -104,7 +104,7 @@ class ArtifactJob:
         """Claims the job.
 
         Returns:
-            The number of this attempt, from 1; 0 if another worker has the job or the artifact is done.
+            The number of this attempt, counted from 1; 0 if another worker has the job or the artifact is done.
         """
         mark, state, times, _ = self._keys()
         attempt: Any = connections().results.eval(
@@ -151,8 +151,7 @@ class ArtifactJob:
             thread.join()
 
     def _send_heartbeats(self) -> None:
-        # Heartbeats are more frequent while there is progress to show, so that progress is visible even for a job of a
-        # second or two.
+        # Send heartbeats more often while there is progress to show, so that people see it even in very short jobs.
         while not self._over.wait(0.5 if self._progress.total else HEARTBEAT_TIMEOUT / 4):
             try:
                 self._publish_state(self._progress, HEARTBEAT_TIMEOUT)

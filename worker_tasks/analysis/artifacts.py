@@ -148,7 +148,7 @@ def find_artifact(summary: Summary, spec: ArtifactSpec) -> Artifact | None:
 
 
 def read_range(summary: Summary, spec: ArtifactSpec, name: str, start: int = 0, end: int = -1) -> bytes:
-    """Bytes ``start`` to ``end``, both included, of a part of an artifact; empty if it has expired.
+    """The bytes of an artifact's part from ``start`` to ``end``, both included. Empty if the part has expired.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.

@@ -308,7 +308,7 @@ COLUMN_TYPES: Mapping[ColumnKind, ColumnType] = {
     )
 }
 
-#: The types by their JSON types, and by their keys in Extended JSON.
+#: The kinds of columns, keyed by the JSON type of their values and by their key in Extended JSON.
 BY_JSON_TYPE = {name: each.kind for each in COLUMN_TYPES.values() for name in each.json_types}
 BY_WRAPPER = {name: each.kind for each in COLUMN_TYPES.values() for name in each.wrappers}
 

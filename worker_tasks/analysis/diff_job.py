@@ -116,7 +116,7 @@ def _changes(database: duckdb.DuckDBPyConnection, older: Profile, newer: Profile
     return dict(sorted(changes.items(), key=lambda each: -each[1]))
 
 
-#: SQL for the lists of row numbers of a comparison, by their stored names.
+#: SQL for the lists of row numbers in a comparison, keyed by the names under which they are stored.
 LISTS = {
     "added": "SELECT is_now FROM pairs WHERE was IS NULL ORDER BY is_now",
     "gone": "SELECT was FROM pairs WHERE is_now IS NULL ORDER BY was",

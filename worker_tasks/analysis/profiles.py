@@ -29,7 +29,7 @@ class Column:
         filled: the number of rows with a value.
         nulls: the number of rows in which the field is null.
         missing: the number of rows without the field.
-        distinct: the number of different values; None if unknown.
+        distinct: the number of distinct values; None if unknown.
         min, median, max: values as text, or lengths if the values are lists.
         top: the most frequent values and their counts, if any value occurs twice.
         bins: the bars of the histogram, if there is one.
@@ -64,7 +64,7 @@ class Column:
 
     @property
     def is_unique(self) -> bool:
-        """Whether all values are different."""
+        """Whether all values are distinct."""
         return self.filled > 0 and self.distinct == self.filled
 
 

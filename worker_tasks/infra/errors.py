@@ -150,7 +150,7 @@ class StorageFull(ServiceRefuses):
         super().__init__(message, service="Redis", title="Redis is full")
 
 
-#: Every named error by its code, for :func:`rebuild_error`.
+#: All named errors, keyed by code.
 ERRORS_BY_CODE: dict[str, type[DovetailError]] = {
     kind.code: kind
     for kind in (
@@ -206,7 +206,7 @@ REDIS_FAILURES: tuple[type[Exception], ...] = (
 )
 
 
-#: The title and message for each refusal by Redis, by the first word of Redis's error.
+#: The title and message for each refusal by Redis, keyed by the first word of Redis's error.
 REDIS_REFUSALS = {
     "OOM": ("Redis is full", "Redis has no room left in its memory. Try again when other results have expired."),
     "MISCONF": ("Redis cannot save", "Redis cannot write to its disk, and takes nothing until it can."),
@@ -231,7 +231,7 @@ _UNAUTHORIZED = (
 _AUTHENTICATION_FAILED = ("MongoDB refuses", "MongoDB does not accept the user name and password: see MONGODB_URI.")
 #: MongoDB's error code for a missing permission.
 UNAUTHORIZED = 13
-#: The title and message for each refusal by MongoDB, by error code: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
+#: The title and message for each refusal by MongoDB, keyed by error code: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
 MONGODB_REFUSALS = {
     UNAUTHORIZED: _UNAUTHORIZED,
     18: _AUTHENTICATION_FAILED,

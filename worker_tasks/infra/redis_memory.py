@@ -1,7 +1,6 @@
 """Checks that Redis has room for task messages and for results.
 
-Results use most of the memory, but leave a reserve, so that there is always room for the messages, progress and
-outcomes of tasks.
+Results use most of the memory. They leave a reserve for the messages, progress and outcomes of tasks.
 """
 
 import logging
@@ -51,7 +50,7 @@ def require_queue() -> None:
 
 
 def describe_shortage() -> str | None:
-    """A message for people if Redis has no room for tasks or for results; None if it has room for both.
+    """The message to show if Redis has no room for tasks or for results; None if it has room for both.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer, or refuses.

@@ -226,7 +226,7 @@ class QoS(kombu_redis.QoS):
 
         Args:
             first: whether the message is the next one to be taken from the queue, or the last one.
-            overdue_by: if the lease was renewed within this many seconds, nothing happens; None ignores the lease.
+            overdue_by: does nothing if the lease was renewed within this many seconds. None ignores the lease.
         """
         try:
             entry: Any = connections().queue.hget(self.unacked_key, tag)

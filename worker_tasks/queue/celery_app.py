@@ -19,8 +19,8 @@ from worker_tasks.queue.capacity import Announcer
 from worker_tasks.queue.claim import CELERY_PREFIX, MAX_ID_LENGTH, ClaimedTask, is_task_id
 from worker_tasks.records import ledger
 
-#: Seconds that a publisher waits for the broker. If the broker is frozen, the publisher waits three times: for its open
-#: connection, for a new one, and for another new one when it retries.
+#: Seconds that a publisher waits for the broker. If the broker is frozen, the publisher waits three times: once for its
+#: open connection, once for a new connection, and once more when it retries.
 PUBLISH_TIMEOUT = 0.6
 #: A worker replaces its broker connection after this many seconds without data. The limit must exceed the one second
 #: for which kombu's BRPOP blocks, but not by much: a worker that stops while Redis is frozen waits this long.

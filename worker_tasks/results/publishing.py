@@ -203,7 +203,11 @@ class _Placement(NamedTuple):
 
 
 def _lay_out(parts: Sequence[Part]) -> tuple[int, bytes, list[_Placement]]:
-    """Returns the result's size before its closing bracket, its row index, and the placement of each part."""
+    """Calculates where each part goes in the result.
+
+    Returns:
+        The size of the result without its closing bracket, then the row index, then the placement of each part.
+    """
     size, index, placements = len(b"["), bytearray(), []
     rows = 0
     for part in parts:

@@ -44,7 +44,7 @@ class Part:
         rows, size: the number of rows and of bytes.
         columns: the names of the columns, in the order of their first appearance.
         offsets: the byte offset of every 50th row.
-        unmatched: the rows in which a join found no match, by the field that the join embeds.
+        unmatched: the rows in which a join found no match, keyed by the field that the join embeds.
         writer: the name of the attempt that wrote the part.
         checksum: the CRC-32 of the bytes.
         starts_the_array: whether the first byte is the opening bracket of the result.
@@ -81,8 +81,9 @@ class PartWriter:
     """Writes one part of a run to its own staging key. Enforces the limits on rows and bytes of the whole run.
 
     Attributes:
-        columns: the names of the columns, in the order of their first appearance. The encoder adds them.
-        unmatched: the rows in which a join found no match, by the field that the join embeds. The encoder adds them.
+        columns: the names of the columns, in the order of their first appearance. The encoder fills them in.
+        unmatched: the rows in which a join found no match, keyed by the field that the join embeds. The encoder fills
+            them in.
 
     Args:
         run_key: the key of the run's hash. The hash's field ``writer:<number>`` names the current writer of the part,

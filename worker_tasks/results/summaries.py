@@ -32,7 +32,7 @@ class Summary:
         columns: the column names of all rows, in the order of their first appearance.
         segments: the number of rows in each part. The row index restarts with each part.
         complete: False for a partial result, which holds the rows joined before the run stopped.
-        unmatched: the rows in which a join found no match, by the field that the join embeds.
+        unmatched: the rows in which a join found no match, keyed by the field that the join embeds.
         kept: whether a person kept the result longer, so that it outlives later runs of the same join.
     """
 
@@ -62,7 +62,7 @@ class Summary:
 
     @property
     def mark_of_run(self) -> str:
-        """The text in the JSON of a summary that shows that the summary belongs to this run."""
+        """The text that a summary's JSON contains only if the summary belongs to this run."""
         return f'"run": {json.dumps(self.run)}'
 
     def to_json(self) -> str:

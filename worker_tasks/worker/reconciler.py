@@ -1,9 +1,10 @@
 """The reconciler: repairs unfinished tasks whose messages are lost.
 
-A message can vanish between the queue and its worker, when Redis loses its memory, or when a worker acknowledges it
-while MongoDB cannot store the outcome. Its task would then wait forever. If the task's result exists, the reconciler
-records the result as the outcome. Otherwise, it publishes the task again under the same id. A duplicate message does no
-harm, because a worker must claim the task before running it.
+A message can vanish on its way from the queue to a worker. It can also vanish when Redis loses its memory, or when a
+worker acknowledges it while MongoDB cannot store the outcome. The task would then wait forever.
+
+If the task's result exists, the reconciler records the result as the outcome. Otherwise, it publishes the task again
+under the same id. A duplicate message does no harm, because a worker must claim the task before running it.
 """
 
 import json

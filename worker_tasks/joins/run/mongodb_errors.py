@@ -18,7 +18,7 @@ TOO_BIG = (
     "for fewer fields, or set a limit on the join."
 )
 
-#: Messages by MongoDB error code: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
+#: Messages for people, keyed by MongoDB's error code: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
 REASONS = {
     13: "The worker's MongoDB user may not read one of the collections: it is not open for joins.",
     146: "The matches of one key need more memory than MongoDB allows. Ask for shape count, or for fewer fields.",

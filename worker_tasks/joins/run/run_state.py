@@ -87,7 +87,7 @@ class RunState:
 
     Attributes:
         parts: one entry for each part, which is None until the part has ended.
-        writers: the latest writer of each part, by the part's number.
+        writers: the latest writer of each part, keyed by the number of the part.
         rows, size: the number of rows and of bytes written so far, over all parts.
         total: the estimated number of rows in the result; None if unknown.
         stop: the reason to stop; None if the run should continue.

@@ -1,6 +1,7 @@
--- Makes the caller the writer of a part. Returns a list: 'stale' or 'ended' alone, or 'begun' followed by the number of
--- attempts, the previous writer, the reason to stop, and the error that interrupted the part. The last three can be
--- empty.
+-- Makes the caller the writer of a part. Returns a list whose first item is 'stale', 'ended' or 'begun'.
+--
+-- After 'begun', the list has four more items: the number of attempts, the previous writer, the reason to stop, and the
+-- error that interrupted the part. All except the first of these can be empty.
 --
 -- KEYS[1]  the run's hash
 -- ARGV[1]  the run
