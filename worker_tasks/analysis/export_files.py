@@ -117,7 +117,7 @@ def _cell(number: int, column: Column) -> str:
 
 
 def _only_cell(number: int, column: Column) -> str:
-    """SQL for a cell in a file with one column. Never NULL, because readers would skip an empty line."""
+    """SQL for a cell in a file with one column. The cell is never NULL, because readers would skip an empty line."""
     return f"coalesce({_cell(number, column)}, '')"
 
 

@@ -13,8 +13,8 @@ from redis.exceptions import NoPermissionError, OutOfMemoryError
 from worker_tasks.infra.connections import connections
 from worker_tasks.infra.errors import StorageFull
 
-#: The reserve for everything but results: this many bytes or this share of the limit, whichever is more. It never
-#: exceeds ``MAX_SHARE`` of the limit.
+#: Results leave a reserve of this many bytes or this share of the memory limit, whichever is more. The reserve never
+#: exceeds the share ``MAX_SHARE``.
 RESERVE, RESERVE_SHARE, MAX_SHARE = 16 * 1024 * 1024, 0.05, 0.25
 #: The queue's Redis must have this many bytes free before a task is recorded.
 QUEUE_ROOM = 1024 * 1024

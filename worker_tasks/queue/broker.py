@@ -36,7 +36,7 @@ SWEEP_LIMIT = 200
 #: and live workers need a moment to renew theirs.
 FIRST_SWEEP_SECONDS = 5.0
 
-#: The undocumented parts of this version of kombu that this module uses. A test fails when one of them changes.
+#: This module uses some undocumented parts of kombu, as they are in this version. A test fails if they change.
 KOMBU_VERSION = "5.7.0"
 PRIVATE_IN_KOMBU: dict[type, list[str]] = {
     kombu_redis.Channel: ["_q_for_pri", "_connparams"],

@@ -41,7 +41,7 @@ def withdraw(hostname: str) -> None:
 
 
 def slots() -> int:
-    """The number of tasks that can run at once, on all workers with a current announcement.
+    """The number of tasks that all workers together can run at once. Ignores outdated announcements.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.

@@ -1,6 +1,6 @@
 """Records which task leads the run of a join and which tasks follow it.
 
-These relations are fields of the task documents. Each function changes them with one atomic write.
+Both are stored in fields of the task documents, and each function changes them with one atomic write.
 """
 
 from datetime import timedelta

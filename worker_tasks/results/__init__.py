@@ -1,1 +1,1 @@
-"""The results of joins in Redis: writing, publishing, reading and expiry."""
+"""Writes, publishes and reads the results of joins in Redis, and controls their expiry."""

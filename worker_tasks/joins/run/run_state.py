@@ -45,7 +45,7 @@ class Answer(StrEnum):
     STALE = "stale"
     #: The writer gave up the part. Any writer can begin it again.
     LEFT = "left"
-    #: The last part ended, or the last active part of a stopping run. The caller must finish the run.
+    #: All parts have ended, or the run is stopping and its last active part has ended. The caller must finish the run.
     LAST = "last"
     #: From request_stop: the run does not exist.
     NOTHING = "nothing"
