@@ -1,4 +1,4 @@
-"""The baselines: the tasks of two original tutorials on stock Celery, and their web design on FastAPI, rewritten here.
+"""The baselines, rewritten here: the tasks of two original tutorials on stock Celery, and their web design on FastAPI.
 
 The first tutorial calls ``list()`` on the aggregation, ``json.dumps`` and one ``SET``. The second inserts a document
 with metadata when it publishes a task, and uses the stock MongoDB result backend with STARTED stored.

@@ -1,4 +1,4 @@
-"""Two people read a result of 300,000 rows at once: durations, growth of the web process, and other users' polls."""
+"""Measures two simulated users who read 300,000 rows: durations, growth of the web process, and other users' polls."""
 
 import http.client
 import statistics
@@ -76,7 +76,7 @@ def _joined() -> str:
 
 
 def read(port: int, task_id: str) -> dict[str, float]:
-    """Reads a result as a person does; returns the seconds that each kind of action took."""
+    """Reads a result as a person would; returns the seconds that each kind of action took."""
     page, took = f"/tasks/{task_id}/result", {}
     took["measured"] = _until(port, f"/api/v1/tasks/{task_id}/profile")
     for number in range(1, PAGES + 1):

@@ -1,4 +1,4 @@
-"""Counts the aggregations that a hundred identical submissions at once cause."""
+"""Counts the aggregations that MongoDB runs for a hundred identical submissions at once."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

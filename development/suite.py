@@ -18,7 +18,7 @@ SLOW_FOLDERS = ["tests/soak", "tests/faults", "tests/browser", "tests/developmen
 QUICK = [*(f"--ignore={folder}" for folder in SLOW_FOLDERS), "-m", "not slow"]
 #: A file's tests share fixtures, so they run in one worker; files start in the order that tests/conftest.py sets.
 IN_PARALLEL = ["--numprocesses=auto", "--dist=loadfile", "--no-loadscope-reorder"]
-#: Twice the bytes that the servers, processes and browser of one pytest worker were seen to take.
+#: Memory for one pytest worker: twice the bytes measured for its servers, processes and browser.
 WORKER_MEMORY = 3 * 1024**3 // 2
 
 
@@ -46,7 +46,7 @@ def pytest_arguments(arguments: Sequence[str]) -> list[str]:
 
 
 def worker_count() -> int:
-    """Returns one worker more than there are CPUs, because tests wait for half of their time; limited by memory."""
+    """Returns one worker more than there are CPUs, because tests wait half of the time; limited by memory."""
     return max(1, min(len(os.sched_getaffinity(0)) + 1, available_memory() // WORKER_MEMORY))
 
 

@@ -136,7 +136,7 @@ def test_imports_point_down() -> None:
     assert upward == []
 
 
-def test_the_walk_finds_modules_and_their_imports() -> None:
+def test_the_scan_finds_modules_and_their_imports() -> None:
     assert {
         "webapp",
         "webapp.api.compat",

@@ -18,7 +18,8 @@ from worker_tasks.infra.settings import SettingsError, settings
 from worker_tasks.results import retention
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-#: Twice the largest form: 16 KiB of metadata as opened and as edited, percent-encoded to three bytes each.
+#: Twice the size of the largest form, which submits up to 16 KiB of metadata both before and after editing.
+#: Percent-encoding can triple its size.
 MAX_REQUEST_BYTES = 192 * 1024
 
 CONTENT_SECURITY_POLICY = (
@@ -30,7 +31,7 @@ CONTENT_SECURITY_POLICY = (
 API_MODULES = (compat, v1)
 PAGE_MODULES = (routes, saved, task_page, result_pages, downloads, comparisons, task_list, health)
 
-#: Jinja filters, under their own names.
+#: Functions that templates use as filters of the same name.
 FILTERS: tuple[Callable[..., Any], ...] = (
     check_text.cure_action,
     check_text.describe_cure,
@@ -86,7 +87,7 @@ FILTERS: tuple[Callable[..., Any], ...] = (
     value_text.joined_columns,
     value_text.ordinal,
 )
-#: Functions that templates call, under their own names.
+#: Functions that templates call by the same name.
 FUNCTIONS: tuple[Callable[..., Any], ...] = (
     column_text.bar_length,
     column_text.bars,

@@ -39,7 +39,7 @@ def load(uri: str, names: Sequence[str] = tuple(SAMPLES)) -> None:
             for name in names:
                 _load_once(client, name, SAMPLES[name])
     except PyMongoError as error:
-        reason = str(error).partition(" (configured timeouts")[0]  # the rest describes the topology
+        reason = str(error).partition(" (configured timeouts")[0]  # the rest of the message describes the topology
         raise SamplesError(f"MongoDB did not take the sample data: {reason}.") from error
 
 

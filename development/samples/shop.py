@@ -14,7 +14,7 @@ ORDERS = 900
 PRODUCTS = 80
 REVIEWS = 600
 BUYERS = 320  # later users have no orders
-UNKNOWN_BUYERS = 12  # deleted users that orders may still name
+UNKNOWN_BUYERS = 12  # deleted users to whom orders may still refer
 UNKNOWN_BUYER_SHARE = 0.03
 OPENED = datetime(2024, 1, 1, tzinfo=UTC)
 

@@ -12,7 +12,7 @@ from worker_tasks.records import ledger, live
 from worker_tasks.submission import submit
 from worker_tasks.tasks import join_users_orders, long_running_task
 
-#: Long enough for two polls of a recent task, which the page polls every second.
+#: Long enough for two polls, because the page of a recent task polls every second.
 TWO_POLLS_MS = 2_500
 
 

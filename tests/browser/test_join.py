@@ -1,4 +1,4 @@
-"""A person asks for a user's orders, from the form to the result."""
+"""A person requests a user's orders, follows the task and reads the result."""
 
 import re
 

@@ -160,7 +160,7 @@ def test_a_comparison_shows_added_removed_and_changed_rows(
     page: Page, changeable_shop: Database[Document], no_tasks: None
 ) -> None:
     users = changeable_shop.users
-    # A join that no other test uses, so that none shares its result.
+    # No other test uses this join, so no other test shares its result.
     join = WITH_ORDERS | {"match": {"email": {"$ne": "nobody"}}}
     older = submit_join(join, fresh=True)
     wait_for_state(older, "SUCCESS")

@@ -20,12 +20,12 @@ from worker_tasks.tasks import run_join
 
 #: The metadata of every task; no fault may change it.
 METADATA = {"reason": "audit", "ticket": 4711}
-#: The documents on either side of the slow join; each of the first matches 12 of the second.
+#: The number of documents on each side of the slow join. Each tagged document matches 12 labels.
 TAGGED, LABELS = 1_000, 12_000
 
 
 def slow_join(**more: Any) -> Document:
-    """A join of the fixture ``slow`` that takes some six seconds. Its first rows come within one."""
+    """A join of the fixture ``slow`` that takes about six seconds. Its first rows come within one second."""
     join = {"from": "labels", "as": "labels", "on": [{"local": "tags", "foreign": "labels"}]}
     return {"database": "big", "from": "tagged", "joins": [join], **more}
 

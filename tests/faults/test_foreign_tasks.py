@@ -1,4 +1,4 @@
-"""Tasks that other developers write and send work as on stock Celery, and the ledger records them."""
+"""Tasks written and sent by other developers work as on stock Celery, and the ledger records them."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -81,7 +81,7 @@ def waits(for_file):
 
 @pytest.fixture
 def others(start_worker: StartWorker, queue: str, tmp_path: Path) -> Process:
-    """A worker with these tasks, which gives a task up after three starts that did not end."""
+    """A worker with these tasks, which gives up a task after three crashes."""
     (tmp_path / "others_tasks.py").write_text(OTHERS)
     return start_worker(
         "first", "--include others_tasks", PYTHONPATH=str(tmp_path), MAX_ATTEMPTS="3", OTHERS_QUEUE=queue
@@ -167,7 +167,7 @@ def test_a_task_with_an_ignored_result_fails_with_its_reason(queue: str, tmp_pat
 @pytest.mark.usefixtures("others")
 def test_a_chord_with_a_slow_header_runs_its_body(queue: str, tmp_path: Path) -> None:
     before = documents_of_celery()
-    # Celery checks the header once a second, and so more often than a task may crash.
+    # Celery retries its check of the header once a second, so the number of retries exceeds the limit for crashes.
     header = [calls("others.add", 1, 2, queue=queue), calls("others.add", 3, 4, queue=queue, countdown=5)]
     unlock = {"queue": queue}
     app.conf.task_routes = {"celery.chord_unlock": unlock}

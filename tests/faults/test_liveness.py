@@ -10,7 +10,7 @@ from tests.support import eventually, wait_for_state
 
 pytestmark = pytest.mark.timeout(120)
 
-#: The least seconds until a worker counts as stalled, its time to exit, and a margin for a busy machine.
+#: Seconds until a worker counts as stalled, plus its time to exit, plus a margin for a busy machine.
 EXIT_SECONDS = 60.0
 
 

@@ -68,6 +68,6 @@ def test_racing_submissions_of_one_id_make_one_document(start_worker: StartWorke
     task = ledger.find_task(task_id)
     assert task["status"] == states.SUCCESS
     assert task["metadata"] == waiting["metadata"]
-    # A start before the end of an earlier one supersedes it; all later ones are refused.
+    # Copies of the message may start until the first start has ended; after that, they are refused.
     assert 1 <= task["attempt"] == len(starts(task)) <= SUBMISSIONS + 1
     assert [event["status"] for event in task["timeline"]].count(states.SUCCESS) == 1

@@ -19,7 +19,7 @@ from worker_tasks.worker import reconciler
 
 pytestmark = [pytest.mark.timeout(90), pytest.mark.usefixtures("no_tasks")]
 
-#: A worker reconnects within some two seconds; the visibility timeout is 6 s, with a sweep every 5 s.
+#: A worker reconnects within about two seconds. The visibility timeout is 6 s, with a sweep every 5 s.
 RECOVERY_SECONDS = 30.0
 
 

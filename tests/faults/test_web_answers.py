@@ -141,7 +141,7 @@ def test_a_task_refused_by_a_frozen_redis_is_not_recorded_and_does_not_run(
 ) -> None:
     with paused(redis_server):
         assert post_json(f"{address}/create-task", {"task_input": "met a frozen Redis"}).status == 503
-    # If Redis had received a message nevertheless, that would be consumed before this one.
+    # If Redis had received the refused message, a worker would consume it before this one.
     after = long_running_task.apply_async(["after it"]).id
     start_worker("first", "--queues celery", "--concurrency 1")
     wait_for_state(after, states.SUCCESS)

@@ -115,7 +115,7 @@ def failure_of(task: Document) -> str:
 
 
 def check_refused(submission: Submission, task: Document) -> list[Defect]:
-    """Checks that a task whose submission was answered with 503, but which is recorded, failed and never ran."""
+    """Checks a recorded task whose submission got a 503: it must have failed without ever running."""
     started = [entry["note"] for entry in task["timeline"] if entry["status"] == "STARTED"]
     if task["status"] == "FAILURE" and not started:
         return []
@@ -188,7 +188,7 @@ def check_repeats(
 
 
 def check_replies(replies: Iterable[Reply], happened: Iterable[InjectedFault]) -> list[Defect]:
-    """Answers that never came, or late, though nothing was done to the web process."""
+    """Finds responses that were late or missing although no fault hit the web process."""
     hits = [each for each in happened if each.hits_web]
     defects = []
     for reply in replies:

@@ -144,7 +144,7 @@ def expected(answer: Answer) -> tuple[int, str]:
 
 @lru_cache(maxsize=4)
 def all_rows(answer: Answer) -> Counter[str]:
-    """Counts each expected row."""
+    """The expected rows as text, with the number of times that each occurs."""
     return Counter(canonical(row) for row in answer.rows())
 
 

@@ -14,7 +14,7 @@ from tests.soak.stack import VISIBILITY_SECONDS, Stack
 
 #: Seconds of quiet before the first fault, and between two of them.
 FIRST_AFTER, PAUSES = 5.0, (1.0, 6.0)
-#: Seconds after a server is back for which a request may still be told that it is down.
+#: Seconds after a server's return during which responses may still report it as down.
 RECOVERS_WITHIN = 15.0
 EITHER = (frozenset({Direction.UP}), frozenset({Direction.DOWN}), BOTH)
 

@@ -85,9 +85,9 @@ class Ledger:
         self.observed_defects: list[tuple[str | None, str, str]] = []
         #: The first final state in which each task was seen.
         self.first_final: dict[str, str] = {}
-        #: The time of that, in seconds since 1970.
+        #: When that state was first seen, in seconds since 1970.
         self.ended_at: dict[str, float] = {}
-        #: The number of recounted results, and of pages read.
+        #: The numbers of recounted results and of pages read.
         self.recounted = 0
         self.pages_read = 0
         self._lock = threading.Lock()

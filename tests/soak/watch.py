@@ -174,7 +174,7 @@ def probe(stack: Stack, submit: Callable[[], Submission], within: float) -> list
     defects = []
     for name in stack.worker_names:
         mine = [task for task in done if task["worker"] == f"{name}@soak"]
-        # The times of a task that started twice come from two workers, perhaps with different clocks; expect less then.
+        # The times of a task that started twice come from two workers, whose clocks may differ. Then expect one slot only.
         slots = SLOTS if all(task["attempt"] == 1 for task in done) else 1
         if (used := max_concurrency(mine)) < slots:
             detail = f"{name} took {len(mine)} of {PROBES} tasks, {used} at once with {SLOTS} slots"

@@ -202,7 +202,7 @@ class People:
         if reply.status != 200:
             return
         if page == "lines":
-            # A file does not show whether its result is partial, as that of a cancelled join may be.
+            # The result of a cancelled join may be partial, and its file does not show this.
             rows, complete = reply.body, not submission.cancels
             count = len(reply.body) if isinstance(reply.body, list) else None
         else:

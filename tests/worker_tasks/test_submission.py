@@ -117,13 +117,13 @@ def test_a_task_is_recorded_as_not_published_if_redis_went_away_after_the_check(
     assert "will not run" in task["result"]
     assert task["date_done"] is not None
     assert [event["note"] for event in task["timeline"]] == [None, "not published"]
-    # Even if Redis reads the message when it comes back.
+    # Redis may read the message when it comes back. Even then, the task must not run.
     assert ledger.claim(task["_id"], task["name"], [], {}, "first@test") == ledger.Refused("FAILURE")
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_a_record_is_withdrawn_if_redis_refuses_after_the_check(refusal: str, mongodb_server: Server) -> None:
-    # On a busy machine the submission may wait for the paused MongoDB until its time limit: then it is tried again.
+    # On a busy machine, the submission may reach its time limit while MongoDB is paused, so the test tries again.
     for _ in range(3):
         mark, queued = new_id(), messages()
         with ExitStack() as outage:

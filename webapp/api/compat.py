@@ -1,4 +1,4 @@
-"""The calls of the original tutorials and the first join endpoint, in JSON."""
+"""The JSON endpoints of the original tutorials, and the endpoint of the original join."""
 
 from http import HTTPStatus
 

@@ -30,7 +30,7 @@ def require_result(task: Document) -> summaries.Summary:
 
     Raises:
         Conflict: the task has no result.
-        Gone: the result expired, was discarded, lost or replaced by another run.
+        Gone: the result expired, or was discarded, lost or replaced by another run.
     """
     key = result_store.key_of(task)
     if key is None:

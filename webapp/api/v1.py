@@ -63,8 +63,8 @@ def _parse_body(model: type[Body]) -> Body:
     """The body of the request, validated.
 
     Raises:
-        UnreadableBody: not a JSON object.
-        InvalidInput: does not match the model.
+        UnreadableBody: the body is not a JSON object.
+        InvalidInput: the body does not match the model.
     """
     try:
         return model.model_validate(json_object())
@@ -278,7 +278,7 @@ def comparison() -> ResponseReturnValue:
     """The changes between the results of two tasks: rows by kind of change, and values by column."""
     older, newer = comparisons.requested_tasks()
     with requirements.waiting_seconds() as seconds:
-        # Three steps share the time: the two tables and the comparison.
+        # The two tables and the comparison share the waiting time.
         comparison_state = comparisons.compare(older, newer, request.args.getlist("key"), seconds / 3)
     if comparison_state.missing:
         raise Gone(f"There is no result any more of {', '.join(each['_id'] for each in comparison_state.missing)}.")

@@ -95,7 +95,7 @@ def _without_collections(draft: Draft, prompt: str) -> BuilderContext:
 
 
 def offline_context(draft: Draft) -> BuilderContext:
-    """The context while a server is unavailable: keeps every current choice selectable."""
+    """The context for use while a server is unavailable. The draft's current choices stay selectable."""
     databases = {name: name for name in settings().open_databases}
     draft.database.choices = _options("Choose a database", dict(sorted(databases.items())), draft.database.data)
     for part in [draft, *draft.join_forms]:
@@ -217,7 +217,7 @@ def describe_field(field: Field | None) -> str:
 
 
 def anchor_of(action: str) -> str:
-    """The fragment of the URL that a button leads to without JavaScript: its join."""
+    """The URL fragment that a button leads to without JavaScript. It points to the button's join."""
     numbered = re.fullmatch(r"(add-pair|remove-pair|use|cure) (\d+).*", action)
     return f"#join-{int(numbered[2]) + 1}" if numbered else ""
 

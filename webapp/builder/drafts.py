@@ -19,7 +19,7 @@ from worker_tasks.joins.spec import casts, kinds, operators
 from worker_tasks.joins.spec.spec import MAX_JOINS, JoinSpec
 from worker_tasks.joins.spec.value_types import VALUE_TYPES, TypeOf
 
-#: Characters of a query string. Stays below gunicorn's limit of 8,190 for the request line.
+#: The maximum length of a query string. It is below gunicorn's limit of 8,190 bytes for the request line.
 MAX_QUERY_LENGTH = 7_000
 
 # Without labels: the page makes them from the names of the collections.
@@ -219,7 +219,7 @@ class Draft(TaskForm):
         return self.join_forms[number].name.data or self.default_name(number)
 
     def default_name(self, number: int) -> str:
-        """The field for the matches if none is named: the collection's name, with a number if it is taken."""
+        """The default field for the matches: the name of the collection, with a number if that name is taken."""
         forms = self.join_forms
         taken = {form.name.data or form.source.data for form in forms[:number]}
         name = re.sub(r"\W", "_", forms[number].source.data or "")

@@ -100,7 +100,7 @@ def _parameter_condition(operator: FilterOperator, name: str, type_: str | None)
 
 
 def filter_rows(match: dict[str, Any]) -> tuple[list[dict[str, str]], dict[str, Any]]:
-    """A filter as form rows, and the rest of it that rows cannot express."""
+    """A filter as form rows, and the part of the filter that rows cannot express."""
     rows: list[dict[str, str]] = []
     raw: dict[str, Any] = {}
     for field, condition in match.items():

@@ -71,7 +71,7 @@ def _requested_fields() -> MultiDict[str, str]:
 
 @blueprint.post("/")
 def press() -> ResponseReturnValue:
-    """Handles every button of the builder. With JavaScript, each change of the form is submitted as well."""
+    """Handles every button of the builder. With JavaScript, each change of the form is posted here too."""
     try:
         with named_driver_errors():
             return _apply(Draft(request.form), request.form.get("do", "draft"))
@@ -109,7 +109,7 @@ def _run(draft: Draft) -> ResponseReturnValue:
         spec = _read_spec(draft)
         if not draft.validate():
             raise DraftIncomplete(SEE_MARKED_FIELDS)
-        # Usually kept already: the page requests the checks as soon as the draft allows.
+        # The checks are usually cached, because the page requests them as soon as the draft allows.
         if checks.cached_checks(spec.fingerprint) is None:
             checks.check_join(spec)
         task_id = submission.submit_join(spec, metadata=draft.collected_metadata())

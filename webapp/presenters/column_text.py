@@ -11,11 +11,11 @@ from worker_tasks.analysis.profiles import Column
 
 #: Minimum height of a bar that is not empty, and minimum share of a value worth drawing.
 MIN_SHARE = 0.04
-#: Characters of a value beside a small chart.
+#: The maximum length of a value beside a small chart.
 SHORT_LENGTH = 14
 #: In a chart of the most frequent values: the number of bars, the height of each, and the distance between their tops.
 HORIZONTAL_BARS, HORIZONTAL_BAR_HEIGHT, HORIZONTAL_BAR_STEP = 4, 4, 5
-#: The greatest length of a value that links to its rows.
+#: The maximum length of a value that links to its rows.
 MAX_SEARCHABLE_LENGTH = 80
 
 
@@ -176,7 +176,7 @@ def _text(value: str) -> str:
 
 
 def _whole_number(value: str) -> str:
-    # Four digits may be a year.
+    # A number with four digits may be a year, which has no separator.
     return humanize.intcomma(value) if len(value.lstrip("-")) > 4 else value  # noqa: PLR2004
 
 

@@ -49,7 +49,7 @@ SAVED_JOIN = "saved_join"
 #: Tasks that a cancellation can stop while they run.
 JOINS = frozenset({"worker_tasks.tasks.join_users_orders", "worker_tasks.tasks.run_join"})
 
-#: Characters of an error message on the page. The traceback has the full text.
+#: The maximum length of an error message on the page. The traceback has the full text.
 MESSAGE_LENGTH = 300
 
 #: Pairs of a limit and a pause: up to ``limit`` seconds after the last event, a page polls every ``pause`` seconds.

@@ -84,7 +84,7 @@ def _files_page(task: Document, summary: Summary) -> ResponseReturnValue:
 
 
 def _names(*, has_place: bool) -> list[str]:
-    """The names of the formats with, or without, a place for the provenance."""
+    """The names of the formats that always embed the provenance, or of those that do not."""
     return [
         FORMAT_TEXTS[file_format.label].name
         for file_format in FORMATS.values()
@@ -100,7 +100,7 @@ def _file(task_id: str, file_format: Format, selection: Selection) -> ArtifactSp
 
 @blueprint.post("")
 def make(task_id: str) -> ResponseReturnValue:
-    """Has a worker make a file."""
+    """Requests a file from the workers."""
     file_format = FORMATS.get(request.form.get("format", ""))
     if file_format is None:
         raise NotFound

@@ -189,7 +189,7 @@ def _unmatched_page(name: str, task: Document, summary: Summary) -> ResponseRetu
 
 
 def _all_unmatched(summary: Summary, name: str) -> dict[str, Any] | None:
-    """The URL parameters for all rows without a match; None while the profile is missing or does not know them."""
+    """The URL parameters for all rows without a match; None if the profile is missing or does not list them."""
     profile = result_request.prepare_result(summary, Selection()).profile
     if profile is None or name not in profile.unmatched:
         return None

@@ -17,7 +17,7 @@ from worker_tasks.results.summaries import Summary
 
 #: Seconds that a page waits for a worker before it is shown without the artifact.
 WAIT_SECONDS = 0.6
-#: Columns that a URL may name.
+#: The maximum number of columns in a URL.
 MAX_COLUMNS = 300
 
 

@@ -40,7 +40,7 @@ class Sorting(NamedTuple):
     offer: str
 
 
-#: By whether the rows are in descending order; None if another order applies.
+#: The keys tell whether the rows are in descending order; None if the column does not sort them.
 SORTING = {
     None: Sorting(None, "", "Sort by it, lowest first"),
     False: Sorting("ascending", " ↑", "Sort by it, highest first"),

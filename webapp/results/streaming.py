@@ -20,7 +20,7 @@ from worker_tasks.results.summaries import Summary
 
 #: Concurrent downloads in one process. They leave threads free for pages.
 MAX_STREAMS = 5
-#: Characters of the task's title in a file name.
+#: The maximum length of the task's title in a file name.
 MAX_TITLE_LENGTH = 60
 
 logger = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ def download_name(title: str, summary: Summary, file_format: Format, *, is_excer
 
 
 def as_attachment(response: Response, name: str) -> Response:
-    """The response, to be saved under this file name."""
+    """Marks the response as a download with this file name."""
     response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
     return response
 

@@ -51,7 +51,7 @@ def register(app: Flask) -> None:
 
 
 def prefers_json() -> bool:
-    """Whether to answer in JSON: on the API's routes, and unless the client prefers HTML."""
+    """Whether to answer in JSON: always on the API's routes, elsewhere unless the client prefers HTML."""
     if request.blueprint == "api" or request.path.startswith("/api/"):
         return True
     return request.accept_mimetypes.best_match(["application/json", "text/html"]) != "text/html"

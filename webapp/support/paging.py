@@ -14,11 +14,11 @@ from worker_tasks.records.task_search import Cursor, TaskFilter
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
-#: Characters of a search text.
+#: The maximum length of a search text.
 MAX_TEXT = 300
-#: Digits of a number in a query. Python refuses to parse thousands of digits.
+#: The maximum number of digits in a number, because Python refuses to parse thousands of digits.
 MAX_DIGITS = 18
-#: Words in the titles of tasks that occur in no searchable field.
+#: Words that appear in the titles of tasks but in no searchable field, so that a search ignores them.
 FILLERS = frozenset(
     {"a", "all", "and", "each", "for", "have", "match", "of", "row", "that", "the", "their", "them", "with", "without"}
 )
@@ -141,7 +141,7 @@ def _requested_labels() -> list[tuple[str, str]]:
 
 
 def _requested_words() -> tuple[str, ...]:
-    """The words of the search text, without fillers unless it has nothing else."""
+    """The words of the search text. Leaves out filler words, unless the text has no other words."""
     text = request.args.get("q", "")
     if len(text) > MAX_TEXT:
         raise InvalidInput({"q": f"must be text of 1 to {MAX_TEXT} characters."})

@@ -21,9 +21,9 @@ blueprint = Blueprint("history", __name__)
 
 #: Seconds between two polls of the first page.
 POLL_SECONDS = 5
-#: Tasks in one action: a page of the list at its default length.
+#: The maximum number of tasks in one action, which is also the default length of the list.
 MAX_SELECTED = DEFAULT_LIMIT
-#: Tasks in a comparison.
+#: The number of tasks in a comparison.
 TO_COMPARE = 2
 
 

@@ -88,7 +88,7 @@ def _page_variables(task_id: str) -> dict[str, Any]:
     alive = live.read_live(task_id)
     task = access.task_for(access.viewer(), task_id)
     if not task_text.is_final(task):
-        # Also renews a known entry, so that the next polls need no query.
+        # This also extends the life of an existing entry, so that the next polls need no query.
         live.announce_if_unknown(task_id, revision_of(task), task.get("shares"))
         alive = alive or live.read_live(task_id)
     summary = result_store.find_task_result(task)

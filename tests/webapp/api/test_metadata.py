@@ -1,4 +1,4 @@
-"""Changes of metadata by the API, with and without expected values."""
+"""Changing metadata through the API, with and without expected values."""
 
 from collections.abc import Callable
 from typing import Any

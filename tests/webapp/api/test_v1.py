@@ -92,7 +92,7 @@ def test_a_join_is_submitted_followed_and_read(client: FlaskClient, worker: Proc
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_wrong_is_named_and_nothing_is_recorded(
+def test_an_invalid_join_is_refused_by_name_and_not_recorded(
     client: FlaskClient, shop: Database[Document], body: Document, field: str
 ) -> None:
     before = connections().tasks.count_documents({})

@@ -81,6 +81,6 @@ def test_large_numbers_have_separators_and_years_have_none() -> None:
     assert column_text.format_value(column(ColumnKind.TEXT), "") == "(empty text)"
 
 
-def test_every_kind_of_columns_has_a_label() -> None:
+def test_every_kind_of_column_has_a_label() -> None:
     assert list(column_text.KINDS) == list(ColumnKind)
     assert len({words.label for words in column_text.KINDS.values()}) == len(ColumnKind)

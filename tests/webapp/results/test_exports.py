@@ -89,7 +89,7 @@ def test_a_table_has_the_fields_of_all_rows_under_dotted_names(client: FlaskClie
     ]
 
 
-def test_values_of_mongodb_are_their_plain_text(client: FlaskClient, worker: Process) -> None:
+def test_mongodb_values_are_exported_as_plain_text(client: FlaskClient, worker: Process) -> None:
     row = {"id": OID, "amount": Decimal128("12.30"), "long": Int64(2**60), "float": 0.1, "many": [OID]}
     assert table(client, finished_with([row])) == [
         ["id", "amount", "long", "float", "many"],

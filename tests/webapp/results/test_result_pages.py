@@ -51,7 +51,7 @@ def test_the_page_shows_rows_with_their_nested_documents(client: FlaskClient, wo
         assert seen in page
 
 
-def test_values_of_mongodb_are_shown_as_people_read_them(client: FlaskClient, worker: Process) -> None:
+def test_mongodb_values_are_shown_in_readable_form(client: FlaskClient, worker: Process) -> None:
     order = connections().joins[settings().join_database].orders.find_one({"orderedAt": {"$exists": True}})
     assert order
     page = client.get(f"/tasks/{joined(order['userId'])}/result").text

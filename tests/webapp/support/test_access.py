@@ -65,11 +65,11 @@ def forbidden_in(source: str, path: str = "webapp/x.py") -> set[str]:
         "from worker_tasks.infra.connections import connections",
     ],
 )
-def test_the_walk_sees_every_way_to_a_finder(source: str) -> None:
+def test_the_scan_sees_every_way_to_use_a_finder(source: str) -> None:
     assert forbidden_in(source)
 
 
-def test_the_walk_allows_names_that_find_no_task() -> None:
+def test_the_scan_allows_names_that_find_no_task() -> None:
     assert not forbidden_in("from worker_tasks.records import ledger\nledger.now()\nresults.find('x')")
     assert not forbidden_in("from worker_tasks.records.task_search import Cursor")
     assert not forbidden_in("from worker_tasks.infra.connections import Document")
@@ -84,7 +84,7 @@ def test_no_module_but_one_finds_tasks(path: str) -> None:
         assert found == set()
 
 
-def test_the_walk_knows_every_finder() -> None:
+def test_the_list_of_finders_is_complete() -> None:
     for module, names in FINDERS.items():
         tree = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())
         functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}

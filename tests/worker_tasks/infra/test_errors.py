@@ -54,7 +54,7 @@ def through_celery(error: DovetailError) -> BaseException | None:
 
 
 def through_both(error: DovetailError) -> BaseException | None:
-    """As in a join in parts, where another part's worker records the error."""
+    """Stores the error in the run and then in Celery, as for a join in parts if another worker records the outcome."""
     return through_celery(through_a_run(error))
 
 

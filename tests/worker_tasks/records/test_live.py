@@ -135,7 +135,7 @@ def test_a_follower_shows_the_progress_of_its_leader() -> None:
 
 
 @pytest.mark.parametrize("word", [*REFUSALS, "MASTERDOWN"])
-def test_a_refusing_redis_causes_no_error(word: str) -> None:
+def test_no_error_is_raised_while_redis_refuses_writes(word: str) -> None:
     task_id = new_id()
     with refusing(word):
         live.announce(task_id, "1")

@@ -99,7 +99,7 @@ def test_nested_fields_are_sampled_down_to_a_maximum_depth(database: Database[Do
     assert max(path.count(".") for path in paths) == MAX_DEPTH - 1
 
 
-def test_names_that_no_join_may_use_are_not_told(database: Database[Document]) -> None:
+def test_fields_that_no_join_may_use_are_left_out(database: Database[Document]) -> None:
     database.odd.insert_one({"_id": 1, "__dovetail_key": 1, "__proto__": 1, "fine": 1})
     assert [field.path for field in sample_collection(Side(None, NAME, "odd")).fields] == ["_id", "fine"]
 

@@ -1,4 +1,4 @@
-"""The state of a run in Redis: parts begin and end, each has one writer, the last one is notified, stops arrive."""
+"""The state of a run in Redis: beginning and ending parts, replacing a part's writer, and stopping the run."""
 
 import pytest
 

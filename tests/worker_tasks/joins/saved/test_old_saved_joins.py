@@ -52,7 +52,7 @@ INITIAL_DRAFTS = {
     "&joins-0-name=plane&joins-1-source=airports&joins-1-on-0-local=dest&joins-1-on-0-foreign=faa"
     "&joins-1-shape=first&joins-1-name=destination",
 }
-#: A draft in which field types decide how values are parsed: of a parameter, and of the number 20.
+#: A draft with a parameter and the number 20. The types of their fields determine how both are parsed.
 OF_A_CITY = (
     "database=shop&source=users&filters-0-field=city&filters-0-value=%7Bcity%7D&joins-0-source=orders"
     "&joins-0-on-0-local=_id&joins-0-on-0-foreign=userId&joins-0-filters-0-field=amount"

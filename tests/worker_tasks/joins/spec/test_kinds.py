@@ -19,7 +19,7 @@ def test_the_defaults_keep_every_row_and_every_match() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-def test_the_flags_of_a_kind_agree(kind: JoinKind) -> None:
+def test_the_flags_of_a_kind_are_consistent(kind: JoinKind) -> None:
     assert kind.keeps_left or not kind.excludes_matches, "no row would be left"
     assert kind.embeds or not kind.keeps_other, "rows of the other side need the field"
     assert not (kind.embeds and kind.excludes_matches), "the field would always be empty"
@@ -30,6 +30,6 @@ def test_the_flags_of_a_kind_agree(kind: JoinKind) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_the_flags_of_a_shape_agree(shape: MatchShape) -> None:
+def test_the_flags_of_a_shape_are_consistent(shape: MatchShape) -> None:
     assert shape.holds_documents or not (shape.holds_list or shape.repeats_rows or shape.takes_one)
     assert shape.holds_list + shape.repeats_rows + shape.takes_one <= 1
