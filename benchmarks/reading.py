@@ -26,7 +26,7 @@ JOIN = {
     "match": {"amount": {"$lt": 1500}},
     "joins": [{"from": "users", "as": "user", "shape": "first", "on": [{"local": "userId", "foreign": "_id"}]}],
 }
-#: Seconds between two actions of a quick person.
+#: The pause between two actions of a person who reads quickly, in seconds.
 PAUSE = 0.25
 PAGES = 40
 POLLERS, POLLS_A_SECOND, POLL_SECONDS = 8, 5, 20

@@ -56,7 +56,7 @@ def amount(name: str, goal: str, values: Sequence[float], unit: str) -> Row:
 
 
 class Servers:
-    """Redis and MongoDB in a folder; sets the environment variables that name them."""
+    """Runs Redis and MongoDB with their data in a folder, and sets the environment variables that name them."""
 
     def __init__(self, folder: Path):
         self._folder = folder

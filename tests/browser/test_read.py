@@ -138,7 +138,7 @@ def test_sorting_searching_and_exporting_work_without_javascript(page_without_ja
     page.get_by_role("searchbox", name="Text").fill("oslo")
     page.get_by_role("button", name="Find").click()
     expect(page.get_by_role("status")).to_contain_text("39 of 120 rows")
-    # The amount is 37 n modulo 120; people in Oslo are every third one.
+    # The amount is 37 n modulo 120, and every third person lives in Oslo.
     assert first_names(page) == ["Person 081", "Person 042", "Person 084"]
     page.get_by_role("link", name="Download", exact=True).click()
     page.get_by_role("button", name="Prepare Parquet").click()

@@ -25,7 +25,7 @@ from tests.support import ROOT
 MODULES = ("test_tasks", "test_inspect", "test_group_chains", "test_canvas")
 STOCK, OURS = "stock", "ours"
 MARKERS = ("flaky", "timeout", "amqp", "masked_modules", "patched_environ", "patched_module", "sleepdeprived")
-#: Seconds per test; more than the 60 s that the suite itself waits for a result.
+#: The time limit for one test in seconds. It exceeds the 60 s that the suite itself waits for a result.
 TEST_SECONDS = 75
 #: Tests that pass on stock Celery and fail on ours by design, with the reason.
 BY_DESIGN = {
@@ -63,7 +63,7 @@ def download(folder: Path) -> Path:
     (archive,) = folder.glob("celery-*.tar.gz")
     with tarfile.open(archive) as source:
         for entry in source:
-            # Only the tests: they must run against the installed Celery.
+            # Extract only the tests, because they must run against the installed Celery.
             if entry.isfile() and Path(entry.name).parts[1] == "t" and ".." not in entry.name:
                 source.extract(entry, folder)
     suite = folder / archive.name.removesuffix(".tar.gz")
@@ -145,7 +145,7 @@ def _pytest(
         except subprocess.TimeoutExpired:
             print(f"{side}: not finished after {seconds / 60:.0f} minutes; the remaining tests are not compared")
         finally:
-            # Includes the children of its worker.
+            # The process group includes the children of the worker.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()

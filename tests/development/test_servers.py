@@ -167,7 +167,7 @@ def test_mongod_gets_libcurl_from_a_wheel_if_the_system_has_none(bare_path: Path
     wants = "import os, sys; sys.exit(None if os.environ.get('LD_LIBRARY_PATH') else 'libcurl.so.4: cannot open')"
     mongod.write_text(f"#!{bare_path / 'python3'}\n{wants}\n")
     mongod.chmod(0o755)
-    with pytest.raises(ServerError, match="MongoDB ended as it started"):  # a stub that only runs
+    with pytest.raises(ServerError, match="MongoDB ended as it started"):  # a stub that starts and does nothing else
         start_mongodb(tmp_path)
     assert (tmp_path / "lib" / "libcurl.so.4").resolve().name.startswith("libcurl-")
 

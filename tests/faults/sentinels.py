@@ -16,7 +16,7 @@ from tests.support import eventually
 
 NAME = "the-primary"
 PASSWORD, SENTINELS_PASSWORD = "of redis / ; @", "of the sentinels"
-#: Milliseconds without an answer after which the primary counts as dead.
+#: The primary counts as dead after this many milliseconds without an answer.
 DEAD_AFTER_MS = 1_000
 
 

@@ -1,4 +1,4 @@
-"""Joins that are stopped, die, or reach a limit: MongoDB ends its operations, and the rows joined so far are kept."""
+"""A join that is stopped, dies or reaches a limit ends its operations in MongoDB, and keeps the rows joined so far."""
 
 import json
 import os

@@ -10,7 +10,7 @@ from worker_tasks.tasks import join_users_orders
 
 pytestmark = pytest.mark.timeout(60)
 
-#: More than twice the visibility timeout of 6 s, so that two sweeps of each worker would find an expired lease.
+#: More than twice the visibility timeout of 6 s. If the lease expired, two sweeps of each worker would notice.
 LONG_TASK_SECONDS = "15"
 
 

@@ -10,7 +10,7 @@ from tests.support import eventually, wait_for_state
 
 pytestmark = pytest.mark.timeout(120)
 
-#: Seconds until a worker counts as stalled, plus its time to exit, plus a margin for a busy machine.
+#: The time until a worker counts as stalled, plus the time to exit, plus a margin for a busy machine.
 EXIT_SECONDS = 60.0
 
 

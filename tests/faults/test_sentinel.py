@@ -22,9 +22,9 @@ pytestmark = [pytest.mark.timeout(150), pytest.mark.usefixtures("no_tasks", "sho
 
 #: The longest wait for an answer, in seconds.
 ANSWER_SECONDS = 3.0
-#: Seconds until every task has ended: Sentinels promote the replica, workers reconnect, visibility timeouts expire.
+#: The time limit for every task to end, in seconds. It includes the failover, reconnections and visibility timeouts.
 END_SECONDS = 60.0
-#: Seconds until results are written to and read from the new primary.
+#: The time until results are written to the new primary and read from it, in seconds.
 SWITCH_SECONDS = 4.0
 
 
@@ -73,7 +73,7 @@ def test_accepted_tasks_end_after_a_failover(
             accepted.append(reply["task_id"])
         return status == 202
 
-    # Tasks behind busy slots would not notice a short demotion, so that case keeps the slots free.
+    # Tasks that wait for a slot would not notice a short demotion, so all slots are free in that case.
     for _ in range(0 if fault == "demoted" else 2):
         accepted.append(ask(f"{web}/create-task", {"task_input": "keeps a slot busy", **METADATA})[1])
         wait_for_state(accepted[-1], states.STARTED)

@@ -26,7 +26,7 @@ from tests.soak.work import People
 
 #: The share of the time without faults at the end, and its minimum and maximum in seconds.
 QUIET_SHARE, QUIET_SECONDS = 0.2, (12.0, 60.0)
-#: Seconds for all tasks to end after the last submission, for the probes, and for leftovers to disappear.
+#: Time limits in seconds: for all tasks to end after the last submission, for the probes, and for cleaning up.
 SETTLED_WITHIN, PROBED_WITHIN, CLEAN_WITHIN = 150.0, 60.0, 45.0
 CLOCK_OFF = 300
 

@@ -12,12 +12,12 @@ from tests.soak.ledger import Reply, Submission
 from tests.soak.stack import VISIBILITY_SECONDS
 
 FINAL = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
-#: Seconds after which a response is a defect; one that waits for a worker's artifact may take longer.
+#: Time limits for responses in seconds; the second one applies if a worker has to make an artifact first.
 ANSWERED_WITHIN, MADE_WITHIN = 8.0, 25.0
 
 #: The suffix of the names of the soak's workers.
 WORKER_SUFFIX = "@soak"
-#: Seconds after a fault within which an interrupted task starts again.
+#: The longest time between a fault and the next start of a task that it interrupted, in seconds.
 REPEATS_WITHIN = VISIBILITY_SECONDS + RECOVERS_WITHIN
 
 #: Returns the result at a key in Redis, or None if it is gone.
@@ -203,5 +203,5 @@ def check_replies(replies: Iterable[Reply], happened: Iterable[InjectedFault]) -
 
 
 def limit_of(reply: Reply) -> float:
-    """Seconds that this answer may take."""
+    """The time limit for this response, in seconds."""
     return MADE_WITHIN if "sort=" in reply.path else ANSWERED_WITHIN

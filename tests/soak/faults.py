@@ -12,9 +12,9 @@ from tests.soak.ledger import Ledger
 from tests.soak.proxy import BOTH, Direction, Proxy
 from tests.soak.stack import VISIBILITY_SECONDS, Stack
 
-#: Seconds of quiet before the first fault, and between two of them.
+#: The time without faults in seconds: before the first one, and between two of them (minimum and maximum).
 FIRST_AFTER, PAUSES = 5.0, (1.0, 6.0)
-#: Seconds after a server's return during which responses may still report it as down.
+#: The time after a server's return during which responses may still report it as down, in seconds.
 RECOVERS_WITHIN = 15.0
 EITHER = (frozenset({Direction.UP}), frozenset({Direction.DOWN}), BOTH)
 

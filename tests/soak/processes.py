@@ -10,7 +10,7 @@ from pathlib import Path
 from development.lifetime import end_with_parent
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Seconds within which a process must end after SIGTERM.
+#: The time limit for a process to end after SIGTERM, in seconds.
 STOPPED_WITHIN = 25.0
 
 

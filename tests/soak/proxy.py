@@ -15,9 +15,9 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 HOST = "127.0.0.1"
-#: Bytes to forward at once.
+#: The maximum number of bytes to forward at once.
 CHUNK = 64 * 1024
-#: Seconds within which the proxy's thread must finish a call.
+#: The time limit for a call to the proxy's thread, in seconds.
 CALL_WITHIN = 10.0
 #: SO_LINGER with a timeout of zero: closing sends a RST.
 RESET = struct.pack("ii", 1, 0)
@@ -100,7 +100,7 @@ class Proxy:
         return self._call(self._reset)
 
     def stall(self, directions: Iterable[Direction] = BOTH) -> None:
-        """Holds back bytes in exactly these directions until :meth:`heal`, without losing any."""
+        """Holds back bytes in these directions, and in no others, until :meth:`heal`. No bytes are lost."""
         stalled = frozenset(directions)
 
         def change() -> None:
@@ -113,7 +113,7 @@ class Proxy:
         self._call(change)
 
     def swallow(self, directions: Iterable[Direction] = BOTH) -> None:
-        """Drops all bytes in exactly these directions until :meth:`heal`."""
+        """Drops all bytes in these directions, and in no others, until :meth:`heal`."""
         swallowed = frozenset(directions)
 
         def change() -> None:

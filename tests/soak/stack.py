@@ -29,13 +29,13 @@ from tests.soak import data
 from tests.soak.processes import ROOT, STOPPED_WITHIN, Process
 from tests.soak.proxy import HOST, Proxy
 
-#: Seconds after which another worker takes over the tasks of a dead one.
+#: The time after which another worker takes over the tasks of a dead one, in seconds.
 VISIBILITY_SECONDS = 10
 #: Duration of the practice task in seconds.
 PRACTICE_SECONDS = 1.5
-#: Seconds within which a process must be ready.
+#: The time limit for a process to become ready, in seconds.
 READY_WITHIN = 90.0
-#: Seconds between two checks of the processes.
+#: The interval between two checks of the processes, in seconds.
 CHECK_SECONDS = 0.1
 #: A sitecustomize module that Python needs with libfaketime. Locks wait by the monotonic clock, which libfaketime must
 #: leave alone; but then it makes clock_nanosleep(), and with it every time.sleep(), fail with EINVAL.

@@ -25,7 +25,7 @@ OPERATIONS: list[Document] = [
 ]
 #: Seconds between two audits.
 AUDIT_SECONDS = 1.0
-#: Tasks at the end that show whether each worker uses all of its slots, and the number of slots per worker.
+#: The number of tasks that test at the end whether each worker uses all of its slots, and the slots of each worker.
 PROBES, SLOTS = 16, 2
 SERVER_IS_DOWN = (PyMongoError, redis.RedisError)
 
@@ -174,7 +174,7 @@ def probe(stack: Stack, submit: Callable[[], Submission], within: float) -> list
     defects = []
     for name in stack.worker_names:
         mine = [task for task in done if task["worker"] == f"{name}@soak"]
-        # The times of a task that started twice come from two workers, whose clocks may differ. Then expect one slot only.
+        # If a task started twice, its times come from two workers, whose clocks may differ. Then expect one slot only.
         slots = SLOTS if all(task["attempt"] == 1 for task in done) else 1
         if (used := max_concurrency(mine)) < slots:
             detail = f"{name} took {len(mine)} of {PROBES} tasks, {used} at once with {SLOTS} slots"

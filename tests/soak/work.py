@@ -17,11 +17,11 @@ from tests.soak.data import ITEMS, ORDERS, USERS, Answer, Document, KnownJoin, O
 from tests.soak.ledger import Ledger, Patch, Reply, Submission
 from tests.soak.proxy import HOST
 
-#: Seconds after which a person gives up.
+#: The time after which a simulated person stops waiting for a response, in seconds.
 PATIENCE = 30.0
-#: The number of threads, and of overdue actions above which submissions pause.
+#: The number of threads, and the number of overdue actions above which submissions pause.
 PEOPLE, MAX_WAITING = 12, 40
-#: The statuses that a person may get; any other is a defect. 410: a newer run replaced the result.
+#: The response statuses that are no defect. 410 means that a newer run replaced the result.
 EXPECTED_STATUSES = frozenset({0, 200, 202, 409, 410, 503})
 #: The number of different joins of each kind, small enough that joins are submitted again.
 STREAMS, DIVIDED = 40, 25

@@ -7,7 +7,7 @@ from webapp.results import result_request
 from worker_tasks.infra.connections import connections
 from worker_tasks.tasks import long_running_task
 
-#: Seconds that pages wait for a worker on a busy machine.
+#: The time that pages wait for a worker, in seconds; long enough for a busy machine.
 WAIT_SECONDS = 20
 #: A queue without a worker.
 UNATTENDED = "unattended"

@@ -17,9 +17,9 @@ from worker_tasks.analysis.profiles import Profile
 from worker_tasks.infra.connections import Document
 from worker_tasks.results import result_store, retention, summaries
 
-#: Seconds that a request waits for workers. Hosting platforms close a request that has no answer after 30 seconds.
+#: The maximum time that a request waits for workers, in seconds. Hosting platforms close requests after 30 seconds.
 FILE_SECONDS = 20
-#: How many requests may wait at the same time in one process, which has eight threads.
+#: The maximum number of requests that wait at the same time in one process. A process has eight threads.
 MAX_WAITING = 4
 
 _waiting = threading.BoundedSemaphore(MAX_WAITING)
@@ -61,7 +61,7 @@ def require_table(summary: summaries.Summary, selection: Selection) -> Profile:
 
 
 def require_artifact(summary: summaries.Summary, spec: ArtifactSpec) -> Artifact:
-    """A finished artifact of a result. Waits for the worker while threads are free.
+    """A finished artifact of a result. Waits until a worker has made it, unless too many requests are waiting.
 
     Raises:
         Busy: a worker is still making the artifact.

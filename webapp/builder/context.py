@@ -25,7 +25,7 @@ from worker_tasks.joins.spec.bson_types import type_label
 from worker_tasks.joins.spec.sides import Side
 from worker_tasks.joins.spec.value_types import value_type
 
-#: Fields in a list of checkboxes.
+#: The maximum number of fields in a list of checkboxes.
 MAX_CHECKBOXES = 60
 
 
@@ -146,7 +146,7 @@ def _with_count(listed: ListedCollection) -> str:
 
 def _checkboxes(fields: list[LeftField], chosen: list[str] | None) -> list[SelectChoice]:
     paths = [each.path for each in fields if each.path.count(".") <= 1][:MAX_CHECKBOXES]
-    # Embedded and chosen fields come first, visible without scrolling.
+    # Embedded and chosen fields come first, so that they are visible without scrolling.
     return [SelectChoice(path, path) for path in dict.fromkeys([*(chosen or []), *paths])]
 
 

@@ -22,7 +22,7 @@ from worker_tasks.joins.spec.value_types import VALUE_TYPES, TypeOf
 #: The maximum length of a query string. It is below gunicorn's limit of 8,190 bytes for the request line.
 MAX_QUERY_LENGTH = 7_000
 
-# Without labels: the page makes them from the names of the collections.
+# The choices have no labels, because the page makes labels from the names of the collections.
 KIND_CHOICES = [SelectChoice(kind) for kind in KIND_PHRASES]
 
 SHAPE_CHOICES = [SelectChoice(shape, label[0].upper() + label[1:]) for shape, label in SHAPE_LABELS.items()]

@@ -51,7 +51,7 @@ def save_join(join: Document, form: Mapping[str, str]) -> str:
     """Saves a join under the name and description in the form. Returns its id.
 
     Raises:
-        DraftIncomplete: the name is missing, or something is too long.
+        DraftIncomplete: the name is missing, or the name or the description is too long.
         pymongo.errors.PyMongoError: the write may or may not have happened.
     """
     name, description = form.get("saved_name", "").strip(), form.get("saved_description", "").strip()

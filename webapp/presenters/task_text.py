@@ -32,8 +32,8 @@ class StateText:
     sentence: str
 
 
-#: By the stored state. A waiting task is stored as PENDING, because Celery's revoke knows only its own states, and
-#: shown as QUEUED, because PENDING in Celery also means "unknown task".
+#: The text for each stored state. A waiting task is stored as PENDING, because Celery's revoke knows only Celery's
+#: states. It is shown as QUEUED, because in Celery PENDING also means "unknown task".
 STATE_TEXTS = {
     states.PENDING: StateText("QUEUED", "Queued", "Waiting for a worker to take it."),
     states.RECEIVED: StateText("RECEIVED", "Received", "A worker has it and will begin soon."),
@@ -46,13 +46,13 @@ STATE_TEXTS = {
 
 #: The metadata key for the name of the saved join that the task ran.
 SAVED_JOIN = "saved_join"
-#: Tasks that a cancellation can stop while they run.
+#: The names of the tasks that can be cancelled while they run.
 JOINS = frozenset({"worker_tasks.tasks.join_users_orders", "worker_tasks.tasks.run_join"})
 
 #: The maximum length of an error message on the page. The traceback has the full text.
 MESSAGE_LENGTH = 300
 
-#: Pairs of a limit and a pause: up to ``limit`` seconds after the last event, a page polls every ``pause`` seconds.
+#: Pairs of seconds. If the last event is no older than the first number, a page polls at the interval of the second.
 POLL_SECONDS = ((30, 1), (120, 2), (600, 5))
 SLOWEST_POLL_SECONDS = 15
 

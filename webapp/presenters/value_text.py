@@ -21,7 +21,7 @@ class FormatText(NamedTuple):
     use: str
 
 
-#: By the label of the format.
+#: The text for each format, by the format's label.
 FORMAT_TEXTS = {
     "csv": FormatText("CSV", "Any spreadsheet or program; nested fields under dotted names, lists as JSON."),
     "excel": FormatText(

@@ -24,7 +24,7 @@ from worker_tasks.results.summaries import Summary
 
 blueprint = Blueprint("comparisons", __name__)
 
-#: How many columns to show for added and removed rows.
+#: The maximum number of columns to show for added and removed rows.
 SHOWN_COLUMNS = 20
 #: The lists of a comparison, by their names in URLs and in ResultDiff.
 LISTS = ("changed", "added", "gone")

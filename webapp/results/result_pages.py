@@ -24,9 +24,9 @@ from worker_tasks.results.summaries import Summary
 
 blueprint = Blueprint("results", __name__, url_prefix="/tasks/<task_id>/result")
 
-#: How many columns the table shows if none are selected, and how many one page of statistics shows.
+#: The number of columns in a table without selected columns, and on one page of statistics.
 SHOWN_COLUMNS, PROFILED_COLUMNS = 40, 100
-#: How many times to look for a result that moves to another key while it is read.
+#: The number of attempts to read a result, because a newer run may move it to another key meanwhile.
 ATTEMPTS = 3
 
 

@@ -15,7 +15,7 @@ from worker_tasks.queue import capacity
 from worker_tasks.results.result_store import ResultGone
 from worker_tasks.results.summaries import Summary
 
-#: Seconds that a page waits for a worker before it is shown without the artifact.
+#: The time that a page waits for an artifact, in seconds. After that, it is shown without the artifact.
 WAIT_SECONDS = 0.6
 #: The maximum number of columns in a URL.
 MAX_COLUMNS = 300

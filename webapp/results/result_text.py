@@ -26,7 +26,7 @@ OPERATOR_LABELS = {
     Operator.UNMATCHED: "found no match",
 }
 
-#: Shown if no column identifies a row.
+#: The text for a comparison in which no column identifies a row.
 WHOLE_ROWS = (
     "No column tells the rows apart, so that whole rows are compared: one that changed is one gone and one added."
 )
@@ -40,7 +40,7 @@ class Sorting(NamedTuple):
     offer: str
 
 
-#: The keys tell whether the rows are in descending order; None if the column does not sort them.
+#: The key is True for descending order, False for ascending order, and None if the column does not sort the rows.
 SORTING = {
     None: Sorting(None, "", "Sort by it, lowest first"),
     False: Sorting("ascending", " ↑", "Sort by it, highest first"),

@@ -18,7 +18,7 @@ from worker_tasks.results.formats import FORMATS, Format, Ready
 from worker_tasks.results.result_store import SEPARATOR, ResultGone
 from worker_tasks.results.summaries import Summary
 
-#: Concurrent downloads in one process. They leave threads free for pages.
+#: The maximum number of concurrent downloads in one process. The limit leaves threads free for pages.
 MAX_STREAMS = 5
 #: The maximum length of the task's title in a file name.
 MAX_TITLE_LENGTH = 60

@@ -12,7 +12,7 @@ from worker_tasks.infra.connections import Document
 from worker_tasks.infra.errors import InvalidInput
 from worker_tasks.records import metadata, task_fields
 
-#: How long to retry an edit while the task keeps changing.
+#: How long to retry an edit if the task keeps changing, in seconds.
 RETRY_SECONDS = 5
 
 

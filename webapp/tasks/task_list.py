@@ -19,7 +19,7 @@ from worker_tasks.records.task_search import Cursor
 
 blueprint = Blueprint("history", __name__)
 
-#: Seconds between two polls of the first page.
+#: The polling interval of the first page, in seconds.
 POLL_SECONDS = 5
 #: The maximum number of tasks in one action, which is also the default length of the list.
 MAX_SELECTED = DEFAULT_LIMIT

@@ -21,10 +21,10 @@ from worker_tasks.results import result_store, result_writer, retention, summari
 
 blueprint = Blueprint("status", __name__, url_prefix="/tasks/<task_id>")
 
-#: How long an unchanged fragment stays valid. It is then rendered again, with a longer pause between its polls.
+#: How long an unchanged fragment stays valid. After that it is rendered again, with a longer polling interval.
 VALIDITY = timedelta(seconds=30)
 VALIDITY_WHILE_WAITING = timedelta(seconds=5)
-#: Rows shown while the join is running.
+#: The number of rows shown while the join is running.
 FIRST_ROWS = 5
 
 

@@ -99,7 +99,7 @@ def test_columns_are_moved(client: FlaskClient, people: str) -> None:
     moved = client.get(f"/tasks/{people}/result", query_string=asked)
     assert moved.status_code == 303
     page = client.get(moved.headers["Location"]).text
-    assert re.search(r'value="right age"[^>]*autofocus', page) is None  # it is the last one now
+    assert re.search(r'value="right age"[^>]*autofocus', page) is None  # the column is now the last one
     assert re.search(r'<details class="part columns" open', page)
     assert 'aria-sort="ascending"' in page
     assert re.findall(r'<td data-label="([^"]+)"', page)[:3] == ["name", "_id", "age"]

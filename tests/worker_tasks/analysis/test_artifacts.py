@@ -275,7 +275,7 @@ def test_artifacts_are_found_after_a_newer_run_replaced_the_result() -> None:
     assert state_of(older) is ArtifactState.DONE
     assert len(numbers(older, QUERY)) == 30
     assert file(older, "json") == expected
-    # Requested under the key the result had then.
+    # The artifact is requested under the key that the result had before the newer run.
     spec = reader.row_order_spec(RowQuery(text="e"))
     build(summary, spec)
     assert state_of(older, spec) is ArtifactState.DONE

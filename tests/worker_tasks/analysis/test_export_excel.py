@@ -101,7 +101,7 @@ def test_text_keeps_all_characters_and_is_never_a_formula() -> None:
     ]
 
 
-#: Numbers, and whether Excel keeps their digits.
+#: Pairs of a number and whether Excel keeps all of its digits.
 DIGITS: list[tuple[Any, bool]] = [
     (0, True),
     (-5, True),

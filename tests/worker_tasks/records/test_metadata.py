@@ -101,7 +101,7 @@ A, B, C = ({"key": value} for value in "abc")
         ({}, A, A, A, False),
         (A, B, B, B, False),
         (A, {}, {}, {}, False),
-        # Both sides made different changes: the stored value stays.
+        # If both sides made different changes, the stored value stays.
         ({}, A, B, B, True),
         (A, B, C, C, True),
         (A, B, {}, {}, True),

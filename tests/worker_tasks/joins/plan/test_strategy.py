@@ -1,4 +1,4 @@
-"""The method that is chosen for a join, from made-up statistics."""
+"""Choosing the method of a join, tested with made-up statistics."""
 
 import json
 from dataclasses import dataclass, field
