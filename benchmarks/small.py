@@ -65,7 +65,7 @@ def _original_rate(servers: Servers) -> float:
 
 
 def _rate(collection: Any, done: dict[str, Any]) -> float:
-    """Tasks per second after the first tenth, which excludes the start of the worker."""
+    """The tasks per second, without the first tenth of the tasks, because the worker is still starting then."""
     ends = sorted(document["date_done"] for document in collection.find(done, {"date_done": 1}))
     first = len(ends) // 10
     return (len(ends) - 1 - first) / statistics.fmean([(ends[-1] - ends[first]).total_seconds()])

@@ -31,7 +31,7 @@ def environment_variables() -> list[Any]:
 
 
 BIG_USERS = 4_000
-#: The share of the run by which a folder's last file starts: slow folders start early so that all workers end together.
+#: The share of the run after which a folder's last file starts. Slow folders start early, so that workers end together.
 ENDS = {"soak": 0.0, "faults": 0.8, "browser": 0.8, "development": 0.8}
 REDIS_PORT = free_port()
 MONGODB_PORT = free_port()

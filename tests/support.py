@@ -1,4 +1,4 @@
-"""Shared test helpers: wait for a condition, pause a server, run a process of the Procfile, publish a result."""
+"""Shared helpers that wait for a condition, pause a server, run a process of the Procfile, or publish a result."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""create_app(): settings, blueprints, template functions, error pages and response headers."""
+"""Creates the application with its settings, blueprints, template functions, error pages and response headers."""
 
 from collections.abc import Callable
 from pathlib import Path

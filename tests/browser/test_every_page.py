@@ -1,4 +1,4 @@
-"""Every page, in every state, is accessible and fits the width of the window."""
+"""Every page is accessible in every state, and fits the width of the window."""
 
 from collections.abc import Callable
 from typing import Any

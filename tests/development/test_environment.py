@@ -1,4 +1,4 @@
-"""A fresh clone gets its .venv, or a message that says what to do."""
+"""A fresh clone gets its .venv, or prints a message that says what to do."""
 
 import os
 import shutil

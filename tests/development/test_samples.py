@@ -135,7 +135,7 @@ def test_an_interrupted_load_starts_over(
     python: Callable[..., subprocess.Popen[str]],
     eventually: Callable[..., None],
 ) -> None:
-    # The same loader with an extra table that is slow enough to be killed in.
+    # The same loader with an extra table. Loading it takes long enough for the test to kill the loader meanwhile.
     code = """
 import sys, time
 from development.samples import loading

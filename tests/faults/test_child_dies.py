@@ -1,4 +1,4 @@
-"""The child that runs a task dies and its worker survives: the task runs again, but not forever.
+"""If the child that runs a task dies and its worker survives, the task runs again, but not forever.
 
 A worker checks every 5 s whether its children are alive.
 """

@@ -1,4 +1,4 @@
-"""Connections to Redis break, or Redis is briefly away: work continues without a second start, and workers survive."""
+"""If connections to Redis break, or Redis is briefly away, workers survive and no task starts a second time."""
 
 import json
 import signal

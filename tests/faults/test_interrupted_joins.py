@@ -1,4 +1,4 @@
-"""MongoDB interrupts a join for reasons of its own: the join is tried again, and its errors are not blamed on it."""
+"""If MongoDB interrupts a join that is not at fault, the join is tried again, and the interruption is not its error."""
 
 import json
 import time

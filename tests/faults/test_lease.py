@@ -1,4 +1,4 @@
-"""A task may take longer than the visibility timeout: its worker renews the lease, and no other worker starts it."""
+"""A task may take longer than the visibility timeout, because its worker renews the lease of the message."""
 
 import pytest
 from celery import states

@@ -1,4 +1,4 @@
-"""MongoDB is frozen, or dies and comes back: no accepted task is lost, and every outcome is stored."""
+"""If MongoDB freezes, or dies and comes back, no accepted task is lost, and every outcome is stored."""
 
 import signal
 import time

@@ -1,4 +1,4 @@
-"""A MongoDB user with too few privileges: pages and probes name the missing one."""
+"""If the MongoDB user lacks a privilege, pages and health checks name it."""
 
 import json
 from collections.abc import Iterator

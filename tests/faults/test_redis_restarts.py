@@ -1,4 +1,4 @@
-"""Redis dies and comes back, with or without its data: every task still ends."""
+"""If Redis dies and comes back, with or without its data, every task still ends."""
 
 import json
 from datetime import timedelta
@@ -44,7 +44,7 @@ def test_a_restart_of_redis_loses_neither_waiting_nor_running_tasks(
         assert summary is not None
         assert summary.task_id == task_id
         assert json.loads(task["result"]) == summary.outcome
-    # The finished tasks acknowledged on a dead connection. Delivered again, their messages run nothing.
+    # The finished tasks acknowledged on a dead connection, so Redis delivers their messages again. These run nothing.
     eventually(lambda: not messages(queue) and not unacknowledged(), within=RECOVERY_SECONDS)
     assert [ledger.find_task(task_id)["attempt"] for task_id in running] == [1, 1]
 

@@ -1,4 +1,4 @@
-"""Redis refuses commands because it is full or has no primary: pages say so, and still show readable data."""
+"""If Redis is full or has no primary, pages say so, and still show the data that can be read."""
 
 import json
 

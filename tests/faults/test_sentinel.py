@@ -1,4 +1,4 @@
-"""Redis behind Sentinel: its primary dies, and accepted tasks still end."""
+"""If the primary of a Redis behind Sentinel dies, accepted tasks still end."""
 
 import json
 import signal

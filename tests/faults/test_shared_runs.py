@@ -1,4 +1,4 @@
-"""Shared runs: tasks may join and leave a run, and cancelling the last one stops it."""
+"""Tasks may join and leave a shared run. Cancelling the last one stops the run."""
 
 from itertools import count
 from typing import Any

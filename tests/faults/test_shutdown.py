@@ -1,4 +1,4 @@
-"""A stopping worker ends in time, whatever server is away, and the next worker gets its unfinished tasks."""
+"""A stopping worker ends in time even if servers are away, and the next worker gets its unfinished tasks."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A worker dies with all of its processes, or freezes for a while: another worker gets its tasks."""
+"""If a worker dies with all of its processes, or freezes for a while, another worker gets its tasks."""
 
 import signal
 

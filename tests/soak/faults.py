@@ -1,4 +1,4 @@
-"""The faults: drawn at random from the seed, injected one after the other, and undone."""
+"""Draws faults at random from the seed, injects them one after the other, and undoes them."""
 
 import contextlib
 import os

@@ -1,7 +1,7 @@
 """A TCP proxy that can reset, stall, swallow or refuse connections, each direction separately.
 
-It behaves like a network, not like a program in between: a connection that lost bytes delivers nothing more in that
-direction, because TCP never delivers bytes after a gap; and a reset is a RST, not an orderly close.
+It behaves like a faulty network. Once a connection has lost bytes, it delivers no more bytes in that direction, because
+TCP never delivers bytes after a gap. A reset sends a RST instead of closing the connection in an orderly way.
 """
 
 import asyncio

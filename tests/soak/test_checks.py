@@ -1,4 +1,4 @@
-"""The soak's checks find defects: each test breaks one thing, and the checks report exactly that."""
+"""The checks of the soak find defects. Each test breaks one thing, and the checks must report exactly that."""
 
 import json
 from collections.abc import Callable

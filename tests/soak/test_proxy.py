@@ -1,4 +1,4 @@
-"""The proxy behaves like a broken network: each direction fails separately, and nothing arrives after a gap."""
+"""The proxy behaves like a faulty network. Each direction fails separately, and no bytes arrive after a gap."""
 
 import socket
 import threading

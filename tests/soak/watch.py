@@ -1,4 +1,4 @@
-"""Inspects the stack without its proxies: recounts new results, finds leftovers, and probes the workers."""
+"""Inspects the stack while bypassing its proxies. Recounts new results, finds leftovers, and probes the workers."""
 
 import json
 import threading
@@ -15,7 +15,7 @@ from tests.soak.data import Document
 from tests.soak.ledger import Ledger, Submission
 from tests.soak.stack import PRACTICE_SECONDS, Stack
 
-#: Prefixes of the keys of running joins, which must disappear.
+#: The prefixes of the keys that a running join uses. These keys must disappear when the join has ended.
 RUN_KEYS = ("staging:", "join_run:", "join_plan:", "join_finish:")
 QUEUES = ("celery", "reading")
 COMMENT = {"$regex": "^dovetail:"}

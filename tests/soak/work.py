@@ -1,4 +1,4 @@
-"""Simulated people: submit tasks and joins at a limited rate, edit, cancel, read, and record each response."""
+"""Simulated people, who submit tasks at a limited rate, edit, cancel and read them, and record each response."""
 
 import heapq
 import http.client
@@ -21,7 +21,7 @@ from tests.soak.proxy import HOST
 PATIENCE = 30.0
 #: The number of threads, and the number of overdue actions above which submissions pause.
 PEOPLE, MAX_WAITING = 12, 40
-#: The response statuses that are no defect. 410 means that a newer run replaced the result.
+#: The response statuses that are not defects. 410 means that a newer run replaced the result.
 EXPECTED_STATUSES = frozenset({0, 200, 202, 409, 410, 503})
 #: The number of different joins of each kind, small enough that joins are submitted again.
 STREAMS, DIVIDED = 40, 25

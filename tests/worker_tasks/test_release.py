@@ -1,4 +1,4 @@
-"""The release phase: makes the indexes, or stops the deployment with an error in one line."""
+"""The release phase creates the indexes, or stops the deployment with an error in one line."""
 
 import subprocess
 import sys

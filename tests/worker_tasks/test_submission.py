@@ -1,4 +1,4 @@
-"""Submission: a task is recorded and then published, or neither, and errors come in time."""
+"""A submitted task is either recorded and published, or neither, and errors come in time."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""The versioned JSON API: submits joins, finds, changes and cancels tasks, reads and exports results."""
+"""The versioned JSON API. Submits joins; finds, changes and cancels tasks; reads and exports results."""
 
 from http import HTTPStatus
 from typing import Any, TypeVar

@@ -1,4 +1,4 @@
-"""The builder's form: a join being written, complete or not, converted from and to URLs and JoinSpecs."""
+"""The builder's form, which holds a complete or incomplete join. Converts it from and to URLs and JoinSpecs."""
 
 import json
 import re

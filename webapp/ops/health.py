@@ -1,4 +1,4 @@
-"""/healthz: the process is alive. /readyz: the servers it needs answer."""
+"""Health checks. /healthz tells whether the process is alive, /readyz whether its servers answer."""
 
 from http import HTTPStatus
 

@@ -1,4 +1,4 @@
-"""The outcome of a task as text: a join's figures beside its estimates, the effect of a cancellation. Pure: no I/O."""
+"""The outcome of a task as text: actual figures beside the estimates, or the effect of a cancellation. Pure: no I/O."""
 
 from typing import Any
 

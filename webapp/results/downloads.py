@@ -22,7 +22,7 @@ blueprint = Blueprint("downloads", __name__, url_prefix="/tasks/<task_id>/result
 
 @dataclass(frozen=True)
 class Offer:
-    """A format on the page.
+    """A file format as the page offers it.
 
     ``artifact`` is None if nobody has requested the file; ``size`` in bytes is None until known.
     """

@@ -111,7 +111,7 @@ def _decompress(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def download_name(title: str, summary: Summary, file_format: Format, *, is_excerpt: bool) -> str:
-    """``users-with-their-orders-0a1b2c3d-excerpt.csv``: the task's title and id, and whether rows are missing."""
+    """A file name with the task's title and id, such as ``users-with-their-orders-0a1b2c3d-excerpt.csv``."""
     title = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:MAX_TITLE_LENGTH].strip("-")
     part = "-excerpt" if is_excerpt else ""
     partial = "" if summary.complete else "-partial"

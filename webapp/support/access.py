@@ -1,4 +1,4 @@
-"""The viewer of a request and the tasks they may see. Routes find tasks only through this module."""
+"""The viewer of a request and the tasks that the viewer may see. Routes find tasks only through this module."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Logging of the web process: the worker's format, with the request id and task id on every line."""
+"""Logging of the web process in the worker's format, with the request id and task id on every line."""
 
 import logging
 import re
@@ -61,7 +61,7 @@ class ContextFilter(logging.Filter):
 
 
 class OneLineFormatter(logging.Formatter):
-    """Escapes control characters in messages, so that a URL cannot forge log lines; tracebacks keep their lines."""
+    """Escapes control characters in messages, so that a URL cannot forge log lines. Tracebacks keep line breaks."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         line = super().formatMessage(record)
@@ -77,7 +77,7 @@ def configure_logging() -> None:
 
 
 class RequestIds:
-    """WSGI middleware: takes the client's X-Request-ID or creates one, adds it to the log and to the response."""
+    """WSGI middleware that takes the client's X-Request-ID or creates one, and adds it to the log and the response."""
 
     def __init__(self, app: Callable[..., Iterable[bytes]]):
         self._app = app

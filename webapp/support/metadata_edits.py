@@ -1,4 +1,4 @@
-"""Concurrent edits of metadata: merges changes of different keys, reports conflicts on the same key."""
+"""Merges concurrent edits of metadata. Changes of the same key to different values are a conflict."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -66,7 +66,7 @@ def edit_metadata(viewer: Viewer, task_id: str, edit: Callable[[Document], Docum
         new = edit(task["metadata"])
         if errors := metadata.metadata_errors(new):
             raise InvalidInput(errors)
-        # Compared as text, because 1 == True in Python.
+        # The values are compared as text, because 1 == True in Python.
         if metadata.text_of(new) == metadata.text_of(task["metadata"]):
             return
         if task_fields.set_metadata(task_id, new, task["version"]):

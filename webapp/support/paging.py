@@ -28,7 +28,7 @@ def requested_number(name: str, default: int, minimum: int, maximum: int) -> int
     """The number in a query parameter.
 
     Raises:
-        InvalidInput: not a number, or out of bounds.
+        InvalidInput: the parameter is not a number, or is out of bounds.
     """
     text = request.args.get(name, str(default))
     if not _is_number(text) or len(text) > MAX_DIGITS or not minimum <= int(text) <= maximum:
@@ -40,7 +40,7 @@ def number_or_last(name: str, maximum: int) -> int:
     """The number in a query parameter, from 1 to ``maximum``; larger numbers become ``maximum``.
 
     Raises:
-        InvalidInput: not a number, or less than 1.
+        InvalidInput: the parameter is not a number, or is less than 1.
     """
     text = request.args.get(name, "1")
     is_beyond = _is_number(text) and (len(text) > MAX_DIGITS or int(text) > maximum)
@@ -71,7 +71,7 @@ def requested_limit() -> int:
     """The number of entries for a page.
 
     Raises:
-        InvalidInput: not a number from 1 to ``MAX_LIMIT``.
+        InvalidInput: the parameter is not a number from 1 to ``MAX_LIMIT``.
     """
     return requested_number("limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
 

@@ -1,4 +1,4 @@
-"""The calls of the original tutorials: POST /create-task and GET /task/<id>."""
+"""The endpoints of the original tutorials, POST /create-task and GET /task/<id>."""
 
 from collections.abc import Callable
 from typing import Any

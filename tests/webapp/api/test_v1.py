@@ -1,4 +1,4 @@
-"""The versioned API: joins submitted, followed, found, changed and cancelled."""
+"""Joins are submitted, followed, found, changed and cancelled through the versioned API."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The builder's page: choices, suggestions, buttons and checks."""
+"""The choices, suggestions, buttons and checks on the builder's page."""
 
 import json
 import re
@@ -42,7 +42,7 @@ def written_in(answer: TestResponse) -> dict[str, str]:
 
 
 def options(page: str, name: str) -> list[str]:
-    """The values in the select of this name."""
+    """The option values of the select element with this name."""
     found = re.search(rf'<select[^>]* name="{name}"[^>]*>(.*?)</select>', page, re.DOTALL)
     assert found, f"no select {name}"
     return re.findall(r'<option[^>]*value="([^"]+)"', found[1])

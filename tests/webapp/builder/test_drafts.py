@@ -1,4 +1,4 @@
-"""The builder's form: conversion to and from JoinSpecs and query strings, and errors at their fields."""
+"""The builder's form converts to and from JoinSpecs and query strings, and shows errors at their fields."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""The forms: they submit a task, or come back with their errors."""
+"""A form submits a task, or comes back with its errors."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Saved joins: stored, listed, run with values, deleted; and the samples."""
+"""Joins and samples are saved, listed, run with values, and deleted."""
 
 import json
 import re

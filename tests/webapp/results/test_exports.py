@@ -1,4 +1,4 @@
-"""Results as files: streamed at once or made by a worker, with their provenance."""
+"""Results are downloaded as files with their provenance, either streamed at once or made by a worker."""
 
 import base64
 import csv

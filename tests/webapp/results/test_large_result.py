@@ -1,4 +1,4 @@
-"""A result of 300,000 rows, served by the Procfile's web process: paged, searched and downloaded."""
+"""A result of 300,000 rows is paged, searched and downloaded from the Procfile's web process."""
 
 import csv
 import io

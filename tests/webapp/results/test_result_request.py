@@ -1,4 +1,4 @@
-"""Rows filtered and sorted, columns described, files prepared."""
+"""Rows are filtered and sorted, columns are described, and files are prepared."""
 
 import re
 import signal
@@ -25,7 +25,7 @@ CITIES = ["Oslo", "Lima", None, "Accra"]
 @pytest.fixture
 def people(worker: Process, monkeypatch: pytest.MonkeyPatch) -> str:
     """The id of a task that joined 120 people. For 30 of them the city is null, for one it is missing."""
-    # Pages wait for the worker, however busy the machine is.
+    # Pages wait for the worker even on a busy machine.
     monkeypatch.setattr(result_request, "WAIT_SECONDS", 20)
     rows: list[dict[str, Any]] = [
         {"_id": number, "name": f"P{number:03}", "age": number % 40, "home": {"city": CITIES[number % 4]}}

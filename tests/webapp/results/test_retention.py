@@ -1,4 +1,4 @@
-"""Results kept longer and discarded by API clients."""
+"""API clients extend the lifetime of results, and delete results."""
 
 from datetime import timedelta
 

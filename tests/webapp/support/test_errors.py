@@ -1,4 +1,4 @@
-"""Every error is answered in time: a page for browsers, problem+json for API clients."""
+"""Every error is answered in time, with a page for browsers and problem+json for API clients."""
 
 import time
 from http import HTTPStatus

@@ -1,4 +1,4 @@
-"""The web process's log: each line names its request and its task."""
+"""Each line in the log of the web process names its request and its task."""
 
 import logging
 import random

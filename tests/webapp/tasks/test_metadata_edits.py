@@ -1,4 +1,4 @@
-"""Concurrent edits of metadata, by the form and by the API: every change is kept or reported as a conflict."""
+"""If several people edit metadata at once, each change is kept or reported as a conflict, in the form and the API."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Documents of the original application or of Celery's stock backend are shown although fields are missing."""
+"""Documents of the original application and of Celery's stock backend lack some fields, but are shown."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""GET /tasks: JSON for API clients, a page for browsers, with limits and pages."""
+"""GET /tasks returns JSON for API clients and a page for browsers, page by page."""
 
 import re
 from collections.abc import Callable

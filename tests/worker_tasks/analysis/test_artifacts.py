@@ -1,4 +1,4 @@
-"""Artifacts: requested, built by one worker, visible when complete, and rebuilt after a worker died."""
+"""An artifact is built by one worker, is visible once it is complete, and is rebuilt after its worker died."""
 
 import json
 import threading

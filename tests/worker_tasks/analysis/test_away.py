@@ -1,4 +1,4 @@
-"""Outages while an artifact is built: the job is retried, and no failure is recorded."""
+"""If a server goes away while an artifact is built, the job is retried, and no failure is recorded."""
 
 import threading
 import time

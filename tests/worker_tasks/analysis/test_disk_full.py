@@ -1,4 +1,4 @@
-"""No room for an artifact on the worker's disk or in Redis: a clear message, and another try soon."""
+"""If an artifact does not fit on the worker's disk or into Redis, it fails with a clear message and can be retried."""
 
 import random
 import resource

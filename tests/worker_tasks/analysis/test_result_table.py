@@ -1,4 +1,4 @@
-"""The table of a result: values of every type in typed columns, none lost and none in a wrong row."""
+"""The table of a result has all values in typed columns, without losing any or moving any to a wrong row."""
 
 import hashlib
 import json

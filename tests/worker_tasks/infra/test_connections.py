@@ -1,4 +1,4 @@
-"""The clients of a process: opened once per process, and pinged within a time limit."""
+"""A process opens its clients once, and pings each of them within a time limit."""
 
 import subprocess
 import sys

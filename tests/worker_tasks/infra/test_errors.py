@@ -1,4 +1,4 @@
-"""The named errors: storing and rebuilding one keeps its class and its message."""
+"""Storing and rebuilding a named error keeps its class and its message."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""The Lua scripts: each documents its arguments, and a module loads it."""
+"""Every Lua script documents its arguments, and a module loads it."""
 
 import re
 from pathlib import Path

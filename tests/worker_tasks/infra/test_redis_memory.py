@@ -1,4 +1,4 @@
-"""Results leave a reserve of Redis's memory to the queue, and a refusal never rests on a cached reading."""
+"""Results leave some of Redis's memory to the queue, and a refusal is never based on a cached reading."""
 
 from collections.abc import Iterator
 from typing import Any

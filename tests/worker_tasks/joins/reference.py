@@ -116,13 +116,13 @@ def at(document: Any, path: str) -> Any:
 
 
 def _elements(document: Any, path: str) -> list[Any]:
-    """The values that ``localField`` looks up: the elements of a list instead of the list."""
+    """The values that ``localField`` looks up. For a list, these are its elements."""
     values = _reached(document, path)
     return [element for value in values for element in (value if isinstance(value, list) else [value])]
 
 
 def _leaves(document: Any, path: str) -> list[Any]:
-    """The values that match a ``foreignField``: a list as a whole, and each of its elements."""
+    """The values that a ``foreignField`` can match. For a list, these are the list as a whole and its elements."""
     values = _reached(document, path)
     return values + [element for value in values if isinstance(value, list) for element in value]
 

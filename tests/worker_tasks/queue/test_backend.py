@@ -1,4 +1,4 @@
-"""The result backend: every state of a task, with its metadata, as Celery's own readers see it."""
+"""Celery's own readers can read every state of a task from the result backend, with its metadata."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""The broker connection: leases by Redis's clock, acknowledgements that never fail, and kombu's private parts."""
+"""The broker connection measures leases by Redis's clock, and its acknowledgements never fail."""
 
 import gc
 from collections.abc import Iterator
@@ -96,7 +96,7 @@ def full_redis() -> Iterator[None]:
         connections().queue.config_set("maxmemory", 0)
 
 
-def test_the_private_parts_of_kombu_that_we_use_still_exist(connection: Connection) -> None:
+def test_the_kombu_internals_that_we_use_still_exist(connection: Connection) -> None:
     assert kombu.__version__ == KOMBU_VERSION, "read the new version's redis.py against broker.py, then change this"
     instances: dict[type, Any] = {virtual.QoS: virtual.QoS(connection.default_channel)}
     for owner, names in PRIVATE_IN_KOMBU.items():

@@ -1,4 +1,4 @@
-"""The Celery application: every way of publishing records a task document before the message."""
+"""The Celery application records a task document before it publishes a message, in every way of publishing."""
 
 import json
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""The live state that polls read instead of the task document: revision and progress, briefly kept."""
+"""The live state has the revision and progress of a task, so that polls do not have to read its document."""
 
 from collections.abc import Callable
 

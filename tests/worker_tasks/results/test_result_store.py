@@ -1,4 +1,4 @@
-"""Published results: one JSON array, read by ranges of rows, gone as a whole."""
+"""A published result is one JSON array that is read by ranges of rows, and all its keys expire together."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Results being written: parts are written separately, joined and published in one step, and invisible before."""
+"""The parts of a result are written separately, then published in one step, and are invisible before that."""
 
 import json
 import threading

@@ -1,4 +1,4 @@
-"""The estimated result of a join next to the real one; the preview; and the stored checks."""
+"""The estimates for a join, compared with its real result; the preview; and the stored checks."""
 
 import json
 from datetime import UTC, datetime
@@ -33,7 +33,7 @@ from worker_tasks.joins.spec.spec import JoinSpec
 pytestmark = pytest.mark.usefixtures("wrong_collections")
 
 
-# Estimates next to the real result.
+# Estimates compared with the real result.
 
 
 def result_of(spec: JoinSpec) -> list[Document]:

@@ -1,4 +1,4 @@
-"""Samples of collections: fields, types, fill rates and indexes; and how they are cached."""
+"""Samples of collections have fields, types, fill rates and indexes, and are cached."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Suggested keys: by names of fields, by unique indexes, and by trying values of a sample."""
+"""Keys are suggested by the names of fields, by unique indexes, and by trying values of a sample."""
 
 from collections.abc import Iterator
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""Joins from submission to result on a real worker: in one part or several, alone or shared."""
+"""A real worker runs joins from submission to result, in one part or several, alone or shared."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Rows without a match: counted during the join and all found again in the result's table."""
+"""Rows without a match are counted during the join, and are all found again in the result's table."""
 
 import dataclasses
 from collections.abc import Callable, Iterator

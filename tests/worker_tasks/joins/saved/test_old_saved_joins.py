@@ -1,4 +1,4 @@
-"""Saved joins of an older version: parsed as before, and converted by a release."""
+"""Saved joins of an older version are parsed as before, and a release converts them."""
 
 import json
 from collections.abc import Iterator

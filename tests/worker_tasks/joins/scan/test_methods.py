@@ -31,7 +31,7 @@ OPTIONS: json_util.JSONOptions = json_util.JSONOptions(tz_aware=True)
 
 
 def random_key(rng: random.Random, gaps: float, *, lists: bool) -> Any:
-    """A random key: one of a few, so that many match, of all the types that meet in real collections."""
+    """A random key. It is one of only a few, so that many match, and has any of the types found in real collections."""
     drawn = rng.random()
     if drawn < gaps:
         return rng.choice([None, MISSING])

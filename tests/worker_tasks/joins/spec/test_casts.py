@@ -1,4 +1,4 @@
-"""The table of casts: its names, when each cast is suggested, and estimates for sampled values."""
+"""The table of casts has their names, the types for which each is suggested, and estimates for sampled values."""
 
 from typing import Any, get_args
 

@@ -1,4 +1,4 @@
-"""The tables of kinds and shapes: their names, and flags that agree with each other."""
+"""The tables of kinds and shapes are complete, and their flags are consistent."""
 
 from typing import get_args
 

@@ -1,4 +1,4 @@
-"""Joins with parameters: how they are found, validated and filled."""
+"""The parameters of a join are found, validated and filled."""
 
 from typing import Any
 

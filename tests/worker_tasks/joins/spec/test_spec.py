@@ -1,4 +1,4 @@
-"""Valid and invalid descriptions of joins, and which of them have the same fingerprint."""
+"""Invalid descriptions of joins are refused, and equivalent ones have the same fingerprint."""
 
 from typing import Any
 
