@@ -52,7 +52,8 @@ class Settings(BaseSettings):
 
     redis_url: QueueUrl = Field(
         validation_alias=AliasChoices("REDIS_URL", "CELERY_BROKER_URL"),
-        description="The Redis server, as `redis://` or `rediss://`. Queue in database 0, results in database 2.",
+        description="The Redis server, as `redis://` or `rediss://`. Database 0 holds the queue, "
+        "database 2 the results.",
     )
     mongodb_uri: MongodbUri = Field(
         validation_alias=AliasChoices("MONGODB_URI", "MONGODB_HOST"),
@@ -66,18 +67,19 @@ class Settings(BaseSettings):
     results_redis_url: ResultsUrl | None = Field(
         default=None,
         validation_alias="RESULTS_REDIS_URL",
-        description="The results' Redis, if it is not `REDIS_URL`. Results that fill it then never stop the queue.",
+        description="The Redis server of the results, if it is not `REDIS_URL`. "
+        "Results there cannot fill the queue's memory.",
     )
     redis_tls_verify: bool = Field(
         default=True,
         validation_alias="REDIS_TLS_VERIFY",
-        description="`false` accepts a `rediss://` server with a self-signed certificate, as some platforms use.",
+        description="`false` accepts a `rediss://` server with a self-signed certificate, which some platforms use.",
     )
     redis_sentinels: Addresses | None = Field(
         default=None,
         validation_alias="REDIS_SENTINELS",
-        description="Redis Sentinels, as `host:port,host:port`; queue and results follow the primary that they name. "
-        "`REDIS_URL` may be left out: its user, password and `rediss://` are used, its host is ignored.",
+        description="Redis Sentinels, as `host:port,host:port`; queue and results use the primary that they name. "
+        "`REDIS_URL` is then optional; Dovetail uses its user, password and `rediss://`, but not its host.",
     )
     redis_sentinel_master: str = Field(
         default="mymaster",
@@ -135,7 +137,7 @@ class Settings(BaseSettings):
         default=86_400,
         ge=1,
         validation_alias="RESULT_KEEP_SECONDS",
-        description="The longest time that a result can be kept on request, in seconds from when it was joined.",
+        description="The longest time that a user can keep a result, in seconds from the end of its join.",
     )
     task_retention_days: int = Field(
         default=365,
@@ -165,19 +167,20 @@ class Settings(BaseSettings):
         default=256,
         ge=64,
         validation_alias="READING_MEMORY_MIB",
-        description="How much memory that may take, in MiB, before it spills to disk.",
+        description="The memory that a worker may use to sort, measure, compare or export a result, in MiB, "
+        "before it spills to disk.",
     )
     max_attempts: int = Field(
         default=10,
         ge=1,
         validation_alias="MAX_ATTEMPTS",
-        description="How many times in a row a task may crash its worker process before it fails.",
+        description="How many times in a row a task may crash its worker process before the task fails.",
     )
     visibility_timeout_seconds: int = Field(
         default=60,
         ge=6,
         validation_alias="VISIBILITY_TIMEOUT_SECONDS",
-        description="How long after a worker's death another one takes over its tasks, in seconds.",
+        description="The time after which another worker takes over the tasks of a dead worker, in seconds.",
     )
     reconcile_seconds: int = Field(
         default=30,
@@ -189,12 +192,13 @@ class Settings(BaseSettings):
         default=20,
         ge=0,
         validation_alias="WORKER_SOFT_SHUTDOWN_SECONDS",
-        description="How long a stopping worker waits for tasks, in seconds; less than the platform's grace period.",
+        description="How long a stopping worker waits for its tasks, in seconds. "
+        "Stay below the platform's grace period.",
     )
     secret_key: SecretStr | None = Field(
         default=None,
         validation_alias="SECRET_KEY",
-        description="Signs the forms. Any long random text; all web processes must share the same value.",
+        description="A long random text that signs the forms. All web processes must have the same value.",
     )
     cookies_secure: bool = Field(
         default=True,
