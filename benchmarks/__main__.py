@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Servers(Path(folder)) as servers:
-        # Not at the top: the settings read the environment once, and Servers has just set it.
+        # These imports are not at the top, because the settings read the environment once, and Servers has just set it.
         from benchmarks import bulk, lists, reading, sharing, small, strategies, web  # noqa: PLC0415
 
         modules = {

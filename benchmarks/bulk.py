@@ -22,7 +22,7 @@ MEBIBYTE = 2**20
 
 
 def drain() -> None:
-    """Reads the joined documents and drops them: the speed of MongoDB alone."""
+    """Reads the joined documents and drops them, to measure MongoDB alone."""
     for _ in baselines.mongodb().bench.users.aggregate_raw_batches([baselines.LOOKUP]):
         pass
 

@@ -28,7 +28,7 @@ def measure(servers: Servers, repeats: int) -> Iterator[Row]:
 
 
 def _searches(repeats: int) -> Iterator[Row]:
-    """Searches a million documents by metadata: the first page, and a page that begins at the 500,000th document."""
+    """Searches a million documents by metadata, for the first page and for a page after the 500,000th document."""
     middle = connections().tasks.find_one({"_id": f"task {MANY // 2}"}, {"queued_at": True})
     if middle is None:
         raise RuntimeError("the tasks are missing")

@@ -11,7 +11,7 @@ from worker_tasks.infra.connections import connections
 from worker_tasks.submission import read_join, submit_join
 
 PEOPLE = 100
-#: The comment of the aggregation of a run's first part: worker_tasks/joins/run/lifecycle.py.
+#: The comment of the aggregation of a run's first part, set in worker_tasks/joins/run/lifecycle.py.
 FIRST_PART = r"^dovetail:.*\.0\.[^.]+$"
 
 

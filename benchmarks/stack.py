@@ -23,7 +23,7 @@ READY_SECONDS = 60
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a ratio of medians, and both medians."""
+    """One line of the table, with a ratio of medians and both medians."""
 
     name: str
     goal: str

@@ -1,4 +1,4 @@
-"""The web process: unchanged polls, compared with the original's ``GET /task/<id>``, and a large download."""
+"""Compares unchanged polls with the original's ``GET /task/<id>``, and measures a large download."""
 
 import http.client
 import re

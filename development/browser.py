@@ -48,7 +48,7 @@ def candidates() -> Iterator[str]:
 
 
 def runs(program: str) -> bool:
-    """Whether this program is a real browser: names on PATH may be stubs that only ask to install a package."""
+    """Whether this program is a real browser. Names on PATH may be stubs that only ask to install a package."""
     try:
         return subprocess.run([program, "--version"], capture_output=True, timeout=30, check=False).returncode == 0
     except (OSError, subprocess.TimeoutExpired):

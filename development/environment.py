@@ -72,7 +72,7 @@ def is_ready() -> bool:
 
 
 def expected_stamp() -> str:
-    """Identifies the requirements, path and Python of .venv: a moved clone or an upgraded system breaks it."""
+    """Identifies the requirements, path and Python of .venv, which breaks if the clone moves or Python is upgraded."""
     digest = hashlib.sha256()
     for name in (*REQUIREMENTS, "requirements.txt"):
         with open(os.path.join(ROOT, name), "rb") as file:

@@ -12,11 +12,11 @@ PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 def end_with_parent(number: signal.Signals) -> Callable[[], None] | None:
     """Returns a `preexec_fn` with which Linux sends the child this signal when we end; None on other systems.
 
-    Linux watches the thread that starts the child, not the process: start the child from a long-lived thread.
+    Linux watches the thread that starts the child, not the process. Start the child from a long-lived thread.
     """
     if sys.platform != "linux":
         return None
-    libc = ctypes.CDLL(None)  # loaded before the fork: the child must not take locks
+    libc = ctypes.CDLL(None)  # loaded before the fork, because the child must not take locks
     parent = os.getpid()
 
     def in_child() -> None:

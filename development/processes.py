@@ -1,7 +1,8 @@
 """Runs the Procfile's processes together and prints each line of their output with the name of its process.
 
-honcho parses the file and prints. Its Manager is unsuitable: it watches each process from a forked copy of itself,
-prints from its signal handlers (which fails in the middle of another print), and offers no way to wait for readiness.
+honcho parses the file and prints the lines. Its Manager is unsuitable for three reasons: it watches each process from a
+forked copy of itself, it prints from signal handlers (which fails in the middle of another print), and it offers no way
+to wait for readiness.
 """
 
 import os

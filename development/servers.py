@@ -1,4 +1,4 @@
-"""Redis and MongoDB for development and tests: found on PATH or in the wheels, started, stopped.
+"""Finds Redis and MongoDB on PATH or in the wheels, and starts and stops them for development and tests.
 
 A server ends with the process that started it, listens on 127.0.0.1 only, and locks its folder.
 """

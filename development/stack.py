@@ -1,4 +1,4 @@
-"""bin/dev: runs Redis, MongoDB, web and worker with the sample data, until Ctrl-C."""
+"""bin/dev runs Redis, MongoDB, web and worker with the sample data, until Ctrl-C."""
 
 import argparse
 import os
@@ -81,7 +81,7 @@ def run(clone: Clone) -> int:
 
 
 def interrupt_once(_number: int, _frame: FrameType | None) -> None:
-    """Interrupts on the first signal and ignores later ones: a second Ctrl-C must not cut the shutdown short."""
+    """Interrupts on the first signal and ignores later ones, so that a second Ctrl-C does not disturb the shutdown."""
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
@@ -103,7 +103,7 @@ def web_port() -> int:
 
 
 def named(*names: str) -> str | None:
-    """Returns the value of the first of these variables that is set: the URL of a server to use instead of our own."""
+    """Returns the value of the first of these variables that is set, the URL of a server to use instead of our own."""
     return next((value for name in names if (value := os.environ.get(name))), None)
 
 

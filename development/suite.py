@@ -1,4 +1,4 @@
-"""bin/test: runs the whole suite, or the tests that the arguments select.
+"""bin/test runs the whole suite, or the tests that the arguments select.
 
 Several pytest workers run at once, each with its own servers. Arguments go to pytest, except for a leading `quick`,
 which leaves out slow tests.

@@ -36,7 +36,7 @@ ENDS = {"soak": 0.0, "faults": 0.8, "browser": 0.8, "development": 0.8}
 REDIS_PORT = free_port()
 MONGODB_PORT = free_port()
 
-# Not in a fixture: pytest inspects the attributes of imported objects during collection, and the first access to a
+# This is not in a fixture, because pytest inspects imported objects during collection, and the first access to a
 # Celery task makes its application read and cache the settings.
 for name in environment_variables():
     os.environ.pop(name, None)
@@ -57,7 +57,7 @@ os.environ |= {
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Interleaves the files of the folders in parallel runs: some tests mostly wait while others compute."""
+    """Interleaves the files of the folders in parallel runs, because some tests mostly wait and others compute."""
     if not hasattr(config, "workerinput"):
         return
     files: dict[str, list[Path]] = {}

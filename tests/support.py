@@ -88,7 +88,7 @@ def refusing(code: str) -> Iterator[None]:
 
 @contextmanager
 def paused(server: Server) -> Iterator[None]:
-    """Freezes the server during the block: it accepts connections and never answers, which is worse than being down."""
+    """Freezes the server during the block. It accepts connections and never answers, which is worse than being down."""
     os.kill(server.pid, signal.SIGSTOP)
     # A busy thread stops a moment later, and would answer until then.
     eventually(lambda: all(_is_stopped(thread) for thread in Path(f"/proc/{server.pid}/task").iterdir()))

@@ -9,7 +9,7 @@ DOCUMENT = (ROOT / "docs" / "architecture.md").read_text()
 
 
 def mapped() -> Iterator[str]:
-    """The paths of all modules on the map: names at the start of a line, nested by indentation."""
+    """The paths of all modules on the map. They begin a line and are nested by indentation."""
     (block,) = re.findall(r"^```\n(wsgi\.py.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)
     folders: list[tuple[int, str]] = []
     for line in block.splitlines():

@@ -151,7 +151,7 @@ def _configure(app: Flask) -> None:
         MAX_CONTENT_LENGTH=MAX_REQUEST_BYTES,
         SESSION_COOKIE_SECURE=settings().cookies_secure,
         SESSION_COOKIE_SAMESITE="Lax",
-        # A form left open overnight stays valid: its token lives as long as the browser's session.
+        # A form left open overnight stays valid, because its token lives as long as the browser's session.
         WTF_CSRF_TIME_LIMIT=None,
         # The Referer check refuses plain HTTP behind a proxy that terminates TLS. The CSRF token protects forms.
         WTF_CSRF_SSL_STRICT=False,

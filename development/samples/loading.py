@@ -88,7 +88,7 @@ def _batches(table: Table) -> Iterator[list[Document]]:
 
 
 class Progress:
-    """A line of progress: updated in place on a terminal, written once elsewhere."""
+    """A line of progress, which is updated in place on a terminal and written once elsewhere."""
 
     def __init__(self, label: str) -> None:
         self.label = label

@@ -1,4 +1,4 @@
-"""The shop: made-up users, orders, products and reviews, identical on every machine."""
+"""The shop, with made-up users, orders, products and reviews that are identical on every machine."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -72,7 +72,7 @@ def product_id(number: int) -> ObjectId:
 
 
 def reviews() -> Iterator[Document]:
-    """Yields reviews whose ``productId`` is the product's ``_id`` as text: the most common cause of an empty join."""
+    """Yields reviews whose ``productId`` is the product's ``_id`` as text, the most common cause of an empty join."""
     random = Random("reviews")
     for number in range(1, REVIEWS + 1):
         yield {

@@ -26,7 +26,7 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
 
 
 class FaultLog:
-    """Collects the faults of a context's pages: console warnings, script errors and requests to other hosts."""
+    """Collects the console warnings, script errors and requests to other hosts of a context's pages."""
 
     def __init__(self, context: BrowserContext, address: str):
         self._address = address

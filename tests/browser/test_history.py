@@ -1,4 +1,4 @@
-"""The task list: filters, live updates and bulk actions."""
+"""The filters, live updates and bulk actions of the task list."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""A person reads a result: sorts, filters, exports it and compares it with another run."""
+"""A person sorts, filters and exports a result, and compares it with another run."""
 
 import re
 import signal
@@ -23,7 +23,7 @@ WITH_ORDERS = {
 
 @pytest.fixture
 def people(servers: None) -> str:
-    """The id of a task with 120 people as its result: one has null as the city, one has no city."""
+    """The id of a task with 120 people as its result. The city of one is null, the city of another is missing."""
     rows: list[Document] = [
         {"_id": n, "name": f"Person {n:03}", "city": ["Oslo", "Lima", "Accra"][n % 3], "amount": (n * 37) % 120}
         for n in range(120)

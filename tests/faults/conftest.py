@@ -49,7 +49,7 @@ def start_worker(shop: Database[Document], queue: str, tmp_path: Path) -> Iterat
 
 @pytest.fixture(scope="session")
 def slow(servers: None) -> Database[Document]:
-    """Collections with a join of about six seconds: the keys are lists without an index, so it compares every pair."""
+    """Collections whose join compares every pair for about six seconds, because the keys are lists without an index."""
     database = connections().joins.big
     database.tagged.insert_many([{"_id": number, "tags": [number, -number]} for number in range(TAGGED)])
     database.labels.insert_many([{"_id": number, "labels": [number % TAGGED, "x"]} for number in range(LABELS)])

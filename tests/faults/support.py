@@ -1,4 +1,4 @@
-"""Helpers of the fault tests: kill and restart servers, inspect queues, and submit slow joins."""
+"""Helpers of the fault tests that kill and restart servers, inspect queues, and submit slow joins."""
 
 import json
 import os

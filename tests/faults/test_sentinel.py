@@ -122,6 +122,6 @@ def _inject(fault: str, watched: WatchedRedis) -> None:
     if fault == "demoted":
         watched.fail_over()
         return
-    # Like a host that is cut off from the network: its clients wait.
+    # The clients wait, as they do if a host is cut off from the network.
     next(iter(watched.sentinels.values())).send_signal(signal.SIGSTOP)
     watched.primary._process.send_signal(signal.SIGSTOP)

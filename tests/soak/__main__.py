@@ -1,4 +1,4 @@
-"""python -m tests.soak: runs mixed work under random faults, and recounts everything at the end.
+"""python -m tests.soak runs mixed work under random faults, and recounts everything at the end.
 
 Starts a Dovetail of its own, breaks it again and again, and prints a JSON summary. Exits with 1 if Dovetail broke a
 promise: defects.jsonl in the soak's folder then describes each case with its timeline; the logs are in the same folder.

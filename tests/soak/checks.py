@@ -115,7 +115,7 @@ def failure_of(task: Document) -> str:
 
 
 def check_refused(submission: Submission, task: Document) -> list[Defect]:
-    """Checks a recorded task whose submission got a 503: it must have failed without ever running."""
+    """Checks a recorded task whose submission got a 503. It must have failed without ever running."""
     started = [entry["note"] for entry in task["timeline"] if entry["status"] == "STARTED"]
     if task["status"] == "FAILURE" and not started:
         return []
@@ -126,7 +126,7 @@ def check_refused(submission: Submission, task: Document) -> list[Defect]:
 def check_unanswered(
     submission: Submission, task: Document, read_result: ResultReader, first_final: str | None
 ) -> list[Defect]:
-    """Checks a recorded task whose submission got no response: it must be right either as refused or as accepted."""
+    """Checks a recorded task whose submission got no response. It must be right either as refused or as accepted."""
     if not check_refused(submission, task):
         return []
     return check_task(submission, task, read_result, first_final)

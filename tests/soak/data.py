@@ -32,7 +32,7 @@ def _items() -> list[Document]:
 
 
 def _tags() -> list[Document]:
-    # The key is in a list: such a join runs by index, which can be split into parts.
+    # The key is in a list, because such a join runs by index, and a join by index can be split into parts.
     return [{"_id": f"{key}.{count}", "key": [key], "count": count} for key in range(KEYS) for count in range(key % 4)]
 
 

@@ -19,7 +19,7 @@ HOST = "127.0.0.1"
 CHUNK = 64 * 1024
 #: The time limit for a call to the proxy's thread, in seconds.
 CALL_WITHIN = 10.0
-#: SO_LINGER with a timeout of zero: closing sends a RST.
+#: SO_LINGER with a timeout of zero. Closing the socket then sends a RST.
 RESET = struct.pack("ii", 1, 0)
 
 Returned = TypeVar("Returned")
@@ -36,7 +36,7 @@ BOTH: frozenset[Direction] = frozenset(Direction)
 
 
 class _Link:
-    """One connection: the sockets to the client and to the server."""
+    """One connection, with a socket to the client and a socket to the server."""
 
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.writers = (client, server)

@@ -1,4 +1,4 @@
-"""The report of a soak: a JSON summary, and a file with one defect per line."""
+"""Writes the report of a soak, which is a JSON summary and a file with one defect per line."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The soak's own Dovetail: servers behind proxies, and supervised web and worker processes from the Procfile.
+"""The soak's own Dovetail has servers behind proxies, and supervised web and worker processes from the Procfile.
 
 The main thread starts everything, because child processes end with the thread that started them.
 """
@@ -58,7 +58,7 @@ class NotReady(Exception):
 
 @dataclass(frozen=True)
 class Death:
-    """A process that ended by itself: when, in seconds since 1970, with which exit code, and the end of its log."""
+    """A process that ended by itself, with the time in seconds since 1970, the exit code and the end of its log."""
 
     at: float
     name: str

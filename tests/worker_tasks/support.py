@@ -1,4 +1,4 @@
-"""Helpers of these tests: task documents in any state, a task that waits, queued messages, time limits."""
+"""Helpers for task documents in any state, a task that waits, queued messages, and time limits."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""The command-line client: submit and fetch."""
+"""The commands submit and fetch of the command-line client."""
 
 import json
 import signal

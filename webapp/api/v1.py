@@ -275,7 +275,7 @@ def provenance(task_id: str) -> ResponseReturnValue:
 
 @blueprint.get("/comparison")
 def comparison() -> ResponseReturnValue:
-    """The changes between the results of two tasks: rows by kind of change, and values by column."""
+    """The changes between the results of two tasks, with rows by kind of change and values by column."""
     older, newer = comparisons.requested_tasks()
     with requirements.waiting_seconds() as seconds:
         # The two tables and the comparison share the waiting time.

@@ -208,7 +208,7 @@ def _apply_cure(form: Any, arguments: list[str]) -> None:
 
 
 def describe_field(field: Field | None) -> str:
-    """``text, 84 % filled``: the types and fullness of a sampled field."""
+    """The types and fullness of a sampled field, such as ``text, 84 % filled``."""
     if field is None:
         return ""
     types = list(dict.fromkeys(type_label(name) for name in field.types))
@@ -228,5 +228,5 @@ def pairs_as_json(suggestion: Any) -> str:
 
 
 def input_mode(row: Any, field: Field | None) -> str:
-    """The ``inputmode`` for the value of a condition: the keyboard that a phone shows."""
+    """The ``inputmode`` for the value of a condition, which selects the keyboard on a phone."""
     return value_type(row.type.data, None if field is None else field.main_type).input_mode

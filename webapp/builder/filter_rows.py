@@ -8,7 +8,7 @@ from worker_tasks.joins.spec import filters, parameters
 from worker_tasks.joins.spec.operators import BY_MONGODB, FilterOperator, Operand, operator_of
 from worker_tasks.joins.spec.value_types import BY_WRAPPER, TEXT, TypeOf, value_type
 
-#: A value in braces: the name of a parameter.
+#: A value in braces is the name of a parameter.
 PARAMETER = re.compile(rf"\{{({parameters.NAME})\}}")
 
 
@@ -20,7 +20,7 @@ class FilterFormParser:
         self.errors: dict[str, list[str]] = {}
 
     def match(self, form: Any, collection: str) -> dict[str, Any]:
-        """The filter of one side: its conditions and its raw filter."""
+        """The filter of one side, made from its conditions and its raw filter."""
         conditions = []
         for entry in form.filters.entries:
             row = entry.form

@@ -77,7 +77,7 @@ def press() -> ResponseReturnValue:
             return _apply(Draft(request.form), request.form.get("do", "draft"))
     except ServiceUnavailable as error:
         if "HX-Request" in request.headers:
-            # htmx does not swap errors: the form stays, and the page reports the lost connection.
+            # htmx does not swap errors, so the form stays and the page reports the lost connection.
             raise
         return _as_submitted(request.form, error)
 

@@ -1,4 +1,4 @@
-"""The pages of saved joins: list them, run one with values, delete one."""
+"""The pages that list, run and delete saved joins."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -23,5 +23,5 @@ def readyz() -> ResponseReturnValue:
     if away:
         body = {"status": "away", "away": away, "servers": answers}
         return jsonify(body), HTTPStatus.SERVICE_UNAVAILABLE
-    # A full Redis does not make the process unready: it still serves reads, and other web processes share that Redis.
+    # A full Redis does not make the process unready. Redis still serves reads, and other web processes share it anyway.
     return jsonify({"status": "ready", "away": [], "servers": answers, "full": redis_memory.describe_shortage()})

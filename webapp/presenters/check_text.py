@@ -56,5 +56,5 @@ def cure_action(cure: Document) -> str:
 
 
 def describe_pairs(suggestion: Any) -> str:
-    """``_id = userId and city = city``: the pairs of a suggestion."""
+    """The pairs of a suggestion, such as ``_id = userId and city = city``."""
     return " and ".join(f"{pair.local} = {pair.foreign}" for pair in suggestion.pairs)

@@ -31,7 +31,7 @@ class Bar:
 
 
 def bars(column: Column, width: int, height: int) -> list[Bar]:
-    """The histogram of a column: one vertical bar for each bin."""
+    """The histogram of a column, with a vertical bar for each bin."""
     highest = max((each.count for each in column.bins), default=0)
     if not highest:
         return []
@@ -50,7 +50,7 @@ def bar_length(column: Column, count: int, width: int) -> float:
 
 
 def horizontal_bars(column: Column, width: int) -> list[Bar]:
-    """The most frequent values: horizontal bars, one below the other."""
+    """The most frequent values as horizontal bars, one below the other."""
     drawn = []
     for place, (value, count) in enumerate(column.top[:HORIZONTAL_BARS]):
         length, label = bar_length(column, count, width), f"{value}: {humanize.intcomma(count)}"
@@ -69,7 +69,7 @@ def has_frequent_values(column: Column) -> bool:
 
 
 def describe_others(column: Column) -> str:
-    """``3 other values: 4 rows``, or an empty string if the chart shows every value."""
+    """The values outside the chart, such as ``3 other values: 4 rows``; empty if the chart shows every value."""
     if column.distinct is None or column.distinct <= len(column.top):
         return ""
     values, rows = column.distinct - len(column.top), column.filled - sum(count for _, count in column.top)
@@ -89,7 +89,7 @@ def describe_shape(column: Column) -> str:
 
 
 def describe_kind_and_values(column: Column) -> str:
-    """``whole numbers, 12 values``."""
+    """The type and the number of values of a column, such as ``whole numbers, 12 values``."""
     return ", ".join(filter(None, [describe_values(column), describe_distinct(column)]))
 
 
@@ -107,7 +107,7 @@ def is_searchable(column: Column, value: str) -> bool:
 
 
 def describe_filled(column: Column) -> str:
-    """``83 % filled, 12 null, 3 missing``."""
+    """The fullness of a column, such as ``83 % filled, 12 null, 3 missing``."""
     gaps = [(column.nulls, "null"), (column.missing, "missing"), (column.empty, "empty")]
     counts = "".join(f", {humanize.intcomma(count)} {word}" for count, word in gaps if count)
     return f"{format_share(fullness(column))} filled{counts}"
@@ -214,7 +214,7 @@ def describe_values(column: Column) -> str:
 
 
 def describe_column_briefly(column: Column) -> str:
-    """A column in a few words: its range or its number of values."""
+    """The range of a column or its number of values, in a few words."""
     if column.filled == 0:
         return "empty"
     kind = KINDS[column.kind]

@@ -41,7 +41,7 @@ def cancel_receipt(task: Document) -> list[tuple[str, str]]:
 
 
 def actual_vs_expected(task: Document) -> list[Document]:
-    """The figures of a finished join: dicts of ``label``, ``actual`` and ``expected``, both as text."""
+    """The figures of a finished join, as dicts with the texts ``label``, ``actual`` and ``expected``."""
     outcome = join_outcome(task)
     if outcome is None:
         return []

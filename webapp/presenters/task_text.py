@@ -25,7 +25,7 @@ from worker_tasks.results.retention import Fate
 
 @dataclass(frozen=True)
 class StateText:
-    """A state as shown: its ``name`` for API clients, its ``label`` and ``sentence`` for people."""
+    """The text for a state: a ``name`` for API clients, and a ``label`` and ``sentence`` for people."""
 
     name: str
     label: str
@@ -97,7 +97,7 @@ def describe_task(task: Document) -> str:
 
 
 def can_be_cancelled(task: Document) -> bool:
-    """Whether a task can be cancelled: any task while it waits, a join also while it runs."""
+    """Whether a task can be cancelled. Any task can while it waits; a join can also be cancelled while it runs."""
     if is_final(task) or task["cancel_requested"]:
         return False
     return task["status"] == states.PENDING or task["name"] in JOINS
@@ -113,7 +113,7 @@ def decode_result(task: Document) -> Any:
 
 
 def _format_error(exc_message: Any) -> str:
-    """The message for an exception's arguments as Celery stores them: texts, or a dict of messages by field."""
+    """The message for the stored arguments of an exception, which are texts or a dict of messages by field."""
     parts = exc_message if isinstance(exc_message, list | tuple) else [exc_message]
     texts = [str(InvalidInput(part)) if isinstance(part, dict) else str(part) for part in parts]
     return " ".join(texts)[:MESSAGE_LENGTH]
@@ -168,7 +168,7 @@ def describe_waiting(before: int, usual_seconds: float | None, slots: int) -> st
 
 
 def describe_pace(progress: Progress) -> str:
-    """``, 12,000 rows a second, 3.2 MB, 4 s left``: the known parts, to be appended to the progress."""
+    """The known parts of ``, 12,000 rows a second, 3.2 MB, 4 s left``, to be appended to the progress."""
     parts = []
     if progress.rate:
         parts.append(f"{humanize.intcomma(round(progress.rate))} {progress.unit} a second")
@@ -180,7 +180,7 @@ def describe_pace(progress: Progress) -> str:
 
 
 def describe_progress(progress: Progress) -> str:
-    """``4,000 of 12,000 rows, 33 %``, or ``4,000 rows so far`` if the total is unknown, and the pace."""
+    """Progress and pace, such as ``4,000 of 12,000 rows, 33 %``; if the total is unknown, ``4,000 rows so far``."""
     done = f"{progress.done:,}"
     if progress.total:
         return f"{done} of {progress.total:,} {progress.unit}, {percent(progress)} %{describe_pace(progress)}"
@@ -188,7 +188,7 @@ def describe_progress(progress: Progress) -> str:
 
 
 def page_title(task: Document, progress: Progress | None) -> str:
-    """The title of the tab: the state or percentage comes first, because a tab is narrow."""
+    """The title of the tab. It begins with the state or percentage, because a tab is narrow."""
     label = describe_state(task["status"]).label
     if progress is not None and progress.total and not is_final(task):
         label = f"{percent(progress)} %"
@@ -248,7 +248,7 @@ INTERNAL = ("leads", "version", "revision", "labels")
 
 
 def as_json(task: Document) -> Document:
-    """The task document for API clients: instants in ISO 8601, the state's shown name, the result decoded."""
+    """The task document for API clients, with ISO 8601 instants, the displayed state and the decoded result."""
     shown = {field: value.isoformat() if isinstance(value, datetime) else value for field, value in task.items()}
     shown["status"] = describe_state(task["status"]).name
     shown["result"] = decode_result(task)

@@ -50,7 +50,7 @@ def columns_of(documents: list[Document]) -> list[str]:
 
 
 def joined_columns(documents: list[Document], join: Document | None, columns: list[str] | None = None) -> list[str]:
-    """The columns of joined rows: first the keys and the embedded fields, unless the join selects fields.
+    """The columns of joined rows. Keys and embedded fields come first, unless the join selects fields.
 
     A column of documents is replaced by one column for each of their fields, under a dotted name.
     """
@@ -85,7 +85,7 @@ def value_at(document: Document, column: str) -> tuple[bool, Any]:
 
 
 def format_ago(instant: datetime) -> str:
-    """``2 minutes ago`` or ``in 4 minutes``."""
+    """An instant relative to now, such as ``2 minutes ago`` or ``in 4 minutes``."""
     span = datetime.now(UTC) - instant
     text = humanize.naturaldelta(span)
     if text == "a moment":
@@ -94,7 +94,7 @@ def format_ago(instant: datetime) -> str:
 
 
 def format_iso_instant(text: str) -> str:
-    """``2026-11-20 22:15:03 UTC`` for an instant in ISO 8601."""
+    """An instant in ISO 8601 in readable form, such as ``2026-11-20 22:15:03 UTC``."""
     return text.replace("T", " ").replace("Z", " UTC")
 
 
@@ -106,12 +106,12 @@ def instant_of(value: Any) -> str | None:
 
 
 def format_instant(instant: datetime) -> str:
-    """``2026-11-20 22:15:03 UTC``."""
+    """An instant in readable form, such as ``2026-11-20 22:15:03 UTC``."""
     return instant.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def format_duration(span: timedelta) -> str:
-    """``42 ms``, ``3.2 s``, ``1 minute and 5 seconds``."""
+    """A duration with its unit, such as ``42 ms``, ``3.2 s`` or ``1 minute and 5 seconds``."""
     seconds = span.total_seconds()
     if seconds < 1:
         return f"{round(seconds * 1000)} ms"
@@ -121,22 +121,22 @@ def format_duration(span: timedelta) -> str:
 
 
 def format_number(value: int) -> str:
-    """``12,345``."""
+    """A number with separators, such as ``12,345``."""
     return f"{value:,}"
 
 
 def format_count(value: int, noun: str) -> str:
-    """``1 row``, ``12,345 rows``."""
+    """A number with its noun, such as ``1 row`` or ``12,345 rows``."""
     return f"{format_number(value)} {noun}{'' if value == 1 else 's'}"
 
 
 def format_quoted(texts: Iterable[str]) -> str:
-    """``“ticket”, “team”``."""
+    """A list of names in quotation marks, such as ``“ticket”, “team”``."""
     return ", ".join(f"“{text}”" for text in texts)
 
 
 def ordinal(row: int) -> int:
-    """The position of a row, counted from 1, for its number, counted from 0."""
+    """The position of a row, counted from 1. Row numbers are counted from 0."""
     return row + 1
 
 
@@ -155,7 +155,7 @@ def format_estimated_size(number_of_bytes: int) -> str:
 
 
 def format_share(part: float) -> str:
-    """``83 %``. Only exact values are shown as 0 % or 100 %."""
+    """A share as a percentage, such as ``83 %``. Only exact values are shown as 0 % or 100 %."""
     return findings.format_percent(part)
 
 
@@ -176,5 +176,5 @@ def has_lists(documents: list[Document]) -> bool:
 
 
 def format_list(names: Sequence[str]) -> str:
-    """``a, b and c``."""
+    """A list of names, such as ``a, b and c``."""
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

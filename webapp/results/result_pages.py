@@ -1,4 +1,4 @@
-"""The pages of a result: rows, columns, rows without a match; keeping and discarding it."""
+"""The pages that show, keep or discard a result: its rows, its columns, and the rows without a match."""
 
 from collections.abc import Callable
 from functools import partial
@@ -61,7 +61,7 @@ def _no_content(*, refresh: bool = False) -> Response:
 
 @blueprint.get("")
 def result_page(task_id: str) -> ResponseReturnValue:
-    """One page of rows: those that match the request, in the requested order."""
+    """One page of the rows that match the request, in the requested order."""
     return with_result(task_id, _rows_page)
 
 
@@ -96,7 +96,7 @@ def _rows_page(task: Document, summary: Summary) -> ResponseReturnValue:
 
 
 def _columns(result: result_request.ResultPage, rows: list[Row], join: Document | None) -> list[str]:
-    """The names of all columns: the selected ones first, in the requested order."""
+    """The names of all columns. The selected ones come first, in the requested order."""
     if result.profile is not None:
         names = [column.name for column in result.profile.in_order(join)]
     else:

@@ -61,7 +61,7 @@ def selection_parameters(selection: Selection) -> dict[str, Any]:
 
 
 def with_next_sort(selection: Selection, column: str) -> Selection:
-    """The selection after a click on a column: ascending, then descending, then in joined order."""
+    """The selection after a click on a column. Clicks sort in ascending, then descending, then joined order."""
     current = dict(selection.query.sort).get(column)
     sort: tuple[tuple[str, bool], ...] = {None: ((column, False),), False: ((column, True),), True: ()}[current]
     return replace(selection, query=replace(selection.query, sort=sort))
@@ -106,7 +106,7 @@ class ResultPage:
 
     @property
     def has_rows(self) -> bool:
-        """Whether rows can be shown: all rows always can, others once their order is known."""
+        """Whether rows can be shown. A selection of rows can be shown once its row order is known."""
         return self.query.is_everything or (self.order is not None and self.order.is_done)
 
     @property
@@ -116,7 +116,7 @@ class ResultPage:
 
     @property
     def count(self) -> int:
-        """The number of selected rows; of all rows until their order is known."""
+        """The number of selected rows, or of all rows while the order is unknown."""
         return self.order.data["rows"] if self.order is not None and self.order.is_done else self.summary.count
 
 

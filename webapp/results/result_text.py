@@ -92,20 +92,20 @@ def kept_columns(result: ResultPage) -> tuple[str, ...]:
 
 
 def describe_chart_scope(result: ResultPage) -> str:
-    """A note behind the link to all rows: the charts cover all rows even if the table does not."""
+    """A note behind the link to all rows, which says that the charts cover all rows even if the table does not."""
     if result.errors or result.failure or not _is_searched(result.query):
         return ""
     return " (the pictures over the columns are of those)"
 
 
 def format_column_count(result: ResultPage, shown: list[str], columns: list[str]) -> str:
-    """``3 of 14``, or ``all``."""
+    """The number of shown columns, such as ``3 of 14`` or ``all``."""
     is_part = result.selection.columns or len(shown) < len(columns)
     return f"{len(shown)} of {len(columns)}" if is_part else "all"
 
 
 def format_condition_count(result: ResultPage) -> str:
-    """``: 2 conditions``, or an empty string."""
+    """The number of conditions as a suffix, such as ``: 2 conditions``; empty if there are none."""
     conditions = result.query.conditions
     return f": {len(conditions)} {'condition' if len(conditions) == 1 else 'conditions'}" if conditions else ""
 

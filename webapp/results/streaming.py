@@ -67,12 +67,12 @@ def direct_size(summary: Summary, file_format: Format) -> int:
 
 
 def _lines(summary: Summary) -> Iterator[bytes]:
-    """The rows of a result as JSON lines, without parsing them: only brackets and separators change."""
+    """The rows of a result as JSON lines. Replaces brackets and separators without parsing the rows."""
     held, first = b"", True
     for chunk in result_store.read_chunks(summary):
         held += chunk[1:] if first else chunk
         first = False
-        # Hold back the end of the chunk: it may be half a separator or the last bracket.
+        # Hold back the end of the chunk, because it may be half a separator or the last bracket.
         ready, held = held[: -len(SEPARATOR)], held[-len(SEPARATOR) :]
         if ready.endswith(b",") and held.startswith(b"\n"):
             ready, held = ready[:-1], b"," + held

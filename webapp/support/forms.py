@@ -28,12 +28,12 @@ class MetadataRow(Form):
 
 
 class TaskForm(FlaskForm):
-    """The fields of every form that submits a task: a note and metadata."""
+    """The note and metadata, which every form that submits a task has."""
 
     first_keys: tuple[str, ...] = FIRST_METADATA_KEYS
 
     note = StringField("Note", description="Why you ask. It stays with the task, and is how others find it again.")
-    # No max_entries: it would silently drop further rows.
+    # Do not set max_entries, which would silently drop further rows.
     metadata = FieldList(FormField(MetadataRow))
 
     def __init__(self, *args: Any, **kwargs: Any):

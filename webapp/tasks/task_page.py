@@ -108,7 +108,7 @@ def _page_variables(task_id: str) -> dict[str, Any]:
 
 
 def _fate_of_result(task: dict[str, Any]) -> str | None:
-    """Why the task's result is gone: the name of a Fate, or None if the task never had a result."""
+    """The name of the Fate that tells why the task's result is gone. None if the task never had a result."""
     if (key := result_store.key_of(task)) is None:
         return None
     return retention.fate_of(task, result_store.find_result(key)).name
@@ -131,7 +131,7 @@ def _waiting(task: dict[str, Any]) -> str:
 
 
 def _previous_run(task: dict[str, Any], summary: summaries.Summary) -> dict[str, Any] | None:
-    """The previous run of the same join if its result can be compared: it exists and is not shared with this task."""
+    """The previous run of the same join, if its result still exists and is not the result of this task."""
     if task["status"] != states.SUCCESS:
         return None
     previous = access.previous_run_for(access.viewer(), task)

@@ -133,7 +133,7 @@ def test_typed_values_stay_while_redis_is_away(client: FlaskClient, saved: str, 
     assert "urgent" in answer.text
 
 
-#: The same join as saved by an older version: the form data of the builder.
+#: The same join as an older version saved it, as form data of the builder.
 OLD = {"_id": "older", "name": "Orders of a city, older", "description": "", "draft": urlencode(DRAFT)}
 
 

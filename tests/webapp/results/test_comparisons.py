@@ -84,7 +84,7 @@ def test_a_task_links_to_the_changes_since_the_previous_run(client: FlaskClient,
         wait_for_state(tasks[-1], states.SUCCESS)
     link = f"/comparison?older={tasks[1]}&amp;newer={tasks[2]}"
     assert link in client.get(f"/tasks/{tasks[2]}").text
-    # The first result is gone: nothing is left to compare with.
+    # The first result is gone, so there is nothing left to compare with.
     assert "/comparison" not in client.get(f"/tasks/{tasks[1]}").text
 
 

@@ -158,7 +158,7 @@ def test_a_task_with_an_older_result_shows_its_time_and_offers_a_new_run(client:
     page = client.get(f"/tasks/{second}").text
     assert "Nothing was run for this task" in page
     assert "Run it afresh" in page
-    # Both tasks share one result: there are no changes to show.
+    # Both tasks share one result, so there are no changes to show.
     assert "/comparison" not in page
 
 

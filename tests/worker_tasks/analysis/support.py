@@ -241,7 +241,7 @@ def rows_of(summary: Summary) -> list[Document]:
 
 
 def random_documents(seed: int, count: int) -> list[Document]:
-    """Documents in random order of fields. Values are of one type per column, null or missing; some are documents."""
+    """Documents in random order of fields. Each column has one type, with some null or missing values."""
     chance = random.Random(seed)
 
     def some(make: Any) -> Any:

@@ -154,7 +154,7 @@ def test_a_message_that_celery_has_dropped_is_not_renewed(take: Any, connection:
     gc.collect()
     leases.renew()
     lease: Any = connections().queue.zscore(INDEX, tag)
-    # No lease: a worker on the same Redis, which sweeps as well, has already returned the message.
+    # There is no lease, because another worker on the same Redis also sweeps and has already returned the message.
     assert lease is None or now() - lease > 90
     sweep(connection)
     assert waiting(queue) == ["0"]

@@ -48,7 +48,7 @@ def test_a_plain_delay_has_a_task_document(worker: Process) -> None:
 
 @pytest.fixture
 def publish_unrecorded(redis_server: Server) -> Iterator[Callable[[Any], str]]:
-    """Publishes a join as a foreign client does: to the queue, without a task document."""
+    """Publishes a join to the queue without a task document, as a foreign client does."""
     with Celery("foreign", broker=f"{redis_server.url}/0", set_as_current=False) as foreign:
         yield lambda user_id: foreign.send_task("worker_tasks.tasks.join_users_orders", [user_id]).id
 

@@ -1,4 +1,4 @@
-"""The original join: valid user ids, their use as plain values, and the joined rows."""
+"""The original join accepts valid user ids, uses them as plain values, and returns the right rows."""
 
 import json
 from collections.abc import Iterator

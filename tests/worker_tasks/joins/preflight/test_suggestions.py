@@ -45,7 +45,7 @@ def fields_of(collection: str, prefix: str = "") -> list[LeftField]:
 
 
 def suggested(left: str, other: str) -> list[Suggestion]:
-    """The suggestions once all of them were tried; on a busy machine, the first attempt may run out of time."""
+    """The suggestions after all of them were tried. On a busy machine, the first attempt may run out of time."""
 
     def attempt() -> tuple[list[Suggestion]] | None:
         suggestions = suggest_keys(fields_of(left), Side(None, NAME, other))

@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.usefixture
         (make_join("flights", "planes", "anti", "tailnum"), 52_606),
         (make_join("flights", "weather", "inner", *HOURS), 335_220),
         (make_join("airports", "flights", "anti", ("faa", "dest")), 1_357),
-        # A plain $lookup returns 490,368 rows: it joins the three airports without a time zone with each other.
+        # A plain $lookup returns 490,368 rows, because it joins the three airports without a time zone with each other.
         (make_join("airports", "airports", "inner", "tzone"), 490_359),
     ],
     ids=[

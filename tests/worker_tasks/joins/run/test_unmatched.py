@@ -30,7 +30,7 @@ TAGS = {"from": "tags", "as": "a/b~c", "on": [{"local": "_id", "foreign": "user"
 
 @pytest.fixture(scope="module")
 def odd(servers: None) -> Iterator[Database[Document]]:
-    """Users: even ones have one or two orders, every third one has a tag. Some orders have no user."""
+    """Even users have one or two orders, every third user has a tag, and some orders have no user."""
     database = connections().joins["unmatched"]
     database.users.insert_many([{"_id": number, "orders": "of their own"} for number in range(LEFT)])
     # Some orders have no field to keep. In others the fields are 0 or empty.

@@ -1,4 +1,4 @@
-"""The table of casts has their names, the types for which each is suggested, and estimates for sampled values."""
+"""Casts are suggested between the right types, and their estimates for sampled values are correct."""
 
 from typing import Any, get_args
 
