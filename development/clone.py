@@ -64,7 +64,7 @@ class Clone:
         return file.read_text()
 
     def port(self, server: str, usual: int) -> int:
-        """Returns the usual port if it is free; otherwise another one, the same each time if possible."""
+        """Returns the usual port if it is free. Otherwise returns another port, the same on each start if possible."""
         if is_free(usual):
             return usual
         file = self.var / f"{server.lower()}.port"

@@ -114,7 +114,7 @@ def failure_message(task: Document) -> str:
 
 
 def child_that_runs(task_id: str, worker: str) -> int:
-    """The process id of the worker's child that is running this task."""
+    """The process id of the worker's child process that is running this task."""
 
     def find_pid() -> int | None:
         # A new connection, because an earlier test's may have died with its Redis.

@@ -95,7 +95,7 @@ def test_an_outcome_missing_from_mongodb_is_found_in_redis_without_another_run(
     start_worker: StartWorker, submit_join: Submit
 ) -> None:
     task_id = submit_join("u1")
-    # As a worker does if MongoDB goes away just after the worker has published the result.
+    # A worker leaves this state if MongoDB goes away just after the worker has published the result.
     claimed = ledger.claim(task_id, join_users_orders.name, ["u1"], {}, "first@test")
     assert isinstance(claimed, ledger.Claimed)
     published = lifecycle.start_run(task_id, claimed.attempt, user_orders.plan("u1"), lambda *_: None)

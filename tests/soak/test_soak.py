@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import ROOT
 
-#: Minutes of submissions; with starting and settling the run takes about two. This seed draws most kinds of faults.
+#: The soak submits work for 1.5 minutes, and needs about two in total. This seed draws most kinds of faults.
 MINUTES, SEED = "1.5", "202"
 #: MongoDB carried out the write, but its answer was lost. docs/reliability.md excludes this from the promises.
 NOT_PROMISED = "refused with 503, but accepted"

@@ -1,4 +1,4 @@
-"""Inspects the stack while bypassing its proxies. Recounts new results, finds leftovers, and probes the workers."""
+"""Recounts new results, finds leftovers, and probes the workers. All reads bypass the proxies of the stack."""
 
 import json
 import threading

@@ -196,7 +196,7 @@ def _use_suggestion(form: Any, text: str) -> None:
 
 
 def _apply_cure(form: Any, arguments: list[str]) -> None:
-    """Sets one field of a pair or of its join. ``arguments`` are the pair's number, the field and its new value."""
+    """Fixes a finding by setting one field. ``arguments`` are the number of the pair, the field and its new value."""
     if len(arguments) != 3 or not arguments[0].isdigit():  # noqa: PLR2004
         return
     number, field, value = int(arguments[0]), *arguments[1:]

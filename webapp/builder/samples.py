@@ -11,7 +11,7 @@ def _sample(join_id: str, name: str, description: str, join: dict[str, Any]) -> 
 
 
 def _parameter(name: str) -> dict[str, str]:
-    """A parameter whose value is parsed by the type of its field."""
+    """A parameter with a value that is parsed according to the type of its field."""
     return {KEY: name, "type": AUTO}
 
 

@@ -28,7 +28,7 @@ SHAPE_LABELS = {
 
 
 def describe_join(join: Document) -> str:
-    """A JoinSpec in a short phrase: ``Users with their orders``."""
+    """A short phrase for a JoinSpec, such as ``Users with their orders``."""
     phrase, embedded = join["from"], []
     for each in join["joins"]:
         kind = each.get("kind", DEFAULT_KIND)
@@ -89,7 +89,7 @@ def _side_lines(side: Document) -> list[tuple[str, str]]:
 
 
 def kind_traits(kind: str) -> JoinKind:
-    """The traits of a kind of join, for its drawing."""
+    """The traits of a kind of join that its icon shows."""
     return KINDS[kind]
 
 

@@ -136,7 +136,7 @@ def format_quoted(texts: Iterable[str]) -> str:
 
 
 def ordinal(row: int) -> int:
-    """The position of a row, counted from 1. Row numbers are counted from 0."""
+    """The position of a row, counted from 1, for its number, which is counted from 0."""
     return row + 1
 
 

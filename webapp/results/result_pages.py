@@ -24,7 +24,7 @@ from worker_tasks.results.summaries import Summary
 
 blueprint = Blueprint("results", __name__, url_prefix="/tasks/<task_id>/result")
 
-#: The number of columns in a table without selected columns, and on one page of statistics.
+#: The maximum number of columns in a table if none are selected, and on one page of statistics.
 SHOWN_COLUMNS, PROFILED_COLUMNS = 40, 100
 #: The number of attempts to read a result, because a newer run may move it to another key meanwhile.
 ATTEMPTS = 3

@@ -227,7 +227,7 @@ JOINS: list[dict[str, Any]] = [
     {"fields": ["name", "orders"], "sort": [["name", 1], ["city", -1]], "limit": 5},
     {"match": {"name": {"$regex": "{city}"}, "zip": {"$regex": "^{zip}"}, "city": {"$in": [" a", "b"]}, "n": "{n}"}},
 ]
-#: Filters with a parameter that form rows can express, and those that only JSON can.
+#: Filters with a parameter that form rows can express.
 PARAMETERS_IN_ROWS: list[dict[str, Any]] = [
     {"stars": {"$parameter": "stars", "type": "auto"}},
     {"stars": {"$gte": {"$parameter": "least", "type": "number"}, "$lt": {"$parameter": "below", "type": "auto"}}},
@@ -235,6 +235,7 @@ PARAMETERS_IN_ROWS: list[dict[str, Any]] = [
     {"name": {"$regex": {"$parameter": "part", "type": "string"}}},
     {"name": {"$regex": {"$parameter": "part", "type": "string", "prefix": "^"}}},
 ]
+#: Filters with a parameter that only JSON can express.
 PARAMETERS_IN_JSON: list[dict[str, Any]] = [
     {"name": {"$in": ["Ann", {"$parameter": "name", "type": "string"}]}},
     {"name": {"$in": [{"$parameter": "name", "type": "string"}]}},

@@ -16,7 +16,7 @@ Traces = Callable[[], tuple[int, int]]
 
 
 def asked(location: str) -> Document:
-    """The task in the URL of a redirect."""
+    """The document of the task to which the response redirects."""
     page = re.fullmatch(r"/tasks/([0-9a-f-]{36})", location)
     assert page, location
     return ledger.find_task(page[1])

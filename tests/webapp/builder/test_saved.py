@@ -186,7 +186,7 @@ def test_a_saved_join_too_long_for_a_url_still_opens(client: FlaskClient, older:
 
 
 def delete(client: FlaskClient, saved: str) -> None:
-    """Deletes a saved join by the form on its page."""
+    """Deletes a saved join with the form on its page."""
     token = re.search(r'name="csrf_token"[^>]* value="([^"]+)"', client.get(saved).text)
     assert token
     assert client.post(f"{saved}/deletion", data={"csrf_token": token[1]}).status_code == 303

@@ -1,4 +1,4 @@
-"""The texts of findings, from made-up statistics."""
+"""Findings and their texts, tested with made-up statistics."""
 
 import json
 from collections import Counter

@@ -135,7 +135,7 @@ def rows_by_scan(spec: JoinSpec, duck: duckdb.DuckDBPyConnection) -> list[Docume
 
 
 def unordered(rows: list[Document], spec: JoinSpec) -> Counter[str]:
-    """Rows for comparison, regardless of their order and of that of unsorted matches."""
+    """Rows for comparison, independent of the order of rows and of unsorted matches."""
     unsorted = [join.as_ for join in spec.joins if join.shape == "array" and not join.sort]
     for row in rows:
         for name in unsorted:
