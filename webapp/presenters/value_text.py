@@ -136,7 +136,7 @@ def format_quoted(texts: Iterable[str]) -> str:
 
 
 def ordinal(row: int) -> int:
-    """The position of a row, counted from 1, for its number, which is counted from 0."""
+    """The displayed number of a row. Rows are displayed from 1, but counted from 0 elsewhere."""
     return row + 1
 
 
