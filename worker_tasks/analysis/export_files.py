@@ -12,10 +12,10 @@ import duckdb
 import orjson
 
 from worker_tasks.analysis import reader, row_order
-from worker_tasks.infra.scratch_database import identifier, literal
 from worker_tasks.analysis.export_selection import Selection, provenance
 from worker_tasks.analysis.profiles import Column, Profile
 from worker_tasks.infra.connections import Document
+from worker_tasks.infra.scratch_database import identifier, literal
 from worker_tasks.results import result_store
 from worker_tasks.results.summaries import Summary
 

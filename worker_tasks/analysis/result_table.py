@@ -29,9 +29,9 @@ from worker_tasks.analysis.column_types import (
     common_kind,
 )
 from worker_tasks.analysis.engine import MAX_ROW_BYTES
-from worker_tasks.infra.scratch_database import literal
 from worker_tasks.analysis.profiles import Profile
 from worker_tasks.analysis.statistics import TableColumn, column_statistics
+from worker_tasks.infra.scratch_database import literal
 from worker_tasks.results import result_store
 from worker_tasks.results.result_store import SEPARATOR
 from worker_tasks.results.summaries import Summary, Unmatched

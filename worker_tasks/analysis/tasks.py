@@ -14,7 +14,6 @@ from celery.utils.log import get_task_logger
 from redis.exceptions import RedisError
 
 from worker_tasks.analysis import diff_job, engine, export_writers, reader, result_table, row_order
-from worker_tasks.infra.scratch_database import is_disk_full
 from worker_tasks.analysis.artifact_job import GIVEN_UP, MAX_ATTEMPTS, NO_ROOM_SECONDS, ArtifactJob
 from worker_tasks.analysis.artifacts import ArtifactKind, ArtifactSpec
 from worker_tasks.analysis.export_files import ExportContext
@@ -30,6 +29,7 @@ from worker_tasks.infra.errors import (
     named_driver_errors,
     named_storage_full,
 )
+from worker_tasks.infra.scratch_database import is_disk_full
 from worker_tasks.infra.settings import settings
 from worker_tasks.queue.celery_app import DERIVE_TASK, app
 from worker_tasks.queue.retrying import retry_while_away

@@ -10,7 +10,6 @@ import pytest
 
 from tests.worker_tasks.analysis.support import build, keys, record, result
 from worker_tasks.analysis import artifacts, engine, reader
-from worker_tasks.infra.scratch_database import is_disk_full
 from worker_tasks.analysis.artifact_job import NO_ROOM_SECONDS
 from worker_tasks.analysis.artifacts import TABLE, ArtifactState
 from worker_tasks.analysis.export_selection import Selection, export_spec
@@ -19,6 +18,7 @@ from worker_tasks.analysis.tasks import DISK_FULL
 from worker_tasks.infra import redis_memory
 from worker_tasks.infra.connections import connections
 from worker_tasks.infra.errors import REDIS_FULL
+from worker_tasks.infra.scratch_database import is_disk_full
 
 pytestmark = pytest.mark.usefixtures("servers")
 

@@ -12,6 +12,7 @@ The casts follow MongoDB's ``$convert`` with null for every error, with these ex
 import math
 import re
 import struct
+import sys
 from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
@@ -32,14 +33,16 @@ _INFINITY = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 _OBJECT_ID = re.compile(r"[0-9a-fA-F]{24}")
 _UUID = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _DATE = re.compile(
-    r"\s*(?P<year>\d{4})(?:-(?P<month>\d{1,2})(?:-(?P<day>\d{1,2}))?|(?P<compact>\d{4}))"
-    r"(?:(?:[T]|\s+)(?P<hour>\d{1,2}):(?P<minute>\d{1,2})(?::(?P<second>\d{1,2})(?:\.(?P<fraction>\d*))?)?)?"
+    r"\s*(?P<moment>(?P<year>\d{4})(?:-(?P<month>\d{1,2})(?:-(?P<day>\d{1,2}))?|(?P<compact>\d{4}))"
+    r"(?:(?:T|\s+)(?P<hour>\d{1,2}):(?P<minute>\d{1,2})(?::(?P<second>\d{1,2}))?)?)(?:\.(?P<fraction>\d+))?"
     r"\s*(?:Z|UTC|GMT|(?P<sign>[+-])(?P<zone_hour>\d{1,2})(?::?(?P<zone_minute>\d{2}))?)?\s*",
     re.ASCII | re.IGNORECASE,
 )
+_WITH_SECONDS = len("2024-01-31T12:30:59")
 
 # Far more than any integer in range has; Python refuses to read several thousand.
 _MOST_DIGITS = 1000
+_LEAST_DOUBLE = sys.float_info.min
 _INT_BOUND = 2**31
 _LONG_BOUND = 2**63
 _CLOCK = ("hour", "minute", "second")
@@ -190,14 +193,17 @@ def _as_double(value: Any) -> float | None:
 def _float_of_decimal(number: Decimal) -> float | None:
     if number.is_nan():
         return None
-    converted = float(number)
-    return None if number.is_finite() and (math.isinf(converted) or (number and not converted)) else converted
+    return float(number) if number.is_infinite() else _normal(float(number), is_zero=not number)
 
 
 def _float_of_text(text: str) -> float | None:
-    converted = float(text)
-    lost = math.isinf(converted) or (not converted and any(digit in "123456789" for digit in re.split("[eE]", text)[0]))
-    return None if lost else converted
+    digits = text.lower().partition("e")[0]
+    return _normal(float(text), is_zero=not digits.strip("+-0."))
+
+
+def _normal(number: float, *, is_zero: bool) -> float | None:
+    """The number unless it is beyond the range of doubles that have all their digits, which MongoDB refuses."""
+    return number if is_zero or _LEAST_DOUBLE <= abs(number) < math.inf else None
 
 
 def _as_object_id(value: Any) -> ObjectId | None:
@@ -236,7 +242,9 @@ def _date_of(value: Any) -> int | None:
 
 def _date_of_text(text: str) -> int | None:
     match = _DATE.fullmatch(text)
-    if match is None:
+    if match is None or (match["fraction"] and len(match["moment"]) != _WITH_SECONDS):
+        return None
+    if match["sign"] and not (match["day"] or match["compact"]):  # a time zone that may as well be a day
         return None
     compact = match["compact"] or ""
     month, day = match["month"] or compact[:2], match["day"] or compact[2:] or "1"
@@ -247,7 +255,7 @@ def _date_of_text(text: str) -> int | None:
     except ValueError:
         return None
     zone_hour, zone_minute = int(match["zone_hour"] or 0), int(match["zone_minute"] or 0)
-    if zone_hour >= 24 or zone_minute >= 60:  # noqa: PLR2004 - hours and minutes
+    if zone_hour > 24 or zone_minute >= 60:  # noqa: PLR2004 - as in MongoDB
         return None
     ahead = (zone_hour * 60 + zone_minute) * 60_000 * (-1 if match["sign"] == "-" else 1)
     at = milliseconds(moment) - ahead - (0 if year else _CALENDAR)

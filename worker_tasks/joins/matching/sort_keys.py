@@ -57,17 +57,20 @@ def sort_key_reader(path: str, direction: int) -> Callable[[Mapping[str, Any]], 
     return ascending if direction == 1 else descending
 
 
-def _reached(value: Any, parts: tuple[Part, ...], index: int) -> Iterator[Any]:
+def _reached(value: Any, parts: tuple[Part, ...], index: int, *, by_place: bool = False) -> Iterator[Any]:
     """The values that a path reaches, at least one; null where there is none."""
     if index == len(parts):
-        if isinstance(value, list):
-            yield from value or [_EMPTY]
-        else:
+        if not isinstance(value, list):
             yield value
+        elif by_place and value:
+            # A list inside a list, addressed by its place, counts as a whole.
+            yield value
+        else:
+            yield from value or [_EMPTY]
     elif isinstance(value, list):
         place = parts[index].place
         if place is not None and place < len(value):
-            yield from _reached(value[place], parts, index + 1)
+            yield from _reached(value[place], parts, index + 1, by_place=True)
             return
         for element in value or [None]:
             yield from _inside(element, parts, index)

@@ -176,9 +176,7 @@ def _level(spec: JoinSpec, name: str | None, lists: list[str]) -> Level:
     if own is not None and name is None:
         needed = [*own, *(path for path in shown or () if _head(path) in lists), *(key.path for key in keys)]
         sorted_by = [path for path, _ in spec.sort if _head(path) not in added]
-        into_keys = [
-            pair.local for join in spec.joins if join.into is not None for pair in join.on
-        ]
+        into_keys = [pair.local for join in spec.joins if join.into is not None for pair in join.on]
         stored = _stored([*needed, *sorted_by, *into_keys, *lists, *(each.path for each in expands)])
     left = SideLayout(
         side=spec.left,

@@ -4,8 +4,6 @@ One pair of keys matches like ``localField`` and ``foreignField``: an array stan
 pairs compare whole values. Null and missing match nothing, as in SQL.
 """
 
-from typing import Any
-
 from worker_tasks.joins.plan.keys import left_key
 from worker_tasks.joins.plan.stages import Stage, match_stages, project_stages, sort_and_limit_stages
 from worker_tasks.joins.plan.strategy import Step, Strategy

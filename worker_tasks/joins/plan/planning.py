@@ -167,7 +167,10 @@ def _number_of_parts(spec: JoinSpec, catalog: Catalog, strategy: Strategy) -> in
 def is_by_id(spec: JoinSpec) -> bool:
     """Whether every join compares the left ``_id``, so that a range of it bounds the keys of the other sides."""
     return all(
-        len(join.on) == 1 and join.into is None and join.on[0].local == "_id" and not (join.on[0].cast or join.on[0].fold)
+        len(join.on) == 1
+        and join.into is None
+        and join.on[0].local == "_id"
+        and not (join.on[0].cast or join.on[0].fold)
         for join in spec.joins
     )
 
@@ -181,7 +184,9 @@ def _snapshots(spec: JoinSpec, known: set[str | None], comment: str) -> list[tup
         source = sources.find_source(side.source)
         with source.session(snapshot=True) as session:
             try:
-                source.database(side.database)[side.collection].find_one({}, {"_id": 1}, session=session, comment=comment)
+                source.database(side.database)[side.collection].find_one(
+                    {}, {"_id": 1}, session=session, comment=comment
+                )
             except OperationFailure as error:
                 if error.code not in NO_SNAPSHOT:
                     raise
@@ -314,7 +319,9 @@ def _is_kept(join: Join, fields: list[str] | None) -> bool:
 
 def _total(spec: JoinSpec, catalog: Catalog) -> int | None:
     """The number of rows if each left document becomes exactly one row."""
-    one_each = not spec.expand and all(join.kind_traits.keeps_exactly_left and not join.shape_traits.repeats_rows for join in spec.joins)
+    one_each = not spec.expand and all(
+        join.kind_traits.keeps_exactly_left and not join.shape_traits.repeats_rows for join in spec.joins
+    )
     if not one_each:
         return None
     return catalog.left_count if spec.limit is None else min(catalog.left_count, spec.limit)

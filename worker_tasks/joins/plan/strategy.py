@@ -112,7 +112,9 @@ def _allows_lookup(spec: JoinSpec, join: Join) -> bool:
     # The pipeline sorts rows after it has dropped the fields that the join does not keep.
     sorted_by = [path.partition(".")[2] for path, _ in spec.sort if path.partition(".")[0] == join.as_]
     kept = join.fields_
-    return kept is None or all(any(path == field or path.startswith(f"{field}.") for field in kept) for path in sorted_by)
+    return kept is None or all(
+        any(path == field or path.startswith(f"{field}.") for field in kept) for path in sorted_by
+    )
 
 
 def lookup_seconds(spec: JoinSpec, catalog: PlannerStats) -> float:
@@ -153,9 +155,7 @@ def _step(spec: JoinSpec, join: Join, catalog: PlannerStats) -> Step:
 
 def _too_expensive_message(spec: JoinSpec, catalog: PlannerStats, strategy: Strategy) -> str:
     missing = [
-        join
-        for join in spec.joins
-        if not catalog.stats(spec.side(join)).serves([pair.foreign for pair in join.on])
+        join for join in spec.joins if not catalog.stats(spec.side(join)).serves([pair.foreign for pair in join.on])
     ]
     commands = [mongosh.create_index(join.from_, [pair.foreign for pair in join.on]) for join in missing]
     advice = f"Ask for {'; '.join(commands)}, or filter" if commands else "Filter"

@@ -42,5 +42,7 @@ def _array(type_: str, values: Column) -> Any:
     offsets = array.array("i", [0])
     offsets.extend(accumulate(map(len, values)))  # type: ignore[arg-type]
     return nanoarrow.c_array_from_buffers(
-        _SCHEMAS[type_](), len(values), [None, offsets, b"".join(values)]  # type: ignore[arg-type]
+        _SCHEMAS[type_](),
+        len(values),
+        [None, offsets, b"".join(values)],  # type: ignore[arg-type]
     )

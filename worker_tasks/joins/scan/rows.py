@@ -77,9 +77,7 @@ class SideRows:
         layout = self.layout
         length = len(documents)
         lines = self._lines(documents, non_finite)
-        columns: dict[str, Column] = {
-            "n": array.array("q", range(self.count, self.count + length))
-        }
+        columns: dict[str, Column] = {"n": array.array("q", range(self.count, self.count + length))}
         if self.is_element:
             columns["row"] = array.array("q", holders)
             columns["is_document"] = array.array("q", [isinstance(document, dict) for document in documents])
@@ -124,9 +122,7 @@ class SideRows:
             return document
         if any(isinstance(document.get(name), list) for name in self.lists):
             document = {
-                name: value
-                for name, value in document.items()
-                if name not in self.lists or not isinstance(value, list)
+                name: value for name, value in document.items() if name not in self.lists or not isinstance(value, list)
             }
         return self.layout.shown(document)
 

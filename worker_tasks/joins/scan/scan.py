@@ -119,9 +119,7 @@ class Scan:
         self._left = SideRows(rows.left, rows, names)
         self._elements = [SideRows(level.left, level) for level in lists]
         self._others = {join.number: SideRows(join.other) for join in self._layout.others}
-        self._watched = {
-            join.number: join.join.as_ or "" for join in rows.joins if join.join.as_ in query.watched
-        }
+        self._watched = {join.number: join.join.as_ or "" for join in rows.joins if join.join.as_ in query.watched}
         writer.unmatched = {self._watched[number]: Unmatched() for number in sorted(self._watched)}
         self._prepared: set[str] = set()
         self._outer = next((join for join in rows.joins if join.join.kind_traits.keeps_other), None)
@@ -177,7 +175,9 @@ class Scan:
 
     def _streams(self) -> bool:
         others = self._others.values()
-        return sum(each.count for each in others) <= STREAMED_ROWS and sum(each.size for each in others) <= STREAMED_BYTES
+        return (
+            sum(each.count for each in others) <= STREAMED_ROWS and sum(each.size for each in others) <= STREAMED_BYTES
+        )
 
     def _documents(self, side: SideLayout, bounds: filters.Filter | None) -> Iterator[tuple[list[Any], bool]]:
         query = ReadQuery(
@@ -228,7 +228,9 @@ class Scan:
         self._prepare(self._layout.others, paired)
         if self._outer is not None:
             self._execute(statements.used_other(self._outer, is_paired=self._outer.number in paired))
-        sorted_matches = any(join.other.match_sort and join.join.shape_traits.repeats_rows for join in self._layout.others)
+        sorted_matches = any(
+            join.other.match_sort and join.join.shape_traits.repeats_rows for join in self._layout.others
+        )
         ordered = not self._spec.sort and (streams or sorted_matches)
         for numbers in self._ranges(streams=streams, paired=paired):
             if self._is_finished():
@@ -263,7 +265,9 @@ class Scan:
                 return holds_list or left in self._others[earlier.number].with_lists
         return False
 
-    def _prepare(self, joins: Iterator[JoinLayout] | list[JoinLayout] | tuple[JoinLayout, ...], paired: frozenset[int]) -> None:
+    def _prepare(
+        self, joins: Iterator[JoinLayout] | list[JoinLayout] | tuple[JoinLayout, ...], paired: frozenset[int]
+    ) -> None:
         """Makes the tables that the steps of these joins read, unless they exist."""
         for join in joins:
             if join.number in paired:

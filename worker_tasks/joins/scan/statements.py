@@ -111,9 +111,7 @@ class Statement:
         """
         rows = self._add(f"SELECT *, 0::BIGINT AS place FROM {LEFT}{_between('n', numbers)}")
         last = self._steps(self.layout.rows, rows, [])
-        lists = [
-            self._list(place, level, _between("row", numbers)) for place, level in enumerate(self.layout.lists)
-        ]
+        lists = [self._list(place, level, _between("row", numbers)) for place, level in enumerate(self.layout.lists)]
         return self._select(last, lists, ordered=ordered)
 
     def unmatched_other(self) -> str:
