@@ -31,6 +31,7 @@ from worker_tasks.joins.plan.planning import Plan
 from worker_tasks.joins.plan.strategy import choose_strategy
 from worker_tasks.joins.run import lifecycle, run_state
 from worker_tasks.joins.run.lifecycle import PartJob
+from worker_tasks.joins.spec.sides import Side
 from worker_tasks.joins.spec.spec import parse_spec
 from worker_tasks.queue.celery_app import app
 from worker_tasks.records import ledger
@@ -164,7 +165,9 @@ def test_cancelling_ends_a_join_whose_parts_wait_for_lost_workers(slow: Database
     ledger.claim(task_id, run_join.name, [], {}, "gone@test")
     ranges = [{"_id": {"$lt": 100}}, {"_id": {"$gte": 100}}]
     pipeline = pipeline_of(slow_join())
-    lifecycle.start_run(task_id, 1, Plan("result of parts", "big", "tagged", pipeline, ranges), lambda *_: None)
+    lifecycle.start_run(
+        task_id, 1, Plan("result of parts", Side(None, "big", "tagged"), pipeline, parts=ranges), lambda *_: None
+    )
     assert lifecycle.work_on_part(PartJob(task_id, run_state.name_of(task_id, 1), 0)) is None
     assert cancel(task_id)
     task = ledger.find_task(task_id)
@@ -176,7 +179,7 @@ def test_cancelling_ends_a_join_whose_parts_wait_for_lost_workers(slow: Database
 
 def pipeline_of(join: Document) -> list[Document]:
     spec = parse_spec(join, {"big"})
-    return compile_pipeline(spec, choose_strategy(spec, Catalog(spec), 300)).pipeline
+    return compile_pipeline(spec, choose_strategy(spec, Catalog(spec), 300))
 
 
 def test_a_part_whose_child_is_killed_runs_again_alone(

@@ -11,7 +11,7 @@ Expression = Any
 
 NAN = float("nan")
 
-#: Replaces a key that is null, missing, NaN or cannot be converted. No document holds this value, so it matches nothing;
+#: Replaces a key that is null, missing, NaN or cannot be converted. No document holds it, so it matches nothing;
 #: null would match every null and missing field of the other side.
 UNMATCHABLE = Binary(b"dovetail: matches nothing", subtype=0x80)
 

@@ -4,19 +4,21 @@ A *side* is the left collection, or the collection of one join. Both join method
 the same rows.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from worker_tasks.infra.connections import Document
 from worker_tasks.infra.errors import InvalidInput
-from worker_tasks.joins.matching.paths import element_reader, key_reader
+from worker_tasks.joins.matching.paths import KeyReader, element_reader, key_reader
 from worker_tasks.joins.matching.projection import projector
-from worker_tasks.joins.matching.sort_keys import sort_key
+from worker_tasks.joins.matching.sort_keys import sort_key, sort_key_reader
 from worker_tasks.joins.plan.expansion import expand
 from worker_tasks.joins.plan.stages import Stage, match_stages, project_stages
 from worker_tasks.joins.spec import filters
-from worker_tasks.joins.spec.spec import Expand, Join, JoinSpec, KeyPair, Side
+from worker_tasks.joins.spec.sides import Side
+from worker_tasks.joins.spec.spec import Expand, Join, JoinSpec, KeyPair
 
 Fields = tuple[str, ...] | None
 
@@ -257,11 +259,11 @@ def _onward_keys(spec: JoinSpec, number: int, join: Join, owner: int | None) -> 
         yield SideKey(number, place, path.partition(".")[2], _in_field(earlier, read), in_list)
 
 
-def _no_key(_: Document) -> list[str]:
+def _no_key(_: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def _in_field(join: Join, read: Callable[[Document], list[str]]) -> Callable[[Document], list[str]]:
+def _in_field(join: Join, read: KeyReader) -> Callable[[Document], list[str]]:
     """Reads a document of the other side as the field that the join adds to the rows."""
     name = join.as_ or ""
     keep = None if join.fields_ is None else projector(join.fields_)
@@ -299,14 +301,12 @@ def _row_sorts(spec: JoinSpec, owner: int | None) -> tuple[SortKey, ...]:
 
 def _whole_field(join: Join, path: str, direction: int) -> Callable[[Document], bytes]:
     """Sorts by fields that the join does not keep, too."""
-    name = join.as_ or ""
-    return lambda document: sort_key({name: document}, path, direction)
+    name, read = join.as_ or "", sort_key_reader(path, direction)
+    return lambda document: read({name: document})
 
 
 def _sort_key(number: int, path: str, direction: int) -> SortKey:
-    return SortKey(
-        number, lambda document: sort_key(document, path, direction), sort_key({}, path, direction), direction < 0
-    )
+    return SortKey(number, sort_key_reader(path, direction), sort_key({}, path, direction), direction < 0)
 
 
 def _cast_of_both(pair: KeyPair) -> str | None:

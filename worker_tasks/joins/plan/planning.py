@@ -21,7 +21,8 @@ from worker_tasks.joins.plan.pipeline import compile_pipeline
 from worker_tasks.joins.plan.stages import Stage, match_stages
 from worker_tasks.joins.plan.strategy import JoinMethod, Strategy, choose_strategy
 from worker_tasks.joins.spec import filters, mongosh
-from worker_tasks.joins.spec.spec import Join, JoinSpec, Side, parse
+from worker_tasks.joins.spec.sides import Side
+from worker_tasks.joins.spec.spec import Join, JoinSpec, parse
 from worker_tasks.queue import capacity
 
 #: The largest number of parts of a join.
@@ -111,7 +112,7 @@ def make_plan(spec: JoinSpec, key: str, comment: str, *, divided: bool = True) -
         TooExpensive: every method takes too long.
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
-    catalog = Catalog(spec, comment)
+    catalog = Catalog(spec, comment=comment)
     catalog.require_collections()
     strategy = choose_strategy(spec, catalog, settings().join_seconds)
     is_scan = strategy.method is JoinMethod.SCAN

@@ -11,7 +11,8 @@ from typing import Protocol
 from worker_tasks.infra.errors import TooExpensive
 from worker_tasks.joins.plan.catalog import CollectionStats
 from worker_tasks.joins.spec import mongosh
-from worker_tasks.joins.spec.spec import Join, JoinSpec, Side
+from worker_tasks.joins.spec.sides import Side
+from worker_tasks.joins.spec.spec import Join, JoinSpec
 
 #: Seconds of a lookup per left document: with an equality, with a row for each match, with stages on the matches.
 INDEXED, INDEXED_ROWS, INDEXED_PIPELINE = 12e-6, 32e-6, 46e-6

@@ -5,7 +5,7 @@ from typing import Any
 from worker_tasks.infra.errors import InvalidInput
 from worker_tasks.infra.settings import settings
 from worker_tasks.joins.plan.planning import Plan
-from worker_tasks.joins.spec.spec import Side
+from worker_tasks.joins.spec.sides import Side
 
 MAX_USER_ID_LENGTH = 200
 

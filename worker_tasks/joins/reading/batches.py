@@ -15,7 +15,7 @@ from pymongo.errors import PyMongoError
 from worker_tasks.infra import sources
 from worker_tasks.infra.errors import LimitExceeded
 from worker_tasks.infra.settings import settings
-from worker_tasks.joins.spec.spec import Side
+from worker_tasks.joins.spec.sides import Side
 from worker_tasks.results.result_writer import NARROW_HINT
 
 #: Documents in the first batch.

@@ -3,12 +3,12 @@
 import array
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeAlias
 
 import nanoarrow
 
 #: A column: texts, byte strings (both as bytes), or whole numbers.
-Column = Sequence[bytes] | array.array
+Column: TypeAlias = "Sequence[bytes] | array.array[int]"
 
 #: The types of the columns, by the first letter of their names.
 TEXT, BYTES, NUMBER = "VARCHAR", "BLOB", "BIGINT"
@@ -40,9 +40,9 @@ def _array(type_: str, values: Column) -> Any:
     if type_ == NUMBER:
         return nanoarrow.c_array_from_buffers(nanoarrow.int64(), len(values), [None, values])
     offsets = array.array("i", [0])
-    offsets.extend(accumulate(map(len, values)))  # type: ignore[arg-type]
+    offsets.extend(accumulate(map(len, values)))
     return nanoarrow.c_array_from_buffers(
         _SCHEMAS[type_](),
         len(values),
-        [None, offsets, b"".join(values)],  # type: ignore[arg-type]
+        [None, offsets, b"".join(values)],
     )

@@ -5,7 +5,7 @@ is read as well before DuckDB joins, and everything that exceeds the memory limi
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -217,7 +217,7 @@ class Scan:
 
     def _insert(self, table: str, batch: Batch) -> None:
         self._database.register("batch", batch)
-        self._execute(f"INSERT INTO {table} SELECT * FROM batch")  # noqa: S608 - names of our own
+        self._execute(f"INSERT INTO {table} SELECT * FROM batch")
         self._database.unregister("batch")
 
     # Joining
@@ -265,20 +265,16 @@ class Scan:
                 return holds_list or left in self._others[earlier.number].with_lists
         return False
 
-    def _prepare(
-        self, joins: Iterator[JoinLayout] | list[JoinLayout] | tuple[JoinLayout, ...], paired: frozenset[int]
-    ) -> None:
+    def _prepare(self, joins: Sequence[JoinLayout], paired: frozenset[int]) -> None:
         """Makes the tables that the steps of these joins read, unless they exist."""
         for join in joins:
-            if join.number in paired:
-                self._create_once(statements.keys_table(join), lambda join=join: [statements.keys(join)])
-            else:
-                self._create_once(statements.matches_table(join), lambda join=join: self._match_statements(join))
+            is_paired = join.number in paired
+            table = statements.keys_table(join) if is_paired else statements.matches_table(join)
+            if table not in self._prepared:
+                self._create_from(table, [statements.keys(join)] if is_paired else self._match_statements(join))
 
-    def _create_once(self, table: str, selects: Callable[[], list[str]]) -> None:
-        if table in self._prepared:
-            return
-        first, *more = selects()
+    def _create_from(self, table: str, selects: Sequence[str]) -> None:
+        first, *more = selects
         self._execute(f"CREATE TEMP TABLE {table} AS {first}")
         for select in more:
             self._execute(f"INSERT INTO {table} {select}")
@@ -311,7 +307,7 @@ class Scan:
         order = ", ".join(f"g{number}" for number in statements.sort_numbers(self._layout))
         columns = ", ".join(["d", *(f"u{number}" for number in sorted(self._watched))])
         limit = "" if self._spec.limit is None else f" LIMIT {self._spec.limit}"
-        self._write(f"SELECT {columns} FROM result_rows ORDER BY {order}{limit}")  # noqa: S608 - names of our own
+        self._write(f"SELECT {columns} FROM result_rows ORDER BY {order}{limit}")
 
     def _write(self, statement: str) -> None:
         result = self._execute(statement)

@@ -1,8 +1,8 @@
 """The SQL of a scan. Pure.
 
 Every step takes the rows of a common table expression (``c0``, ``c1``, …) through one join. The rows have the columns
-of :class:`worker_tasks.joins.scan.rows.SideRows`, and ``u<number>``, which tells whether the join with that number found
-no match.
+of :class:`worker_tasks.joins.scan.rows.SideRows`, and ``u<number>``, which tells whether the join with this number
+found no match.
 
 The matches of a join come from a table grouped by key, where each document has one key at most. Where a document has
 several keys, the step first pairs row numbers, so that two documents with several common keys match only once.

@@ -97,7 +97,8 @@ def test_a_join_whose_snapshot_is_gone_runs_again_in_one_part(worker: Process, b
     claimed = ledger.claim(task_id, RUN_JOIN, document["args"], {}, "a worker")
     assert isinstance(claimed, ledger.Claimed)
     # Simulates parts that waited for hours.
-    plan = dataclasses.replace(make_plan(spec, summaries.join_key(spec.fingerprint), task_id), snapshot=Timestamp(1, 1))
+    plan = make_plan(spec, summaries.join_key(spec.fingerprint), task_id)
+    plan = dataclasses.replace(plan, snapshots=[(None, Timestamp(1, 1))])
     assert lifecycle.start_run(task_id, claimed.attempt, plan, lambda run, number: None) is None
     outcome = lifecycle.work_on_part(lifecycle.PartJob(task_id, run_state.name_of(task_id, claimed.attempt), 0))
     assert outcome is not None
