@@ -1,16 +1,14 @@
 """Filters of a join: an allow-list of MongoDB's query operators over plain or typed scalars.
 
-The checks refuse by name all operators that execute code, write, or read other collections. Values are relaxed MongoDB
-Extended JSON v2: https://www.mongodb.com/docs/manual/reference/mongodb-extended-json/
+The checks refuse by name all operators that execute code, write, or read other collections. Values are plain
+JSON or typed: see ``typed_values``.
 """
 
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from bson import json_util
-from bson.errors import BSONError
-
+from worker_tasks.joins.spec import typed_values
 from worker_tasks.joins.spec.bson_types import BSON_TYPES
 from worker_tasks.joins.spec.names import path_error
 from worker_tasks.joins.spec.operators import BY_MONGODB
@@ -21,9 +19,6 @@ MAX_CHOICES = 1_000
 MAX_TEXT = 1_000
 
 Filter = dict[str, Any]
-
-#: Keys of the Extended JSON objects that stand for a single value beyond plain JSON.
-TYPED_SCALARS = frozenset({"$oid", "$date", "$numberDecimal", "$numberLong", "$numberInt", "$numberDouble", "$uuid"})
 
 
 class FilterError(ValueError):
@@ -149,11 +144,12 @@ def _check_element(operand: Any, path: str, depth: int) -> Iterator[None]:
 
 
 def _is_operators(value: Any) -> bool:
-    return isinstance(value, dict) and bool(value) and not _is_typed(value) and all(key[:1] == "$" for key in value)
-
-
-def _is_typed(value: Any) -> bool:
-    return isinstance(value, dict) and len(value) == 1 and next(iter(value)) in TYPED_SCALARS
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and not typed_values.is_typed(value)
+        and all(key[:1] == "$" for key in value)
+    )
 
 
 def _require_scalar(value: Any, path: str) -> None:
@@ -164,7 +160,7 @@ def _require_scalar(value: Any, path: str) -> None:
             raise FilterError(path, "a whole number has at most 64 bits.")
     elif isinstance(value, str):
         _require_text(value, path)
-    elif _is_typed(value):
+    elif typed_values.is_typed(value):
         _parse_typed(value, path)
     else:
         raise FilterError(path, 'must be a plain value, or one such as {"$date": …} or {"$oid": …}.')
@@ -181,9 +177,9 @@ def _require_text(value: str, path: str) -> None:
 
 def _parse_typed(value: dict[str, Any], path: str) -> Any:
     try:
-        return json_util.object_hook(dict(value), json_util.RELAXED_JSON_OPTIONS)
-    except (BSONError, ValueError, TypeError, ArithmeticError) as error:
-        raise FilterError(path, f"is no {next(iter(value))}: {str(error)[:100]}") from None
+        return typed_values.to_bson(value)
+    except ValueError as error:
+        raise FilterError(path, str(error)) from None
 
 
 def _require_scalars(operand: Any, path: str) -> None:
@@ -263,4 +259,4 @@ def _query_operand(operator: str, operand: Any) -> Any:
 
 
 def _bson(value: Any) -> Any:
-    return _parse_typed(value, "") if _is_typed(value) else value
+    return _parse_typed(value, "") if typed_values.is_typed(value) else value

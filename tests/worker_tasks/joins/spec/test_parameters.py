@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from worker_tasks.infra.errors import InvalidInput
-from worker_tasks.joins.spec import filters, parameters, spec
+from worker_tasks.joins.spec import filters, parameters, spec, typed_values
 from worker_tasks.joins.spec.parameters import MAX_PARAMETERS
 
 FIELD_TYPES = {
@@ -85,7 +85,7 @@ def test_a_join_with_an_open_value_is_refused(match: dict[str, Any]) -> None:
 
 
 def test_parameter_is_neither_a_typed_value_nor_an_operator() -> None:
-    assert "$parameter" not in filters.TYPED_SCALARS | filters.OPERANDS.keys() | filters.LOGICAL
+    assert "$parameter" not in typed_values.FORMS.keys() | filters.OPERANDS.keys() | filters.LOGICAL
 
 
 def test_each_parameter_is_found_with_its_path_and_field() -> None:
