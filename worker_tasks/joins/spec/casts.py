@@ -1,19 +1,41 @@
 """The conversions of a left key, one row each: when to suggest it, and an estimate of its result. Pure."""
 
 import re
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bson import ObjectId
+from bson import Binary, ObjectId, UuidRepresentation
 
 from worker_tasks.joins.spec.bson_types import NUMBERS
 
 #: Repeats the names in the table, because type checkers cannot compute a type. A test compares the two.
-Cast = Literal["string", "int", "long", "double", "objectId", "date"]
+Cast = Literal[
+    "string",
+    "int",
+    "long",
+    "double",
+    "objectId",
+    "date",
+    "uuid",
+    "uuidJavaLegacy",
+    "uuidCsharpLegacy",
+    "uuidPythonLegacy",
+]
+
+#: The binary form that each conversion to a UUID produces. The old drivers stored the subtype 3, Java and C# in an
+#: order of bytes of their own.
+UUID_REPRESENTATIONS: dict[str, int] = {
+    "uuid": UuidRepresentation.STANDARD,
+    "uuidJavaLegacy": UuidRepresentation.JAVA_LEGACY,
+    "uuidCsharpLegacy": UuidRepresentation.CSHARP_LEGACY,
+    "uuidPythonLegacy": UuidRepresentation.PYTHON_LEGACY,
+}
 
 _HEXADECIMAL_ID = re.compile(r"[0-9a-fA-F]{24}")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-?)([0-9a-fA-F]{4}\1){3}[0-9a-fA-F]{12}")
 
 
 def _as_object_id(value: Any) -> ObjectId | None:
@@ -29,13 +51,24 @@ def _as_number(value: Any) -> float | None:
     return float(text) if _NUMBER.fullmatch(text) else None
 
 
+def uuid_from_text(text: str, cast: str) -> Binary | None:
+    """The UUID that a text spells, in the binary form of this cast; None for any other text."""
+    representation = UUID_REPRESENTATIONS[cast]
+    return Binary.from_uuid(uuid.UUID(text), representation) if _UUID.fullmatch(text) else None
+
+
+def _as_uuid(cast: str) -> Callable[[Any], Binary | None]:
+    return lambda value: uuid_from_text(value, cast) if isinstance(value, str) else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
     """A BSON type that a left key can be converted to.
 
-    ``name`` is its alias in MongoDB's ``$convert``, ``label`` its text in a list of choices, ``type_name`` the usual
-    spelling of the type. It is suggested for a left key of a type in ``suggested_from`` if the other key has a type in
-    ``suggested_to``. ``estimate`` imitates ``$convert`` roughly, to try a conversion on a sample. It returns None for
+    ``name`` is its alias in MongoDB's ``$convert``, unless it is a UUID; ``label`` its text in a list of choices,
+    ``type_name`` the usual spelling of the type. It is suggested for a left key of a type in ``suggested_from`` if the
+    other key has a type in ``suggested_to``. ``estimate`` imitates ``$convert`` roughly, to try a conversion on a
+    sample. It returns None for
     a value that cannot be converted, and is itself None if only MongoDB can tell.
     """
 
@@ -81,6 +114,31 @@ CASTS: dict[str, Conversion] = {
             estimate=_as_object_id,
         ),
         Conversion(name="date", label="date", type_name="date", suggested_to=frozenset({"date"})),
+        Conversion(
+            name="uuid",
+            label="UUID",
+            type_name="UUID",
+            suggested_to=frozenset({"binData"}),
+            estimate=_as_uuid("uuid"),
+        ),
+        Conversion(
+            name="uuidJavaLegacy",
+            label="old UUID of Java",
+            type_name="old UUID of Java",
+            estimate=_as_uuid("uuidJavaLegacy"),
+        ),
+        Conversion(
+            name="uuidCsharpLegacy",
+            label="old UUID of C#",
+            type_name="old UUID of C#",
+            estimate=_as_uuid("uuidCsharpLegacy"),
+        ),
+        Conversion(
+            name="uuidPythonLegacy",
+            label="old UUID of Python",
+            type_name="old UUID of Python",
+            estimate=_as_uuid("uuidPythonLegacy"),
+        ),
     )
 }
 
