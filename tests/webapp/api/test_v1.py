@@ -81,7 +81,7 @@ def test_a_join_is_submitted_followed_and_read(client: FlaskClient, worker: Proc
         ({"join": PAID, "fresh": "yes"}, "fresh"),
         ({"join": PAID, "more": 1}, "more"),
         ({"join": PAID, "metadata": {"$a": 1}}, "metadata.$a"),
-        ({"join": PAID | {"joins": []}}, "join.joins"),
+        ({"join": PAID | {"joins": [5]}}, "join.joins.0"),
         ({"join": PAID | {"database": "tasks"}}, "join.database"),
         ({"join": PAID | {"from": "usres"}}, "join.from"),
         ({"join": PAID | {"match": {"a": {"$where": "1"}}}}, "join.match.a.$where"),

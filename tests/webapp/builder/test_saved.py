@@ -161,7 +161,7 @@ def test_a_join_of_an_older_version_is_listed_opened_run_and_deleted(
 
 def test_a_saved_join_that_is_no_longer_valid_can_be_deleted(client: FlaskClient, older: str) -> None:
     collection = connections().tasks.database[saved_joins.COLLECTION]
-    collection.update_one({"_id": OLD["_id"]}, {"$set": {"join": {"database": "shop", "from": "users", "joins": []}}})
+    collection.update_one({"_id": OLD["_id"]}, {"$set": {"join": {"database": "shop", "from": "users"}}})
     assert "Orders of a city, older" in client.get("/saved").text
     answer = client.get(older)
     assert answer.status_code == 200

@@ -16,6 +16,7 @@ from typing import Any
 
 from worker_tasks.infra.errors import InvalidInput
 from worker_tasks.joins.spec import spec
+from worker_tasks.joins.spec.sides import collection_of
 from worker_tasks.joins.spec.spec import JoinSpec
 from worker_tasks.joins.spec.value_types import TEXT, VALUE_TYPES, TypeOf, ValueType, value_type
 
@@ -174,7 +175,7 @@ def _substituted(join: Any, substitute: Substitute) -> Any:
 def _side(side: Document, path: str, substitute: Substitute) -> Document:
     if "match" not in side:
         return dict(side)
-    return side | {"match": _node(side["match"], _Place(str(side.get("from")), path), substitute)}
+    return side | {"match": _node(side["match"], _Place(collection_of(side), path), substitute)}
 
 
 def _node(node: Any, place: _Place, substitute: Substitute) -> Any:

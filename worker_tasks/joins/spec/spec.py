@@ -5,68 +5,111 @@ The fingerprint does not depend on the order or spacing of the description's JSO
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.json_schema import SkipJsonSchema, WithJsonSchema
 
 from worker_tasks.infra.errors import InvalidInput
-from worker_tasks.joins.spec import filters
+from worker_tasks.joins.spec import filters, sides
 from worker_tasks.joins.spec.casts import Cast
+from worker_tasks.joins.spec.field_types import (
+    CollectionName,
+    DatabaseName,
+    FieldPath,
+    Filter,
+    ListField,
+    NewField,
+    OtherSource,
+    SourceName,
+    SpecModel,
+)
+from worker_tasks.joins.spec.folds import Fold
 from worker_tasks.joins.spec.kinds import DEFAULT_KIND, DEFAULT_SHAPE, KINDS, SHAPES, JoinKind, Kind, MatchShape, Shape
-from worker_tasks.joins.spec.names import collection_error, path_error
+from worker_tasks.joins.spec.names import SOURCE_NAME
+from worker_tasks.joins.spec.sides import OpenDatabases, Side
 
 MAX_JOINS = 6
 MAX_PAIRS = 8
+MAX_EXPANDS = 3
 MAX_FIELDS = 200
 MAX_SORT_FIELDS = 10
 MAX_LIMIT = 100_000_000
 MAX_MATCHES = 1_000_000
 
 
-def _check_path(path: str) -> str:
-    if error := path_error(path):
-        raise ValueError(error)
-    return path
-
-
-def _check_collection(name: str) -> str:
-    if error := collection_error(name):
-        raise ValueError(error)
-    return name
-
-
-def _check_new_field(name: str) -> str:
-    if "." in name or name == "_id":
-        raise ValueError("must be the name of one new field: without dots, and not _id.")
-    return _check_path(name)
-
-
-FieldPath = Annotated[str, AfterValidator(_check_path)]
-CollectionName = Annotated[str, AfterValidator(_check_collection)]
-NewField = Annotated[str, AfterValidator(_check_new_field)]
-Filter = Annotated[dict[str, Any], AfterValidator(filters.check_filter)]
 Direction = Literal[1, -1]
 Sort = Annotated[list[tuple[FieldPath, Direction]], Field(max_length=MAX_SORT_FIELDS)]
 Fields = Annotated[list[FieldPath], Field(min_length=1, max_length=MAX_FIELDS)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
+class KeyPair(SpecModel):
+    """``local`` on the left side must equal ``foreign`` on the other.
 
-
-class KeyPair(_Model):
-    """``local`` on the left side must equal ``foreign`` on the other; ``cast`` converts the left key first."""
+    ``cast`` converts the left key first; ``fold`` says which differences between texts do not count.
+    """
 
     local: FieldPath
     foreign: FieldPath
     cast: Cast | None = None
+    fold: Fold | None = None
 
 
-class Join(_Model):
-    """One collection to join."""
+class Expand(SpecModel):
+    """A list of the left side's documents that gives one row per element, with the element in place of the list.
 
-    from_: CollectionName = Field(alias="from")
+    A value that is no list stays as it is. Documents whose list is empty, null or missing are dropped unless
+    ``keep_empty``. ``position`` names a new field for the place of the element, counted from 1; it is null if there
+    was no list.
+    """
+
+    path: FieldPath
+    position: NewField | None = None
+    keep_empty: bool = False
+
+
+def _listed(expand: Any) -> list[Any]:
+    """Several ways to write ``expand``, as one: a path, an Expand, or a list of them."""
+    written = expand if isinstance(expand, list) else [expand]
+    return [{"path": each} if isinstance(each, str) else each for each in written]
+
+
+_FROM_SCHEMA = {
+    "description": "A collection of the same database, or with its source and database where they differ.",
+    "anyOf": [
+        {"type": "string"},
+        {
+            "type": "object",
+            "required": ["collection"],
+            "additionalProperties": False,
+            "properties": {
+                "source": {"type": ["string", "null"], "pattern": f"^{SOURCE_NAME}$"},
+                "database": {"type": "string"},
+                "collection": {"type": "string"},
+            },
+        },
+    ],
+}
+From = Annotated[CollectionName, WithJsonSchema(_FROM_SCHEMA)]
+Expands = Annotated[
+    list[Expand],
+    BeforeValidator(_listed, json_schema_input_type=str | Expand | list[str | Expand]),
+    Field(max_length=MAX_EXPANDS),
+]
+
+
+class Join(SpecModel):
+    """One collection to join.
+
+    ``source`` and ``database`` are those of the left side unless given. With ``into`` the matches go into each element
+    of that list, as its field ``as``.
+    """
+
+    from_: From = Field(alias="from")
+    source: SkipJsonSchema[OtherSource | None] = None
+    database: SkipJsonSchema[DatabaseName | None] = None
+    into: ListField | None = None
     as_: NewField | None = Field(default=None, alias="as")
     kind: Kind = DEFAULT_KIND
     on: Annotated[list[KeyPair], Field(min_length=1, max_length=MAX_PAIRS)]
@@ -94,8 +137,15 @@ class Join(_Model):
         """Whether the added field holds matching documents."""
         return self.embeds and self.shape_traits.holds_documents
 
+    @property
+    def target(self) -> str | None:
+        """The path of the field that it adds to the rows, or None if it adds none."""
+        return f"{self.into}.{self.as_}" if self.into and self.as_ else self.as_
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.into is not None:
+            self._check_into(self.into)
         if self.embeds and self.as_ is None:
             raise ValueError("as: is missing: name the field that the matches go into.")
         if not self.embeds:
@@ -112,48 +162,104 @@ class Join(_Model):
             raise ValueError(f"limit: an {self.kind} join keeps everything from both sides.")
         return self
 
+    def _check_into(self, into: str) -> None:
+        if not self.kind_traits.keeps_exactly_left or not self.embeds:
+            raise ValueError(f"kind: a join into {into} keeps every element of the list, so it can only be a left one.")
+        if self.shape_traits.repeats_rows:
+            raise ValueError(f"shape: {self.shape} has no meaning in a join into {into}, which keeps the list whole.")
+        for number, pair in enumerate(self.on):
+            if not pair.local.startswith(f"{into}."):
+                raise ValueError(f"on.{number}.local: must be a field of the elements of {into}, such as {into}.id.")
 
-class JoinSpec(_Model):
-    """The description of a join."""
 
-    database: CollectionName
-    from_: CollectionName = Field(alias="from")
+def _database_may_be_in_from(schema: dict[str, Any]) -> None:
+    schema["required"].remove("database")
+
+
+class JoinSpec(SpecModel):
+    """The description of a join, or of reading one collection. ``from`` may name the database instead."""
+
+    model_config = ConfigDict(json_schema_extra=_database_may_be_in_from)
+
+    database: DatabaseName
+    from_: From = Field(alias="from")
+    source: SkipJsonSchema[SourceName | None] = None
     match: Filter = Field(default_factory=dict)
-    joins: Annotated[list[Join], Field(min_length=1, max_length=MAX_JOINS)]
+    expand: Expands = Field(default_factory=list)
+    joins: Annotated[list[Join], Field(max_length=MAX_JOINS)]
     fields_: Fields | None = Field(default=None, alias="fields")
     sort: Sort = Field(default_factory=list)
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = None
 
+    @property
+    def left(self) -> Side:
+        """The collection that the join starts from."""
+        return Side(self.source, self.database, self.from_)
+
+    def side(self, join: Join) -> Side:
+        """The collection that one of its joins reads."""
+        source = self.source if join.source is None else join.source or None
+        return Side(source, join.database or self.database, join.from_)
+
+    @property
+    def sides(self) -> list[Side]:
+        """The collections that it reads, the left side first."""
+        return [self.left, *map(self.side, self.joins)]
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        seen: set[str] = set()
+        taken = self._positions()
         for number, join in enumerate(self.joins):
             if join.kind_traits.first_only and number:
                 raise ValueError(f"joins.{number}.kind: only the first join can be an {join.kind} one.")
-            for place, pair in enumerate(join.on):
-                if error := self._key_error(pair.local, self.joins[:number]):
-                    raise ValueError(f"joins.{number}.on.{place}.local: {error}")
-            if join.as_ is not None and join.as_ in seen:
-                raise ValueError(f"joins.{number}.as: {join.as_} is taken by an earlier join.")
-            seen |= {join.as_} if join.as_ else set()
+            for path, error in self._join_errors(join, self.joins[:number]):
+                raise ValueError(f"joins.{number}.{path}: {error}")
+            if join.as_ is not None and join.as_ in taken:
+                raise ValueError(f"joins.{number}.as: {join.as_} is taken by {taken[join.as_]}.")
+            taken |= {join.as_: "an earlier join"} if join.as_ else {}
         return self
 
-    def _key_error(self, path: str, earlier: list[Join]) -> str | None:
-        """The error in a key that an earlier join provides, or None."""
-        head, _, rest = path.partition(".")
-        for join in earlier:
-            if join.as_ != head:
-                continue
-            if rest and not join.shape_traits.holds_documents:
-                return f"{head} is a number: that join has the shape {join.shape}."
-            fields = join.fields_
-            if fields is not None and rest and not any(_overlap(rest, field) for field in fields):
-                return f"{rest} is not among the fields that {head} keeps."
+    def _positions(self) -> dict[str, str]:
+        """The fields that hold positions, each with the words for its owner."""
+        positions: dict[str, str] = {}
+        heads = {expand.path.partition(".")[0] for expand in self.expand}
+        for number, expand in enumerate(self.expand):
+            if expand.position in heads | positions.keys():
+                raise ValueError(f"expand.{number}.position: {expand.position} is taken by an expanded list.")
+            positions |= {expand.position: "the position of an expanded list"} if expand.position else {}
+        return positions
+
+    def _join_errors(self, join: Join, earlier: list[Join]) -> Iterator[tuple[str, str]]:
+        if join.database is None and self.side(join).source != self.source:
+            yield "database", "is missing: a collection of another source is named with its database."
+        if join.into is not None and (error := self._into_error(join.into, earlier)):
+            yield "into", error
+        if any(each.into == join.as_ for each in earlier if each.into is not None):
+            yield "as", f"{join.as_} is the list that an earlier join puts its matches into."
+        for place, pair in enumerate(join.on):
+            if error := _key_error(join, pair.local, earlier):
+                yield f"on.{place}.local", error
+
+    def _into_error(self, into: str, earlier: list[Join]) -> str | None:
+        """The error in the list whose elements take the matches, or None."""
+        if any(expand.path == into for expand in self.expand):
+            return f"{into} is expanded: its elements are rows already."
+        if any(expand.position == into for expand in self.expand):
+            return f"{into} is a number: the position of an expanded list."
+        for each in earlier:
+            if each.target == into and not each.shape_traits.holds_list:
+                return f"{into} is no list: that join has the shape {each.shape}."
         return None
 
     def canonical(self) -> dict[str, Any]:
         """The description as a JSON document without default values."""
-        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        document = self.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"source": True})
+        document["from"] = sides.pack(self.left, Side(None, self.database, ""))
+        for join, written in zip(self.joins, document["joins"], strict=True):
+            written["from"] = sides.pack(self.side(join), self.left)
+            written.pop("source", None)
+            written.pop("database", None)
+        return document
 
     @property
     def fingerprint(self) -> str:
@@ -162,16 +268,34 @@ class JoinSpec(_Model):
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def _key_error(join: Join, path: str, earlier: list[Join]) -> str | None:
+    """The error in a key that an earlier join provides, or None."""
+    for each in earlier:
+        target = each.target
+        if target is None or not f"{path}.".startswith(f"{target}."):
+            continue
+        if each.into is not None and join.into != each.into:
+            return f'{target} is inside the elements of {each.into}: only a join with "into": "{each.into}" can use it.'
+        rest = path[len(target) + 1 :]
+        if rest and not each.shape_traits.holds_documents:
+            return f"{target} is a number: that join has the shape {each.shape}."
+        fields = each.fields_
+        if fields is not None and rest and not any(_overlap(rest, field) for field in fields):
+            return f"{rest} is not among the fields that {target} keeps."
+    return None
+
+
 def _overlap(path: str, other: str) -> bool:
     """Whether the paths are equal, or one lies inside the other."""
     return path == other or path.startswith(f"{other}.") or other.startswith(f"{path}.")
 
 
-def parse_spec(description: Any, databases: Iterable[str]) -> JoinSpec:
+def parse_spec(description: Any, databases: OpenDatabases) -> JoinSpec:
     """Parses the description of a join.
 
     Args:
-        databases: the names of the databases that are open for joins.
+        databases: the names of the databases that are open for joins: by source, where the source without a name is
+            None, or of that source alone.
 
     Raises:
         InvalidInput: names every path that is wrong, with the reason.
@@ -182,28 +306,44 @@ def parse_spec(description: Any, databases: Iterable[str]) -> JoinSpec:
 
 
 def parse(description: Any) -> JoinSpec:
-    """Parses the description of a join, without asking whether its database is open for joins.
+    """Parses the description of a join, without asking whether its databases are open for joins.
 
     Raises:
         InvalidInput: names every path that is wrong, with the reason.
     """
+    unpacked = sides.unpack(description)
+    errors = unpacked.errors
     try:
-        return JoinSpec.model_validate_json(json.dumps(description))
+        spec = JoinSpec.model_validate_json(json.dumps(unpacked.description))
     except ValidationError as error:
-        raise InvalidInput(dict(_path_and_reason(dict(detail)) for detail in error.errors())) from None
+        found = (_path_and_reason(dict(detail)) for detail in error.errors())
+        errors = {unpacked.places.get(path, path): reason for path, reason in found} | errors
     except RecursionError:
         # Writing JSON recurses more deeply than parsing it did.
-        raise InvalidInput({"join": "is nested too deep."}) from None
+        errors = {"join": "is nested too deep."}
+    if errors:
+        raise InvalidInput(errors)
+    return spec
 
 
-def require_open(spec: JoinSpec, databases: Iterable[str]) -> None:
-    """Checks that the join's database is open for joins.
+def require_open(spec: JoinSpec, databases: OpenDatabases) -> None:
+    """Checks that every collection of the join lies in a database that is open for joins.
 
     Raises:
-        InvalidInput: the database is not in ``databases``.
+        InvalidInput: names each source that is unknown, and each database that is not open.
     """
-    if spec.database not in set(databases):
-        raise InvalidInput({"join.database": f"{spec.database} is not open for joins."})
+    paths = ["join", *(f"join.joins.{number}" for number in range(len(spec.joins)))]
+    if errors := dict(sides.open_errors(_distinct(zip(paths, spec.sides, strict=True)), databases)):
+        raise InvalidInput(errors)
+
+
+def _distinct(places: Iterator[tuple[str, Side]]) -> Iterator[tuple[str, Side]]:
+    """The first place of each database, so that one error names each database once."""
+    seen: set[tuple[str | None, str]] = set()
+    for path, side in places:
+        if side[:2] not in seen:
+            seen.add(side[:2])
+            yield path, side
 
 
 def _path_and_reason(detail: dict[str, Any]) -> tuple[str, str]:

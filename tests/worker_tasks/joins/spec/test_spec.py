@@ -69,6 +69,21 @@ def test_key_order_and_explicit_defaults_do_not_change_the_fingerprint() -> None
     assert parse(joined(kind="left", shape="array", sort=[])).fingerprint == parse(SIMPLE).fingerprint
 
 
+def test_fingerprints_stay_the_same_between_versions() -> None:
+    assert parse(SIMPLE).fingerprint == "982ee793d4ad3649967bdfc8a316a8e8"
+    assert parse(FULL).fingerprint == "f5c55d9248e951ea7a2367cf418985ee"
+
+
+def test_a_join_can_read_one_collection_alone() -> None:
+    alone = {"database": "shop", "from": "users", "joins": []}
+    assert parse(alone).canonical() == alone
+
+
+def test_keys_may_lie_in_a_dbref_and_differ_in_case() -> None:
+    pair = {"local": "customer.$id", "foreign": "_id", "cast": "uuidJavaLegacy", "fold": "both"}
+    assert parse(joined(on=[pair])).canonical() == joined(on=[pair])
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -94,9 +109,10 @@ def test_different_descriptions_have_different_fingerprints(one: Any, other: Any
         ({}, "join.database"),
         ({**SIMPLE, "database": "tasks"}, "join.database"),
         ({**SIMPLE, "from": "system.users"}, "join.from"),
-        ({**SIMPLE, "from": {"db": "local", "coll": "oplog.rs"}}, "join.from"),
+        ({**SIMPLE, "from": {"db": "local", "coll": "oplog.rs"}}, "join.from.db"),
+        ({**SIMPLE, "from": []}, "join.from"),
         ({**SIMPLE, "from": "a$b"}, "join.from"),
-        ({**SIMPLE, "joins": []}, "join.joins"),
+        ({"database": "shop", "from": "users"}, "join.joins"),
         ({**SIMPLE, "joins": [ORDERS] * 7}, "join.joins"),
         ({**SIMPLE, "joins": [ORDERS, ORDERS]}, "join.joins.1.as"),
         ({**SIMPLE, "limit": 0}, "join.limit"),
@@ -110,6 +126,10 @@ def test_different_descriptions_have_different_fingerprints(one: Any, other: Any
         (joined(on=None), "join.joins.0.on"),
         (joined(on=[{"local": "a"}]), "join.joins.0.on.0.foreign"),
         (joined(on=[{"local": "a", "foreign": "b", "cast": "bool"}]), "join.joins.0.on.0.cast"),
+        (joined(on=[{"local": "a", "foreign": "b", "fold": "accents"}]), "join.joins.0.on.0.fold"),
+        (joined(on=[{"local": "$id", "foreign": "b"}]), "join.joins.0.on.0.local"),
+        (joined(on=[{"local": "a.$oid", "foreign": "b"}]), "join.joins.0.on.0.local"),
+        (joined(on=[{"local": "a", "foreign": "b.$id$"}]), "join.joins.0.on.0.foreign"),
         (joined(on=[{"local": "__dovetail_keys", "foreign": "b"}]), "join.joins.0.on.0.local"),
         (joined(kind="cross"), "join.joins.0.kind"),
         (joined(shape="tree"), "join.joins.0.shape"),
@@ -173,6 +193,7 @@ def test_an_invalid_description_is_refused_with_its_path(description: Any, path:
         ({"$or": [{"$where": "x"}]}, "$or.0.$where"),
         ({"$and": {"a": 1}}, "$and"),
         ({"a.$b": 1}, "a.$b"),
+        ({"$id": 1}, "$id"),
         ({"": 1}, ""),
         (
             {"$or": [{"$or": [{"$or": [{"$or": [{"$or": [{"$or": [{"a": 1}]}]}]}]}]}]},
