@@ -23,7 +23,7 @@ from worker_tasks.infra.settings import Settings, settings
 
 def environment_variables() -> list[Any]:
     """Returns every environment variable that the settings read."""
-    names: list[Any] = []
+    names: list[Any] = [name for name in os.environ if name.startswith("SOURCE_")]
     for field in Settings.model_fields.values():
         alias = field.validation_alias
         names += alias.choices if isinstance(alias, AliasChoices) else [alias]

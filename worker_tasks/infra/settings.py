@@ -1,6 +1,8 @@
 """The settings: environment variables, validated and read once into a frozen object."""
 
 import os
+import re
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
@@ -14,6 +16,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from worker_tasks.infra.settings_types import (
@@ -22,11 +25,20 @@ from worker_tasks.infra.settings_types import (
     Addresses,
     DatabaseName,
     DatabaseNames,
+    JoinDatabaseName,
     MongodbUri,
     QueueUrl,
     ResultsUrl,
+    SourceName,
+    SourceSettings,
+    mongodb_hosts,
     parse_addresses,
+    split_databases,
 )
+
+#: Stands for the variables of all sources, which :func:`gather_sources` finds; no variable has this name itself.
+SOURCES_ALIAS = "SOURCE_<NAME>"
+_SOURCE_VARIABLE = re.compile(r"SOURCE_(?P<name>.+)_(?P<field>URI|DATABASES)", re.IGNORECASE)
 
 
 class SettingsError(Exception):
@@ -83,7 +95,7 @@ class Settings(BaseSettings):
         validation_alias="TASKS_DATABASE",
         description="The MongoDB database that holds the task documents, in the collection `task_results`.",
     )
-    join_database: DatabaseName = Field(
+    join_database: JoinDatabaseName = Field(
         default="shop",
         validation_alias="JOIN_DATABASE",
         description="The MongoDB database that holds `users` and `orders`.",
@@ -93,6 +105,7 @@ class Settings(BaseSettings):
         validation_alias="JOIN_DATABASES",
         description="The MongoDB databases that joins may read, separated by commas.",
     )
+    sources: Mapping[SourceName, SourceSettings] = Field(default_factory=dict, validation_alias=SOURCES_ALIAS)
     part_documents: int = Field(
         default=25_000,
         ge=1,
@@ -192,13 +205,30 @@ class Settings(BaseSettings):
     @property
     def open_databases(self) -> frozenset[str]:
         """The names of the databases that are open for joins, never including the tasks database."""
-        names = {name.strip() for name in self.join_databases.split(",")}
-        return frozenset(names - {"", self.tasks_database})
+        return split_databases(self.join_databases) - {self.tasks_database}
 
     @model_validator(mode="before")
     @classmethod
     def _default_redis_url_with_sentinels(cls, variables: dict[str, Any]) -> dict[str, Any]:
         return {"REDIS_URL": "redis://", **variables} if variables.get("REDIS_SENTINELS") else variables
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_sources(cls, variables: dict[str, Any]) -> dict[str, Any]:
+        return {SOURCES_ALIAS: gather_sources(os.environ), **variables}
+
+    @field_validator("sources")
+    @classmethod
+    def _keep_task_documents_closed(
+        cls, sources: Mapping[str, SourceSettings], info: ValidationInfo
+    ) -> Mapping[str, SourceSettings]:
+        tasks_database, hosts = info.data.get("tasks_database"), mongodb_hosts(info.data.get("mongodb_uri", ""))
+        for name, source in sources.items():
+            if tasks_database in source.open_databases and mongodb_hosts(source.uri) & hosts:
+                message = "{variable}: cannot hold {database}, the database of the task documents"
+                context = {"variable": source_variable(name, "DATABASES"), "database": tasks_database}
+                raise PydanticCustomError("tasks_database", message, context)
+        return sources
 
     @field_validator("redis_sentinels")
     @classmethod
@@ -268,10 +298,38 @@ def settings() -> Settings:
         raise SettingsError("; ".join(dict.fromkeys(_message(dict(detail)) for detail in error.errors()))) from None
 
 
+def gather_sources(environment: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """The variables of each source by its name, as ``{"crm": {"URI": …, "DATABASES": …}}``. Empty ones do not count."""
+    found: dict[str, dict[str, str]] = {}
+    for variable, value in environment.items():
+        if value and (match := _SOURCE_VARIABLE.fullmatch(variable)):
+            found.setdefault(match["name"].lower(), {})[match["field"].upper()] = value
+    return found
+
+
+def source_variable(name: str, field: str) -> str:
+    """The variable that holds the ``URI`` or the ``DATABASES`` of a source."""
+    return f"SOURCE_{name.upper()}_{field}"
+
+
 def _message(detail: dict[str, Any]) -> str:
+    if detail["loc"][0] == SOURCES_ALIAS:
+        return _source_message(detail)
     variable = _alias_in_use(str(detail["loc"][0]))
     if detail["type"] == "missing":
         return f"{variable} is not set; `bin/dev env` prints it for a running bin/dev"
+    return f"{variable}: {detail['msg']}"
+
+
+def _source_message(detail: dict[str, Any]) -> str:
+    """The message about a source's variable. An error about several names its variable itself."""
+    if len(detail["loc"]) == 1:
+        return str(detail["msg"])
+    _, name, field = detail["loc"]
+    variable = source_variable(name, "URI" if field == "[key]" else field)
+    if detail["type"] == "missing":
+        other = source_variable(name, "URI" if field == "DATABASES" else "DATABASES")
+        return f"{variable} is not set, but {other} is"
     return f"{variable}: {detail['msg']}"
 
 

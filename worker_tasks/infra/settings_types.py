@@ -5,13 +5,15 @@ from functools import partial
 from typing import Annotated
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pymongo.errors import ConfigurationError, InvalidURI
 from pymongo.uri_parser import parse_uri
 
 BROKER_DATABASE = 0
 RESULTS_DATABASE = 2
 SENTINEL_PORT = 26379
+#: MongoDB's own databases. They hold users, sessions and the oplog, and no collections for joins.
+INTERNAL_DATABASES = frozenset({"admin", "config", "local"})
 #: The certificate parameters of a ``rediss://`` URL that both kombu and redis-py understand.
 TLS_PARAMETERS = frozenset({"ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"})
 _ESCAPE_HINT = "in a user name or password, each of / ? # @ : % is written percent-encoded"
@@ -66,11 +68,39 @@ def _checked_database(name: str) -> str:
     return name
 
 
+def _checked_join_database(name: str) -> str:
+    if name in INTERNAL_DATABASES:
+        raise ValueError(f"cannot hold {name}, a database that MongoDB keeps for itself")
+    return _checked_database(name)
+
+
+def split_databases(names: str) -> frozenset[str]:
+    """Splits a comma-separated list of database names."""
+    return frozenset(filter(None, (name.strip() for name in names.split(","))))
+
+
 def _checked_databases(names: str) -> str:
-    for name in names.split(","):
-        if name.strip():
-            _checked_database(name.strip())
+    for name in sorted(split_databases(names)):
+        _checked_join_database(name)
     return names
+
+
+def _checked_source_databases(names: str) -> str:
+    if not split_databases(names):
+        raise ValueError("must name at least one database")
+    return _checked_databases(names)
+
+
+def _checked_source_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9_]{1,40}", name):
+        raise ValueError("names of sources have 1 to 40 letters, digits and _")
+    return name
+
+
+def mongodb_hosts(uri: str) -> frozenset[str]:
+    """The hosts of a valid connection string, each without the default port. Queries no DNS."""
+    address = uri.partition("://")[2].partition("?")[0].partition("/")[0]
+    return frozenset(host.lower().removesuffix(":27017") for host in address.rpartition("@")[2].split(","))
 
 
 def parse_addresses(text: str) -> tuple[tuple[str, int], ...]:
@@ -106,5 +136,29 @@ QueueUrl = Annotated[str, AfterValidator(partial(_checked_redis_url, database=BR
 ResultsUrl = Annotated[str, AfterValidator(partial(_checked_redis_url, database=RESULTS_DATABASE))]
 MongodbUri = Annotated[str, AfterValidator(_checked_mongodb_uri)]
 DatabaseName = Annotated[str, AfterValidator(_checked_database)]
+JoinDatabaseName = Annotated[str, AfterValidator(_checked_join_database)]
 DatabaseNames = Annotated[str, AfterValidator(_checked_databases)]
 Addresses = Annotated[str, AfterValidator(_checked_addresses)]
+SourceName = Annotated[str, AfterValidator(_checked_source_name)]
+
+
+class SourceSettings(BaseModel):
+    """The variables of one further MongoDB deployment. The README's table of settings shows the descriptions."""
+
+    model_config = ConfigDict(frozen=True)
+
+    uri: MongodbUri = Field(
+        repr=False,
+        validation_alias="URI",
+        description="A further MongoDB deployment whose collections can be joined, under a name of your choice: "
+        "`SOURCE_CRM_URI` adds `crm`. Options of the URI set read preference, tags and certificates.",
+    )
+    databases: Annotated[str, AfterValidator(_checked_source_databases)] = Field(
+        validation_alias="DATABASES",
+        description="The databases of that deployment that joins may read, separated by commas.",
+    )
+
+    @property
+    def open_databases(self) -> frozenset[str]:
+        """The names of the databases that are open for joins."""
+        return split_databases(self.databases)

@@ -129,6 +129,8 @@ NO_URI = "is no connection string of MongoDB"
         ("TASKS_DATABASE", "a.b", NO_SUCH_NAME),
         ("JOIN_DATABASE", "x" * 64, NO_SUCH_NAME),
         ("JOIN_DATABASES", "shop, $flights", NO_SUCH_NAME),
+        ("JOIN_DATABASES", "shop,local", "cannot hold local"),
+        ("JOIN_DATABASE", "admin", "cannot hold admin"),
         ("RESULT_TTL_SECONDS", "0", "greater than or equal to 1"),
         ("MAX_ATTEMPTS", "many", "valid integer"),
         ("COOKIES_SECURE", "perhaps", "valid boolean"),
@@ -176,6 +178,62 @@ def test_an_error_message_contains_no_passwords(environment: pytest.MonkeyPatch,
     with pytest.raises(SettingsError) as caught:
         read(environment, **variables)
     assert "hunter2" not in str(caught.value)
+
+
+CRM = {"SOURCE_CRM_URI": "mongodb://other", "SOURCE_CRM_DATABASES": "crm, sales"}
+
+
+def test_each_source_has_a_name_a_uri_and_databases(environment: pytest.MonkeyPatch) -> None:
+    logs = {"SOURCE_OLD_LOGS_2_URI": "third:27018", "SOURCE_OLD_LOGS_2_DATABASES": "logs"}
+    sources = read(environment, **CRM, **logs).sources
+    assert {name: (source.uri, sorted(source.open_databases)) for name, source in sources.items()} == {
+        "crm": ("mongodb://other", ["crm", "sales"]),
+        "old_logs_2": ("mongodb://third:27018", ["logs"]),
+    }
+
+
+def test_there_are_no_sources_by_default(environment: pytest.MonkeyPatch) -> None:
+    assert read(environment, SOURCE_CRM_URI="", SOURCE_VERSION="1", SOURCES="x").sources == {}
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("SOURCE_CRM_DATABASES", "", "SOURCE_CRM_DATABASES is not set, but SOURCE_CRM_URI is"),
+        ("SOURCE_CRM_URI", "", "SOURCE_CRM_URI is not set, but SOURCE_CRM_DATABASES is"),
+        ("SOURCE_CRM_DATABASES", " , ", "SOURCE_CRM_DATABASES: Value error, must name at least one database"),
+        ("SOURCE_CRM_DATABASES", "crm,a b", f"SOURCE_CRM_DATABASES: Value error, {NO_SUCH_NAME}"),
+        ("SOURCE_CRM_DATABASES", "crm,admin", "SOURCE_CRM_DATABASES: Value error, cannot hold admin"),
+        ("SOURCE_CRM_DATABASES", "config", "SOURCE_CRM_DATABASES: Value error, cannot hold config"),
+        ("SOURCE_CRM_DATABASES", "local", "SOURCE_CRM_DATABASES: Value error, cannot hold local"),
+        ("SOURCE_CRM_URI", "http://other", "SOURCE_CRM_URI: Value error, must begin with mongodb://"),
+        ("SOURCE_CRM_URI", "mongodb://me:hunter2/more@other", f"SOURCE_CRM_URI: Value error, {NO_URI}"),
+        ("SOURCE_A-B_URI", "mongodb://other", "SOURCE_A-B_URI: Value error, names of sources have 1 to 40 letters"),
+        (f"SOURCE_{'A' * 41}_URI", "mongodb://other", f"SOURCE_{'A' * 41}_URI: Value error, names of sources"),
+    ],
+)
+def test_an_invalid_variable_of_a_source_is_named(
+    environment: pytest.MonkeyPatch, variable: str, value: str, message: str
+) -> None:
+    with pytest.raises(SettingsError, match=f"^{re.escape(message)}") as caught:
+        read(environment, **CRM | {variable: value})
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("uri", ["mongodb://me:hunter2@STORE/?tls=true", "mongodb://elsewhere,store:27017"])
+def test_no_source_opens_the_database_of_the_task_documents(environment: pytest.MonkeyPatch, uri: str) -> None:
+    with pytest.raises(SettingsError, match=r"^SOURCE_CRM_DATABASES: cannot hold mine, the database of the task"):
+        read(environment, TASKS_DATABASE="mine", SOURCE_CRM_URI=uri, SOURCE_CRM_DATABASES="crm,mine")
+
+
+def test_another_deployment_may_have_a_database_of_the_same_name(environment: pytest.MonkeyPatch) -> None:
+    sources = read(environment, SOURCE_CRM_URI="mongodb://other", SOURCE_CRM_DATABASES="tasks").sources
+    assert sources["crm"].open_databases == {"tasks"}
+
+
+def test_the_settings_show_no_uri_of_a_source(environment: pytest.MonkeyPatch) -> None:
+    ours = read(environment, SOURCE_CRM_URI="mongodb://me:hunter2@other", SOURCE_CRM_DATABASES="crm")
+    assert "hunter2" not in repr(ours)
 
 
 def test_the_settings_are_frozen(environment: pytest.MonkeyPatch) -> None:
