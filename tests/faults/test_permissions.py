@@ -1,74 +1,46 @@
 """A MongoDB user with too few privileges: pages and probes name the missing one."""
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import pymongo
 import pytest
-from pymongo.errors import PyMongoError
 
-from development.programs import find_mongod, mongod_environment
-from development.servers import HOST, free_port
+from development.servers import HOST, Server, free_port
 from tests.faults.test_web_answers import get, post_json
-from tests.support import Process, eventually
+from tests.mongodb import Client, restricted_mongod, uri_as
+from tests.support import Process
 
 pytestmark = pytest.mark.timeout(120)
 
-PASSWORD = "secret"  # noqa: S105 - of users that exist only during the test
 PAIRS = [{"local": "_id", "foreign": "x"}]
 READER = {"role": "read", "db": "shop"}
 WRITER = {"role": "readWrite", "db": "tasks"}
 
 
-def uri(port: int, user: str, password: str = PASSWORD) -> str:
-    return f"mongodb://{user}:{password}@{HOST}:{port}/?authSource=admin&retryWrites=false"
-
-
 @pytest.fixture(scope="module")
-def restricted_mongodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a MongoDB with access control: one user may not read flights, another may not write."""
-    folder, port = tmp_path_factory.mktemp("restricted-mongodb"), free_port()
-    (folder / "data").mkdir()
-    program = find_mongod()
-    command = [program, "--auth", "--bind_ip", HOST, "--port", str(port), "--dbpath", str(folder / "data")]
-    with (folder / "mongod.log").open("wb") as log:
-        environment = mongod_environment(program, folder)
-        server = subprocess.Popen([*command, "--nounixsocket"], stdout=log, stderr=log, env=environment)
-    client: pymongo.MongoClient[dict[str, Any]]
-    try:
-        with pymongo.MongoClient(HOST, port, timeoutMS=2000) as client:
-            eventually(lambda: _answers(client))
-            client.admin.command("createUser", "root", pwd=PASSWORD, roles=["root"])
-        with pymongo.MongoClient(uri(port, "root")) as client:
+def restricted_mongodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A MongoDB with access control: one user may not read flights, another may not write."""
+    folder = tmp_path_factory.mktemp("restricted-mongodb")
+    with restricted_mongod(folder, half=[READER, WRITER], reader=["readAnyDatabase"]) as server:
+        with Client(uri_as("root", server)) as client:
             client.shop.create_collection("users")
             client.flights.create_collection("airports")
-            client.admin.command("createUser", "half", pwd=PASSWORD, roles=[READER, WRITER])
-            client.admin.command("createUser", "reader", pwd=PASSWORD, roles=["readAnyDatabase"])
-        yield port
-    finally:
-        server.kill()
-        server.wait()
-
-
-def _answers(client: pymongo.MongoClient[dict[str, Any]]) -> bool:
-    try:
-        return bool(client.admin.command("ping"))
-    except PyMongoError:
-        return False
+        yield server
 
 
 @pytest.fixture
-def web(request: pytest.FixtureRequest, redis_server: object, restricted_mongodb: int, tmp_path: Path) -> Iterator[str]:
+def web(
+    request: pytest.FixtureRequest, redis_server: object, restricted_mongodb: Server, tmp_path: Path
+) -> Iterator[str]:
     """The address of a web process with the MongoDB user that the test names."""
     port = free_port()
+    user, *password = request.param
     process = Process(
         "web",
         tmp_path / "web.log",
         GUNICORN_CMD_ARGS=f"--bind {HOST}:{port}",
-        MONGODB_URI=uri(restricted_mongodb, *request.param),
+        MONGODB_URI=uri_as(user, restricted_mongodb, *password),
         JOIN_DATABASES="shop,flights",
     )
     process.wait_for_line("Booting worker")

@@ -1,4 +1,4 @@
-"""The clients of MongoDB and Redis: one of each per process, with a ping and one place to close them."""
+"""The clients of MongoDB and Redis: one per server and process, with a ping and one place to close them."""
 
 import os
 import time
@@ -105,18 +105,8 @@ class Connections:
             connect=False,
             appname="dovetail",
         )
-        self.joins: MongoClient[Document] = MongoClient(
-            settings.mongodb_uri,
-            tz_aware=True,
-            timeoutMS=MONGODB_TIMEOUT_MS,
-            heartbeatFrequencyMS=MONGODB_HEARTBEAT_MS,
-            connect=False,
-            appname="dovetail joins",
-            # An operation that closed the connection, such as a join with documents over 16 MB, would close it again.
-            retryReads=False,
-            # MongoDB stores dates past the year 9999; datetime cannot hold them.
-            datetime_conversion="DATETIME_AUTO",
-        )
+        self.joins = _joins_client(settings.mongodb_uri)
+        self._sources: dict[str, MongoClient[Document]] = {}
         self._sentinel = Sentinels(  # type: ignore[no-untyped-call]
             settings.sentinels, sentinel_kwargs=sentinel_options(settings)
         )
@@ -131,6 +121,14 @@ class Connections:
     def tasks(self) -> Collection[Document]:
         """The collection of task documents."""
         return self.mongodb[self._settings.tasks_database][TASKS_COLLECTION]
+
+    def source(self, name: str | None) -> MongoClient[Document]:
+        """The client for the joins of a source in the settings; None stands for the server in ``MONGODB_URI``."""
+        if name is None:
+            return self.joins
+        if name not in self._sources:
+            self._sources.setdefault(name, _joins_client(self._settings.sources[name].uri))
+        return self._sources[name]
 
     def ping(self) -> Mapping[str, str]:
         """Checks that every server accepts writes, using a write that changes nothing.
@@ -150,7 +148,8 @@ class Connections:
 
     def close(self) -> None:
         self.mongodb.close()
-        self.joins.close()
+        for client in (self.joins, *self._sources.values()):
+            client.close()
         self.results.close()
         self.hints.close()
         self.queue.close()
@@ -186,6 +185,21 @@ def sentinel_options(settings: Settings) -> dict[str, Any]:
     if "connection_class" in redis_options:
         options |= {"ssl": True} | {name: value for name, value in redis_options.items() if name.startswith("ssl_")}
     return options
+
+
+def _joins_client(uri: str) -> MongoClient[Document]:
+    return MongoClient(
+        uri,
+        tz_aware=True,
+        timeoutMS=MONGODB_TIMEOUT_MS,
+        heartbeatFrequencyMS=MONGODB_HEARTBEAT_MS,
+        connect=False,
+        appname="dovetail joins",
+        # An operation that closed the connection, such as a join with documents over 16 MB, would close it again.
+        retryReads=False,
+        # MongoDB stores dates past the year 9999; datetime cannot hold them.
+        datetime_conversion="DATETIME_AUTO",
+    )
 
 
 def _redis_client(
