@@ -7,7 +7,10 @@ from pymongo.errors import OperationFailure, PyMongoError
 from redis.exceptions import RedisError, ResponseError
 
 from worker_tasks.infra.connections import close_connections, connections
-from worker_tasks.infra.settings import SettingsError
+from worker_tasks.infra.errors import is_refusal
+from worker_tasks.infra.privileges import Privileges, find_privileges
+from worker_tasks.infra.settings import SettingsError, source_variable
+from worker_tasks.infra.sources import Source, all_sources
 from worker_tasks.joins.saved import saved_joins
 from worker_tasks.records.indexes import BUILD_SECONDS, ensure_indexes
 from worker_tasks.records.ledger import new_document
@@ -40,6 +43,8 @@ def release() -> str | None:
     unbind_reading_queue()
     if warning := eviction_warning():
         print(warning, file=sys.stderr)
+    for source in all_sources():
+        report_source(source)
     return None
 
 
@@ -110,6 +115,48 @@ def eviction_warning() -> str | None:
             "Set maxmemory-policy to noeviction or volatile-ttl."
         )
     return None
+
+
+def report_source(source: Source) -> None:
+    """Prints whether a source answers, and whether its user has more or fewer privileges than the role read.
+
+    A source that is away does not stop the release, because joins of other sources work without it.
+    """
+    try:
+        privileges = find_privileges(source)
+    except PyMongoError as error:
+        # The driver's message may hold parts of the URI.
+        verb = "refuses" if is_refusal(error) else "does not answer"
+        print(
+            f"The source {source.label} {verb} ({type(error).__name__}), so its collections cannot be joined: "
+            f"see {_uri_variable(source)}.",
+            file=sys.stderr,
+        )
+        return
+    if warning := privileges_warning(source, privileges):
+        print(warning, file=sys.stderr)
+    elif source.name is not None:
+        print(f"The user of {source.label} can only read {', '.join(sorted(source.databases))}.")
+
+
+def privileges_warning(source: Source, privileges: Privileges) -> str | None:
+    """A warning if the user of a source may do more or less than read the source's databases, or None."""
+    if privileges.unreadable and not privileges.has_user:
+        return f"{source.label} requires a login: name a user with the role read in {_uri_variable(source)}."
+    if privileges.unreadable:
+        names = ", ".join(privileges.unreadable)
+        return f"The user of {source.label} may not read {names}: grant the role read on each of them."
+    if privileges.writable:
+        names = ", ".join(privileges.writable)
+        return f"The user of {source.label} could write to {names}: the role read on each of them is enough."
+    if not privileges.has_user and source.name is not None:
+        # The default server also stores the tasks, and often runs without users in a private network.
+        return f"{source.label} has no access control, so everybody could write to it: add a user with the role read."
+    return None
+
+
+def _uri_variable(source: Source) -> str:
+    return "MONGODB_URI" if source.name is None else source_variable(source.name, "URI")
 
 
 if __name__ == "__main__":

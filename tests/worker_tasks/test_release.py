@@ -4,11 +4,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from development.servers import Server
+from tests.mongodb import PASSWORD, mongod, restricted_mongod, uri_as
 from tests.support import ROOT, paused
 from worker_tasks.infra.connections import connections
 from worker_tasks.records import ledger
@@ -181,3 +183,82 @@ def redis_without_config(servers: None, redis_server: Server) -> Iterator[str]:
 def test_a_redis_that_hides_its_configuration_does_not_stop_the_release(redis_without_config: str) -> None:
     run = release(REDIS_URL=redis_without_config)
     assert run.returncode == 0, run.stderr
+
+
+@pytest.fixture(scope="module")
+def restricted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with access control, whose users have different roles on the databases crm and sales."""
+    users: dict[str, list[Any]] = {
+        "reader": [{"role": "read", "db": "crm"}, {"role": "read", "db": "sales"}],
+        "half": [{"role": "read", "db": "crm"}, {"role": "readWrite", "db": "tasks"}],
+        "writer": [{"role": "readWrite", "db": "crm"}, {"role": "read", "db": "sales"}],
+        "everywhere": ["readAnyDatabase"],
+    }
+    with restricted_mongod(tmp_path_factory.mktemp("restricted"), **users) as server:
+        yield server
+
+
+CRM_DATABASES = {"SOURCE_CRM_DATABASES": "sales,crm"}
+
+
+@pytest.mark.parametrize(
+    ("user", "says"),
+    [
+        ("reader", ""),
+        ("everywhere", ""),
+        ("half", "The user of crm may not read sales: grant the role read on each of them.\n"),
+        ("writer", "The user of crm could write to crm: the role read on each of them is enough.\n"),
+        ("root", "The user of crm could write to crm, sales: the role read on each of them is enough.\n"),
+    ],
+)
+def test_the_release_says_whether_a_source_could_be_written_to(
+    servers: None, restricted: Server, user: str, says: str
+) -> None:
+    run = release(SOURCE_CRM_URI=uri_as(user, restricted), **CRM_DATABASES)
+    assert (run.returncode, run.stderr) == (0, says)
+    assert run.stdout == ("" if says else "The user of crm can only read crm, sales.\n")
+
+
+def test_a_user_of_the_default_server_who_could_write_to_collections_is_reported(
+    servers: None, restricted: Server
+) -> None:
+    run = release(MONGODB_URI=uri_as("root", restricted), JOIN_DATABASES="crm")
+    assert (run.returncode, run.stdout) == (0, "")
+    assert run.stderr == "The user of the default server could write to crm: the role read on each of them is enough.\n"
+    run = release(MONGODB_URI=uri_as("half", restricted), JOIN_DATABASES="crm,tasks")
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+def test_a_source_without_a_login_is_reported(servers: None, restricted: Server, tmp_path: Path) -> None:
+    run = release(SOURCE_CRM_URI=restricted.url, **CRM_DATABASES)
+    assert (run.returncode, run.stdout) == (0, "")
+    assert run.stderr == "crm requires a login: name a user with the role read in SOURCE_CRM_URI.\n"
+    with mongod(tmp_path / "open") as server:
+        run = release(SOURCE_CRM_URI=server.url, **CRM_DATABASES)
+    assert (run.returncode, run.stdout) == (0, "")
+    assert run.stderr.startswith("crm has no access control, so everybody could write to it")
+
+
+def test_sources_that_are_away_or_refuse_do_not_stop_the_release(servers: None, restricted: Server) -> None:
+    sources = {
+        "SOURCE_AWAY_URI": f"mongodb://me:{PASSWORD}@127.0.0.1:1",
+        "SOURCE_AWAY_DATABASES": "x",
+        "SOURCE_SRV_URI": f"mongodb+srv://me:{PASSWORD}@nowhere.invalid",
+        "SOURCE_SRV_DATABASES": "x",
+        "SOURCE_LOGIN_URI": uri_as("reader", restricted, "wrong"),
+        "SOURCE_LOGIN_DATABASES": "x",
+    }
+    run = release(**sources)
+    assert (run.returncode, run.stdout) == (0, "")
+    away, login, srv = run.stderr.splitlines()
+    assert away.startswith("The source away does not answer (ServerSelectionTimeoutError)")
+    assert login == (
+        "The source login refuses (OperationFailure), so its collections cannot be joined: see SOURCE_LOGIN_URI."
+    )
+    assert srv.startswith("The source srv does not answer (ConfigurationError)")
+    assert PASSWORD not in run.stderr
+
+
+def test_an_invalid_source_stops_the_release_with_one_sentence() -> None:
+    line = error_line(release(SOURCE_CRM_URI="mongodb://other", SOURCE_CRM_DATABASES="admin"))
+    assert line.startswith("release: SOURCE_CRM_DATABASES: Value error, cannot hold admin")
