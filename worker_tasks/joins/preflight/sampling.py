@@ -1,6 +1,7 @@
 """Samples of collections: their fields, with types and fill rates, and their indexes."""
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -9,17 +10,17 @@ from typing import Any, Self
 import orjson
 from kombu.utils.encoding import ensure_bytes
 from pymongo.collection import Collection
-from pymongo.errors import OperationFailure
+from pymongo.database import Database
+from pymongo.errors import OperationFailure, PyMongoError
 
 from worker_tasks.infra.connections import Document, connections, within
-from worker_tasks.infra.errors import TookTooLong
-from worker_tasks.infra.settings import settings
-from worker_tasks.infra.sources import default_source
+from worker_tasks.infra.errors import InvalidInput, TookTooLong
+from worker_tasks.infra.sources import all_sources, find_source
 from worker_tasks.joins.plan.catalog import COMMAND_NOT_SUPPORTED_ON_VIEW, require_readable
 from worker_tasks.joins.spec import filters
 from worker_tasks.joins.spec.bson_types import type_bracket, type_of
 from worker_tasks.joins.spec.names import collection_error, path_error
-from worker_tasks.joins.spec.value_types import TypeOf
+from worker_tasks.joins.spec.sides import Side
 from worker_tasks.records import live
 
 #: The number of documents in a sample.
@@ -34,6 +35,11 @@ MAX_DEPTH, MAX_ELEMENTS = 3, 20
 MAX_FIELDS, MAX_COLLECTIONS = 300, 200
 #: Seconds that samples and suggestions stay in Redis.
 CACHE_SECONDS = 120
+#: Time limit in seconds for listing the names of a database's collections; seconds that they stay in Redis; and
+#: seconds until a database that could not be listed is asked again.
+LISTING_SECONDS, NAMES_SECONDS, RETRY_SECONDS = 0.5, 20, 20
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -94,36 +100,62 @@ class CollectionSample:
         )
 
 
-def collections_of(database: str) -> list[tuple[str, int | None]]:
+def collections_of(database: str, source: str | None = None) -> list[tuple[str, int | None]]:
     """The names of a database's collections with their numbers of documents, None for views, sorted by name.
 
     Raises:
         InvalidInput: the MongoDB user may not read the database.
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
-    source = default_source().database(database)
-    with require_readable(database):
-        entries = list(source.list_collections(authorizedCollections=True, nameOnly=True))
+    opened = find_source(source).database(database)
+    types = _collection_types(opened)
+    return [(name, None if type_ == "view" else opened[name].estimated_document_count()) for name, type_ in types]
+
+
+def collection_names(database: str, source: str | None) -> list[str]:
+    """The names of a database's collections, not always the newest; none if they cannot be listed quickly.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    key = f"collection_names:{source or ''}:{database}"
+    if (cached := connections().results.get(key)) is not None:
+        return list(json.loads(ensure_bytes(cached)))
+    names: list[str] = []
+    seconds = NAMES_SECONDS
+    try:
+        with within(LISTING_SECONDS):
+            names = [name for name, _ in _collection_types(find_source(source).database(database))]
+    except (InvalidInput, TookTooLong, PyMongoError) as error:
+        logger.warning("%s is not listed: %s", f"{source}.{database}" if source else database, error)
+        seconds = RETRY_SECONDS
+    live.remember(key, json.dumps(names), seconds)
+    return names
+
+
+def _collection_types(database: Database[Document]) -> list[tuple[str, str]]:
+    """The names of a database's collections, sorted, each with its type."""
+    with require_readable(database.name):
+        entries = list(database.list_collections(authorizedCollections=True, nameOnly=True))
     types = {entry["name"]: entry["type"] for entry in entries if not collection_error(entry["name"])}
-    names = sorted(types)[:MAX_COLLECTIONS]
-    return [(name, None if types[name] == "view" else source[name].estimated_document_count()) for name in names]
+    return sorted(types.items())[:MAX_COLLECTIONS]
 
 
-def sample_collection(database: str, collection: str) -> CollectionSample:
+def sample_collection(database: str, collection: str, source: str | None = None) -> CollectionSample:
     """Samples a collection, or returns a sample from the last two minutes.
 
     Raises:
         InvalidInput: the MongoDB user may not read the database.
         pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
     """
-    key = f"collection_look:{database}.{collection}"
+    key = f"collection_look:{f'{source}:' if source else ''}{database}.{collection}"
     if (cached := connections().results.get(key)) is not None:
         return CollectionSample.from_json(ensure_bytes(cached))
-    source = default_source().database(database)[collection]
+    opened = find_source(source).database(database)[collection]
     with require_readable(database):
-        count, indexes = _count_and_indexes(source)
+        count, indexes = _count_and_indexes(opened)
     is_small = count is not None and count <= WHOLE_DOCUMENTS
-    documents = draw_documents(source, {}, WHOLE_DOCUMENTS if is_small else SAMPLE_DOCUMENTS)
+    documents = draw_documents(opened, {}, WHOLE_DOCUMENTS if is_small else SAMPLE_DOCUMENTS)
     sample = CollectionSample(
         count=count,
         sampled=len(documents),
@@ -136,23 +168,27 @@ def sample_collection(database: str, collection: str) -> CollectionSample:
     return sample
 
 
-def field_types(database: str) -> TypeOf:
-    """A function that looks up the most frequent BSON type of a field.
+def field_type(side: Side, path: str) -> str | None:
+    """The most frequent BSON type of a field.
 
-    It returns None for every field of a database that is not open for joins.
+    None if the field is unknown, or its database is not open for joins.
+
+    Raises:
+        InvalidInput: the MongoDB user may not read the database.
+        pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
     """
-    is_open = database in settings().open_databases
+    if not is_open(side) or collection_error(side.collection):
+        return None
+    field = sample_collection(side.database, side.collection, side.source).field(path)
+    if field is None:
+        return None
+    # The elements of a list count instead of the list; the sample has both under the same path.
+    return max((name for name in field.types if name != "array"), key=lambda name: field.types[name], default=None)
 
-    def main_type(collection: str, path: str) -> str | None:
-        if not is_open or collection_error(collection):
-            return None
-        field = sample_collection(database, collection).field(path)
-        if field is None:
-            return None
-        # The elements of a list count instead of the list; the sample has both under the same path.
-        return max((name for name in field.types if name != "array"), key=lambda name: field.types[name], default=None)
 
-    return main_type
+def is_open(side: Side) -> bool:
+    """Whether the database of a collection is open for joins."""
+    return any(side.source == source.name and side.database in source.databases for source in all_sources())
 
 
 def _is_unique(index: Any) -> bool:

@@ -9,10 +9,11 @@ from typing import Any
 
 from bson import ObjectId
 from kombu.utils.encoding import ensure_bytes
+from pymongo.collection import Collection
 
 from worker_tasks.infra.connections import Document, connections, within
 from worker_tasks.infra.errors import TookTooLong
-from worker_tasks.infra.sources import default_source
+from worker_tasks.infra.sources import find_source
 from worker_tasks.joins.preflight.sampling import (
     CACHE_SECONDS,
     CollectionSample,
@@ -23,6 +24,7 @@ from worker_tasks.joins.preflight.sampling import (
 )
 from worker_tasks.joins.spec.bson_types import NUMBER, type_bracket, type_of
 from worker_tasks.joins.spec.casts import CASTS, Cast, cast_to
+from worker_tasks.joins.spec.sides import Side
 from worker_tasks.records import live
 
 #: Time limits in seconds: of all trials together, and of a single one.
@@ -63,30 +65,34 @@ class LeftField:
     """A field of the left rows: its ``path`` in the row, and the collection that it comes from."""
 
     path: str
-    collection: str
+    side: Side
     field: Field
 
+    @property
+    def collection(self) -> str:
+        return self.side.collection
 
-def suggest_keys(database: str, left: list[LeftField], collection: str) -> list[Suggestion]:
+
+def suggest_keys(left: list[LeftField], other: Side) -> list[Suggestion]:
     """The likeliest keys for joining a collection, the best first. Cached for two minutes.
 
     Raises:
         pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
     """
-    origins = ",".join(sorted({f"{field.collection}:{field.path.removesuffix(field.field.path)}" for field in left}))
-    key = f"key_suggestions:{database}.{origins}.{collection}"
+    origins = sorted({(field.side, field.path.removesuffix(field.field.path)) for field in left}, key=repr)
+    key = f"key_suggestions:{json.dumps([origins, other])}"
     if (cached := connections().results.get(key)) is not None:
         documents = json.loads(ensure_bytes(cached))
         return [Suggestion(tuple(Pair(**pair) for pair in each["pairs"]), each["rate"]) for each in documents]
-    suggestions = _suggest(database, left, collection)
+    suggestions = _suggest(left, other)
     live.remember(key, json.dumps([asdict(each) for each in suggestions]), CACHE_SECONDS)
     return suggestions
 
 
-def _suggest(database: str, left: list[LeftField], collection: str) -> list[Suggestion]:
-    other = sample_collection(database, collection)
-    candidates = sorted(_candidates(left, other, collection), key=lambda candidate: -candidate[0])
-    trials = _Trials(database, collection, other)
+def _suggest(left: list[LeftField], side: Side) -> list[Suggestion]:
+    other = _sample(side)
+    candidates = sorted(_candidates(left, other, side), key=lambda candidate: -candidate[0])
+    trials = _Trials(side, other)
     scored = [(COMPOUND_SCORE, Suggestion(pairs, None)) for pairs in _compound_keys(left, other)]
     for similarity, local, foreign in islice(candidates, MAX_TRIED):
         cast = _cast_between(local.field, foreign)
@@ -101,6 +107,10 @@ def _suggest(database: str, left: list[LeftField], collection: str) -> list[Sugg
         # If there is a unique key, similar names alone mislead: a year matches every document of that year.
         suggestions = [suggestion for suggestion in suggestions if suggestion.pairs[0].foreign in other.indexed]
     return suggestions[:MAX_SUGGESTED]
+
+
+def _sample(side: Side) -> CollectionSample:
+    return sample_collection(side.database, side.collection, side.source)
 
 
 def _is_unique(suggestion: Suggestion, other: CollectionSample) -> bool:
@@ -118,18 +128,16 @@ def _compound_keys(left: list[LeftField], other: CollectionSample) -> list[tuple
     return keys
 
 
-def _candidates(
-    left: list[LeftField], other: CollectionSample, collection: str
-) -> list[tuple[float, LeftField, Field]]:
+def _candidates(left: list[LeftField], other: CollectionSample, side: Side) -> list[tuple[float, LeftField, Field]]:
     """Pairs of fields that may be keys, each with a score from names and indexes."""
     candidates = []
     for local in left:
         for foreign in other.fields:
             is_indexed = foreign.path in other.indexed
-            similarity = _similarity(local, foreign.path, collection)
+            similarity = _similarity(local, foreign.path, side.collection)
             if not (is_indexed or similarity) or not _comparable(local.field, foreign):
                 continue
-            if local.field.path == foreign.path and local.collection == collection:
+            if local.field.path == foreign.path and local.side == side:
                 continue  # would match each document with itself
             if local.field.path == foreign.path == "_id":
                 similarity = -1.0  # every collection has an _id, so the equal names mean nothing
@@ -179,34 +187,31 @@ def _cast_between(local: Field, foreign: Field) -> Cast | None:
 class _Trials:
     """Looks up sampled values of one side on the other, until the time is up."""
 
-    def __init__(self, database: str, collection: str, other: CollectionSample):
-        self._database = database
-        self._source = default_source().database(database)
-        self._collection, self._other = collection, other
-        self._samples: dict[str, list[Document]] = {}
+    def __init__(self, side: Side, other: CollectionSample):
+        self._side, self._other = side, other
+        self._samples: dict[Side, list[Document]] = {}
         self._deadline = time.monotonic() + TRIALS_SECONDS
 
     def rate(self, local: LeftField, foreign: str, cast: Cast | None) -> float | None:
         """The share of left values that the other side has, or None if it was not tried."""
         if cast is not None and CASTS[cast].estimate is None:
             return None
-        values = _converted(self._sample(local.collection), local.field.path, cast)
-        return self._rate(values, self._collection, self._other, foreign)
+        values = _converted(self._documents(local.side), local.field.path, cast)
+        return self._rate(values, self._side, self._other, foreign)
 
     def reverse_rate(self, local: LeftField, foreign: str, cast: Cast | None) -> float:
         """The share of the other side's values that the left side has. More telling if the left side is bigger."""
         if cast is not None:
             return 0.0
-        values = _converted(self._sample(self._collection), foreign, None)
-        sample = sample_collection(self._database, local.collection)
-        return self._rate(values, local.collection, sample, local.field.path) or 0.0
+        values = _converted(self._documents(self._side), foreign, None)
+        return self._rate(values, local.side, _sample(local.side), local.field.path) or 0.0
 
-    def _sample(self, collection: str) -> list[Document]:
-        if collection not in self._samples:
-            self._samples[collection] = draw_documents(self._source[collection], {}, TRIAL_VALUES)
-        return self._samples[collection]
+    def _documents(self, side: Side) -> list[Document]:
+        if side not in self._samples:
+            self._samples[side] = draw_documents(_collection(side), {}, TRIAL_VALUES)
+        return self._samples[side]
 
-    def _rate(self, values: list[Any], collection: str, sample: CollectionSample, path: str) -> float | None:
+    def _rate(self, values: list[Any], side: Side, sample: CollectionSample, path: str) -> float | None:
         is_small = (sample.count or 0) <= MAX_UNINDEXED
         if time.monotonic() > self._deadline or not (path in sample.indexed or is_small):
             return None
@@ -214,11 +219,15 @@ class _Trials:
             return 0.0
         try:
             with within(TRIAL_SECONDS):
-                found = self._source[collection].distinct(path, {path: {"$in": values}})
+                found = _collection(side).distinct(path, {path: {"$in": values}})
         except TookTooLong:
             return None
         tried = {equality_key(value) for value in values}
         return len(tried & {equality_key(value) for value in found}) / len(tried)
+
+
+def _collection(side: Side) -> Collection[Document]:
+    return find_source(side.source).database(side.database)[side.collection]
 
 
 def _converted(documents: list[Document], path: str, cast: Cast | None) -> list[Any]:
