@@ -5,7 +5,6 @@ from typing import Any
 
 from benchmarks import baselines
 from benchmarks.stack import Row, Servers, fill, ratio, timed
-from worker_tasks.infra.connections import connections
 from worker_tasks.joins.plan.catalog import Catalog
 from worker_tasks.joins.plan.pipeline import compile_pipeline
 from worker_tasks.joins.plan.stages import match_stages
@@ -46,7 +45,7 @@ def measure(servers: Servers, repeats: int) -> Iterator[Row]:
     bench.orders.aggregate([{"$out": "plain"}])
     bench.tags.insert_many([{"_id": number, "name": f"t{number}"} for number in range(TAGS)])
     for name, spec, others in COMPARISONS:
-        catalog = Catalog(spec, connections().joins.bench)
+        catalog = Catalog(spec)
         chosen = choose_strategy(spec, catalog, BEARABLE_SECONDS)
         methods = [m for m in others if m is not chosen.steps[0].method and is_correct(spec, 0, m, catalog)]
         strategies = {method: Strategy((make_step(spec.joins[0], method, 0, catalog),)) for method in methods}

@@ -1,5 +1,6 @@
 """Further MongoDB servers: standalone, with access control, or with two members; and settings that name them."""
 
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from pymongo.errors import PyMongoError
 from development.programs import find_mongod, mongod_environment
 from development.servers import HOST, Server, free_port
 from tests.support import eventually
-from worker_tasks.infra.connections import close_connections
+from worker_tasks.infra import connections
 from worker_tasks.infra.settings import settings
 
 PASSWORD = "secret"  # noqa: S105 - of users that exist only during the test
@@ -76,15 +77,16 @@ def two_members(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def variables(**values: str) -> Iterator[None]:
-    """Sets environment variables during the block, and reads the settings afresh."""
-    with pytest.MonkeyPatch.context() as environment:
-        for name, value in values.items():
-            environment.setenv(name, value)
-        _read_settings_again()
-        yield
-    _read_settings_again()
-
-
-def _read_settings_again() -> None:
-    close_connections()
-    settings.cache_clear()
+    """Sets environment variables during the block, with settings and clients of its own; others stay as they are."""
+    outer = connections._by_process.pop(os.getpid(), None)
+    try:
+        with pytest.MonkeyPatch.context() as environment:
+            for name, value in values.items():
+                environment.setenv(name, value)
+            settings.cache_clear()
+            yield
+    finally:
+        settings.cache_clear()
+        connections.close_connections()
+        if outer is not None:
+            connections._by_process[os.getpid()] = outer

@@ -139,7 +139,7 @@ def admit(spec: JoinSpec) -> JoinSpec:
     """
     require_open(spec, settings().open_databases)
     with named_driver_errors():
-        Catalog(spec, sources.default_source().database(spec.database)).require_collections()
+        Catalog(spec).require_collections()
     return spec
 
 

@@ -176,7 +176,7 @@ def test_cancelling_ends_a_join_whose_parts_wait_for_lost_workers(slow: Database
 
 def pipeline_of(join: Document) -> list[Document]:
     spec = parse_spec(join, {"big"})
-    return compile_pipeline(spec, choose_strategy(spec, Catalog(spec, connections().joins.big), 300)).pipeline
+    return compile_pipeline(spec, choose_strategy(spec, Catalog(spec), 300)).pipeline
 
 
 def test_a_part_whose_child_is_killed_runs_again_alone(

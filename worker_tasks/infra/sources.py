@@ -9,7 +9,7 @@ Killing the session ends its operations and closes its cursors, including those 
 import logging
 import re
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import pymongo
 from pymongo import MongoClient, ReadPreference
 from pymongo.client_session import ClientSession
+from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 from pymongo.read_preferences import Nearest
@@ -162,6 +163,20 @@ def find_source(name: str | None, field: str = "source") -> Source:
     return Source(name, connections().source(name), named.open_databases)
 
 
+def find_collection(source: str | None, database: str, name: str) -> Collection[Document]:
+    """A collection, by the names of its source and database.
+
+    Raises:
+        InvalidInput: the settings know no such source.
+    """
+    return find_source(source).database(database)[name]
+
+
+def open_databases() -> dict[str | None, frozenset[str]]:
+    """The names of the databases that are open for joins, by the name of their source."""
+    return {source.name: source.databases for source in all_sources()}
+
+
 def operation_prefix(task_id: str) -> str:
     """The prefix of the comments of a task's operations."""
     return f"dovetail:{task_id}."
@@ -178,7 +193,7 @@ def tasks_with_operations() -> set[str]:
     return {match["task_id"] for comment in comments if (match := _TASK_COMMENT.fullmatch(comment))}
 
 
-def kill_operations(task_id: str, names: Collection[str | None] | None = None) -> int:
+def kill_operations(task_id: str, names: Container[str | None] | None = None) -> int:
     """Kills all operations of a task in the sources with these names, or else in every source that answers.
 
     Without names, a named source that is away is logged: the reconciler kills the rest when it is back.

@@ -12,13 +12,20 @@ from pymongo.errors import OperationFailure
 
 from worker_tasks.infra.connections import Document, within
 from worker_tasks.infra.errors import UNAUTHORIZED, InvalidInput, TookTooLong
+from worker_tasks.infra.sources import find_collection, find_source
 from worker_tasks.joins.spec import filters
+from worker_tasks.joins.spec.sides import Side
 from worker_tasks.joins.spec.spec import JoinSpec
 
 #: Time limit in seconds of one query on the documents; after that its answer counts as unknown.
 QUERY_SECONDS = 2.0
 #: MongoDB's error code for a command on storage or indexes, which views lack.
 COMMAND_NOT_SUPPORTED_ON_VIEW = 166
+#: The number of documents assumed in a view, or in a bucket of a time series, if counting takes too long. MongoDB puts
+#: at most 1,000 documents into one bucket.
+UNKNOWN_COUNT, BUCKET_DOCUMENTS = 10**9, 1_000
+#: MongoDB's names for types of collections.
+VIEW, TIME_SERIES = "view", "timeseries"
 
 
 @dataclass(frozen=True)
@@ -43,13 +50,17 @@ class Index:
 class CollectionStats:
     """The number and total bytes of a collection's documents, by MongoDB's counters, and its indexes.
 
-    A view has the size 0 and no indexes.
+    MongoDB keeps no counters for views and time series: their documents are counted, and their size is 0. A view has
+    no indexes, and a time series none on ``_id``. ``collation`` is the default one for comparisons of text, None if
+    they compare bytes.
     """
 
     count: int
     size: int
     indexes: tuple[Index, ...] = ()
     is_view: bool = False
+    is_time_series: bool = False
+    collation: Document | None = None
 
     def serves(self, paths: Iterable[str]) -> bool:
         return self.index_for(paths) is not None
@@ -61,11 +72,11 @@ class CollectionStats:
 
 
 @contextmanager
-def require_readable(database: str) -> Iterator[None]:
+def require_readable(database: str, field: str = "join.database") -> Iterator[None]:
     """Translates MongoDB's refusal of a query in the block.
 
     Raises:
-        InvalidInput: the MongoDB user may not read the database.
+        InvalidInput: the MongoDB user may not read the database. The error is at ``field``.
     """
     try:
         yield
@@ -73,16 +84,20 @@ def require_readable(database: str) -> Iterator[None]:
         if error.code != UNAUTHORIZED:
             raise
         message = f"The MongoDB user may not read {database}: it is not open for joins."
-        raise InvalidInput({"join.database": message}) from error
+        raise InvalidInput({field: message}) from error
 
 
 class Catalog:
-    """Statistics of the collections of one join. ``comment`` marks every query in MongoDB."""
+    """Statistics of the collections of one join, each from its own source. ``comment`` marks every query in MongoDB.
 
-    def __init__(self, spec: JoinSpec, database: Database[Document], comment: str | None = None):
+    A collection of the join may be given by its name alone.
+    """
+
+    def __init__(self, spec: JoinSpec, database: Database[Document] | None = None, comment: str | None = None):
+        # Planning still passes the database of the left side.
+        del database
         self._comment = comment
         self._spec = spec
-        self._database = database
         self._cache: dict[Any, Any] = {}
 
     def require_collections(self) -> None:
@@ -92,67 +107,128 @@ class Catalog:
             InvalidInput: names each missing collection, and an existing one with a similar name.
             pymongo.errors.PyMongoError: MongoDB does not answer.
         """
-        with require_readable(self._database.name):
-            existing = self._database.list_collection_names(authorizedCollections=True)
-        names = {"join.from": self._spec.from_}
-        names |= {f"join.joins.{number}.from": join.from_ for number, join in enumerate(self._spec.joins)}
-        errors = {path: _missing_error(name, existing) for path, name in names.items() if name not in existing}
+        errors = {}
+        for path, side in self._sides_by_path():
+            existing = self._collection_names(path, side)
+            if side.collection not in existing:
+                errors[self._path_of_collection(path, side)] = _missing_error(side.collection, existing)
         if errors:
             raise InvalidInput(errors)
 
-    def stats(self, collection: str) -> CollectionStats:
+    def stats(self, of: Side | str) -> CollectionStats:
         """The size and the indexes of a collection."""
-        return self._cached(("stats", collection), lambda: self._fetch_stats(collection))
+        side = self._side(of)
+        return self._cached(("stats", side), lambda: self._fetch_stats(side))
 
-    def _fetch_stats(self, collection: str) -> CollectionStats:
+    def _sides_by_path(self) -> Iterator[tuple[str, Side]]:
+        yield "join", self._spec.left
+        for number, join in enumerate(self._spec.joins):
+            yield f"join.joins.{number}", self._spec.side(join)
+
+    def _is_own(self, side: Side) -> bool:
+        """Whether the description names the side by its collection alone."""
+        return side[:2] == self._spec.left[:2]
+
+    def _path_of_collection(self, path: str, side: Side) -> str:
+        return f"{path}.from" if self._is_own(side) else f"{path}.from.collection"
+
+    def _collection_names(self, path: str, side: Side) -> list[str]:
+        field = "join.database" if self._is_own(side) else f"{path}.from.database"
+        database = find_source(side.source, f"{path}.from.source").database(side.database)
+
+        def names() -> list[str]:
+            with require_readable(side.database, field):
+                return database.list_collection_names(authorizedCollections=True)
+
+        return self._cached(("names", side[:2]), names)
+
+    def _side(self, of: Side | str) -> Side:
+        if isinstance(of, Side):
+            return of
+        left = self._spec.left
+        return next((side for side in self._spec.sides if side.collection == of), left._replace(collection=of))
+
+    def _fetch_stats(self, side: Side) -> CollectionStats:
+        entry = self._entry(side)
+        traits: dict[str, Any] = {"is_time_series": entry.get("type") == TIME_SERIES, "collation": _collation(entry)}
+        if entry.get("type") == VIEW:
+            return self._view_stats(side, traits)
         try:
-            (stats,) = self._database[collection].aggregate(
-                [{"$collStats": {"storageStats": {}}}], comment=self._comment
-            )
-            storage = stats["storageStats"]
-            indexes = [_index(document) for document in self._database[collection].list_indexes()]
+            storage = self._storage(side)
+            indexes = tuple(filter(None, map(_index, find_collection(*side).list_indexes(comment=self._comment))))
         except OperationFailure as error:
             if error.code != COMMAND_NOT_SUPPORTED_ON_VIEW:
                 raise
-            return CollectionStats(self._count(collection, {}, default=10**9), 0, is_view=True)
-        return CollectionStats(storage["count"], storage["size"], tuple(index for index in indexes if index))
+            return self._view_stats(side, traits)
+        if all("count" in stats for stats in storage):
+            count, size = (sum(int(stats[name]) for stats in storage) for name in ("count", "size"))
+            return CollectionStats(count, size, indexes, **traits)
+        buckets = sum(int(stats.get("timeseries", {}).get("bucketCount", 0)) for stats in storage)
+        return CollectionStats(self._count(side, {}, default=buckets * BUCKET_DOCUMENTS), 0, indexes, **traits)
+
+    def _view_stats(self, side: Side, traits: Document) -> CollectionStats:
+        return CollectionStats(self._count(side, {}, default=UNKNOWN_COUNT), 0, is_view=True, **traits)
+
+    def _storage(self, side: Side) -> list[Document]:
+        """The storage statistics of a collection, one document per shard."""
+        stages: list[Document] = [{"$collStats": {"storageStats": {}}}]
+        return [stats["storageStats"] for stats in find_collection(*side).aggregate(stages, comment=self._comment)]
+
+    def _entry(self, side: Side) -> Mapping[str, Any]:
+        """The type and options of a collection, empty if it does not exist."""
+        return self._cached(("entries", side[:2]), lambda: self._fetch_entries(side)).get(side.collection, {})
+
+    def _fetch_entries(self, side: Side) -> dict[str, Mapping[str, Any]]:
+        """The entries of all collections of the join in the side's database, by name."""
+        database = find_source(side.source).database(side.database)
+        names = [each.collection for each in [*self._spec.sides, side] if each[:2] == side[:2]]
+        query = {"name": {"$in": names}}
+        try:
+            entries = list(database.list_collections(filter=query, comment=self._comment))
+        except OperationFailure as error:
+            if error.code != UNAUTHORIZED:
+                raise
+            # A user with rights on single collections alone may see their names and types, not their options.
+            entries = list(database.list_collections(filter=query, nameOnly=True, authorizedCollections=True))
+        return {entry["name"]: entry for entry in entries}
 
     @cached_property
     def left_count(self) -> int:
         """The number of left documents that pass the filter, or of all left documents if counting takes too long."""
-        return self.filtered_count(self._spec.from_, self._spec.match)
+        return self.filtered_count(self._spec.left, self._spec.match)
 
-    def filtered_count(self, collection: str, stored: filters.Filter) -> int:
+    def filtered_count(self, of: Side | str, stored: filters.Filter) -> int:
         """The number of documents that pass a filter, or of all documents if counting takes too long."""
-        total = self.stats(collection).count
-        return self._count(collection, filters.to_query(stored), default=total) if stored else total
+        total = self.stats(of).count
+        return self._count(self._side(of), filters.to_query(stored), default=total) if stored else total
 
     @property
     def left_size(self) -> int:
         """The bytes of the left documents that pass the filter, estimated from the collection's mean document size."""
-        stats = self.stats(self._spec.from_)
+        stats = self.stats(self._spec.left)
         return stats.size * self.left_count // max(1, stats.count)
 
-    def holds_lists(self, collection: str, path: str) -> bool:
+    def holds_lists(self, of: Side | str, path: str) -> bool:
         """Whether any document has a list at this path or on the way to it. True if the query takes too long."""
-        query = {"$expr": {"$isArray": f"${path}"}}
-        return self._cached(("list", collection, path), lambda: self._any(collection, query))
+        side, query = self._side(of), {"$expr": {"$isArray": f"${path}"}}
+        return self._cached(("list", side, path), lambda: self._any(side, query))
 
-    def has_gaps(self, collection: str, path: str) -> bool:
+    def has_gaps(self, of: Side | str, path: str) -> bool:
         """Whether any document has null or no value at this path. True if the query takes too long."""
-        return self._cached(("gap", collection, path), lambda: self._any(collection, {path: None}))
+        side = self._side(of)
+        return self._cached(("gap", side, path), lambda: self._any(side, {path: None}))
 
-    def _any(self, collection: str, query: dict[str, Any]) -> bool:
+    def _any(self, side: Side, query: dict[str, Any]) -> bool:
         try:
             with within(QUERY_SECONDS):
-                return self._database[collection].find_one(query, {"_id": 1}, comment=self._comment) is not None
+                return find_collection(*side).find_one(query, {"_id": 1}, comment=self._comment) is not None
         except TookTooLong:
             return True
 
-    def _count(self, collection: str, query: dict[str, Any], default: int) -> int:
+    def _count(self, side: Side, query: dict[str, Any], default: int) -> int:
         try:
             with within(QUERY_SECONDS):
-                return self._database[collection].count_documents(query, comment=self._comment)
+                return find_collection(*side).count_documents(query, comment=self._comment)
         except TookTooLong:
             return default
 
@@ -173,6 +249,12 @@ def _index(document: Mapping[str, Any]) -> Index | None:
         partial="partialFilterExpression" in document,
         collation="collation" in document,
     )
+
+
+def _collation(entry: Mapping[str, Any]) -> Document | None:
+    """The default collation of a collection, or None for the simple one, which compares bytes."""
+    collation = entry.get("options", {}).get("collation")
+    return None if collation is None or collation.get("locale") == "simple" else dict(collation)
 
 
 def _missing_error(name: str, existing: list[str]) -> str:

@@ -1,5 +1,6 @@
 """Findings about joins of small collections with one flaw each."""
 
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 import pytest
@@ -18,6 +19,7 @@ from worker_tasks.joins.plan.catalog import Catalog, CollectionStats
 from worker_tasks.joins.preflight import checks
 from worker_tasks.joins.preflight.checks import check_join
 from worker_tasks.joins.preflight.findings import Cure, Level
+from worker_tasks.joins.spec.sides import Side
 
 pytestmark = pytest.mark.usefixtures("wrong_collections")
 
@@ -274,17 +276,30 @@ def test_no_index_is_proposed_for_a_collection_that_fits_into_memory() -> None:
     assert "small enough" in found.text
 
 
+def test_a_time_series_can_be_either_side(wrong_collections: Database[Document]) -> None:
+    wrong_collections.create_collection("series", timeseries={"timeField": "at", "metaField": "sensor"})
+    start = datetime(2024, 1, 1, tzinfo=UTC)
+    readings = [{"at": start + timedelta(minutes=number), "sensor": {"id": number % 4}} for number in range(40)]
+    wrong_collections.series.insert_many(readings)
+    left = check_join(spec_of("series", join_with("thirds", "sensor.id", "user", shape="count")))
+    assert (left.expected.rows, left.expected.rates) == (40, [1.0])
+    assert len(left.preview) == 5
+    other = check_join(spec_of("thirds", join_with("series", "user", "sensor.id", shape="count")))
+    assert (other.expected.rows, other.expected.rates) == (10, [0.8])
+    assert {row["user"]: row["found"] for row in other.preview} == {0: 10, 1: 10, 2: 10, 3: 10, 4: 0}
+
+
 class HugeCatalog(Catalog):
     """Statistics of collections far too big to be compared, with only lists as keys."""
 
-    def stats(self, collection: str) -> CollectionStats:
+    def stats(self, of: Side | str) -> CollectionStats:
         return CollectionStats(10**6, 10**9)
 
     @cached_property
     def left_count(self) -> int:
         return 10**6
 
-    def holds_lists(self, collection: str, path: str) -> bool:
+    def holds_lists(self, of: Side | str, path: str) -> bool:
         return True
 
 
@@ -292,7 +307,7 @@ def test_a_join_that_would_be_refused_is_reported_with_the_indexes_it_needs(
     wrong_collections: Database[Document],
 ) -> None:
     spec = spec_of("left", join_with("a", "x", "y"), join_with("b", "x", "z", **{"as": "others"}))
-    strategy, (finding,) = checks._choose_strategy(spec, HugeCatalog(spec, wrong_collections))
+    strategy, (finding,) = checks._choose_strategy(spec, HugeCatalog(spec))
     assert strategy is None
     assert finding.level is Level.STOP
     assert "about 1,000,000,000,000 comparisons" in finding.text

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("wrong_collections")
 
 def result_of(spec: JoinSpec) -> list[Document]:
     source = connections().joins[NAME]
-    aggregation = compile_pipeline(spec, choose_strategy(spec, Catalog(spec, source), settings().join_seconds))
+    aggregation = compile_pipeline(spec, choose_strategy(spec, Catalog(spec), settings().join_seconds))
     whole = match_stages(aggregation.filter) + aggregation.pipeline
     return list(source[aggregation.collection].aggregate(whole))
 
@@ -76,7 +76,7 @@ def test_the_estimate_of_an_outer_join_includes_unmatched_documents_of_the_other
 def rows_of(spec: JoinSpec) -> int:
     """The real number of rows of the join."""
     source = connections().joins[NAME]
-    aggregation = compile_pipeline(spec, choose_strategy(spec, Catalog(spec, source), 300))
+    aggregation = compile_pipeline(spec, choose_strategy(spec, Catalog(spec), 300))
     return len(list(source[aggregation.collection].aggregate(match_stages(aggregation.filter) + aggregation.pipeline)))
 
 
