@@ -14,7 +14,13 @@ from webapp.builder.lists import LeftLists
 from webapp.builder.places import Place, label_of, open_places, other_collections
 from webapp.presenters.value_text import format_share
 from worker_tasks.infra.errors import InvalidInput
-from worker_tasks.joins.preflight.sampling import CollectionSample, Field, collections_of, sample_collection
+from worker_tasks.joins.preflight.sampling import (
+    CollectionSample,
+    Field,
+    ListedCollection,
+    collections_of,
+    sample_collection,
+)
 from worker_tasks.joins.preflight.suggestions import LeftField, Suggestion, suggest_keys
 from worker_tasks.joins.spec.bson_types import type_label
 from worker_tasks.joins.spec.sides import Side
@@ -43,13 +49,12 @@ class JoinContext:
 
 @dataclass(frozen=True)
 class BuilderContext:
-    """The choices for a draft. ``collections`` maps names to counts, which are None for views.
+    """The choices for a draft.
 
     ``lists`` are the lists of the first collection that can be expanded.
     """
 
     databases: list[str]
-    collections: dict[str, int | None] = field(default_factory=dict)
     sample: CollectionSample | None = None
     joins: list[JoinContext] = field(default_factory=list)
     lists: list[Field] = field(default_factory=list)
@@ -68,12 +73,12 @@ def load_context(draft: Draft) -> BuilderContext:
     if draft.place not in places:
         return _without_collections(draft, "Choose a database first")
     try:
-        collections = dict(collections_of(draft.place.database, draft.place.source))
+        collections = {each.name: each for each in collections_of(draft.place.database, draft.place.source)}
     except InvalidInput as error:
         field_errors.add_errors(draft, field_errors.errors_by_field(draft, error.errors))
         return _without_collections(draft, "There is nothing to choose")
     available = _set_collection_choices(draft, collections)
-    sample = sample_of(draft.left) if draft.left.collection in collections else None
+    sample = sample_collection(draft.left) if draft.left.collection in collections else None
     left_fields = [LeftField(each.path, draft.left, each) for each in sample.fields] if sample else []
     lists = LeftLists(draft, sample)
     own_fields = list(left_fields)
@@ -88,16 +93,16 @@ def load_context(draft: Draft) -> BuilderContext:
     added = [row.position.data for row in draft.expanded]
     added += [draft.target_path(number) for number, form in enumerate(draft.join_forms) if form.embeds]
     draft.fields.choices = _checkboxes(own_fields, [*filter(None, added), *(draft.fields.data or [])])
-    return BuilderContext([place.value for place in places], collections, sample, joins, lists.expandable)
+    return BuilderContext([place.value for place in places], sample, joins, lists.expandable)
 
 
 def _database_options(places: list[Place]) -> dict[str, str]:
     return {place.value: place.label for place in places}
 
 
-def _set_collection_choices(draft: Draft, collections: dict[str, int | None]) -> set[str]:
+def _set_collection_choices(draft: Draft, collections: dict[str, ListedCollection]) -> set[str]:
     """Sets the choices of every collection. Returns the values that the joins can choose."""
-    own = {name: _with_count(name, count) for name, count in collections.items()}
+    own = {name: _with_count(listed) for name, listed in collections.items()}
     draft.source.choices = _options("Choose a collection", own, draft.source.data)
     others = other_collections(draft.place) if draft.join_forms else []
     available = {*own, *(each.value for each in others)}
@@ -107,11 +112,6 @@ def _set_collection_choices(draft: Draft, collections: dict[str, int | None]) ->
         prompt, *choices = _options("Choose a collection", own, missing)
         form.source.choices = [prompt, *(replace(each, optgroup=group) for each in choices), *others]
     return available
-
-
-def sample_of(side: Side) -> CollectionSample:
-    """A sample of a collection; see ``sample_collection``."""
-    return sample_collection(side.database, side.collection, side.source)
 
 
 def _without_collections(draft: Draft, prompt: str) -> BuilderContext:
@@ -151,7 +151,7 @@ def _join_context(
     form, default_name = draft.join_forms[number], draft.default_name(number)
     if other is None:
         return JoinContext(left_fields, None, [], default_name, form.into.data or None)
-    sample = sample_of(other)
+    sample = sample_collection(other)
     form.fields.choices = _checkboxes([LeftField(each.path, other, each) for each in sample.fields], form.fields.data)
     suggestions = suggest_keys(left_fields, other) if left_fields else []
     rows = [entry.form for entry in form.on.entries]
@@ -167,8 +167,10 @@ def _options(prompt: str, options: dict[str, str], chosen: str | None) -> list[S
     return [SelectChoice(value, label) for value, label in labels.items()]
 
 
-def _with_count(name: str, count: int | None) -> str:
-    return f"{name} (a view)" if count is None else f"{name} ({count:,})"
+def _with_count(listed: ListedCollection) -> str:
+    if listed.count is not None:
+        return f"{listed.name} ({listed.count:,})"
+    return f"{listed.name} (a {'view' if listed.is_view else 'time series'})"
 
 
 def _checkboxes(fields: list[LeftField], chosen: list[str] | None) -> list[SelectChoice]:

@@ -13,7 +13,7 @@ from kombu.utils.encoding import ensure_bytes
 from worker_tasks.infra.connections import Document, connections, within
 from worker_tasks.infra.errors import TooExpensive, TookTooLong
 from worker_tasks.infra.settings import settings
-from worker_tasks.infra.sources import default_source
+from worker_tasks.infra.sources import find_collection
 from worker_tasks.joins.plan.catalog import Catalog
 from worker_tasks.joins.plan.pipeline import compile_pipeline
 from worker_tasks.joins.plan.stages import match_stages
@@ -24,6 +24,7 @@ from worker_tasks.joins.preflight.join_stats import JoinStats
 from worker_tasks.joins.preflight.probing import Probe
 from worker_tasks.joins.preflight.sampling import mean_size, sample_collection
 from worker_tasks.joins.spec import filters, mongosh
+from worker_tasks.joins.spec.sides import Side
 from worker_tasks.joins.spec.spec import Join, JoinSpec
 from worker_tasks.records import live
 
@@ -78,7 +79,7 @@ def check_join(spec: JoinSpec) -> Checks:
         pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
     """
     started = time.monotonic()
-    catalog = Catalog(spec, default_source().database(spec.database), COMMENT)
+    catalog = Catalog(spec, comment=COMMENT)
     strategy, found = _choose_strategy(spec, catalog)
     found += _left_findings(spec, catalog)
     probe = Probe(spec, catalog, COMMENT)
@@ -138,19 +139,20 @@ def _choose_strategy(spec: JoinSpec, catalog: Catalog) -> tuple[Strategy | None,
     try:
         return choose_strategy(spec, catalog, settings().join_seconds), []
     except TooExpensive as refusal:
-        commands = [findings.create_index(join) for join in spec.joins if _serving_index(join, catalog) is None]
+        unserved = [join for join in spec.joins if _serving_index(join, spec.side(join), catalog) is None]
+        commands = [findings.create_index(join) for join in unserved]
         return None, [Finding(Level.STOP, str(refusal), command="\n".join(commands))]
 
 
-def _serving_index(join: Join, catalog: Catalog) -> str | None:
+def _serving_index(join: Join, side: Side, catalog: Catalog) -> str | None:
     """The index that serves the keys of this join, such as ``orders(userId)``."""
-    index = catalog.stats(join.from_).index_for([pair.foreign for pair in join.on])
+    index = catalog.stats(side).index_for([pair.foreign for pair in join.on])
     return None if index is None else f"{join.from_}({', '.join(index.fields)})"
 
 
 def _left_findings(spec: JoinSpec, catalog: Catalog) -> Iterator[Finding]:
     """Findings about the left collection and its filter."""
-    total = catalog.stats(spec.from_).count
+    total = catalog.stats(spec.left).count
     if total == 0:
         yield Finding(Level.STOP, f"{spec.from_} is empty.")
     elif spec.match:
@@ -160,7 +162,7 @@ def _left_findings(spec: JoinSpec, catalog: Catalog) -> Iterator[Finding]:
         if count == 0:
             yield from _condition_findings(spec)
     if spec.match:
-        sample = sample_collection(spec.database, spec.from_)
+        sample = sample_collection(spec.left)
         yield from findings.filter_findings(filters.field_paths(spec.match), sample, spec.from_, None)
 
 
@@ -169,7 +171,7 @@ def _condition_findings(spec: JoinSpec) -> list[Finding]:
     found: list[Finding] = []
     if len(spec.match) == 1:
         return found
-    source = default_source().database(spec.database)[spec.from_]
+    source = find_collection(*spec.left)
     with suppress(TookTooLong), within(CONDITION_SECONDS):
         for field, condition in spec.match.items():
             if source.find_one(filters.to_query({field: condition}), {"_id": 1}, comment=COMMENT) is None:
@@ -190,7 +192,8 @@ def _join_findings(
         yield from findings.kept_field_findings(join, number, spec.fields_)
         yield from findings.filter_findings(filters.field_paths(join.match), stats.other, join.from_, number)
         if strategy is not None:
-            index, can_be_indexed = _serving_index(join, catalog), not catalog.stats(join.from_).is_view
+            side = spec.side(join)
+            index, can_be_indexed = _serving_index(join, side, catalog), not catalog.stats(side).is_view
             yield findings.method_finding(join, number, strategy.steps[number], index, can_be_indexed=can_be_indexed)
         row_fields |= {join.as_} if join.as_ else set()
 
@@ -212,7 +215,7 @@ def _estimate(
         if stats.join.kind_traits.keeps_other:
             # Documents of the other side without a match become rows.
             matched = stats.other_matched * max(1.0, left_rows / max(1, stats.rows))
-            rows += max(0.0, catalog.filtered_count(stats.join.from_, stats.join.match) - matched)
+            rows += max(0.0, catalog.filtered_count(spec.side(stats.join), stats.join.match) - matched)
     if spec.limit is not None:
         rows = min(rows, spec.limit)
     total = rows * size

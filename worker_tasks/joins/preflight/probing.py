@@ -15,7 +15,7 @@ from pymongo.errors import OperationFailure
 
 from worker_tasks.infra.connections import Document, within
 from worker_tasks.infra.errors import TookTooLong
-from worker_tasks.infra.sources import default_source
+from worker_tasks.infra.sources import find_collection
 from worker_tasks.joins.plan.catalog import Catalog
 from worker_tasks.joins.plan.keys import UNMATCHABLE, left_key
 from worker_tasks.joins.plan.pipeline import compile_pipeline
@@ -26,6 +26,7 @@ from worker_tasks.joins.preflight.sampling import WHOLE_DOCUMENTS, CollectionSam
 from worker_tasks.joins.preflight.suggestions import equality_key
 from worker_tasks.joins.spec.bson_types import type_bracket
 from worker_tasks.joins.spec.casts import Cast, cast_to
+from worker_tasks.joins.spec.sides import Side
 from worker_tasks.joins.spec.spec import Join, JoinSpec, KeyPair
 
 #: The number of left documents taken through the join.
@@ -58,9 +59,8 @@ class Probe:
 
     def __post_init__(self) -> None:
         self._deadline = time.monotonic() + ALL_SECONDS
-        self._source = default_source().database(self.spec.database)
-        left = self._source[self.spec.from_]
-        self.is_whole = self.catalog.stats(self.spec.from_).count <= WHOLE_DOCUMENTS
+        left = find_collection(*self.spec.left)
+        self.is_whole = self.catalog.stats(self.spec.left).count <= WHOLE_DOCUMENTS
         size = WHOLE_DOCUMENTS if self.is_whole else SAMPLE_ROWS
         self.sample = draw_documents(left, self.spec.match, size, self.comment)
 
@@ -71,7 +71,7 @@ class Probe:
             pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
         """
         join = self.spec.joins[number]
-        other = sample_collection(self.spec.database, join.from_)
+        other = sample_collection(self.spec.side(join))
         rows = self._left_keys(number, join.on)
         keys = [self._key_stats(number, pair_index, rows or [], other) for pair_index in range(len(join.on))]
         counts = None if rows is None else self._count_keys(join, join.on, _matchable_keys(rows))
@@ -99,11 +99,9 @@ class Probe:
         types = [row["types"][pair_index] for row in rows]
         empty = sum(1 for names in types if not names) / max(1, len(rows))
         spec = self.spec
-        paths = {field.path for field in sample_collection(spec.database, spec.from_).fields}
+        paths = {field.path for field in sample_collection(spec.left).fields}
         for join in spec.joins[:number]:
-            paths |= {
-                f"{join.as_}.{field.path}" for field in sample_collection(spec.database, join.from_).fields if join.as_
-            }
+            paths |= {f"{join.as_}.{field.path}" for field in sample_collection(spec.side(join)).fields if join.as_}
         left = Counter(name for names in types for name in names)
         return KeyStats(spec.joins[number].on[pair_index], left, empty, frozenset(paths), other)
 
@@ -143,7 +141,7 @@ class Probe:
             *match_stages(join.match),
             {"$group": {"_id": f"${pair.foreign}"}},
         ]
-        groups = self._aggregate(join.from_, pipeline, collation=CASE_INSENSITIVE)
+        groups = self._aggregate(self.spec.side(join), pipeline, collation=CASE_INSENSITIVE)
         others = {_normalized(group["_id"]) for group in groups or [] if isinstance(group["_id"], str)}
         return sum(1 for text in unmatched if _normalized(text) in others)
 
@@ -159,7 +157,7 @@ class Probe:
 
     def lookups(self, spec: JoinSpec) -> Strategy:
         """A strategy with a lookup for every join, which is correct and, for few rows, fast."""
-        return Strategy(tuple(_lookup_step(join, self.catalog) for join in spec.joins))
+        return Strategy(tuple(_lookup_step(spec, join, self.catalog) for join in spec.joins))
 
     def _left_keys(self, number: int, on: list[KeyPair]) -> list[Document] | None:
         """The keys of the sampled rows, as ``{"keys": [...], "types": [[...], ...]}`` per row."""
@@ -170,7 +168,7 @@ class Probe:
             "types": [{"$map": {"input": _as_list(pair.local), "in": {"$type": "$$this"}}} for pair in on],
         }
         stages = [*self._earlier_stages(number), {"$project": fields}, {"$limit": WHOLE_DOCUMENTS * SAMPLE_MATCHES}]
-        rows = self._aggregate(self.spec.from_, stages)
+        rows = self._aggregate(self.spec.left, stages)
         for row in rows or []:
             row["types"] = [[name for name in names if name not in ABSENT_TYPES] for names in row["types"]]
         return rows
@@ -186,7 +184,7 @@ class Probe:
             {"$group": {"_id": [f"${pair.foreign}" for pair in on], "count": {"$sum": 1}}},
             {"$limit": MAX_KEYS},
         ]
-        groups = self._aggregate(join.from_, pipeline)
+        groups = self._aggregate(self.spec.side(join), pipeline)
         if groups is None:
             return None
         counted = {tuple(map(equality_key, key)) for key in keys}
@@ -205,13 +203,13 @@ class Probe:
         for sort in [self.spec.sort, []] if self.spec.sort else [[]]:
             aggregation = compile_pipeline(spec.model_copy(update={"sort": sort}), self.lookups(spec))
             stages = match_stages(aggregation.filter) + aggregation.pipeline
-            if (rows := self._aggregate(spec.from_, stages, PREVIEW_SECONDS)) is not None:
+            if (rows := self._aggregate(spec.left, stages, PREVIEW_SECONDS)) is not None:
                 return rows, sort != self.spec.sort
         few = [{"$match": {"_id": {"$in": [document.get("_id") for document in self.sample[: PREVIEW_ROWS * 4]]}}}]
-        return self._aggregate(spec.from_, few + aggregation.pipeline, PREVIEW_SECONDS) or [], True
+        return self._aggregate(spec.left, few + aggregation.pipeline, PREVIEW_SECONDS) or [], True
 
     def _aggregate(
-        self, collection: str, pipeline: list[Stage], seconds: float = PROBE_SECONDS, collation: Collation | None = None
+        self, side: Side, pipeline: list[Stage], seconds: float = PROBE_SECONDS, collation: Collation | None = None
     ) -> list[Document] | None:
         """The documents of an aggregation, or None if they cannot be found in time."""
         remaining = self._deadline - time.monotonic()
@@ -222,7 +220,7 @@ class Probe:
             options["collation"] = collation
         try:
             with within(min(seconds, remaining)):
-                return list(self._source[collection].aggregate(pipeline, **options))
+                return list(find_collection(*side).aggregate(pipeline, **options))
         except TookTooLong:
             return None
         except OperationFailure:
@@ -242,8 +240,8 @@ def limit_matches(join: Join) -> Join:
     return join.model_copy(update={"kind": join.kind_traits.one_sided or join.kind, "limit": limit})
 
 
-def _lookup_step(join: Join, catalog: Catalog) -> Step:
-    return Step(JoinMethod.INDEX, 0, is_native_lookup(join, catalog.stats(join.from_)), null_safe=True)
+def _lookup_step(spec: JoinSpec, join: Join, catalog: Catalog) -> Step:
+    return Step(JoinMethod.INDEX, 0, is_native_lookup(join, catalog.stats(spec.side(join))), null_safe=True)
 
 
 def _as_list(path: str) -> Any:

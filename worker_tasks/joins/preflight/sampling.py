@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -15,8 +16,8 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from worker_tasks.infra.connections import Document, connections, within
 from worker_tasks.infra.errors import InvalidInput, TookTooLong
-from worker_tasks.infra.sources import all_sources, find_source
-from worker_tasks.joins.plan.catalog import COMMAND_NOT_SUPPORTED_ON_VIEW, require_readable
+from worker_tasks.infra.sources import find_collection, find_source, open_databases
+from worker_tasks.joins.plan.catalog import COMMAND_NOT_SUPPORTED_ON_VIEW, TIME_SERIES, VIEW, require_readable
 from worker_tasks.joins.spec import filters
 from worker_tasks.joins.spec.bson_types import type_bracket, type_of
 from worker_tasks.joins.spec.names import collection_error, path_error
@@ -69,7 +70,8 @@ class Field:
 class CollectionSample:
     """A collection as seen through a sample of its documents.
 
-    ``count`` is the number of all documents by MongoDB's counter, None for a view; ``sampled`` that in the sample.
+    ``count`` is the number of all documents, None for a view and if counting a time series takes too long; ``sampled``
+    that in the sample.
     ``size`` is the mean size of a sampled document as JSON, in bytes. ``indexed`` holds the first path of each index,
     ``unique`` the paths of each unique index.
     """
@@ -100,8 +102,18 @@ class CollectionSample:
         )
 
 
-def collections_of(database: str, source: str | None = None) -> list[tuple[str, int | None]]:
-    """The names of a database's collections with their numbers of documents, None for views, sorted by name.
+@dataclass(frozen=True)
+class ListedCollection:
+    """A collection of a database. ``count`` is None for a view and if counting a time series takes too long."""
+
+    name: str
+    count: int | None
+    is_view: bool = False
+    is_time_series: bool = False
+
+
+def collections_of(database: str, source: str | None = None) -> list[ListedCollection]:
+    """The collections of a database, sorted by name.
 
     Raises:
         InvalidInput: the MongoDB user may not read the database.
@@ -109,7 +121,28 @@ def collections_of(database: str, source: str | None = None) -> list[tuple[str, 
     """
     opened = find_source(source).database(database)
     types = _collection_types(opened)
-    return [(name, None if type_ == "view" else opened[name].estimated_document_count()) for name, type_ in types]
+    deadline = time.monotonic() + DRAWING_SECONDS
+    return [_listed(opened[name], kind, deadline) for name, kind in types]
+
+
+def _listed(collection: Collection[Document], kind: str, deadline: float) -> ListedCollection:
+    if kind == VIEW:
+        return ListedCollection(collection.name, None, is_view=True)
+    if kind == TIME_SERIES:
+        count = _counted(collection, deadline - time.monotonic())
+        return ListedCollection(collection.name, count, is_time_series=True)
+    return ListedCollection(collection.name, collection.estimated_document_count())
+
+
+def _counted(collection: Collection[Document], seconds: float = DRAWING_SECONDS) -> int | None:
+    """The number of documents of a time series, for which MongoDB keeps no counter; None if time is too short."""
+    if seconds <= 0:
+        return None
+    try:
+        with within(seconds):
+            return collection.count_documents({})
+    except TookTooLong:
+        return None
 
 
 def collection_names(database: str, source: str | None) -> list[str]:
@@ -141,18 +174,19 @@ def _collection_types(database: Database[Document]) -> list[tuple[str, str]]:
     return sorted(types.items())[:MAX_COLLECTIONS]
 
 
-def sample_collection(database: str, collection: str, source: str | None = None) -> CollectionSample:
+def sample_collection(side: Side) -> CollectionSample:
     """Samples a collection, or returns a sample from the last two minutes.
 
     Raises:
         InvalidInput: the MongoDB user may not read the database.
         pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
     """
-    key = f"collection_look:{f'{source}:' if source else ''}{database}.{collection}"
+    source = f"{side.source}:" if side.source else ""
+    key = f"collection_look:{source}{side.database}.{side.collection}"
     if (cached := connections().results.get(key)) is not None:
         return CollectionSample.from_json(ensure_bytes(cached))
-    opened = find_source(source).database(database)[collection]
-    with require_readable(database):
+    opened = find_collection(*side)
+    with require_readable(side.database):
         count, indexes = _count_and_indexes(opened)
     is_small = count is not None and count <= WHOLE_DOCUMENTS
     documents = draw_documents(opened, {}, WHOLE_DOCUMENTS if is_small else SAMPLE_DOCUMENTS)
@@ -179,7 +213,7 @@ def field_type(side: Side, path: str) -> str | None:
     """
     if not is_open(side) or collection_error(side.collection):
         return None
-    field = sample_collection(side.database, side.collection, side.source).field(path)
+    field = sample_collection(side).field(path)
     if field is None:
         return None
     # The elements of a list count instead of the list; the sample has both under the same path.
@@ -188,7 +222,7 @@ def field_type(side: Side, path: str) -> str | None:
 
 def is_open(side: Side) -> bool:
     """Whether the database of a collection is open for joins."""
-    return any(side.source == source.name and side.database in source.databases for source in all_sources())
+    return side.database in open_databases().get(side.source, ())
 
 
 def _is_unique(index: Any) -> bool:
@@ -196,8 +230,13 @@ def _is_unique(index: Any) -> bool:
 
 
 def _count_and_indexes(source: Collection[Document]) -> tuple[int | None, list[Any]]:
+    listing = source.database.list_collections(filter={"name": source.name}, authorizedCollections=True, nameOnly=True)
+    kind = next((entry["type"] for entry in listing), None)
+    if kind == VIEW:
+        return None, []
     try:
-        return source.estimated_document_count(), list(source.list_indexes())
+        indexes = list(source.list_indexes())
+        return _counted(source) if kind == TIME_SERIES else source.estimated_document_count(), indexes
     except OperationFailure as error:
         if error.code != COMMAND_NOT_SUPPORTED_ON_VIEW:
             raise
@@ -207,7 +246,7 @@ def _count_and_indexes(source: Collection[Document]) -> tuple[int | None, list[A
 def draw_documents(
     source: Collection[Document], stored: filters.Filter, size: int, comment: str | None = None
 ) -> list[Document]:
-    """Documents that pass a filter: random ones or, if that takes too long, the first and the last.
+    """Documents that pass a filter: random ones or, if that takes too long, the first and the last, or just any.
 
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.
@@ -222,7 +261,13 @@ def draw_documents(
     try:
         with within(DRAWING_SECONDS):
             ends = [source.find(query, comment=comment).sort("_id", order).limit(size // 2) for order in (1, -1)]
-            return list({repr(document["_id"]): document for end in ends for document in end}.values())
+            return list({repr(document.get("_id", document)): document for end in ends for document in end}.values())
+    except TookTooLong:
+        pass
+    # Views and time series have no index on _id.
+    try:
+        with within(DRAWING_SECONDS):
+            return list(source.find(query, comment=comment).limit(size))
     except TookTooLong:
         return []
 

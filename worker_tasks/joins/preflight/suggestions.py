@@ -9,11 +9,10 @@ from typing import Any
 
 from bson import ObjectId
 from kombu.utils.encoding import ensure_bytes
-from pymongo.collection import Collection
 
 from worker_tasks.infra.connections import Document, connections, within
 from worker_tasks.infra.errors import TookTooLong
-from worker_tasks.infra.sources import find_source
+from worker_tasks.infra.sources import find_collection
 from worker_tasks.joins.preflight.sampling import (
     CACHE_SECONDS,
     CollectionSample,
@@ -90,7 +89,7 @@ def suggest_keys(left: list[LeftField], other: Side) -> list[Suggestion]:
 
 
 def _suggest(left: list[LeftField], side: Side) -> list[Suggestion]:
-    other = _sample(side)
+    other = sample_collection(side)
     candidates = sorted(_candidates(left, other, side), key=lambda candidate: -candidate[0])
     trials = _Trials(side, other)
     scored = [(COMPOUND_SCORE, Suggestion(pairs, None)) for pairs in _compound_keys(left, other)]
@@ -107,10 +106,6 @@ def _suggest(left: list[LeftField], side: Side) -> list[Suggestion]:
         # If there is a unique key, similar names alone mislead: a year matches every document of that year.
         suggestions = [suggestion for suggestion in suggestions if suggestion.pairs[0].foreign in other.indexed]
     return suggestions[:MAX_SUGGESTED]
-
-
-def _sample(side: Side) -> CollectionSample:
-    return sample_collection(side.database, side.collection, side.source)
 
 
 def _is_unique(suggestion: Suggestion, other: CollectionSample) -> bool:
@@ -204,11 +199,11 @@ class _Trials:
         if cast is not None:
             return 0.0
         values = _converted(self._documents(self._side), foreign, None)
-        return self._rate(values, local.side, _sample(local.side), local.field.path) or 0.0
+        return self._rate(values, local.side, sample_collection(local.side), local.field.path) or 0.0
 
     def _documents(self, side: Side) -> list[Document]:
         if side not in self._samples:
-            self._samples[side] = draw_documents(_collection(side), {}, TRIAL_VALUES)
+            self._samples[side] = draw_documents(find_collection(*side), {}, TRIAL_VALUES)
         return self._samples[side]
 
     def _rate(self, values: list[Any], side: Side, sample: CollectionSample, path: str) -> float | None:
@@ -219,15 +214,11 @@ class _Trials:
             return 0.0
         try:
             with within(TRIAL_SECONDS):
-                found = _collection(side).distinct(path, {path: {"$in": values}})
+                found = find_collection(*side).distinct(path, {path: {"$in": values}})
         except TookTooLong:
             return None
         tried = {equality_key(value) for value in values}
         return len(tried & {equality_key(value) for value in found}) / len(tried)
-
-
-def _collection(side: Side) -> Collection[Document]:
-    return find_source(side.source).database(side.database)[side.collection]
 
 
 def _converted(documents: list[Document], path: str, cast: Cast | None) -> list[Any]:

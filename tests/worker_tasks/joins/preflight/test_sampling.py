@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from bson import Binary, Decimal128, Int64, ObjectId, Regex, Timestamp
 from bson.datetime_ms import DatetimeMS
 from pymongo.database import Database
 
+from tests.mongodb import Client, restricted_mongod, uri_as, variables
 from worker_tasks.infra.connections import Document, connections
 from worker_tasks.joins.preflight.sampling import (
     MAX_DEPTH,
@@ -16,13 +18,16 @@ from worker_tasks.joins.preflight.sampling import (
     WHOLE_DOCUMENTS,
     CollectionSample,
     Field,
+    ListedCollection,
     collections_of,
     draw_documents,
+    field_type,
     mean_size,
     sample_collection,
     values_at,
 )
 from worker_tasks.joins.spec.bson_types import type_bracket, type_of
+from worker_tasks.joins.spec.sides import Side
 
 NAME = "sampling"
 
@@ -44,7 +49,7 @@ def database(servers: None) -> Iterator[Database[Document]]:
 
 
 def field(collection: str, path: str) -> Field:
-    found = sample_collection(NAME, collection).field(path)
+    found = sample_collection(Side(None, NAME, collection)).field(path)
     assert found is not None
     return found
 
@@ -70,7 +75,7 @@ def test_each_field_has_its_types_and_fill_rate(
 
 
 def test_every_existing_path_is_listed_once(database: Database[Document]) -> None:
-    sample = sample_collection(NAME, "people")
+    sample = sample_collection(Side(None, NAME, "people"))
     paths = [field.path for field in sample.fields]
     assert sorted(paths) == ["_id", "address", "address.city", "lines", "lines.n", "name", "tags"]
     assert sample.field("address.street") is None
@@ -89,14 +94,14 @@ def test_a_field_that_is_always_null_is_never_filled(database: Database[Document
 
 def test_nested_fields_are_sampled_down_to_a_maximum_depth(database: Database[Document]) -> None:
     database.deep.insert_one({"_id": 1, "a": {"b": {"c": {"d": 1}}}})
-    paths = [field.path for field in sample_collection(NAME, "deep").fields]
+    paths = [field.path for field in sample_collection(Side(None, NAME, "deep")).fields]
     assert paths == ["_id", "a", "a.b", "a.b.c"]
     assert max(path.count(".") for path in paths) == MAX_DEPTH - 1
 
 
 def test_names_that_no_join_may_use_are_not_told(database: Database[Document]) -> None:
     database.odd.insert_one({"_id": 1, "__dovetail_key": 1, "__proto__": 1, "fine": 1})
-    assert [field.path for field in sample_collection(NAME, "odd").fields] == ["_id", "fine"]
+    assert [field.path for field in sample_collection(Side(None, NAME, "odd")).fields] == ["_id", "fine"]
 
 
 @pytest.mark.parametrize(
@@ -135,23 +140,46 @@ def test_number_types_are_those_stored_in_mongodb(database: Database[Document]) 
 
 def test_a_small_collection_is_sampled_whole(database: Database[Document]) -> None:
     database.small.insert_many([{"_id": number} for number in range(WHOLE_DOCUMENTS)])
-    assert sample_collection(NAME, "small").sampled == WHOLE_DOCUMENTS
+    assert sample_collection(Side(None, NAME, "small")).sampled == WHOLE_DOCUMENTS
 
 
 def test_the_sample_is_bounded_but_the_count_includes_all_documents(database: Database[Document]) -> None:
-    sample = sample_collection(NAME, "many")
+    sample = sample_collection(Side(None, NAME, "many"))
     assert (sample.count, sample.sampled) == (1001, SAMPLE_DOCUMENTS)
 
 
 def test_a_view_has_fields_but_no_count_and_no_indexes(database: Database[Document]) -> None:
-    sample = sample_collection(NAME, "view")
+    sample = sample_collection(Side(None, NAME, "view"))
     assert (sample.count, sample.sampled, sample.indexed, sample.unique) == (None, 2, (), ())
     assert field("view", "address.city").filled == 0.5
 
 
+def test_a_time_series_has_fields_and_a_count(database: Database[Document]) -> None:
+    database.create_collection("series", timeseries={"timeField": "at", "metaField": "sensor"})
+    readings = [{"at": datetime(2024, 1, 1, 0, n, tzinfo=UTC), "sensor": {"id": n % 4}} for n in range(40)]
+    database.series.insert_many(readings)
+    sample = sample_collection(Side(None, NAME, "series"))
+    assert (sample.count, sample.sampled, sample.unique) == (40, 40, ())
+    assert field("series", "sensor.id").types == {"int": 1.0}
+    assert ListedCollection("series", 40, is_time_series=True) in collections_of(NAME)
+
+
+def test_a_collection_of_another_source_is_sampled_there(database: Database[Document], tmp_path: Path) -> None:
+    with restricted_mongod(tmp_path, reader=[{"role": "read", "db": NAME}]) as server:
+        with Client(uri_as("root", server)) as client:
+            client[NAME].people.insert_one({"_id": "p", "phone": 1})
+            client[NAME].people.create_index("phone")
+        with variables(SOURCE_CRM_URI=uri_as("reader", server), SOURCE_CRM_DATABASES=NAME):
+            sample = sample_collection(Side("crm", NAME, "people"))
+            assert collections_of(NAME, "crm") == [ListedCollection("people", 1)]
+            assert field_type(Side("crm", NAME, "people"), "phone") == "int"
+    assert ([each.path for each in sample.fields], sample.indexed) == (["_id", "phone"], ("_id", "phone"))
+    assert sample_collection(Side(None, NAME, "people")).count == 4
+
+
 def test_an_empty_collection_has_no_fields(database: Database[Document]) -> None:
     database.create_collection("empty")
-    sample = sample_collection(NAME, "empty")
+    sample = sample_collection(Side(None, NAME, "empty"))
     assert (sample.count, sample.sampled, sample.size, sample.fields) == (0, 0, 0, ())
 
 
@@ -160,7 +188,7 @@ def test_first_paths_of_indexes_and_paths_of_unique_indexes_are_listed(database:
     database.indexed.create_index([("a", 1), ("b", 1)], unique=True)
     database.indexed.create_index([("a", 1), ("c", 1)])
     database.indexed.create_index("c", unique=True)
-    sample = sample_collection(NAME, "indexed")
+    sample = sample_collection(Side(None, NAME, "indexed"))
     assert sample.indexed == ("_id", "a", "c")
     assert sample.unique == (("_id",), ("a", "b"), ("c",))
 
@@ -172,24 +200,28 @@ def test_collections_are_listed_with_their_counts_but_without_system_ones(server
         database.a.insert_one({})
         database.create_collection("view", viewOn="a", pipeline=[])
         assert "system.views" in database.list_collection_names()
-        assert collections_of(f"{NAME}_list") == [("a", 1), ("b", 2), ("view", None)]
+        assert collections_of(f"{NAME}_list") == [
+            ListedCollection("a", 1),
+            ListedCollection("b", 2),
+            ListedCollection("view", None, is_view=True),
+        ]
     finally:
         connections().joins.drop_database(f"{NAME}_list")
 
 
 def test_a_sample_is_cached_for_a_while(database: Database[Document]) -> None:
     database.changing.insert_one({"_id": 1})
-    first = sample_collection(NAME, "changing")
+    first = sample_collection(Side(None, NAME, "changing"))
     database.changing.insert_one({"_id": 2, "new": 1})
-    assert sample_collection(NAME, "changing") == first
+    assert sample_collection(Side(None, NAME, "changing")) == first
     key = f"collection_look:{NAME}.changing"
     assert 0 < connections().results.ttl(key) <= 120
     connections().results.delete(key)
-    assert sample_collection(NAME, "changing").count == 2
+    assert sample_collection(Side(None, NAME, "changing")).count == 2
 
 
 def test_a_sample_survives_a_round_trip_through_json(database: Database[Document]) -> None:
-    sample = sample_collection(NAME, "people")
+    sample = sample_collection(Side(None, NAME, "people"))
     assert CollectionSample.from_json(sample.to_json().encode()) == sample
 
 

@@ -40,8 +40,8 @@ def database(servers: None) -> Iterator[Database[Document]]:
 
 
 def fields_of(collection: str, prefix: str = "") -> list[LeftField]:
-    side, sample = Side(None, NAME, collection), sample_collection(NAME, collection)
-    return [LeftField(prefix + field.path, side, field) for field in sample.fields]
+    side = Side(None, NAME, collection)
+    return [LeftField(prefix + field.path, side, field) for field in sample_collection(side).fields]
 
 
 def suggested(left: str, other: str) -> list[Suggestion]:
