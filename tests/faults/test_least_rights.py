@@ -8,7 +8,7 @@ from celery import states
 
 from development.servers import Server
 from tests.faults.conftest import StartWorker
-from tests.faults.support import has_written_rows, slow_join, submit_to
+from tests.faults.support import LABELS, TAGGED, has_written_rows, slow_join, submit_to
 from tests.mongodb import Client, restricted_replica_set, uri_as, variables
 from tests.support import eventually, wait_for_state
 from tests.worker_tasks.joins.preflight.check_support import join_with
@@ -33,10 +33,9 @@ def restricted(servers: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
             client.big.users.insert_many([{"_id": number} for number in range(USERS)])
             client.big.orders.insert_many([{"_id": number, "userId": number // 2} for number in range(2 * USERS)])
             client.big.orders.create_index("userId")
-            client.big.tagged.insert_many([{"_id": number, "tags": [number, -number]} for number in range(1_000)])
-            client.big.labels.insert_many(
-                [{"_id": number, "labels": [number % 1_000, "x"]} for number in range(12_000)]
-            )
+            client.big.tagged.insert_many([{"_id": number, "tags": [number, -number]} for number in range(TAGGED)])
+            labels = [{"_id": number, "labels": [number % TAGGED, "x"]} for number in range(LABELS)]
+            client.big.labels.insert_many(labels)
             client.big.create_collection("paid", viewOn="orders", pipeline=[])
             client.big.create_collection("series", timeseries={"timeField": "at"})
         yield server
@@ -60,7 +59,14 @@ def test_a_join_runs_in_parts_and_is_killed(restricted: Server, start_worker: St
 def test_a_join_of_a_named_source_is_checked(restricted: Server) -> None:
     with variables(SOURCE_CRM_URI=uri_as("reader", restricted), SOURCE_CRM_DATABASES="big"):
         listed = {each.name: each.count for each in collections_of("big", "crm")}
-        assert listed == {"labels": 12_000, "orders": 5_000, "paid": None, "series": 0, "tagged": 1_000, "users": USERS}
+        assert listed == {
+            "labels": LABELS,
+            "orders": 5_000,
+            "paid": None,
+            "series": 0,
+            "tagged": TAGGED,
+            "users": USERS,
+        }
         left = {"source": "crm", "database": "big", "collection": "users"}
         checks = check_join(parse({"from": left, "joins": [join_with("orders", "_id", "userId")]}))
         assert (checks.expected.rows, checks.expected.rates) == (USERS, [1.0])
