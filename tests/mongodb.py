@@ -44,14 +44,36 @@ def _answers(client: Client) -> bool:
 
 
 @contextmanager
-def restricted_mongod(folder: Path, **users: list[Any]) -> Iterator[Server]:
+def restricted_mongod(folder: Path, *options: str, **users: list[Any]) -> Iterator[Server]:
     """A mongod with access control: a user ``root``, and these users with their roles. All share one password."""
-    with mongod(folder, "--auth") as server:
-        with Client(HOST, server.port) as client:
+    with mongod(folder, "--auth", *options) as server:
+        with Client(HOST, server.port, directConnection=True) as client:
+            if "--replSet" in options:
+                _initiate(client, options[-1], server)
+            eventually(lambda: client.admin.command("hello")["isWritablePrimary"])
             client.admin.command("createUser", "root", pwd=PASSWORD, roles=["root"])
         with Client(uri_as("root", server)) as client:
             for name, roles in users.items():
                 client.admin.command("createUser", name, pwd=PASSWORD, roles=roles)
+        yield server
+
+
+def _initiate(client: Client, name: str, *servers: Server) -> None:
+    """Makes a replica set of these servers, of which the first one becomes the primary."""
+    members = [
+        {"_id": number, "host": f"{HOST}:{server.port}", "priority": int(number == 0)}
+        for number, server in enumerate(servers)
+    ]
+    client.admin.command("replSetInitiate", {"_id": name, "members": members})
+
+
+@contextmanager
+def restricted_replica_set(folder: Path, **users: list[Any]) -> Iterator[Server]:
+    """Like :func:`restricted_mongod`, but the only member of a replica set, so that it has snapshots."""
+    key = folder / "key"
+    key.touch(mode=0o600)
+    key.write_text("onlyfortests" * 4)
+    with restricted_mongod(folder, "--keyFile", str(key), "--replSet", "restricted", **users) as server:
         yield server
 
 
@@ -63,12 +85,8 @@ def uri_as(user: str, server: Server, password: str = PASSWORD) -> str:
 def two_members(folder: Path) -> Iterator[str]:
     """The URL of a replica set of a primary and a secondary."""
     with mongod(folder / "one", "--replSet", "two") as one, mongod(folder / "two", "--replSet", "two") as two:
-        members = [
-            {"_id": number, "host": f"{HOST}:{server.port}", "priority": 1 - number}
-            for number, server in enumerate((one, two))
-        ]
         with Client(HOST, one.port, directConnection=True) as client:
-            client.admin.command("replSetInitiate", {"_id": "two", "members": members})
+            _initiate(client, "two", one, two)
         url = f"mongodb://{HOST}:{one.port},{HOST}:{two.port}/?replicaSet=two"
         with Client(url) as client:
             eventually(lambda: client.primary and client.secondaries, within=60)

@@ -2,17 +2,18 @@
 
 import json
 import re
-from collections.abc import Container
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from wtforms.fields.choices import SelectChoice
 
 from webapp.builder import field_errors
 from webapp.builder.drafts import Draft
+from webapp.builder.join_fields import ALONE
+from webapp.builder.lists import LeftLists
+from webapp.builder.places import Place, label_of, open_places, other_collections
 from webapp.presenters.value_text import format_share
 from worker_tasks.infra.errors import InvalidInput
-from worker_tasks.infra.settings import settings
 from worker_tasks.joins.preflight.sampling import (
     CollectionSample,
     Field,
@@ -31,12 +32,16 @@ MAX_CHECKBOXES = 60
 
 @dataclass(frozen=True)
 class JoinContext:
-    """The choices for one join: possible left keys, a sample of the other collection, suggested pairs."""
+    """The choices for one join: possible left keys, a sample of the other collection, suggested pairs.
+
+    ``into`` is the list whose elements can take the matches, or None.
+    """
 
     left_fields: list[LeftField]
     sample: CollectionSample | None
     suggestions: list[Suggestion]
     default_name: str
+    into: str | None = None
 
     def left_field(self, path: str) -> Field | None:
         return next((left.field for left in self.left_fields if left.path == path), None)
@@ -44,11 +49,15 @@ class JoinContext:
 
 @dataclass(frozen=True)
 class BuilderContext:
-    """The choices for a draft."""
+    """The choices for a draft.
+
+    ``lists`` are the lists of the first collection that can be expanded.
+    """
 
     databases: list[str]
     sample: CollectionSample | None = None
     joins: list[JoinContext] = field(default_factory=list)
+    lists: list[Field] = field(default_factory=list)
 
 
 def load_context(draft: Draft) -> BuilderContext:
@@ -57,35 +66,52 @@ def load_context(draft: Draft) -> BuilderContext:
     Raises:
         pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
     """
-    databases = sorted(settings().open_databases)
-    if len(databases) == 1 and not draft.database.data:
-        draft.database.data = databases[0]
-    draft.database.choices = _options("Choose a database", {name: name for name in databases}, draft.database.data)
-    if draft.database.data not in databases:
+    places = open_places()
+    if len(places) == 1 and not draft.database.data:
+        draft.database.data = places[0].value
+    draft.database.choices = _options("Choose a database", _database_options(places), draft.database.data)
+    if draft.place not in places:
         return _without_collections(draft, "Choose a database first")
-    database = draft.database.data
     try:
-        collections = {each.name: each for each in collections_of(database)}
+        collections = {each.name: each for each in collections_of(draft.place.database, draft.place.source)}
     except InvalidInput as error:
         field_errors.add_errors(draft, field_errors.errors_by_field(draft, error.errors))
         return _without_collections(draft, "There is nothing to choose")
-    options = {name: _with_count(each) for name, each in collections.items()}
-    for part in [draft, *draft.join_forms]:
-        part.source.choices = _options("Choose a collection", options, part.source.data)
-    left = Side(None, database, draft.source.data or "")
-    sample = sample_collection(left) if left.collection in collections else None
-    left_fields = [LeftField(each.path, left, each) for each in sample.fields] if sample else []
+    available = _set_collection_choices(draft, collections)
+    sample = sample_collection(draft.left) if draft.left.collection in collections else None
+    left_fields = [LeftField(each.path, draft.left, each) for each in sample.fields] if sample else []
+    lists = LeftLists(draft, sample)
     own_fields = list(left_fields)
     joins = []
     for number, form in enumerate(draft.join_forms):
-        joins.append(_join_context(draft, number, form, list(left_fields), collections))
-        if form.embeds_documents and (other := joins[-1].sample) is not None:
-            name = draft.target_field(number)
-            side = left._replace(collection=form.source.data)
-            left_fields += [LeftField(f"{name}.{each.path}", side, each) for each in other.fields]
-    embedded = [draft.target_field(number) for number, form in enumerate(draft.join_forms) if form.embeds]
-    draft.fields.choices = _checkboxes(own_fields, [*filter(None, embedded), *(draft.fields.data or [])])
-    return BuilderContext(databases, sample, joins)
+        other = draft.side(form) if form.source.data in available else None
+        joins.append(_join_context(draft, number, other, list(left_fields), lists))
+        lists.add(draft, number)
+        if other and form.embeds_documents and (brought := joins[-1].sample):
+            path = draft.target_path(number)
+            left_fields += [LeftField(f"{path}.{each.path}", other, each) for each in brought.fields]
+    added = [row.position.data for row in draft.expanded]
+    added += [draft.target_path(number) for number, form in enumerate(draft.join_forms) if form.embeds]
+    draft.fields.choices = _checkboxes(own_fields, [*filter(None, added), *(draft.fields.data or [])])
+    return BuilderContext([place.value for place in places], sample, joins, lists.expandable)
+
+
+def _database_options(places: list[Place]) -> dict[str, str]:
+    return {place.value: place.label for place in places}
+
+
+def _set_collection_choices(draft: Draft, collections: dict[str, ListedCollection]) -> set[str]:
+    """Sets the choices of every collection. Returns the values that the joins can choose."""
+    own = {name: _with_count(listed) for name, listed in collections.items()}
+    draft.source.choices = _options("Choose a collection", own, draft.source.data)
+    others = other_collections(draft.place) if draft.join_forms else []
+    available = {*own, *(each.value for each in others)}
+    group = draft.place.label if others else None
+    for form in draft.join_forms:
+        missing = form.source.data if form.source.data not in available else None
+        prompt, *choices = _options("Choose a collection", own, missing)
+        form.source.choices = [prompt, *(replace(each, optgroup=group) for each in choices), *others]
+    return available
 
 
 def _without_collections(draft: Draft, prompt: str) -> BuilderContext:
@@ -95,46 +121,49 @@ def _without_collections(draft: Draft, prompt: str) -> BuilderContext:
 
 
 def offline_context(draft: Draft) -> BuilderContext:
-    """The context for use while a server is unavailable. The draft's current choices stay selectable."""
-    databases = {name: name for name in settings().open_databases}
-    draft.database.choices = _options("Choose a database", dict(sorted(databases.items())), draft.database.data)
+    """The context while a server is unavailable: keeps every current choice selectable."""
+    draft.database.choices = _options("Choose a database", _database_options(open_places()), draft.database.data)
     for part in [draft, *draft.join_forms]:
         chosen = part.source.data
-        part.source.choices = _options("Not to be looked up just now", {chosen: chosen} if chosen else {}, chosen)
+        options = {chosen: label_of(chosen)} if chosen else {}
+        part.source.choices = _options("Not to be looked up just now", options, chosen)
         part.fields.choices = _checkboxes([], part.fields.data)
         for rows in (part.filters, part.sort):
             if not rows.entries:
                 rows.append_entry()
+    if not draft.expand.entries:
+        draft.expand.append_entry()
     return empty_context(draft)
 
 
 def empty_context(draft: Draft) -> BuilderContext:
     """The context without samples."""
-    numbers = range(len(draft.join_forms))
-    joins = [JoinContext([], None, [], draft.default_name(number)) for number in numbers]
-    return BuilderContext(sorted(settings().open_databases), joins=joins)
+    joins = [
+        JoinContext([], None, [], draft.default_name(number), form.into.data or None)
+        for number, form in enumerate(draft.join_forms)
+    ]
+    return BuilderContext([place.value for place in open_places()], joins=joins)
 
 
 def _join_context(
-    draft: Draft, number: int, form: Any, left_fields: list[LeftField], collections: Container[str]
+    draft: Draft, number: int, other: Side | None, left_fields: list[LeftField], lists: LeftLists
 ) -> JoinContext:
-    default_name = draft.default_name(number)
-    if form.source.data not in collections:
-        return JoinContext(left_fields, None, [], default_name)
-    other = Side(None, draft.database.data, form.source.data)
+    form, default_name = draft.join_forms[number], draft.default_name(number)
+    if other is None:
+        return JoinContext(left_fields, None, [], default_name, form.into.data or None)
     sample = sample_collection(other)
     form.fields.choices = _checkboxes([LeftField(each.path, other, each) for each in sample.fields], form.fields.data)
     suggestions = suggest_keys(left_fields, other) if left_fields else []
     rows = [entry.form for entry in form.on.entries]
     if suggestions and not any(row.local.data or row.foreign.data for row in rows):
         set_pairs(form, [(pair.local, pair.foreign, pair.cast) for pair in suggestions[0].pairs])
-    return JoinContext(left_fields, sample, suggestions, default_name)
+    return JoinContext(left_fields, sample, suggestions, default_name, lists.into(form))
 
 
 def _options(prompt: str, options: dict[str, str], chosen: str | None) -> list[SelectChoice]:
     labels = {"": prompt, **options}
     if chosen and chosen not in labels:
-        labels[chosen] = f"{chosen}: not there"
+        labels[chosen] = f"{label_of(chosen)}: not there"
     return [SelectChoice(value, label) for value, label in labels.items()]
 
 
@@ -164,6 +193,7 @@ def apply_action(draft: Draft, action: str) -> None:
     name, _, rest = action.partition(" ")
     arguments = rest.split(" ", 3)
     if name == "add-join":
+        draft.alone.data = ""
         draft.joins.append_entry()
         draft.join_forms[-1].on.append_entry()
         return
@@ -174,8 +204,9 @@ def apply_action(draft: Draft, action: str) -> None:
         return
     number = int(arguments[0])
     form = draft.join_forms[number]
-    if name == "remove-join" and len(draft.joins.entries) > 1:
+    if name == "remove-join":
         del draft.joins.entries[number]
+        draft.alone.data = "" if draft.joins.entries else ALONE
     elif name == "add-pair":
         form.on.append_entry()
     elif name == "remove-pair" and len(form.on.entries) > 1:

@@ -1,43 +1,25 @@
-"""The builder's form, which holds a complete or incomplete join. Converts it from and to URLs and JoinSpecs."""
+"""The builder's form: a join being written, complete or not, converted to URLs and JoinSpecs."""
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
 
 from werkzeug.datastructures import MultiDict
-from wtforms import FieldList, Form, FormField, RadioField, SelectField, SelectMultipleField, StringField, TextAreaField
-from wtforms.fields.choices import SelectChoice
-from wtforms.widgets import CheckboxInput, ListWidget
+from wtforms import FieldList, FormField, HiddenField, SelectField, SelectMultipleField, StringField, TextAreaField
 
 from webapp.builder.field_errors import FieldErrors
-from webapp.builder.filter_rows import FilterFormParser, filter_rows
-from webapp.presenters.join_text import DIRECTION_LABELS, KIND_PHRASES, SHAPE_LABELS
+from webapp.builder.filter_rows import FilterFormParser
+from webapp.builder.form_parts import ExpandRow, FilterRow, JoinForm, SortRow, checkboxes
+from webapp.builder.places import Place, parse_side
 from webapp.support.forms import TaskForm
-from worker_tasks.joins.spec import casts, kinds, operators
-from worker_tasks.joins.spec.spec import MAX_JOINS, JoinSpec
-from worker_tasks.joins.spec.value_types import VALUE_TYPES, TypeOf
+from worker_tasks.joins.spec import sides
+from worker_tasks.joins.spec.sides import Side
+from worker_tasks.joins.spec.spec import MAX_EXPANDS, MAX_JOINS
+from worker_tasks.joins.spec.value_types import TypeOf
 
 #: The maximum length of a query string. It is below gunicorn's limit of 8,190 bytes for the request line.
 MAX_QUERY_LENGTH = 7_000
-
-# The choices have no labels, because the page makes labels from the names of the collections.
-KIND_CHOICES = [SelectChoice(kind) for kind in KIND_PHRASES]
-
-SHAPE_CHOICES = [SelectChoice(shape, label[0].upper() + label[1:]) for shape, label in SHAPE_LABELS.items()]
-
-OPERATOR_CHOICES = [SelectChoice(each.name, each.label) for each in operators.OPERATORS.values()]
-
-TYPE_CHOICES = [SelectChoice("", "auto"), *(SelectChoice(each.name, each.label) for each in VALUE_TYPES.values())]
-
-CAST_CHOICES = [
-    SelectChoice("", "as it is"),
-    *(SelectChoice(each.name, f"as {each.label}") for each in casts.CASTS.values()),
-]
-
-DIRECTION_CHOICES = [SelectChoice(str(direction), label) for direction, label in DIRECTION_LABELS.items()]
-
 
 #: The summary above a form whose fields have errors.
 SEE_MARKED_FIELDS = "Something is not right yet: see what is marked."
@@ -56,69 +38,6 @@ class DraftIncomplete(Exception):
         return list(dict.fromkeys(message for messages in self.errors.values() for message in messages))
 
 
-class FilterRow(Form):
-    """One condition. Rows without a field are ignored."""
-
-    field = StringField("Field")
-    operator = SelectField("Condition", choices=OPERATOR_CHOICES, default="eq", validate_choice=False)
-    type = SelectField("Type", choices=TYPE_CHOICES, default="", validate_choice=False)
-    value = StringField("Value")
-
-    @property
-    def operand(self) -> operators.Operand:
-        return operators.operator_of(self.operator.data).operand
-
-
-class SortRow(Form):
-    """One field to sort by. Rows without a field are ignored."""
-
-    field = StringField("Field")
-    direction = SelectField("Order", choices=DIRECTION_CHOICES, default="1", validate_choice=False)
-
-
-class PairRow(Form):
-    """Two fields whose values must be equal."""
-
-    local = StringField("Field of the left side")
-    foreign = StringField("Field of the other side")
-    cast = SelectField("Left value", choices=CAST_CHOICES, default="", validate_choice=False)
-
-
-def _checkboxes(label: str) -> SelectMultipleField:
-    return SelectMultipleField(
-        label,
-        choices=[],
-        validate_choice=False,
-        widget=ListWidget(prefix_label=False),
-        option_widget=CheckboxInput(),
-    )
-
-
-class JoinForm(Form):
-    """One joined collection."""
-
-    source = SelectField("Collection", choices=[], validate_choice=False)
-    on = FieldList(FormField(PairRow))
-    kind = RadioField("Which rows", choices=KIND_CHOICES, default="left", validate_choice=False)
-    shape = RadioField("The matches", choices=SHAPE_CHOICES, default="array", validate_choice=False)
-    name = StringField("Into the field")
-    filters = FieldList(FormField(FilterRow))
-    raw = TextAreaField("Filter as JSON")
-    fields = _checkboxes("Fields to keep")
-    sort = FieldList(FormField(SortRow))
-    limit = StringField("At most")
-
-    @property
-    def embeds(self) -> bool:
-        kind = kinds.KINDS.get(self.kind.data)
-        return kind is None or kind.embeds
-
-    @property
-    def embeds_documents(self) -> bool:
-        shape = kinds.SHAPES.get(self.shape.data)
-        return self.embeds and (shape is None or shape.holds_documents)
-
-
 class Draft(TaskForm):
     """The builder's whole form."""
 
@@ -128,14 +47,19 @@ class Draft(TaskForm):
     source = SelectField("Collection", choices=[], validate_choice=False)
     filters = FieldList(FormField(FilterRow))
     raw = TextAreaField("Filter as JSON")
+    expand = FieldList(FormField(ExpandRow))
+    #: Whether the collection is read alone, without any join.
+    alone = HiddenField()
     joins = FieldList(FormField(JoinForm))
-    fields = _checkboxes("Fields to keep")
+    fields = checkboxes("Fields to keep")
     sort = FieldList(FormField(SortRow))
     limit = StringField("At most")
 
     def __init__(self, fields: MultiDict[str, str]):
         super().__init__(fields)
-        if not self.joins.entries:
+        if self.joins.entries:
+            self.alone.data = ""
+        elif not self.alone.data:
             self.joins.append_entry()
         del self.joins.entries[MAX_JOINS:]
         for join in self.join_forms:
@@ -146,8 +70,29 @@ class Draft(TaskForm):
     def join_forms(self) -> list[Any]:
         return [entry.form for entry in self.joins.entries]
 
+    @property
+    def place(self) -> Place:
+        """The database of the left side."""
+        return Place.parse(self.database.data)
+
+    @property
+    def left(self) -> Side:
+        """The collection to begin with."""
+        return Side(*self.place, self.source.data or "")
+
+    def side(self, form: JoinForm) -> Side:
+        """The collection that a join brings in."""
+        return parse_side(form.source.data, self.place)
+
+    @property
+    def expanded(self) -> list[ExpandRow]:
+        """The rows that expand a list."""
+        return [entry.form for entry in self.expand.entries if entry.form.path.data][:MAX_EXPANDS]
+
     def with_blank_rows(self) -> "Draft":
-        """Adds one empty row to each list of conditions and sort fields, and removes other empty rows."""
+        """Adds one empty row to each list of rows, and removes other empty rows."""
+        _renumber(self.expand, [entry for entry in self.expand.entries if entry.form.path.data])
+        del self.expand.entries[MAX_EXPANDS:]
         for part in [self, *self.join_forms]:
             for rows in (part.filters, part.sort):
                 _renumber(rows, [entry for entry in rows.entries if entry.form.field.data])
@@ -165,9 +110,9 @@ class Draft(TaskForm):
             for entry in join.on.entries:
                 pair = entry.form
                 if not pair.local.data:
-                    return f"Choose the field that finds the matches in {join.source.data}."
+                    return f"Choose the field that finds the matches in {join.collection}."
                 if not pair.foreign.data:
-                    return f"Choose the field of {join.source.data} that {pair.local.data} equals."
+                    return f"Choose the field of {join.collection} that {pair.local.data} equals."
         return None
 
     def join_document(self, type_of: TypeOf, *, with_parameters: bool = False) -> dict[str, Any]:
@@ -182,60 +127,57 @@ class Draft(TaskForm):
         if step := self.next_step():
             raise DraftIncomplete(step)
         parser = FilterFormParser(type_of, with_parameters=with_parameters)
-        join = {
-            "database": self.database.data,
-            "from": self.source.data,
-            "match": parser.match(self, self.source.data),
-            "joins": [self._join_part(number, parser) for number in range(len(self.joins.entries))],
-            "fields": self.fields.data or None,
-            "sort": parser.sort(self),
-            "limit": parser.limit(self),
-        }
+        join = _without_empty(
+            {
+                "database": self.place.database,
+                "from": sides.pack(self.left, Side(None, self.place.database, "")),
+                "match": parser.match(self, self.left),
+                "expand": [_without_empty(row.data) for row in self.expanded],
+                "fields": self.fields.data,
+                "sort": parser.sort(self),
+                "limit": parser.limit(self),
+            }
+        )
+        join["joins"] = [self._join_part(number, parser) for number in range(len(self.joins.entries))]
         if parser.errors:
             raise DraftIncomplete(SEE_MARKED_FIELDS, parser.errors)
-        return {name: value for name, value in join.items() if value not in (None, [], {})}
+        return join
 
     def _join_part(self, number: int, parser: FilterFormParser) -> dict[str, Any]:
         form = self.join_forms[number]
-        on = [{name: value for name, value in entry.data.items() if value} for entry in form.on.entries]
+        side = self.side(form)
         join = {
-            "from": form.source.data,
-            "kind": form.kind.data,
-            "on": on,
-            "match": parser.match(form, form.source.data),
+            "from": sides.pack(side, self.left),
+            "kind": form.chosen_kind,
+            "on": [_without_empty(entry.data) for entry in form.on.entries],
+            "match": parser.match(form, side),
         }
         if form.embeds:
             join |= {
+                "into": form.into.data,
                 "as": self.target_field(number),
-                "shape": form.shape.data,
-                "fields": form.fields.data or None,
+                "shape": form.chosen_shape,
+                "fields": form.fields.data,
                 "sort": parser.sort(form),
                 "limit": parser.limit(form),
             }
-        return {name: value for name, value in join.items() if value not in (None, [], {})}
+        return _without_empty(join)
 
     def target_field(self, number: int) -> str:
         """The field that embeds the matches of a join."""
         return self.join_forms[number].name.data or self.default_name(number)
 
+    def target_path(self, number: int) -> str:
+        """The path of that field in the rows."""
+        into, name = self.join_forms[number].into.data, self.target_field(number)
+        return f"{into}.{name}" if into else name
+
     def default_name(self, number: int) -> str:
         """The default field for the matches: the name of the collection, with a number if that name is taken."""
         forms = self.join_forms
-        taken = {form.name.data or form.source.data for form in forms[:number]}
-        name = re.sub(r"\W", "_", forms[number].source.data or "")
+        taken = {form.name.data or form.collection for form in forms[:number]}
+        name = re.sub(r"\W", "_", forms[number].collection)
         return name if name not in taken else f"{name}_{number + 1}"
-
-    def describe_lines(self) -> list[tuple[str, str]]:
-        """The form as pairs of label and text, with parameters in braces."""
-        lines = [("From", f"{self.database.data}.{self.source.data}"), *_describe_side(self)]
-        for number, form in enumerate(self.join_forms):
-            pairs = [f"{entry.form.local.data} = {entry.form.foreign.data}" for entry in form.on.entries]
-            kind = KIND_PHRASES[form.kind.data].format(left="rows", other=form.source.data)
-            lines.append(("Join", f"{kind}, where {' and '.join(pairs)}"))
-            if form.embeds:
-                lines.append(("Into", f"{self.target_field(number)}: {SHAPE_LABELS[form.shape.data]}"))
-            lines += _describe_side(form)
-        return lines
 
     def query_string(self) -> str:
         """The form as a query string; empty if it is too long for a URL."""
@@ -243,25 +185,9 @@ class Draft(TaskForm):
         return query if len(query) <= MAX_QUERY_LENGTH else ""
 
 
-def _describe_side(form: Any) -> Iterator[tuple[str, str]]:
-    labels = {option.value: option.label for option in OPERATOR_CHOICES}
-    for entry in form.filters.entries:
-        row = entry.form
-        if row.field.data:
-            yield (
-                "Only where",
-                f"{row.field.data} {labels.get(row.operator.data, '')} {row.value.data or ''}".strip(),
-            )
-    if form.raw.data:
-        yield "Only where", form.raw.data
-    if form.fields.data:
-        yield "Fields", ", ".join(form.fields.data)
-    sort = [entry.form for entry in form.sort.entries if entry.form.field.data]
-    if sort:
-        directions = {option.value: option.label for option in DIRECTION_CHOICES}
-        yield "Order", "; ".join(f"{row.field.data}, {directions.get(row.direction.data, '')}" for row in sort)
-    if form.limit.data:
-        yield "At most", form.limit.data
+def _without_empty(document: dict[str, Any]) -> dict[str, Any]:
+    """The document without empty values."""
+    return {name: value for name, value in document.items() if value not in (None, "", [], {}) and value is not False}
 
 
 def _renumber(rows: Any, kept: list[Any]) -> None:
@@ -288,45 +214,13 @@ def _filled_fields(form: Any) -> Iterator[tuple[str, str]]:
         elif isinstance(field, SelectMultipleField):
             yield from ((field.name, value) for value in field.data or [])
         elif field.data and field.data != field.default:
-            yield field.name, field.data
+            yield field.name, str(field.data)
 
 
 def _is_blank(form: Any) -> bool:
     """Whether a row can be left out."""
     if isinstance(form, FilterRow | SortRow):
         return not form.field.data
+    if isinstance(form, ExpandRow):
+        return not form.path.data
     return "key" in form and not form.value.data
-
-
-def spec_as_fields(spec: JoinSpec) -> MultiDict[str, str]:
-    """A join as form data of a Draft."""
-    return join_as_fields(spec.canonical())
-
-
-def join_as_fields(join: dict[str, Any]) -> MultiDict[str, str]:
-    """The document of a valid join as form data of a Draft, its parameters as names in braces."""
-    fields: list[tuple[str, Any]] = [("database", join["database"])]
-    fields += _side_as_fields(join, "")
-    for number, each in enumerate(join["joins"]):
-        prefix = f"joins-{number}-"
-        fields += _side_as_fields(each, prefix)
-        fields += [(f"{prefix}name", each.get("as")), (f"{prefix}kind", each.get("kind", "left"))]
-        fields.append((f"{prefix}shape", each.get("shape", "array")))
-        for place, pair in enumerate(each["on"]):
-            fields += [(f"{prefix}on-{place}-{name}", value) for name, value in pair.items()]
-    return MultiDict([(name, str(value)) for name, value in fields if value is not None])
-
-
-def _side_as_fields(side: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    yield f"{prefix}source", side["from"]
-    rows, raw = filter_rows(side.get("match", {}))
-    for place, row in enumerate(rows):
-        yield from ((f"{prefix}filters-{place}-{name}", value) for name, value in row.items())
-    if raw:
-        yield f"{prefix}raw", json.dumps(raw, ensure_ascii=False)
-    for field in side.get("fields") or []:
-        yield f"{prefix}fields", field
-    for place, (field, direction) in enumerate(side.get("sort", [])):
-        yield f"{prefix}sort-{place}-field", field
-        yield f"{prefix}sort-{place}-direction", direction
-    yield f"{prefix}limit", side.get("limit")

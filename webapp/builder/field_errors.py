@@ -37,6 +37,8 @@ def _field_at(form: Any, path: list[str]) -> Any:
     """The form field for a JoinSpec path; the raw filter or the first field if no field matches."""
     names = {"from": "source", "as": "name", "match": "filters"}
     field = form
+    if path[:1] == ["from"] and path[1:] in (["source"], ["database"]):
+        return form.database
     while path:
         name = names.get(path[0], path[0])
         if name == "filters":
@@ -44,6 +46,10 @@ def _field_at(form: Any, path: list[str]) -> Any:
         if name == "sort" and len(path) > 1 and path[1].isdigit():
             rows = [entry.form for entry in form.sort.entries if entry.form.field.data]
             return rows[int(path[1])].field if int(path[1]) < len(rows) else form.limit
+        if name == "expand" and len(path) > 1 and path[1].isdigit():
+            rows = [entry.form for entry in form.expand.entries if entry.form.path.data]
+            row = rows[int(path[1])] if int(path[1]) < len(rows) else form.expand.entries[0].form
+            return row[path[2]] if path[2:] and path[2] in row else row.path
         if name not in form:
             break
         field, path = form[name], path[1:]

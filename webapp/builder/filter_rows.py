@@ -6,6 +6,7 @@ from typing import Any
 
 from worker_tasks.joins.spec import filters, parameters
 from worker_tasks.joins.spec.operators import BY_MONGODB, FilterOperator, Operand, operator_of
+from worker_tasks.joins.spec.sides import Side
 from worker_tasks.joins.spec.value_types import BY_WRAPPER, TEXT, TypeOf, value_type
 
 #: A value in braces is the name of a parameter.
@@ -19,15 +20,15 @@ class FilterFormParser:
         self._type_of, self._with_parameters = type_of, with_parameters
         self.errors: dict[str, list[str]] = {}
 
-    def match(self, form: Any, collection: str) -> dict[str, Any]:
-        """The filter of one side, made from its conditions and its raw filter."""
+    def match(self, form: Any, side: Side) -> dict[str, Any]:
+        """The filter of one side: its conditions and its raw filter."""
         conditions = []
         for entry in form.filters.entries:
             row = entry.form
             if not row.field.data:
                 continue
             try:
-                conditions.append({row.field.data: self._condition(row, collection)})
+                conditions.append({row.field.data: self._condition(row, side)})
             except ValueError as error:
                 self._add_error(row.value, str(error))
         raw = self._raw(form)
@@ -35,7 +36,7 @@ class FilterFormParser:
             conditions.append(raw)
         return filters.merge_filters(conditions)
 
-    def _condition(self, row: Any, collection: str) -> Any:
+    def _condition(self, row: Any, side: Side) -> Any:
         operator = operator_of(row.operator.data)
         if operator.operand is Operand.NOTHING:
             return operator.condition(None)
@@ -50,7 +51,7 @@ class FilterFormParser:
             if not text:
                 raise ValueError("Give the text to look for.")
             return operator.condition(text)
-        typed = value_type(row.type.data, self._type_of(collection, row.field.data))
+        typed = value_type(row.type.data, self._type_of(side, row.field.data))
         if operator.operand is Operand.VALUES:
             return operator.condition(typed.read_list(text))
         return operator.condition(typed.read(text))

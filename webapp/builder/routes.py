@@ -10,7 +10,8 @@ from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import MultiDict
 
 from webapp.builder import context, field_errors, saved
-from webapp.builder.drafts import SEE_MARKED_FIELDS, Draft, DraftIncomplete, spec_as_fields
+from webapp.builder.drafts import SEE_MARKED_FIELDS, Draft, DraftIncomplete
+from webapp.builder.join_fields import spec_as_fields
 from webapp.support import access
 from webapp.support.bodies import json_argument
 from webapp.support.errors import service_unavailable
@@ -20,7 +21,7 @@ from worker_tasks.infra.connections import Document
 from worker_tasks.infra.errors import InvalidInput, ServiceUnavailable, named_driver_errors
 from worker_tasks.infra.settings import settings
 from worker_tasks.joins.preflight import checks
-from worker_tasks.joins.preflight.sampling import field_types
+from worker_tasks.joins.preflight.sampling import field_type
 from worker_tasks.joins.spec import parameters
 from worker_tasks.joins.spec.spec import JoinSpec
 from worker_tasks.results import retention
@@ -148,7 +149,7 @@ def _read_spec(draft: Draft) -> JoinSpec:
         DraftIncomplete: a field is missing or invalid.
     """
     with _errors_by_field(draft):
-        return submission.read_join(draft.join_document(field_types(draft.database.data)))
+        return submission.read_join(draft.join_document(field_type))
 
 
 def _read_open(draft: Draft) -> OpenJoin:
@@ -158,7 +159,7 @@ def _read_open(draft: Draft) -> OpenJoin:
         DraftIncomplete: a field is missing or invalid.
     """
     with _errors_by_field(draft):
-        join = draft.join_document(field_types(draft.database.data), with_parameters=True)
+        join = draft.join_document(field_type, with_parameters=True)
         return OpenJoin(join, submission.admit(parameters.validate(join)))
 
 

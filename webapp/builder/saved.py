@@ -8,7 +8,9 @@ from flask import Blueprint, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import MultiDict
 
-from webapp.builder.drafts import SEE_MARKED_FIELDS, Draft, DraftIncomplete, join_as_fields
+from webapp.builder.draft_text import describe_draft
+from webapp.builder.drafts import SEE_MARKED_FIELDS, Draft, DraftIncomplete
+from webapp.builder.join_fields import join_as_fields
 from webapp.builder.samples import SAMPLE_JOINS
 from webapp.presenters.task_text import SAVED_JOIN
 from webapp.support.errors import service_unavailable
@@ -16,7 +18,7 @@ from webapp.support.forms import SavedJoinForm
 from worker_tasks.infra.connections import Document
 from worker_tasks.infra.errors import InvalidInput, ServiceUnavailable, named_driver_errors
 from worker_tasks.infra.settings import settings
-from worker_tasks.joins.preflight.sampling import field_types
+from worker_tasks.joins.preflight.sampling import field_type
 from worker_tasks.joins.saved import saved_joins
 from worker_tasks.joins.spec import parameters
 from worker_tasks.joins.spec.parameters import Parameter
@@ -132,14 +134,14 @@ def _submitted_values() -> dict[str, str]:
 def _fill_parameters(join: Document, values: Mapping[str, str]) -> JoinSpec:
     names = {parameter.name for parameter in parameters.find_parameters(join)}
     known = {name: text for name, text in values.items() if name in names}
-    return parameters.fill(join, known, field_types(join["database"]))
+    return parameters.fill(join, known, field_type)
 
 
 def _page(
     saved: Document, join: Document, form: SavedJoinForm, values: Mapping[str, str], error: Exception | None = None
 ) -> str:
     errors = error.errors if isinstance(error, InvalidInput) else {}
-    fields = _parameter_fields(join, field_types(join["database"]), values, errors)
+    fields = _parameter_fields(join, field_type, values, errors)
     is_marked = any(field["errors"] for field in fields)
     return render_template(
         "builder/saved_join.html",
@@ -156,7 +158,7 @@ def _describe(saved: Document, join: Document) -> dict[str, Any]:
     """The lines that describe a saved join, and its query string for the builder."""
     draft = Draft(join_as_fields(join))
     # If a join is too long for a URL, the URL has its id instead.
-    return {"lines": draft.describe_lines(), "query": draft.query_string() or urlencode({"saved": saved["_id"]})}
+    return {"lines": describe_draft(draft), "query": draft.query_string() or urlencode({"saved": saved["_id"]})}
 
 
 def _parameter_fields(

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from webapp.presenters.join_text import cast_name
+from webapp.presenters.join_text import cast_name, collection_of
 from webapp.presenters.value_text import (
     Document,
     format_count,
@@ -12,6 +12,7 @@ from webapp.presenters.value_text import (
     format_seconds,
     has_lists,
 )
+from worker_tasks.joins.spec.folds import FOLDS
 
 #: Read out by screen readers in place of the coloured mark of a finding.
 LEVEL_LABELS = {"good": "Good:", "note": "Note:", "warning": "Warning:", "stop": "Wrong:"}
@@ -46,7 +47,9 @@ def describe_cure(cure: Document, join: Document) -> str:
     if cure["field"] == "cast":
         return f"Convert to {cast_name(cure['value'])}"
     if cure["field"] == "shape":
-        return f"Take the match from {join['joins'][cure['join']]['from']} alone"
+        return f"Take the match from {collection_of(join['joins'][cure['join']])} alone"
+    if cure["field"] == "fold":
+        return FOLDS[cure["value"]].label.capitalize()
     return f"Use {cure['value']}"
 
 

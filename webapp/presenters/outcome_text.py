@@ -4,7 +4,7 @@ from typing import Any
 
 import humanize
 
-from webapp.presenters.join_text import repeats_rows
+from webapp.presenters.join_text import collection_of, repeats_rows
 from webapp.presenters.task_text import join_outcome
 from webapp.presenters.value_text import (
     Document,
@@ -80,7 +80,7 @@ def _match_lines(task: Document, rows: int, rates: list[float | None]) -> list[D
         if unmatched is None or not rows:
             continue
         rate = rates[number] if number < len(rates) else None
-        label = f"Match in {join['from']}"
+        label = f"Match in {collection_of(join)}"
         if repeats_rows(join):
             # With one row for each match, the share of result rows is not the share of left rows.
             lines.append(_line(label, f"{humanize.intcomma(unmatched)} found none"))

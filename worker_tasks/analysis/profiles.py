@@ -77,7 +77,7 @@ def joined_first(columns: list[str], join: Document | None) -> list[str]:
         return columns
     joins = join["joins"]
     first = [pair["local"].partition(".")[0] for each in joins for pair in each["on"]]
-    first += [each["as"] for each in joins if "as" in each]
+    first += [each.get("into", each["as"]) for each in joins if "as" in each]
     return list(dict.fromkeys([*(name for name in first if name in columns), *columns]))
 
 

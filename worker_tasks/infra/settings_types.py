@@ -2,10 +2,11 @@
 
 import re
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pymongo import MongoClient
 from pymongo.errors import ConfigurationError, InvalidURI
 from pymongo.uri_parser import parse_uri
 
@@ -16,6 +17,7 @@ SENTINEL_PORT = 26379
 INTERNAL_DATABASES = frozenset({"admin", "config", "local"})
 #: The certificate parameters of a ``rediss://`` URL that both kombu and redis-py understand.
 TLS_PARAMETERS = frozenset({"ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"})
+_UNREADABLE_FILE = "names a file that cannot be read, in tlsCAFile or tlsCertificateKeyFile"
 _ESCAPE_HINT = "in a user name or password, each of / ? # @ : % is written percent-encoded"
 
 
@@ -59,7 +61,25 @@ def _checked_mongodb_uri(uri: str) -> str:
             parse_uri(uri)
         except (ConfigurationError, InvalidURI, ValueError):
             raise ValueError(f"is no connection string of MongoDB; {_ESCAPE_HINT}") from None
+        except OSError:
+            raise ValueError(_UNREADABLE_FILE) from None
+    _require_usable_options(uri)
     return uri
+
+
+def _require_usable_options(uri: str) -> None:
+    """Checks the options of a connection string as the driver does for a client, which reads certificates."""
+    try:
+        # Without a connection the client starts no thread and queries no DNS.
+        MongoClient[dict[str, Any]](uri, connect=False).close()
+    except InvalidURI:
+        raise ValueError(f"is no connection string of MongoDB; {_ESCAPE_HINT}") from None
+    except OSError:
+        raise ValueError(_UNREADABLE_FILE) from None
+    except (ConfigurationError, ValueError, TypeError):
+        raise ValueError(
+            "holds options that MongoDB's driver refuses; see those of the login, certificates and read preference"
+        ) from None
 
 
 def _checked_database(name: str) -> str:

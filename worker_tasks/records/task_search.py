@@ -18,6 +18,17 @@ from worker_tasks.records.old_documents import complete_document
 
 #: Time limit of a search, in seconds. A search for text reads every document.
 SEARCH_SECONDS = 1.5
+#: The fields in which a word is searched for. A collection's name stands in ``from`` itself, or inside it.
+SEARCHED_FIELDS = (
+    "_id",
+    "name",
+    "args",
+    "join.from",
+    "join.from.collection",
+    "join.joins.from",
+    "join.joins.from.collection",
+    "labels",
+)
 #: The separator of key and value in a label, as a regular expression.
 LABEL_SEPARATOR = r"\x00"
 
@@ -81,7 +92,7 @@ class TaskFilter:
 
 def _containing(text: str) -> Document:
     pattern = {"$regex": re.escape(text), "$options": "i"}
-    return {"$or": [{field: pattern} for field in ("_id", "name", "args", "join.from", "join.joins.from", "labels")]}
+    return {"$or": [{field: pattern} for field in SEARCHED_FIELDS]}
 
 
 def _older_than(cursor: Cursor) -> Document:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
@@ -10,8 +11,10 @@ from flask.testing import FlaskClient
 from pymongo.database import Database
 from werkzeug.test import TestResponse
 
+from development.servers import Server
+from tests.mongodb import variables
 from tests.support import Process, submit_form, wait_for_state
-from worker_tasks.infra.connections import Document
+from worker_tasks.infra.connections import Document, connections
 from worker_tasks.records import ledger, task_search
 
 USERS_AND_ORDERS = {
@@ -233,3 +236,132 @@ def test_metadata_keys_of_earlier_tasks_are_offered(client: FlaskClient, shop: D
     ledger.record(ledger.new_document("with-metadata", "a.task", metadata={"cost centre": "7"}))
     page = at(client, {"database": "shop", "source": "users"})
     assert '<option value="cost centre"></option>' in page
+
+
+CARTS = {
+    "database": "big",
+    "source": "carts",
+    "joins-0-source": "goods",
+    "joins-0-on-0-local": "items.goodId",
+    "joins-0-on-0-foreign": "_id",
+}
+PUT_INTO_ITEMS = "Put the matches into each element of items"
+
+
+@pytest.fixture(scope="module")
+def carts(servers: None) -> Iterator[None]:
+    """Carts with a list of items, and the goods that the items name."""
+    database = connections().joins.big
+    database.goods.insert_many([{"_id": number, "name": f"good {number}"} for number in range(5)])
+    items = [{"goodId": number, "quantity": 2} for number in range(3)]
+    database.carts.insert_many([{"_id": number, "by": f"u{number}", "items": items} for number in range(3)])
+    connections().results.delete("collection_names::big")
+    yield
+    for name in ("goods", "carts"):
+        connections().joins.big.drop_collection(name)
+
+
+@pytest.mark.usefixtures("carts")
+def test_the_lists_of_the_first_collection_can_be_expanded(client: FlaskClient) -> None:
+    page = at(client, CARTS)
+    assert "A row for each element of a list" in page
+    assert re.search(r'<datalist id="left-lists">\s*<option value="items"', page)
+    assert "A row for each element of a list" not in at(client, USERS_AND_ORDERS)
+    page = at(client, CARTS | {"expand-0-path": "items", "expand-0-position": "line"})
+    assert re.search(r'name="expand-0-position"[^>]* value="line"', page)
+    assert '<input id="fields-0" name="fields" type="checkbox" value="line">' in page
+
+
+@pytest.mark.usefixtures("carts")
+def test_an_expanded_list_survives_a_change_of_the_form(client: FlaskClient) -> None:
+    more = {"expand-0-path": "items", "expand-0-keep_empty": "True"}
+    assert written_in(press(client, "draft", CARTS | more)) == CARTS | more
+
+
+@pytest.mark.usefixtures("carts")
+def test_matches_can_go_into_the_elements_of_a_list(client: FlaskClient) -> None:
+    page = at(client, CARTS)
+    assert PUT_INTO_ITEMS in page
+    assert "Carts that have goods" in page
+    page = at(client, CARTS | {"joins-0-into": "items"})
+    assert re.search(r'name="joins-0-into" value="items" checked', page)
+    assert "Carts that have goods" not in page
+    assert "One row for each match" not in page
+
+
+@pytest.mark.usefixtures("carts")
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"joins-0-on-0-local": "by"},
+        {"expand-0-path": "items"},
+        {"joins-0-on-1-local": "by", "joins-0-on-1-foreign": "name"},
+    ],
+)
+def test_matches_go_into_the_elements_of_one_list_only(client: FlaskClient, change: dict[str, str]) -> None:
+    assert PUT_INTO_ITEMS not in at(client, CARTS | change)
+
+
+@pytest.mark.usefixtures("carts")
+def test_matches_can_go_into_a_list_that_an_earlier_join_made(client: FlaskClient) -> None:
+    more = {"joins-1-source": "products", "joins-1-on-0-local": "orders.product", "joins-1-on-0-foreign": "_id"}
+    assert "Put the matches into each element of orders" in at(client, USERS_AND_ORDERS | more)
+    assert "into each element" not in at(client, USERS_AND_ORDERS | more | {"joins-0-shape": "first"})
+
+
+@pytest.mark.usefixtures("carts")
+def test_a_later_join_can_use_the_matches_in_a_list(client: FlaskClient) -> None:
+    more = {"joins-0-into": "items", "joins-0-name": "good", "joins-1-source": "goods"}
+    page = at(client, CARTS | more)
+    assert '<option value="items.good.name"' in page
+
+
+def test_the_last_join_can_be_removed_and_brought_back(client: FlaskClient) -> None:
+    assert "Read users alone" in at(client, USERS_AND_ORDERS)
+    alone = written_in(press(client, "remove-join 0", USERS_AND_ORDERS))
+    assert alone == {"database": "shop", "source": "users", "alone": "y"}
+    page = at(client, alone)
+    assert "Read the collection" in page
+    assert 'name="joins-0-source"' not in page
+    assert 'name="joins-0-source"' in client.get(press(client, "add-join", alone).headers["Location"]).text
+
+
+def test_differences_between_keys_can_be_ignored(client: FlaskClient) -> None:
+    page = at(client, USERS_AND_ORDERS | {"joins-0-on-0-fold": "both"})
+    assert '<option selected value="both">ignore capitals and blanks</option>' in page
+    assert '<option value="uuidJavaLegacy">as old UUID of Java</option>' in page
+
+
+@pytest.mark.usefixtures("carts")
+def test_collections_of_other_databases_are_offered_in_groups(client: FlaskClient) -> None:
+    page = at(client, USERS_AND_ORDERS | {"joins-0-source": "$big$goods"})
+    assert '<optgroup label="shop">' in page
+    assert '<option selected value="$big$goods">goods</option>' in page
+    assert '<option value="orders">orders (' in page
+
+
+@pytest.fixture
+def _crm(mongodb_server: Server) -> Iterator[None]:
+    """A source named crm, which is the same server, and one that does not answer."""
+    away = {"SOURCE_AWAY_URI": "mongodb://127.0.0.1:1", "SOURCE_AWAY_DATABASES": "gone"}
+    with variables(SOURCE_CRM_URI=mongodb_server.url, SOURCE_CRM_DATABASES="shop", **away):
+        yield
+
+
+@pytest.mark.usefixtures("_crm")
+def test_collections_of_other_sources_are_offered_in_groups(client: FlaskClient) -> None:
+    page = at(client, USERS_AND_ORDERS)
+    assert '<option value="crm$shop">crm: shop</option>' in page
+    assert '<optgroup label="crm: shop">' in page
+    assert "crm$shop$orders" in options(page, "joins-0-source")
+    assert '<optgroup label="away: gone">' not in page
+
+
+@pytest.mark.usefixtures("_crm")
+def test_a_draft_can_begin_in_a_source_with_a_name(client: FlaskClient) -> None:
+    page = at(client, {"database": "crm$shop", "source": "users", "joins-0-source": "$shop$orders"})
+    assert "users (400)" in page
+    assert '<option selected value="$shop$orders">orders</option>' in page
+    assert re.search(r'name="joins-0-on-0-foreign"[^>]* value="userId"', page)
+    assert "away$gone$x" in options(at(client, USERS_AND_ORDERS | {"joins-0-source": "away$gone$x"}), "joins-0-source")
+    assert "away: gone.x: not there" in at(client, USERS_AND_ORDERS | {"joins-0-source": "away$gone$x"})

@@ -11,8 +11,12 @@ from flask import Flask
 from werkzeug.datastructures import MultiDict
 
 from webapp.builder import field_errors
-from webapp.builder.drafts import Draft, DraftIncomplete, join_as_fields, spec_as_fields
-from worker_tasks.joins.spec.spec import JoinSpec
+from webapp.builder.draft_text import describe_draft
+from webapp.builder.drafts import Draft, DraftIncomplete
+from webapp.builder.join_fields import join_as_fields, spec_as_fields
+from webapp.presenters.join_text import describe_join_lines
+from worker_tasks.joins.spec.sides import Side
+from worker_tasks.joins.spec.spec import parse
 from worker_tasks.joins.spec.value_types import VALUE_TYPES
 
 TYPES = {"amount": "decimal", "stars": "int", "at": "date", "_id": "objectId", "paid": "bool"}
@@ -26,7 +30,7 @@ WHOLE = {
 }
 
 
-def type_of(collection: str, path: str) -> str | None:
+def type_of(side: Side, path: str) -> str | None:
     return TYPES.get(path)
 
 
@@ -173,10 +177,26 @@ def errors_at(form: Any, name: str) -> str:
         ("join.joins.0.limit", "joins-0-limit"),
         ("join.sort.0.0", "sort-0-field"),
         ("join.joins.0", "joins-0-source"),
+        ("join.from.collection", "source"),
+        ("join.from.database", "database"),
+        ("join.from.source", "database"),
+        ("join.joins.0.from.source", "joins-0-source"),
+        ("join.joins.0.from.database", "joins-0-source"),
+        ("join.joins.0.into", "joins-0-into"),
+        ("join.joins.0.on.0.fold", "joins-0-on-0-fold"),
+        ("join.expand", "source"),
+        ("join.expand.0.path", "expand-1-path"),
+        ("join.expand.0.position", "expand-1-position"),
     ],
 )
 def test_an_error_of_the_join_is_reported_at_its_form_field(path: str, field: str) -> None:
-    form = draft(filters__0__field="name", filters__0__value="x", sort__0__field="name")
+    form = draft(
+        filters__0__field="name",
+        filters__0__value="x",
+        sort__0__field="name",
+        expand__0__path="",
+        expand__1__path="items",
+    )
     field_errors.add_errors(form, field_errors.errors_by_field(form, {path: "is wrong."}))
     assert errors_at(form, field) == "Is wrong."
 
@@ -250,9 +270,81 @@ def test_a_join_survives_the_round_trip_through_the_form(more: dict[str, Any]) -
     first |= {"on": [{"local": "_id", "foreign": "userId", "cast": "string"}, {"local": "a", "foreign": "b"}]}
     second = {"from": "cities", "kind": "semi", "on": [{"local": "orders.city", "foreign": "_id"}], "match": {"n": 1}}
     whole = {"database": "shop", "from": "users", "joins": [first, second], **more}
-    spec = JoinSpec.model_validate_json(json.dumps(whole))
-    again = JoinSpec.model_validate_json(json.dumps(Draft(spec_as_fields(spec)).join_document(type_of)))
+    spec = parse(whole)
+    again = parse(Draft(spec_as_fields(spec)).join_document(type_of))
     assert again.canonical() == spec.canonical()
+
+
+ON = [{"local": "_id", "foreign": "userId"}]
+ACCOUNTS = {"source": "crm", "database": "crm", "collection": "accounts"}
+OF_ITEMS = {"into": "items", "on": [{"local": "items.productId", "foreign": "_id"}]}
+WHOLES: list[dict[str, Any]] = [
+    {"database": "shop", "from": "users", "joins": []},
+    {"database": "shop", "from": "users", "match": {"city": "Oslo"}, "joins": [], "limit": 7},
+    {"database": "shop", "from": "orders", "expand": "items", "joins": []},
+    {
+        "database": "shop",
+        "from": "orders",
+        "expand": [{"path": "items", "position": "line", "keep_empty": True}, "items.parts"],
+        "joins": [{"from": "products", "as": "product", "on": [{"local": "items.productId", "foreign": "_id"}]}],
+    },
+    {"database": "shop", "from": "orders", "joins": [{"from": "products", "as": "product", **OF_ITEMS}]},
+    {
+        "database": "shop",
+        "from": "orders",
+        "joins": [{"from": "products", "as": "product", "shape": "first", "fields": ["name"], **OF_ITEMS}],
+    },
+    {
+        "database": "shop",
+        "from": "users",
+        "joins": [{"from": "orders", "as": "o", "on": [{**ON[0], "cast": "uuidJavaLegacy", "fold": "both"}]}],
+    },
+    {
+        "database": "shop",
+        "from": "users",
+        "joins": [
+            {"from": ACCOUNTS, "as": "a", "on": ON},
+            {"from": {"database": "archive", "collection": "orders"}, "kind": "anti", "on": ON},
+        ],
+    },
+    {
+        "from": ACCOUNTS,
+        "match": {"city": "Oslo"},
+        "joins": [
+            {"from": "deals", "as": "deals", "on": ON},
+            {"from": {"source": None, "database": "shop", "collection": "users"}, "as": "users", "on": ON},
+        ],
+    },
+]
+
+
+@pytest.mark.parametrize("whole", WHOLES)
+def test_every_part_of_a_join_survives_the_form_and_its_address(whole: dict[str, Any]) -> None:
+    spec = parse(whole)
+    form = Draft(MultiDict(parse_qsl(Draft(spec_as_fields(spec)).query_string())))
+    assert form.next_step() is None
+    assert parse(form.join_document(type_of)).canonical() == spec.canonical()
+
+
+@pytest.mark.parametrize("whole", WHOLES)
+def test_a_draft_and_its_join_are_described_alike(whole: dict[str, Any]) -> None:
+    spec = parse(whole)
+    lines, expected = describe_draft(Draft(spec_as_fields(spec))), describe_join_lines(spec.canonical())
+    # Conditions are in words in one of them, in JSON in the other.
+    assert [line for line in lines if line[0] != "Only where"] == [line for line in expected if line[0] != "Only where"]
+
+
+def test_matches_in_the_elements_of_a_list_keep_every_row() -> None:
+    more = {"joins__0__into": "items", "joins__0__kind": "inner", "joins__0__shape": "rows"}
+    (join,) = asked(**more, joins__0__on__0__local="items.productId")["joins"]
+    assert (join["into"], join["kind"], join["shape"]) == ("items", "left", "array")
+
+
+def test_a_draft_reads_a_collection_alone_only_if_it_says_so() -> None:
+    fields = {"database": "shop", "source": "users"}
+    assert Draft(MultiDict(fields)).next_step() == "Choose the collection to bring in."
+    assert Draft(MultiDict(fields | {"alone": "y"})).join_document(type_of)["joins"] == []
+    assert len(Draft(MultiDict(WHOLE | {"alone": "y"})).join_forms) == 1
 
 
 @pytest.mark.parametrize("match", PARAMETERS_IN_ROWS + PARAMETERS_IN_JSON)

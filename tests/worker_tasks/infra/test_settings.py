@@ -208,6 +208,26 @@ def test_there_are_no_sources_by_default(environment: pytest.MonkeyPatch) -> Non
         ("SOURCE_CRM_DATABASES", "local", "SOURCE_CRM_DATABASES: Value error, cannot hold local"),
         ("SOURCE_CRM_URI", "http://other", "SOURCE_CRM_URI: Value error, must begin with mongodb://"),
         ("SOURCE_CRM_URI", "mongodb://me:hunter2/more@other", f"SOURCE_CRM_URI: Value error, {NO_URI}"),
+        (
+            "SOURCE_CRM_URI",
+            "mongodb://other/?tls=true&tlsCAFile=/nowhere.pem",
+            "SOURCE_CRM_URI: Value error, names a file that cannot be read",
+        ),
+        (
+            "SOURCE_CRM_URI",
+            "mongodb+srv://me:hunter2@other/?tls=true&tlsCertificateKeyFile=/nowhere.pem",
+            "SOURCE_CRM_URI: Value error, names a file that cannot be read",
+        ),
+        (
+            "SOURCE_CRM_URI",
+            "mongodb://me:hunter2@other/?readPreference=primary&readPreferenceTags=dc:ny",
+            "SOURCE_CRM_URI: Value error, holds options that MongoDB's driver refuses",
+        ),
+        (
+            "SOURCE_CRM_URI",
+            "mongodb://other/?authMechanism=MONGODB-X509&authSource=crm",
+            "SOURCE_CRM_URI: Value error, holds options that MongoDB's driver refuses",
+        ),
         ("SOURCE_A-B_URI", "mongodb://other", "SOURCE_A-B_URI: Value error, names of sources have 1 to 40 letters"),
         (f"SOURCE_{'A' * 41}_URI", "mongodb://other", f"SOURCE_{'A' * 41}_URI: Value error, names of sources"),
     ],

@@ -1,6 +1,8 @@
 """Samples of collections: their fields, with types and fill rates, and their indexes."""
 
 import json
+import logging
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -9,17 +11,17 @@ from typing import Any, Self
 import orjson
 from kombu.utils.encoding import ensure_bytes
 from pymongo.collection import Collection
-from pymongo.errors import OperationFailure
+from pymongo.database import Database
+from pymongo.errors import OperationFailure, PyMongoError
 
 from worker_tasks.infra.connections import Document, connections, within
-from worker_tasks.infra.errors import TookTooLong
+from worker_tasks.infra.errors import InvalidInput, TookTooLong
 from worker_tasks.infra.sources import find_collection, find_source, open_databases
 from worker_tasks.joins.plan.catalog import COMMAND_NOT_SUPPORTED_ON_VIEW, TIME_SERIES, VIEW, require_readable
 from worker_tasks.joins.spec import filters
 from worker_tasks.joins.spec.bson_types import type_bracket, type_of
 from worker_tasks.joins.spec.names import collection_error, path_error
 from worker_tasks.joins.spec.sides import Side
-from worker_tasks.joins.spec.value_types import TypeOf
 from worker_tasks.records import live
 
 #: The number of documents in a sample.
@@ -34,6 +36,11 @@ MAX_DEPTH, MAX_ELEMENTS = 3, 20
 MAX_FIELDS, MAX_COLLECTIONS = 300, 200
 #: Seconds that samples and suggestions stay in Redis.
 CACHE_SECONDS = 120
+#: Time limit in seconds for listing the names of a database's collections; seconds that they stay in Redis; and
+#: seconds until a database that could not be listed is asked again.
+LISTING_SECONDS, NAMES_SECONDS, RETRY_SECONDS = 0.5, 20, 20
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -106,34 +113,65 @@ class ListedCollection:
 
 
 def collections_of(database: str, source: str | None = None) -> list[ListedCollection]:
-    """The collections of a database, sorted by name. Without ``source`` it is one of the source without a name.
+    """The collections of a database, sorted by name.
 
     Raises:
         InvalidInput: the MongoDB user may not read the database.
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
-    reader = find_source(source).database(database)
-    with require_readable(database):
-        entries = list(reader.list_collections(authorizedCollections=True, nameOnly=True))
-    types = {entry["name"]: entry["type"] for entry in entries if not collection_error(entry["name"])}
-    return [_listed(reader[name], types[name]) for name in sorted(types)[:MAX_COLLECTIONS]]
+    opened = find_source(source).database(database)
+    types = _collection_types(opened)
+    deadline = time.monotonic() + DRAWING_SECONDS
+    return [_listed(opened[name], kind, deadline) for name, kind in types]
 
 
-def _listed(collection: Collection[Document], kind: str) -> ListedCollection:
+def _listed(collection: Collection[Document], kind: str, deadline: float) -> ListedCollection:
     if kind == VIEW:
         return ListedCollection(collection.name, None, is_view=True)
     if kind == TIME_SERIES:
-        return ListedCollection(collection.name, _counted(collection), is_time_series=True)
+        count = _counted(collection, deadline - time.monotonic())
+        return ListedCollection(collection.name, count, is_time_series=True)
     return ListedCollection(collection.name, collection.estimated_document_count())
 
 
-def _counted(collection: Collection[Document]) -> int | None:
-    """The number of documents of a time series, for which MongoDB keeps no counter."""
+def _counted(collection: Collection[Document], seconds: float = DRAWING_SECONDS) -> int | None:
+    """The number of documents of a time series, for which MongoDB keeps no counter; None if time is too short."""
+    if seconds <= 0:
+        return None
     try:
-        with within(DRAWING_SECONDS):
+        with within(seconds):
             return collection.count_documents({})
     except TookTooLong:
         return None
+
+
+def collection_names(database: str, source: str | None) -> list[str]:
+    """The names of a database's collections, not always the newest; none if they cannot be listed quickly.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    key = f"collection_names:{source or ''}:{database}"
+    if (cached := connections().results.get(key)) is not None:
+        return list(json.loads(ensure_bytes(cached)))
+    names: list[str] = []
+    seconds = NAMES_SECONDS
+    try:
+        with within(LISTING_SECONDS):
+            names = [name for name, _ in _collection_types(find_source(source).database(database))]
+    except (InvalidInput, TookTooLong, PyMongoError) as error:
+        logger.warning("%s is not listed: %s", f"{source}.{database}" if source else database, error)
+        seconds = RETRY_SECONDS
+    live.remember(key, json.dumps(names), seconds)
+    return names
+
+
+def _collection_types(database: Database[Document]) -> list[tuple[str, str]]:
+    """The names of a database's collections, sorted, each with its type."""
+    with require_readable(database.name):
+        entries = list(database.list_collections(authorizedCollections=True, nameOnly=True))
+    types = {entry["name"]: entry["type"] for entry in entries if not collection_error(entry["name"])}
+    return sorted(types.items())[:MAX_COLLECTIONS]
 
 
 def sample_collection(side: Side) -> CollectionSample:
@@ -143,14 +181,15 @@ def sample_collection(side: Side) -> CollectionSample:
         InvalidInput: the MongoDB user may not read the database, or the source is unknown.
         pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
     """
-    key = f"collection_look:{side_key(side)}"
+    source = f"{side.source}:" if side.source else ""
+    key = f"collection_look:{source}{side.database}.{side.collection}"
     if (cached := connections().results.get(key)) is not None:
         return CollectionSample.from_json(ensure_bytes(cached))
-    source = find_collection(*side)
+    opened = find_collection(*side)
     with require_readable(side.database):
-        count, indexes = _count_and_indexes(source)
+        count, indexes = _count_and_indexes(opened)
     is_small = count is not None and count <= WHOLE_DOCUMENTS
-    documents = draw_documents(source, {}, WHOLE_DOCUMENTS if is_small else SAMPLE_DOCUMENTS)
+    documents = draw_documents(opened, {}, WHOLE_DOCUMENTS if is_small else SAMPLE_DOCUMENTS)
     sample = CollectionSample(
         count=count,
         sampled=len(documents),
@@ -163,29 +202,27 @@ def sample_collection(side: Side) -> CollectionSample:
     return sample
 
 
-def side_key(side: Side) -> str:
-    """A side as part of a Redis key. Names of sources hold no colon, so that no two sides share a key."""
-    source = f"{side.source}:" if side.source else ""
-    return f"{source}{side.database}.{side.collection}"
+def field_type(side: Side, path: str) -> str | None:
+    """The most frequent BSON type of a field.
 
+    None if the field is unknown, or its database is not open for joins.
 
-def field_types(database: str, source: str | None = None) -> TypeOf:
-    """A function that looks up the most frequent BSON type of a field.
-
-    It returns None for every field of a database that is not open for joins.
+    Raises:
+        InvalidInput: the MongoDB user may not read the database.
+        pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
     """
-    is_open = database in open_databases().get(source, ())
+    if not is_open(side) or collection_error(side.collection):
+        return None
+    field = sample_collection(side).field(path)
+    if field is None:
+        return None
+    # The elements of a list count instead of the list; the sample has both under the same path.
+    return max((name for name in field.types if name != "array"), key=lambda name: field.types[name], default=None)
 
-    def main_type(collection: str, path: str) -> str | None:
-        if not is_open or collection_error(collection):
-            return None
-        field = sample_collection(Side(source, database, collection)).field(path)
-        if field is None:
-            return None
-        # The elements of a list count instead of the list; the sample has both under the same path.
-        return max((name for name in field.types if name != "array"), key=lambda name: field.types[name], default=None)
 
-    return main_type
+def is_open(side: Side) -> bool:
+    """Whether the database of a collection is open for joins."""
+    return side.database in open_databases().get(side.source, ())
 
 
 def _is_unique(index: Any) -> bool:

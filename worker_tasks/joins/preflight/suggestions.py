@@ -19,7 +19,6 @@ from worker_tasks.joins.preflight.sampling import (
     Field,
     draw_documents,
     sample_collection,
-    side_key,
     values_at,
 )
 from worker_tasks.joins.spec.bson_types import NUMBER, type_bracket, type_of
@@ -68,6 +67,10 @@ class LeftField:
     side: Side
     field: Field
 
+    @property
+    def collection(self) -> str:
+        return self.side.collection
+
 
 def suggest_keys(left: list[LeftField], other: Side) -> list[Suggestion]:
     """The likeliest keys for joining a collection, the best first. Cached for two minutes.
@@ -75,10 +78,8 @@ def suggest_keys(left: list[LeftField], other: Side) -> list[Suggestion]:
     Raises:
         pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
     """
-    origins = ",".join(
-        sorted({f"{side_key(field.side)}:{field.path.removesuffix(field.field.path)}" for field in left})
-    )
-    key = f"key_suggestions:{origins}.{side_key(other)}"
+    origins = sorted({(field.side, field.path.removesuffix(field.field.path)) for field in left}, key=repr)
+    key = f"key_suggestions:{json.dumps([origins, other])}"
     if (cached := connections().results.get(key)) is not None:
         documents = json.loads(ensure_bytes(cached))
         return [Suggestion(tuple(Pair(**pair) for pair in each["pairs"]), each["rate"]) for each in documents]
@@ -190,17 +191,17 @@ class _Trials:
         """The share of left values that the other side has, or None if it was not tried."""
         if cast is not None and CASTS[cast].estimate is None:
             return None
-        values = _converted(self._sample(local.side), local.field.path, cast)
+        values = _converted(self._documents(local.side), local.field.path, cast)
         return self._rate(values, self._side, self._other, foreign)
 
     def reverse_rate(self, local: LeftField, foreign: str, cast: Cast | None) -> float:
         """The share of the other side's values that the left side has. More telling if the left side is bigger."""
         if cast is not None:
             return 0.0
-        values = _converted(self._sample(self._side), foreign, None)
+        values = _converted(self._documents(self._side), foreign, None)
         return self._rate(values, local.side, sample_collection(local.side), local.field.path) or 0.0
 
-    def _sample(self, side: Side) -> list[Document]:
+    def _documents(self, side: Side) -> list[Document]:
         if side not in self._samples:
             self._samples[side] = draw_documents(find_collection(*side), {}, TRIAL_VALUES)
         return self._samples[side]

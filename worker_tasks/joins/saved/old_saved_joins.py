@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 from worker_tasks.infra.errors import InvalidInput
 from worker_tasks.joins.spec import filters
 from worker_tasks.joins.spec.parameters import AUTO, KEY
+from worker_tasks.joins.spec.sides import Side
 from worker_tasks.joins.spec.value_types import TEXT, TypeOf, value_type
 
 MAX_JOINS = 6
@@ -20,26 +21,31 @@ WITHOUT_VALUE = {"there": {"$ne": None}, "missing": None}
 SEARCHES = {"contains": "", "starts": "^"}
 
 Document = dict[str, Any]
+#: Looks up the type of a field, by the name of its collection and its path.
+_TypeIn = Callable[[str, str], str | None]
 
 
-def read_draft(draft: str, types_in: Callable[[str], TypeOf]) -> Document:
+def read_draft(draft: str, type_of: TypeOf) -> Document:
     """Parses a draft into a join with parameters.
 
     Args:
         draft: the form as a URL query.
-        types_in: takes the name of a database and returns a function that looks up the types of fields in that
-            database. Used for values without a type.
+        type_of: looks up the types of fields, for values without a type.
 
     Raises:
         InvalidInput: the draft is invalid; the error names the invalid path.
     """
     form = _Form(parse_qsl(draft))
     database = form.text("database")
+
+    def type_in(collection: str, path: str) -> str | None:
+        return type_of(Side(None, database, collection), path)
+
     return _without_empty(
         {
             "database": database,
-            **_side(form, types_in(database)),
-            "joins": _joins(form, types_in(database)),
+            **_side(form, type_in),
+            "joins": _joins(form, type_in),
             "fields": form.texts("fields"),
             "sort": _sort(form),
             "limit": _limit(form),
@@ -73,11 +79,11 @@ def _without_empty(document: Document) -> Document:
     return {name: value for name, value in document.items() if value not in ("", None, [], {})}
 
 
-def _side(form: _Form, type_of: TypeOf) -> Document:
+def _side(form: _Form, type_of: _TypeIn) -> Document:
     return {"from": form.text("source"), "match": _match(form, type_of)}
 
 
-def _joins(form: _Form, type_of: TypeOf) -> list[Document]:
+def _joins(form: _Form, type_of: _TypeIn) -> list[Document]:
     rows = (form.rows("joins") or [_Form([])])[:MAX_JOINS]
     names: list[str] = []
     joins = []
@@ -119,7 +125,7 @@ def _limit(form: _Form) -> int | None:
     return int(text) if text else None
 
 
-def _match(form: _Form, type_of: TypeOf) -> Document:
+def _match(form: _Form, type_of: _TypeIn) -> Document:
     conditions = []
     for row in form.rows("filters"):
         if field := row.text("field"):
@@ -142,7 +148,7 @@ def _raw(text: str) -> Document:
     return raw
 
 
-def _condition(row: _Form, collection: str, type_of: TypeOf) -> Any:
+def _condition(row: _Form, collection: str, type_of: _TypeIn) -> Any:
     operator, text = row.text("operator") or "eq", row.text("value")
     if operator in WITHOUT_VALUE:
         return WITHOUT_VALUE[operator]

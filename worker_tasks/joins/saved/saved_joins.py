@@ -12,10 +12,10 @@ from pymongo.collection import Collection
 
 from worker_tasks.infra.connections import Document, connections
 from worker_tasks.infra.errors import InvalidInput, SavedJoinNotFound
-from worker_tasks.joins.preflight.sampling import field_types
+from worker_tasks.joins.preflight.sampling import field_type
 from worker_tasks.joins.saved import old_saved_joins
 from worker_tasks.joins.spec import parameters
-from worker_tasks.joins.spec.value_types import TypeOf
+from worker_tasks.joins.spec.sides import Side
 from worker_tasks.records import ledger
 
 COLLECTION = "saved_joins"
@@ -67,7 +67,7 @@ def read_join(saved: Document) -> Document:
     """
     join = saved.get("join")
     if join is None:
-        join = old_saved_joins.read_draft(str(saved.get("draft", "")), field_types)
+        join = old_saved_joins.read_draft(str(saved.get("draft", "")), field_type)
     parameters.validate(join)
     return join
 
@@ -84,7 +84,7 @@ def convert_drafts() -> None:
     """
     for saved in _collection().find({"join": {"$exists": False}, "draft": {"$type": "string"}}):
         try:
-            join = old_saved_joins.read_draft(saved["draft"], _known_types)
+            join = old_saved_joins.read_draft(saved["draft"], _known_type)
             parameters.validate(join)
         except (InvalidInput, _UnknownType):
             continue
@@ -95,16 +95,11 @@ class _UnknownType(Exception):
     """The type of a field is unknown, because the sample has no values for it."""
 
 
-def _known_types(database: str) -> TypeOf:
-    """Like ``field_types``, but raises _UnknownType instead of returning None."""
-    type_of = field_types(database)
-
-    def known_type(collection: str, path: str) -> str:
-        if (bson_type := type_of(collection, path)) is None:
-            raise _UnknownType(path)
-        return bson_type
-
-    return known_type
+def _known_type(side: Side, path: str) -> str:
+    """Like ``field_type``, but raises _UnknownType instead of returning None."""
+    if (bson_type := field_type(side, path)) is None:
+        raise _UnknownType(path)
+    return bson_type
 
 
 def newest() -> list[dict[str, Any]]:

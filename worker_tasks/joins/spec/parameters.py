@@ -16,7 +16,7 @@ from typing import Any
 
 from worker_tasks.infra.errors import InvalidInput
 from worker_tasks.joins.spec import spec
-from worker_tasks.joins.spec.sides import collection_of
+from worker_tasks.joins.spec.sides import Side, read_side
 from worker_tasks.joins.spec.spec import JoinSpec
 from worker_tasks.joins.spec.value_types import TEXT, VALUE_TYPES, TypeOf, ValueType, value_type
 
@@ -43,8 +43,8 @@ class Parameter:
     type: str
     #: Its place in the join, such as ``joins.0.match.status.$in``.
     path: str
-    #: The field with which the value is compared.
-    collection: str
+    #: The collection and the field with which the value is compared.
+    side: Side
     field: str
     is_list: bool = False
     #: Precedes the value: ``^`` or nothing.
@@ -52,7 +52,7 @@ class Parameter:
 
     def value_type(self, type_of: TypeOf) -> ValueType:
         """The type as which its value is parsed."""
-        return value_type(None, type_of(self.collection, self.field)) if self.type == AUTO else VALUE_TYPES[self.type]
+        return value_type(None, type_of(self.side, self.field)) if self.type == AUTO else VALUE_TYPES[self.type]
 
     def value_of(self, text: str, type_of: TypeOf) -> Any:
         """Parses a text into the value of this parameter, as Extended JSON.
@@ -143,7 +143,7 @@ def _at_parameter(error: tuple[str, str], parameters: list[Parameter]) -> tuple[
 class _Place:
     """A place in a filter."""
 
-    collection: str
+    side: Side
     path: str
     field: str = ""
     operator: str = ""
@@ -163,19 +163,22 @@ def _substituted(join: Any, substitute: Substitute) -> Any:
     """A copy of the join with a value in place of each parameter."""
     if not isinstance(join, dict):
         return join
-    copy = _side(join, "match", substitute)
+    left = read_side(join)
+    copy = _part(join, _Place(left, "match"), substitute)
     if isinstance(joins := join.get("joins"), list):
         copy["joins"] = [
-            _side(each, f"joins.{number}.match", substitute) if isinstance(each, dict) else each
+            _part(each, _Place(read_side(each, left), f"joins.{number}.match"), substitute)
+            if isinstance(each, dict)
+            else each
             for number, each in enumerate(joins)
         ]
     return copy
 
 
-def _side(side: Document, path: str, substitute: Substitute) -> Document:
-    if "match" not in side:
-        return dict(side)
-    return side | {"match": _node(side["match"], _Place(collection_of(side), path), substitute)}
+def _part(part: Document, match: _Place, substitute: Substitute) -> Document:
+    if "match" not in part:
+        return dict(part)
+    return part | {"match": _node(part["match"], match, substitute)}
 
 
 def _node(node: Any, place: _Place, substitute: Substitute) -> Any:
@@ -197,7 +200,7 @@ def _parameter(node: Document, place: _Place) -> Parameter:
         name=node[KEY],
         type=node["type"],
         path=place.path,
-        collection=place.collection,
+        side=place.side,
         field=place.field,
         is_list=place.operator in _LIST_OPERATORS,
         prefix=node.get("prefix", ""),

@@ -91,10 +91,22 @@ def _unpack_join(unpacked: Unpacked, join: Document, path: str) -> Document:
     return copy
 
 
-def collection_of(side: Document) -> str:
-    """The name of the collection in the ``from`` of a description; empty if there is none."""
-    named = side.get("from")
-    return str((named.get("collection") if isinstance(named, dict) else named) or "")
+def read_side(part: Document, own: Side | None = None) -> Side:
+    """The collection that a description or one of its joins names, valid or not.
+
+    Args:
+        own: the left side, for a join: its source and database count where the join names none.
+    """
+    named = part.get("from")
+    given = named if isinstance(named, dict) else {"collection": named}
+    if own is None:
+        own = Side(None, str(part.get("database") or ""), "")
+    source = given.get("source", own.source)
+    return Side(
+        None if source is None else str(source),
+        str(given.get("database") or own.database),
+        str(given.get("collection") or ""),
+    )
 
 
 def pack(side: Side, own: Side) -> str | Document:

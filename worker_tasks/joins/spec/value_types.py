@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from worker_tasks.joins.spec.sides import Side
+
 #: Looks up the most frequent BSON type of a field: takes a collection and a path, returns None if unknown.
-TypeOf = Callable[[str, str], str | None]
+TypeOf = Callable[[Side, str], str | None]
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 

@@ -8,7 +8,7 @@ import pymongo
 import pytest
 from pymongo.database import Database
 
-from tests.mongodb import Client, restricted_mongod, uri_as, variables
+from tests.mongodb import PASSWORD, Client, restricted_mongod, uri_as, variables
 from worker_tasks.infra.connections import Document, connections
 from worker_tasks.infra.errors import InvalidInput
 from worker_tasks.joins.plan.catalog import Catalog, Index
@@ -115,7 +115,12 @@ def crm(database: Database[Document], tmp_path_factory: pytest.TempPathFactory) 
             client.crm.accounts.create_index("owner")
             client.crm.create_collection("other", timeseries={"timeField": "at"})
             client.hidden.accounts.insert_one({})
-        with variables(SOURCE_CRM_URI=uri_as("reader", server), SOURCE_CRM_DATABASES="crm,hidden"):
+            actions = ["find", "collStats", "listIndexes"]
+            privileges = [{"resource": {"db": "crm", "collection": "accounts"}, "actions": actions}]
+            client.admin.command("createRole", "accounts", privileges=privileges, roles=[])
+            client.admin.command("createUser", "single", pwd=PASSWORD, roles=["accounts"])
+        single = {"SOURCE_SINGLE_URI": uri_as("single", server), "SOURCE_SINGLE_DATABASES": "crm"}
+        with variables(SOURCE_CRM_URI=uri_as("reader", server), SOURCE_CRM_DATABASES="crm,hidden", **single):
             yield
 
 
@@ -136,6 +141,12 @@ def test_each_side_is_read_from_its_own_source_and_database(crm: None, database:
     # The other database has a collection of the same name, which is no time series.
     assert statistics.stats(other).is_time_series
     assert not statistics.stats(Side(None, "catalog", "other")).is_time_series
+
+
+def test_a_user_with_rights_on_one_collection_can_join_it(crm: None, database: Database[Document]) -> None:
+    statistics = catalog(database, joins=[accounts_in("crm", source="single")])
+    statistics.require_collections()
+    assert statistics.stats(Side("single", "crm", "accounts")).count == 30
 
 
 def test_what_is_missing_in_another_source_is_refused_at_its_place(crm: None, database: Database[Document]) -> None:

@@ -21,7 +21,7 @@ from worker_tasks.joins.preflight.sampling import (
     ListedCollection,
     collections_of,
     draw_documents,
-    field_types,
+    field_type,
     mean_size,
     sample_collection,
     values_at,
@@ -172,7 +172,7 @@ def test_a_collection_of_another_source_is_sampled_there(database: Database[Docu
         with variables(SOURCE_CRM_URI=uri_as("reader", server), SOURCE_CRM_DATABASES=NAME):
             sample = sample_collection(Side("crm", NAME, "people"))
             assert collections_of(NAME, "crm") == [ListedCollection("people", 1)]
-            assert field_types(NAME, "crm")("people", "phone") == "int"
+            assert field_type(Side("crm", NAME, "people"), "phone") == "int"
     assert ([each.path for each in sample.fields], sample.indexed) == (["_id", "phone"], ("_id", "phone"))
     assert sample_collection(Side(None, NAME, "people")).count == 4
 

@@ -7,6 +7,7 @@ import pytest
 from worker_tasks.infra.errors import InvalidInput
 from worker_tasks.joins.spec import filters, parameters, spec, typed_values
 from worker_tasks.joins.spec.parameters import MAX_PARAMETERS
+from worker_tasks.joins.spec.sides import Side
 
 FIELD_TYPES = {
     "amount": "decimal",
@@ -58,7 +59,7 @@ FILTERS: list[tuple[dict[str, Any], dict[str, str], dict[str, Any]]] = [
 ]
 
 
-def type_of(collection: str, path: str) -> str | None:
+def type_of(side: Side, path: str) -> str | None:
     return FIELD_TYPES.get(path)
 
 
@@ -92,10 +93,10 @@ def test_each_parameter_is_found_with_its_path_and_field() -> None:
     inner = {"c": {"$elemMatch": {"d": {"$parameter": "one", "type": "date"}}}}
     match = {"$and": [{"a.b": {"$in": {"$parameter": "any", "type": "auto"}}}, inner]}
     first, second, third = parameters.find_parameters(join(match, match={"x": {"$parameter": "x", "type": "string"}}))
-    assert (first.name, first.path, first.collection, first.field) == ("x", "match.x", "users", "x")
+    assert (first.name, first.path, first.side, first.field) == ("x", "match.x", Side(None, "shop", "users"), "x")
     assert (second.path, second.field, second.is_list) == ("joins.0.match.$and.0.a.b.$in", "a.b", True)
     assert (third.path, third.field, third.is_list) == ("joins.0.match.$and.1.c.$elemMatch.d", "c.d", False)
-    assert {each.collection for each in (second, third)} == {"orders"}
+    assert {each.side.collection for each in (second, third)} == {"orders"}
 
 
 @pytest.mark.parametrize(
@@ -172,3 +173,10 @@ def test_all_errors_are_reported_at_once() -> None:
     with pytest.raises(InvalidInput) as refused:
         parameters.fill(join(match), {"a": "x", "b": "1", "d": "2"}, type_of)
     assert refused.value.errors.keys() == {"parameters.a", "parameters.c", "parameters.d"}
+
+
+def test_the_type_of_a_value_is_looked_up_in_the_source_of_its_side() -> None:
+    in_crm = {"source": "crm", "database": "sales", "collection": "orders"}
+    of_users, of_orders = ({"a": {"$parameter": name, "type": "auto"}} for name in ("x", "y"))
+    joined = join(of_orders, match=of_users) | {"from": in_crm}
+    assert [each.side for each in parameters.find_parameters(joined)] == [Side("crm", "sales", "orders")] * 2
