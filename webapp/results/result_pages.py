@@ -166,7 +166,7 @@ def _columns_page(task: Document, summary: Summary) -> ResponseReturnValue:
     )
 
 
-@blueprint.get("/unmatched/<name>")
+@blueprint.get("/unmatched/<path:name>")
 def unmatched_page(task_id: str, name: str) -> ResponseReturnValue:
     """The rows without a match in the join that embeds ``name``."""
     return with_result(task_id, partial(_unmatched_page, name))

@@ -332,6 +332,20 @@ def test_the_first_rows_are_read_while_the_join_runs(client: FlaskClient, worker
     assert wait_for_state(task_id, *ledger.FINAL_STATES)["status"] == states.REVOKED
 
 
+def test_the_openapi_document_describes_each_way_to_write_a_join(client: FlaskClient) -> None:
+    schemas = client.get("/api/v1/openapi.json").get_json()["components"]["schemas"]
+    join = schemas["JoinSpec"]
+    assert "source" not in join["properties"]
+    assert join["required"] == ["from", "joins"]
+    plain, with_source = join["properties"]["from"]["anyOf"]
+    assert plain == {"type": "string"}
+    assert with_source["properties"].keys() == {"source", "database", "collection"}
+    assert len(join["properties"]["expand"]["anyOf"]) == 3
+    assert {"into", "from"} <= schemas["Join"]["properties"].keys()
+    assert not {"source", "database"} & schemas["Join"]["properties"].keys()
+    assert schemas["KeyPair"]["properties"].keys() == {"local", "foreign", "cast", "fold"}
+
+
 def test_the_openapi_document_describes_every_route(client: FlaskClient) -> None:
     described = client.get("/api/v1/openapi.json").get_json()
     rules = {

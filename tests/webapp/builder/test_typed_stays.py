@@ -26,6 +26,9 @@ BUILDER = METADATA | {
     "filters-1-field": "",
     "filters-1-value": "typed before its field",
     "raw": '{"age": {"$gt": 30}}',
+    "expand-0-path": "tags",
+    "expand-0-position": "n",
+    "expand-0-keep_empty": "y",
     "fields": "city",
     "sort-0-field": "name",
     "sort-0-direction": "-1",
@@ -34,6 +37,7 @@ BUILDER = METADATA | {
     "joins-0-on-0-local": "_id",
     "joins-0-on-0-foreign": "userId",
     "joins-0-on-0-cast": "string",
+    "joins-0-on-0-fold": "case",
     "joins-0-kind": "inner",
     "joins-0-shape": "array",
     "joins-0-name": "theirs",
@@ -44,10 +48,15 @@ BUILDER = METADATA | {
     "joins-1-on-0-foreign": "user_id",
     "joins-1-kind": "left",
     "joins-1-shape": "count",
+    "joins-2-source": "$flights$planes",
+    "joins-2-on-0-local": "items.id",
+    "joins-2-on-0-foreign": "_id",
+    "joins-2-into": "items",
+    "joins-2-shape": "first",
     "saved_name": "Orders of a city",
     "saved_description": "How many each has.",
 }
-NOT_RIGHT_YET = ("raw", "joins-0-limit", "joins-1-")
+NOT_RIGHT_YET = ("raw", "joins-0-limit", "joins-1-", "joins-2-", "expand-")
 RUNNABLE = {name: text for name, text in BUILDER.items() if not name.startswith(NOT_RIGHT_YET)}
 SAVED = {"value-status": "PAID", **METADATA}
 

@@ -267,6 +267,16 @@ def test_rows_without_a_match_have_their_own_page(client: FlaskClient, worker: P
     assert client.get(f"/tasks/{task_id}/result/unmatched/other").status_code == 404
 
 
+def test_the_page_of_rows_without_a_match_takes_any_name(client: FlaskClient, worker: Process) -> None:
+    join = {"from": "orders", "as": "a/b ?#ä", "on": [{"local": "_id", "foreign": "userId"}], "limit": 1}
+    task_id = submit_join({"database": "shop", "from": "users", "joins": [join]})
+    wait_for_state(task_id, states.SUCCESS)
+    (address,) = re.findall(
+        rf'"(/tasks/{task_id}/result/unmatched/[^"]+)"', client.get(f"/tasks/{task_id}/result").text
+    )
+    assert "98 rows found no match" in client.get(address).text
+
+
 @pytest.mark.parametrize(
     ("shape", "fields"), [("array", None), ("count", None), ("first", None), ("first", ["note"]), ("rows", ["number"])]
 )

@@ -44,6 +44,16 @@ def test_finding_an_unknown_id_is_an_error() -> None:
         ledger.find_task(new_id())
 
 
+@pytest.mark.parametrize("word", ["accounts", "Deals", "users"])
+def test_a_word_is_found_in_the_names_of_a_joins_collections(word: str) -> None:
+    left = {"source": "crm", "database": "crm", "collection": "accounts"}
+    others: list[Any] = [{"database": "sales", "collection": "deals"}, "users"]
+    join = {"database": "crm", "from": left, "joins": [{"from": other} for other in others]}
+    document = ledger.new_document(new_id(), "a.task") | {"join": join}
+    ledger.record(document)
+    assert document["_id"] in [task["_id"] for task in task_search.search(TaskFilter(words=(word,)), 200)]
+
+
 @pytest.mark.parametrize("unstorable", [2**70, "\ud800", object(), datetime], ids=["70 bits", "half", "object", "type"])
 def test_arguments_that_mongodb_cannot_store_record_nothing(unstorable: Any) -> None:
     task_id = new_id()
