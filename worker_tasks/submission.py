@@ -12,7 +12,6 @@ from redis.exceptions import RedisError
 from worker_tasks.infra import redis_memory, sources
 from worker_tasks.infra.connections import Document
 from worker_tasks.infra.errors import InvalidInput, TaskNotFound, is_unavailable, named_driver_errors
-from worker_tasks.infra.settings import settings
 from worker_tasks.joins.plan.catalog import Catalog
 from worker_tasks.joins.preflight import checks
 from worker_tasks.joins.run import lifecycle, outcomes, run_state, sharing
@@ -136,7 +135,7 @@ def admit(spec: JoinSpec) -> JoinSpec:
         InvalidInput: the database is not open, or collections are missing; the error has each path and the reason.
         ServiceUnavailable: MongoDB is unavailable.
     """
-    require_open(spec, settings().open_databases)
+    require_open(spec, sources.open_databases())
     with named_driver_errors():
         Catalog(spec).require_collections()
     return spec

@@ -134,7 +134,7 @@ def join_users_orders(self: JoinTask, user_id: str) -> dict[str, Any]:
 @app.task(bind=True, base=JoinTask)
 def run_join(self: JoinTask, join: dict[str, Any], *, divided: bool = True) -> dict[str, Any]:
     """Runs a JoinSpec, given as JSON. Returns ``{"redis_key": the key of a JSON array, "count": its length}``."""
-    join_spec = spec.parse_spec(join, settings().open_databases)
+    join_spec = spec.parse_spec(join, sources.open_databases())
     key = summaries.join_key(join_spec.fingerprint)
     outcome = self.run_join(lambda: self.make_plan(join_spec, key, divided=divided))
     self.record_with_outcome(**self.request.outcome, **outcomes.explanation_fields(outcome, join))

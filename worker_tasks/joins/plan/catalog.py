@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 from worker_tasks.infra.connections import Document, within
@@ -93,9 +92,7 @@ class Catalog:
     A collection of the join may be given by its name alone.
     """
 
-    def __init__(self, spec: JoinSpec, database: Database[Document] | None = None, comment: str | None = None):
-        # Planning still passes the database of the left side.
-        del database
+    def __init__(self, spec: JoinSpec, comment: str | None = None):
         self._comment = comment
         self._spec = spec
         self._cache: dict[Any, Any] = {}

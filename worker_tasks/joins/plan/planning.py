@@ -70,6 +70,11 @@ class Plan:
         values |= {"left": Side(*values["left"]), "method": JoinMethod(values["method"])}
         return cls(**values | {"snapshots": [tuple(pair) for pair in values["snapshots"]]})
 
+    @property
+    def sources(self) -> set[str | None]:
+        """The names of the sources that it reads."""
+        return {self.left.source} if self.spec is None else {side.source for side in parse(self.spec).sides}
+
     def to_document(self) -> dict[str, Any]:
         """The plan as stored with the task."""
         instants = {source or "": time.as_datetime().isoformat() for source, time in self.snapshots}

@@ -192,7 +192,7 @@ def _write_or_stop(plan: Plan, start: PartStart, rows: PartWriter) -> Part:
     """Writes a part; on a failure that retrying cannot cure, stops the run. Returns the written rows."""
     writer = start.writer
     try:
-        _kill_previous_writer(start)
+        _kill_previous_writer(start, plan)
         if start.tries > settings().max_attempts:
             limit = settings().max_attempts
             raise TaskTakesWorkerDown(f"Part {writer.number + 1} was begun {limit} times without an end.")
@@ -252,11 +252,11 @@ def _comment_prefix(writer: run_state.Writer) -> str:
     return f"{sources.operation_prefix(writer.run)}{writer.number}."
 
 
-def _kill_previous_writer(start: PartStart) -> None:
+def _kill_previous_writer(start: PartStart, plan: Plan) -> None:
     """Kills the MongoDB operations of the part's previous writer, which died or lost the part."""
     if start.previous is not None:
-        for source in sources.all_sources():
-            source.kill(_comment_prefix(start.previous))
+        for name in plan.sources:
+            sources.find_source(name).kill(_comment_prefix(start.previous))
 
 
 def _failure(failed: ReadFailed, rows: int, start: PartStart) -> DovetailError | None:

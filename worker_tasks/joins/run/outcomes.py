@@ -8,7 +8,6 @@ from celery.utils.log import get_task_logger
 from worker_tasks.infra import sources
 from worker_tasks.infra.connections import Document
 from worker_tasks.infra.errors import DRIVER_ERRORS, DovetailError
-from worker_tasks.infra.settings import settings
 from worker_tasks.joins.preflight import checks
 from worker_tasks.joins.run import lifecycle, sharing
 from worker_tasks.joins.run.lifecycle import RunOutcome
@@ -57,7 +56,7 @@ def explanation_fields(outcome: Document, join: Any) -> Document:
     if outcome["count"]:
         return {}
     try:
-        return {"explanation": checks.explain_empty(spec.parse_spec(join, settings().open_databases))}
+        return {"explanation": checks.explain_empty(spec.parse_spec(join, sources.open_databases()))}
     except IGNORED_ERRORS as error:
         # The result itself is correct; only its explanation is missing.
         logger.warning("could not explain an empty result: %s", error)
