@@ -12,7 +12,7 @@ from typing import Any
 
 import bson
 import orjson
-from bson import json_util
+from bson import ObjectId, json_util
 from bson.codec_options import CodecOptions, DatetimeConversion
 
 from worker_tasks.results.summaries import Unmatched
@@ -114,6 +114,9 @@ def _collector_paused() -> Iterator[None]:
 
 def _extended(value: Any) -> Any:
     """Returns a value of a BSON type as relaxed Extended JSON."""
+    # The most frequent types first: json_util takes five times as long.
+    if isinstance(value, ObjectId):
+        return {"$oid": str(value)}
     if isinstance(value, datetime) and value.year >= 1970:  # noqa: PLR2004 - earlier dates are not written as text
         # Five times faster than json_util. Datetimes are in UTC here, with whole milliseconds and a year up to 9999.
         return {"$date": f"{value.isoformat(timespec='milliseconds' if value.microsecond else 'seconds')}Z"}

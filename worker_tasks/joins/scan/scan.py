@@ -32,6 +32,8 @@ from worker_tasks.results.summaries import Unmatched
 
 #: Up to this many documents and bytes on the other sides together, the left side streams.
 STREAMED_ROWS, STREAMED_BYTES = 200_000, 32 * 2**20
+#: Left rows that are joined at once while they stream.
+JOINED_ROWS = 5_000
 #: Rows fetched from DuckDB at once.
 FETCHED = 5_000
 #: Left rows joined at once if some have several keys.
@@ -164,14 +166,16 @@ class Scan:
 
     def _read_left(self) -> None:
         streams = self._streams()
+        joined = 0
         for documents, non_finite in self._documents(self._layout.rows.left, self._query.bounds or None):
             self._insert_left(self._layout.rows.left.expanded(documents), non_finite)
-            if streams:
+            # The first rows appear early; after that, larger batches need fewer statements.
+            if streams and self._left.count - joined >= min(joined, JOINED_ROWS):
                 self._join_inserted(streams=True)
+                joined = self._left.count
                 if self._is_finished():
                     return
-        if not streams:
-            self._join_inserted(streams=False)
+        self._join_inserted(streams=streams)
 
     def _streams(self) -> bool:
         others = self._others.values()
