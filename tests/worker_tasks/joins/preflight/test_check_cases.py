@@ -13,7 +13,9 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.database import Database
 
 from tests.mongodb import variables
+from worker_tasks import submission
 from worker_tasks.infra.connections import Document, connections
+from worker_tasks.infra.errors import InvalidInput
 from worker_tasks.joins.preflight.checks import Checks, check_join
 from worker_tasks.joins.preflight.findings import Cure, Level
 from worker_tasks.joins.preflight.sampling import sample_collection
@@ -224,3 +226,11 @@ def test_a_large_side_that_must_be_converted_is_sampled(
         for finding in found.findings
     )
     assert bson.encode({"preview": found.preview})
+
+
+def test_matches_inside_matches_are_refused_by_name(servers: None) -> None:
+    nested = join_of("orders", "found._id", "_id", into="found") | {"as": "again"}
+    joins = [join_of("orders", "_id", "userId"), nested]
+    with pytest.raises(InvalidInput) as refusal:
+        submission.admit(parse({"database": "shop", "from": "users", "joins": joins}))
+    assert list(refusal.value.errors) == ["join.joins.1.into"]
