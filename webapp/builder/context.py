@@ -185,9 +185,8 @@ def set_pairs(form: Any, pairs: list[tuple[str, str, str | None, str | None]]) -
     while len(form.on.entries) < len(pairs):
         form.on.append_entry()
     for entry, (local, foreign, cast, fold) in zip(form.on.entries, pairs, strict=True):
-        entry.form.local.data, entry.form.foreign.data, entry.form.cast.data = local, foreign, cast or ""
-        if "fold" in entry.form:
-            entry.form.fold.data = fold or ""
+        pair = entry.form
+        pair.local.data, pair.foreign.data, pair.cast.data, pair.fold.data = local, foreign, cast or "", fold or ""
 
 
 def apply_action(draft: Draft, action: str) -> None:
