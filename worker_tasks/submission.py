@@ -13,6 +13,7 @@ from worker_tasks.infra import redis_memory, sources
 from worker_tasks.infra.connections import Document
 from worker_tasks.infra.errors import InvalidInput, TaskNotFound, is_unavailable, named_driver_errors
 from worker_tasks.joins.plan.catalog import Catalog
+from worker_tasks.joins.plan.layout import layout_of
 from worker_tasks.joins.preflight import checks
 from worker_tasks.joins.run import lifecycle, outcomes, run_state, sharing
 from worker_tasks.joins.run.run_state import Answer
@@ -132,10 +133,12 @@ def admit(spec: JoinSpec) -> JoinSpec:
     """Returns the join after checking that its database is open for joins and that its collections exist.
 
     Raises:
-        InvalidInput: the database is not open, or collections are missing; the error has each path and the reason.
+        InvalidInput: the database is not open, collections are missing, or no method can run the join; the error has
+            each path and the reason.
         ServiceUnavailable: MongoDB is unavailable.
     """
     require_open(spec, sources.open_databases())
+    layout_of(spec)
     with named_driver_errors():
         Catalog(spec).require_collections()
     return spec

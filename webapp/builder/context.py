@@ -156,7 +156,7 @@ def _join_context(
     suggestions = suggest_keys(left_fields, other) if left_fields else []
     rows = [entry.form for entry in form.on.entries]
     if suggestions and not any(row.local.data or row.foreign.data for row in rows):
-        set_pairs(form, [(pair.local, pair.foreign, pair.cast) for pair in suggestions[0].pairs])
+        set_pairs(form, [(pair.local, pair.foreign, pair.cast, pair.fold) for pair in suggestions[0].pairs])
     return JoinContext(left_fields, sample, suggestions, default_name, lists.into(form))
 
 
@@ -179,13 +179,14 @@ def _checkboxes(fields: list[LeftField], chosen: list[str] | None) -> list[Selec
     return [SelectChoice(path, path) for path in dict.fromkeys([*(chosen or []), *paths])]
 
 
-def set_pairs(form: Any, pairs: list[tuple[str, str, str | None]]) -> None:
-    """Replaces the pairs of a join by these triples of local field, foreign field and cast."""
+def set_pairs(form: Any, pairs: list[tuple[str, str, str | None, str | None]]) -> None:
+    """Replaces the pairs of a join. Each of ``pairs`` is a local field, a foreign field, a cast and a fold."""
     del form.on.entries[len(pairs) :]
     while len(form.on.entries) < len(pairs):
         form.on.append_entry()
-    for entry, (local, foreign, cast) in zip(form.on.entries, pairs, strict=True):
-        entry.form.local.data, entry.form.foreign.data, entry.form.cast.data = local, foreign, cast or ""
+    for entry, (local, foreign, cast, fold) in zip(form.on.entries, pairs, strict=True):
+        pair = entry.form
+        pair.local.data, pair.foreign.data, pair.cast.data, pair.fold.data = local, foreign, cast or "", fold or ""
 
 
 def apply_action(draft: Draft, action: str) -> None:
@@ -222,8 +223,10 @@ def _use_suggestion(form: Any, text: str) -> None:
         pairs = json.loads(text)
     except (ValueError, RecursionError):
         return
-    if isinstance(pairs, list) and pairs and all(isinstance(pair, list) and len(pair) == 3 for pair in pairs):  # noqa: PLR2004
-        set_pairs(form, [(str(local), str(foreign), str(cast or "")) for local, foreign, cast in pairs])
+    if isinstance(pairs, list) and pairs and all(isinstance(pair, list) and len(pair) == 4 for pair in pairs):  # noqa: PLR2004
+        set_pairs(
+            form, [(str(local), str(foreign), str(cast or ""), str(fold or "")) for local, foreign, cast, fold in pairs]
+        )
 
 
 def _apply_cure(form: Any, arguments: list[str]) -> None:
@@ -255,7 +258,7 @@ def anchor_of(action: str) -> str:
 
 def pairs_as_json(suggestion: Any) -> str:
     """The pairs of a suggestion as the value of its button."""
-    return json.dumps([[pair.local, pair.foreign, pair.cast] for pair in suggestion.pairs])
+    return json.dumps([[pair.local, pair.foreign, pair.cast, pair.fold] for pair in suggestion.pairs])
 
 
 def input_mode(row: Any, field: Field | None) -> str:

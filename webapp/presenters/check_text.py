@@ -60,4 +60,9 @@ def cure_action(cure: Document) -> str:
 
 def describe_pairs(suggestion: Any) -> str:
     """The pairs of a suggestion, such as ``_id = userId and city = city``."""
-    return " and ".join(f"{pair.local} = {pair.foreign}" for pair in suggestion.pairs)
+    return " and ".join(_describe_pair(pair) for pair in suggestion.pairs)
+
+
+def _describe_pair(pair: Any) -> str:
+    folded = f" ({FOLDS[pair.fold].label})" if pair.fold else ""
+    return f"{pair.local} = {pair.foreign}{folded}"

@@ -59,7 +59,7 @@ def actual_vs_expected(task: Document) -> list[Document]:
         lines.append(_line("Worker", task["worker"]))
     lines.append(_line("Computed", _describe_origin(task)))
     if (plan := task.get("plan")) and plan["steps"]:
-        lines.append(_line("How", ", then ".join(step["way"] for step in plan["steps"])))
+        lines.append(_line("How", _describe_method(plan["steps"])))
     return lines
 
 
@@ -88,6 +88,16 @@ def _match_lines(task: Document, rows: int, rates: list[float | None]) -> list[D
         actual = f"{format_share(1 - unmatched / rows)}; {humanize.intcomma(unmatched)} rows found none"
         lines.append(_line(label, actual, "" if rate is None else f"about {format_share(rate)}"))
     return lines
+
+
+#: The methods of joins in words.
+_METHODS = {"lookup": "MongoDB found the matches of each row", "scan": "each collection was read once"}
+
+
+def _describe_method(steps: list[Document]) -> str:
+    """How the collections were joined. Older tasks hold words of their own for each of them."""
+    ways = [_METHODS.get(step["way"], str(step["way"])) for step in steps]
+    return ", then ".join(dict.fromkeys(ways))
 
 
 def _describe_origin(task: Document) -> str:

@@ -199,6 +199,8 @@ def _joins_client(uri: str) -> MongoClient[Document]:
         retryReads=False,
         # MongoDB stores dates past the year 9999; datetime cannot hold them.
         datetime_conversion="DATETIME_AUTO",
+        # MongoDB also stores texts that are not UTF-8.
+        unicode_decode_error_handler="replace",
     )
 
 

@@ -64,7 +64,7 @@ def test_a_join_is_submitted_followed_and_read(client: FlaskClient, worker: Proc
     task = client.get(f"/api/v1/tasks/{task_id}").get_json()
     assert (task["task_id"], task["status"], task["metadata"]) == (task_id, "SUCCESS", {"reason": "audit"})
     assert task["join"]["from"] == "users"
-    assert task["plan"]["steps"][0]["way"] == "every pair compared"
+    assert task["plan"]["steps"][0]["way"] == "lookup"
     assert not {"leads", "version", "_id"} & task.keys()
     answer = client.get(task["links"]["result"]).get_json()
     assert answer["rows"] == [

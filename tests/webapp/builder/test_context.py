@@ -80,10 +80,12 @@ def test_buttons_change_the_form_and_the_url(client: FlaskClient) -> None:
     assert "joins-1-source" not in written_in(press(client, "remove-join 1", more))
     two = USERS_AND_ORDERS | {"joins-0-on-1-local": "name", "joins-0-on-1-foreign": "status"}
     assert "joins-0-on-1-local" not in written_in(press(client, "remove-pair 0", two))
-    used = written_in(press(client, f"use 0 {json.dumps([['email', 'status', None]])}", USERS_AND_ORDERS))
+    used = written_in(press(client, f"use 0 {json.dumps([['email', 'status', None, 'case']])}", USERS_AND_ORDERS))
     assert (used["joins-0-on-0-local"], used["joins-0-on-0-foreign"]) == ("email", "status")
+    assert used["joins-0-on-0-fold"] == "case"
     cured = written_in(press(client, "cure 0 0 cast string", USERS_AND_ORDERS))
     assert cured["joins-0-on-0-cast"] == "string"
+    assert written_in(press(client, "cure 0 0 fold both", USERS_AND_ORDERS))["joins-0-on-0-fold"] == "both"
     assert written_in(press(client, "cure 0 0 shape first", USERS_AND_ORDERS))["joins-0-shape"] == "first"
 
 
@@ -118,7 +120,7 @@ def test_the_checks_show_the_expected_result(client: FlaskClient) -> None:
     fragment = checks_of(client, USERS_AND_ORDERS)
     assert "Users with their orders" in fragment
     assert "about 400" in fragment
-    assert "orders is small enough to be held in memory." in fragment
+    assert "A worker reads users and orders once and joins them" in fragment
     assert "5 rows as they will come" in fragment
     assert "$lookup" in fragment
     assert "curl -X POST http://localhost/api/v1/joins" in fragment
@@ -170,7 +172,7 @@ def test_the_back_button_undoes_the_press_of_a_button(client: FlaskClient) -> No
 def test_without_javascript_the_checks_are_a_page(client: FlaskClient) -> None:
     answer = press(client, "check", USERS_AND_ORDERS)
     page = client.get(answer.headers["Location"]).text
-    assert "orders is small enough to be held in memory." in page
+    assert "A worker reads users and orders once and joins them" in page
 
 
 def test_a_join_is_run_with_its_metadata_and_its_checks(client: FlaskClient, worker: Process) -> None:

@@ -90,6 +90,11 @@ def other_keys(document: Mapping[str, Any], path: str, cast: str | None = None, 
     return key_reader(path, side="other", single=True, cast=cast, fold=fold)(document)
 
 
+def left_values(document: Mapping[str, Any], path: str) -> list[Any]:
+    """The values of a ``localField`` as they are stored, except null."""
+    return [value for value in _left_values(document, path_parts(path)) if value is not None]
+
+
 def whole_key(document: Mapping[str, Any], path: str, cast: str | None = None, fold: Fold | None = None) -> str | None:
     """The key of the value of ``$path`` in an aggregation; None for null, missing and NaN.
 

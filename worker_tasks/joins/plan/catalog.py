@@ -205,11 +205,6 @@ class Catalog:
         stats = self.stats(self._spec.left)
         return stats.size * self.left_count // max(1, stats.count)
 
-    def holds_lists(self, of: Side | str, path: str) -> bool:
-        """Whether any document has a list at this path or on the way to it. True if the query takes too long."""
-        side, query = self._side(of), {"$expr": {"$isArray": f"${path}"}}
-        return self._cached(("list", side, path), lambda: self._any(side, query))
-
     def has_gaps(self, of: Side | str, path: str) -> bool:
         """Whether any document has null or no value at this path. True if the query takes too long."""
         side = self._side(of)

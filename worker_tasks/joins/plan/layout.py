@@ -179,7 +179,7 @@ def _level(spec: JoinSpec, name: str | None, lists: list[str]) -> Level:
         needed = [*own, *(path for path in shown or () if _head(path) in lists), *(key.path for key in keys)]
         sorted_by = [path for path, _ in spec.sort if _head(path) not in added]
         into_keys = [pair.local for join in spec.joins if join.into is not None for pair in join.on]
-        stored = _stored([*needed, *sorted_by, *into_keys, *lists, *(each.path for each in expands)])
+        stored = readable_paths([*needed, *sorted_by, *into_keys, *lists, *(each.path for each in expands)])
     left = SideLayout(
         side=spec.left,
         match=spec.match if name is None else {},
@@ -218,7 +218,7 @@ def _other_side(spec: JoinSpec, number: int, join: Join, shown: Fields) -> SideL
     projections = tuple(fields for fields in (_tuple(join.fields_), shown) if fields is not None)
     stored: Fields = None
     if not holds:
-        stored = _stored([key.path for key in own])
+        stored = readable_paths([key.path for key in own])
     elif projections and not (shown is None and join.fields_ is None):
         kept = projections[0]
         sorted_by = [path for path, _ in join.sort]
@@ -226,7 +226,7 @@ def _other_side(spec: JoinSpec, number: int, join: Join, shown: Fields) -> SideL
         onward_paths = [key.path for key in onward]
         if "" not in {*rows_sorted_by, *onward_paths} or join.fields_ is not None:
             paths = [*kept, *(key.path for key in own), *sorted_by, *rows_sorted_by, *onward_paths]
-            stored = _stored([path for path in paths if path])
+            stored = readable_paths([path for path in paths if path])
     return SideLayout(
         side=spec.side(join),
         match=join.match,
@@ -321,7 +321,7 @@ def _under(fields: Fields, name: str | None) -> Fields:
     return tuple(path[len(name) + 1 :] for path in fields if path.startswith(f"{name}."))
 
 
-def _stored(paths: list[str]) -> tuple[str, ...]:
+def readable_paths(paths: list[str]) -> tuple[str, ...]:
     """The fields to read so that all of these paths are there. ``$project`` knows no places in lists and no DBRefs."""
     stored = []
     for path in paths:

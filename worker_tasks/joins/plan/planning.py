@@ -18,9 +18,10 @@ from worker_tasks.infra.settings import settings
 from worker_tasks.joins.plan.catalog import Catalog
 from worker_tasks.joins.plan.layout import layout_of
 from worker_tasks.joins.plan.pipeline import compile_pipeline
+from worker_tasks.joins.plan.shell_commands import lookup_command, read_commands
 from worker_tasks.joins.plan.stages import Stage, match_stages
 from worker_tasks.joins.plan.strategy import JoinMethod, Strategy, choose_strategy
-from worker_tasks.joins.spec import filters, mongosh
+from worker_tasks.joins.spec import filters
 from worker_tasks.joins.spec.sides import Side
 from worker_tasks.joins.spec.spec import Join, JoinSpec, parse
 from worker_tasks.queue import capacity
@@ -91,12 +92,7 @@ class Plan:
 
     def _shell_commands(self) -> str:
         """The commands that read the same data in MongoDB's shell."""
-        if self.spec is None:
-            return mongosh.aggregate(self.left.database, self.left.collection, self.pipeline)
-        layout = layout_of(parse(self.spec))
-        sides = [layout.rows.left, *(join.other for join in layout.others)]
-        commands = [mongosh.aggregate(side.side.database, side.side.collection, side.pipeline()) for side in sides]
-        return "\n".join(dict.fromkeys(commands))
+        return lookup_command(self.left, self.pipeline) if self.spec is None else read_commands(parse(self.spec))
 
     def pipeline_of(self, part: int) -> list[Stage]:
         """The aggregation of one part."""

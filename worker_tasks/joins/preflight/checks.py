@@ -16,14 +16,17 @@ from worker_tasks.infra.settings import settings
 from worker_tasks.infra.sources import find_collection
 from worker_tasks.joins.plan.catalog import Catalog
 from worker_tasks.joins.plan.pipeline import compile_pipeline
-from worker_tasks.joins.plan.stages import match_stages
-from worker_tasks.joins.plan.strategy import Strategy, choose_strategy
+from worker_tasks.joins.plan.shell_commands import lookup_command, read_commands
+from worker_tasks.joins.plan.strategy import JoinMethod, Strategy, allows_lookup, choose_strategy
 from worker_tasks.joins.preflight import findings
+from worker_tasks.joins.preflight.estimates import Estimate, estimate, repeated
 from worker_tasks.joins.preflight.findings import Finding, Level
 from worker_tasks.joins.preflight.join_stats import JoinStats
+from worker_tasks.joins.preflight.lookups import lookups
+from worker_tasks.joins.preflight.method_findings import method_finding, server_finding
 from worker_tasks.joins.preflight.probing import Probe
-from worker_tasks.joins.preflight.sampling import mean_size, sample_collection
-from worker_tasks.joins.spec import filters, mongosh
+from worker_tasks.joins.preflight.sampling import sample_collection
+from worker_tasks.joins.spec import filters
 from worker_tasks.joins.spec.sides import Side
 from worker_tasks.joins.spec.spec import Join, JoinSpec
 from worker_tasks.records import live
@@ -32,25 +35,8 @@ from worker_tasks.records import live
 CACHE_SECONDS = 600
 #: Time limit in seconds for trying all conditions of a filter one by one.
 CONDITION_SECONDS = 1.0
-#: Bytes of joined documents that a worker encodes and writes in a second: benchmarks/bulk.py.
-WRITTEN_PER_SECOND = 70e6
-#: Seconds from submission to result for the shortest join.
-MIN_SECONDS = 0.2
 COMMENT = "dovetail check"
 MIB = 2**20
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """The expected result of a join. ``rates`` holds the share of rows with a match, for each join.
-
-    None stands for a number that the checks could not find in time.
-    """
-
-    rows: int | None
-    bytes: int | None
-    seconds: float | None
-    rates: list[float | None]
 
 
 @dataclass(frozen=True)
@@ -58,7 +44,7 @@ class Checks:
     """The results of all checks.
 
     ``preview`` holds joined rows as relaxed Extended JSON; they come from a sample if ``is_sample``. ``pipeline`` is
-    the aggregation, for MongoDB's shell. ``seconds`` is the duration of the checks.
+    the aggregation, or those that read each side, for MongoDB's shell. ``seconds`` is the duration of the checks.
     """
 
     findings: list[Finding]
@@ -83,9 +69,11 @@ def check_join(spec: JoinSpec) -> Checks:
     strategy, found = _choose_strategy(spec, catalog)
     found += _left_findings(spec, catalog)
     probe = Probe(spec, catalog, COMMENT)
-    joins = [probe.join_stats(number) for number in range(len(spec.joins))]
-    found += _join_findings(spec, catalog, joins, strategy, probe.sample)
-    expected = _estimate(spec, catalog, joins, strategy, probe.sample)
+    left_rows = probe.left_rows
+    joins = probe.joins()
+    found += _join_findings(spec, joins, probe.sample)
+    found += _whole_findings(spec, catalog, strategy, joins, probe.repetition)
+    expected = estimate(spec, catalog, joins, strategy, left_rows, probe.expansion)
     found += _limit_findings(expected)
     preview, is_sample = probe.preview()
     checks = Checks(
@@ -93,7 +81,7 @@ def check_join(spec: JoinSpec) -> Checks:
         expected=expected,
         preview=[json.loads(json_util.dumps(row, json_options=json_util.RELAXED_JSON_OPTIONS)) for row in preview],
         is_sample=is_sample,
-        pipeline=_shell_command(spec, strategy or probe.lookups(spec)),
+        pipeline=_shell_commands(spec, strategy),
         seconds=round(time.monotonic() - started, 3),
     )
     live.remember(_key(spec.fingerprint), json.dumps(checks.to_document()), CACHE_SECONDS)
@@ -124,10 +112,12 @@ def explain_empty(spec: JoinSpec) -> list[str]:
     return [finding.text for finding in check_join(spec).findings if finding.level in {Level.STOP, Level.WARNING}]
 
 
-def _shell_command(spec: JoinSpec, strategy: Strategy) -> str:
-    aggregation = compile_pipeline(spec, strategy)
-    pipeline = match_stages(aggregation.filter) + aggregation.pipeline
-    return mongosh.aggregate(spec.database, aggregation.collection, pipeline)
+def _shell_commands(spec: JoinSpec, strategy: Strategy | None) -> str:
+    """The whole join as one aggregation if there is one, otherwise the commands that read its sides."""
+    if not allows_lookup(spec):
+        return read_commands(spec)
+    is_lookup = strategy is not None and strategy.method is JoinMethod.LOOKUP
+    return lookup_command(spec.left, compile_pipeline(spec, strategy if strategy and is_lookup else lookups(spec)))
 
 
 def _key(fingerprint: str) -> str:
@@ -180,76 +170,36 @@ def _condition_findings(spec: JoinSpec) -> list[Finding]:
     return found
 
 
-def _join_findings(
-    spec: JoinSpec, catalog: Catalog, joins: list[JoinStats], strategy: Strategy | None, sample: list[Document]
-) -> Iterator[Finding]:
+def _join_findings(spec: JoinSpec, joins: list[JoinStats], sample: list[Document]) -> Iterator[Finding]:
     row_fields = {name for document in sample for name in document}
     for number, stats in enumerate(joins):
         join = stats.join
         if sample:
             yield from findings.join_findings(stats, spec.from_)
-        yield from findings.name_findings(join, number, row_fields)
+        if join.into is None:
+            yield from findings.name_findings(join, number, row_fields)
         yield from findings.kept_field_findings(join, number, spec.fields_)
         yield from findings.filter_findings(filters.field_paths(join.match), stats.other, join.from_, number)
-        if strategy is not None:
-            side = spec.side(join)
-            index, can_be_indexed = _serving_index(join, side, catalog), not catalog.stats(side).is_view
-            yield findings.method_finding(join, number, strategy.steps[number], index, can_be_indexed=can_be_indexed)
-        row_fields |= {join.as_} if join.as_ else set()
+        row_fields |= {join.as_} if join.as_ and join.into is None else set()
 
 
-def _estimate(
-    spec: JoinSpec, catalog: Catalog, joins: list[JoinStats], strategy: Strategy | None, sample: list[Document]
-) -> Estimate:
-    """Extrapolates from the sample to the whole result."""
-    rates = [None if stats.rate is None else round(stats.rate, 4) for stats in joins]
-    left_rows = rows = float(catalog.left_count)
-    size = mean_size([_project(document, spec.fields_) for document in sample])
-    for stats in joins:
-        if stats.rate is None and rows:
-            return Estimate(None, None, None, rates)
-        factor, embedded = _growth(stats)
-        if spec.fields_ is None or any(field.partition(".")[0] == stats.join.as_ for field in spec.fields_):
-            size += embedded / max(factor, 1e-9) * stats.other.size * _share_of_fields(stats)
-        rows *= factor
-        if stats.join.kind_traits.keeps_other:
-            # Documents of the other side without a match become rows.
-            matched = stats.other_matched * max(1.0, left_rows / max(1, stats.rows))
-            rows += max(0.0, catalog.filtered_count(spec.side(stats.join), stats.join.match) - matched)
-    if spec.limit is not None:
-        rows = min(rows, spec.limit)
-    total = rows * size
-    seconds = None if strategy is None else strategy.seconds + total / WRITTEN_PER_SECOND + MIN_SECONDS
-    return Estimate(round(rows), round(total), None if seconds is None else round(seconds, 2), rates)
-
-
-def _growth(stats: JoinStats) -> tuple[float, float]:
-    """The average number of rows produced from one row, and of documents embedded in them."""
-    kind, shape, rate = stats.join.kind_traits, stats.join.shape_traits, stats.rate or 0.0
-    if kind.excludes_matches:
-        return 1 - rate, 0.0
-    if not kind.embeds:
-        return rate, 0.0
-    if shape.repeats_rows:
-        return stats.mean_kept + (1 - rate if kind.keeps_left else 0.0), stats.mean_kept
-    documents = rate if shape.takes_one else stats.mean_kept
-    return 1.0 if kind.keeps_left else rate, documents if shape.holds_documents else 0.0
-
-
-def _project(document: Document, fields: list[str] | None) -> Document:
-    """The document with only the top-level fields that contain one of these fields."""
-    if fields is None:
-        return document
-    heads = {field.partition(".")[0] for field in fields}
-    return {name: value for name, value in document.items() if name in heads}
-
-
-def _share_of_fields(stats: JoinStats) -> float:
-    """A rough share of an embedded document that the join keeps, judged by its number of fields."""
-    if stats.join.fields_ is None:
-        return 1.0
-    top_level = sum(1 for field in stats.other.fields if "." not in field.path)
-    return min(1.0, len(stats.join.fields_) / max(1, top_level))
+def _whole_findings(
+    spec: JoinSpec, catalog: Catalog, strategy: Strategy | None, joins: list[JoinStats], repetition: float
+) -> Iterator[Finding]:
+    """Findings about all joins together."""
+    if (servers := server_finding(spec)) is not None:
+        yield servers
+    factor, cause = repeated(joins, repetition)
+    if (repeats := findings.repetition_finding(factor, spec.from_, cause)) is not None:
+        yield repeats
+    if strategy is not None and spec.joins:
+        indexes = [_serving_index(join, spec.side(join), catalog) for join in spec.joins]
+        indexable = [
+            join
+            for join, index in zip(spec.joins, indexes, strict=True)
+            if index is None and not catalog.stats(spec.side(join)).is_view
+        ]
+        yield method_finding(spec, strategy, indexes, indexable)
 
 
 def _limit_findings(expected: Estimate) -> Iterator[Finding]:

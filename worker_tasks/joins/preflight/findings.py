@@ -6,12 +6,11 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from worker_tasks.joins.plan.strategy import JoinMethod, Step
 from worker_tasks.joins.preflight.join_stats import JoinStats, KeyStats
 from worker_tasks.joins.preflight.sampling import CollectionSample
 from worker_tasks.joins.spec import mongosh
 from worker_tasks.joins.spec.bson_types import type_bracket, type_label_plural
-from worker_tasks.joins.spec.spec import Join
+from worker_tasks.joins.spec.spec import Join, KeyPair
 
 #: Smaller shares are not worth a finding.
 MIN_SHARE = 0.05
@@ -72,12 +71,19 @@ def format_amount(number: float) -> str:
     return f"{number:,.1f}" if number < 100 else f"{number:,.0f}"  # noqa: PLR2004
 
 
+def listed(names: list[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join([*([", ".join(names[:-1])] if len(names) > 1 else []), *names[-1:]])
+
+
 def join_findings(stats: JoinStats, left: str) -> Iterator[Finding]:
     """Findings about the keys and the matches of a join.
 
     Args:
         left: the name of the rows before the join.
     """
+    if stats.join.into is not None:
+        left = f"{left}.{stats.join.into}"
     key_findings = [
         finding for pair_index, key in enumerate(stats.keys) for finding in _key_findings(stats, pair_index, key, left)
     ]
@@ -94,11 +100,17 @@ def _key_findings(stats: JoinStats, pair_index: int, key: KeyStats, left: str) -
         similar = _most_similar(pair.local, key.left_paths)
         similar = None if similar == pair.local else similar
         cure = None if similar is None else Cure(number, pair_index, "local", similar)
-        text = f"No document of {left} has {pair.local}.{_did_you_mean(similar)}"
+        text = f"No document of {left} has {_local_name(stats, pair)}.{_did_you_mean(similar)}"
         yield Finding(Level.STOP, text, number, cure)
     elif key.empty > MIN_SHARE:
         fate = "match nothing" if join.kind_traits.keeps_left else "are left out"
-        yield Finding(Level.NOTE, f"{format_percent(key.empty)} of {left} have no {pair.local}; they {fate}.", number)
+        text = f"{format_percent(key.empty)} of {left} have no {_local_name(stats, pair)}; they {fate}."
+        yield Finding(Level.NOTE, text, number)
+    if key.nan_rows:
+        rows = "row has" if stats.is_whole and key.nan_rows == 1 else "rows have"
+        sampled = "" if stats.is_whole else f"of {stats.rows:,} sampled "
+        text = f"{key.nan_rows:,} {sampled}{rows} NaN as key in {left}.{_local_name(stats, pair)}; NaN matches nothing."
+        yield Finding(Level.WARNING, text, number)
     if key.other.sampled and key.other.field(pair.foreign) is None:
         similar = _most_similar(pair.foreign, [field.path for field in key.other.fields])
         cure = None if similar is None else Cure(number, pair_index, "foreign", similar)
@@ -109,6 +121,11 @@ def _key_findings(stats: JoinStats, pair_index: int, key: KeyStats, left: str) -
         yield Finding(Level.STOP, f"{join.from_} is empty.", number)
         return
     yield from _type_findings(stats, pair_index, key, left)
+
+
+def _local_name(stats: JoinStats, pair: KeyPair) -> str:
+    """The left key as a field of the rows that are compared."""
+    return pair.local if stats.join.into is None else pair.local.removeprefix(f"{stats.join.into}.")
 
 
 def _most_similar(name: str, names: Iterable[str]) -> str | None:
@@ -125,7 +142,7 @@ def _type_findings(stats: JoinStats, pair_index: int, key: KeyStats, left: str) 
     pair, number = key.pair, stats.number
     if not left_brackets or not other_brackets or pair.cast is not None:
         return
-    local, foreign = f"{left}.{pair.local}", f"{stats.join.from_}.{pair.foreign}"
+    local, foreign = f"{left}.{_local_name(stats, pair)}", f"{stats.join.from_}.{pair.foreign}"
     cure, conversion = _cast_cure(stats, pair_index)
     if not left_brackets.keys() & other_brackets.keys():
         types = f"{local} holds {_join_labels(left_brackets)}, {foreign} {_join_labels(other_brackets)}"
@@ -149,8 +166,8 @@ def _cast_cure(stats: JoinStats, pair_index: int) -> tuple[Cure | None, str]:
     if trial is None or trial.pair_index != pair_index:
         return None, ""
     share = format_percent(trial.matched / max(1, stats.rows))
-    cure = Cure(stats.number, pair_index, "cast", trial.cast)
-    return cure, f" Converted to {trial.cast}, {share} find a match."
+    cure = Cure(stats.number, pair_index, "cast", trial.value)
+    return cure, f" Converted to {trial.value}, {share} find a match."
 
 
 def _brackets(types: dict[str, float]) -> dict[str, float]:
@@ -166,17 +183,43 @@ def _join_labels(brackets: Iterable[str]) -> str:
 
 
 def _match_findings(stats: JoinStats, left: str) -> Iterator[Finding]:
-    join, number, rate = stats.join, stats.number, stats.rate
+    number, rate = stats.number, stats.rate
     if rate is None:
         if stats.rows:
-            text = f"How many of {left} match {join.from_} could not be found out in time."
-            yield Finding(Level.NOTE, text, number)
+            yield Finding(Level.NOTE, _unknown_rate(stats, left), number)
         return
     yield _rate_finding(stats, rate, left)
-    if stats.matched_in_other_case and stats.matched_in_other_case / stats.rows >= MIN_OTHER_CASE_SHARE:
-        share = format_percent(stats.matched_in_other_case / stats.rows)
-        text = f"{share} of {left} would match {join.from_} if capitals and blanks did not count; they do."
-        yield Finding(Level.WARNING, text, number)
+    yield from _trial_findings(stats, left)
+
+
+def _unknown_rate(stats: JoinStats, left: str) -> str:
+    other = stats.join.from_
+    if not stats.matched_in_sample:
+        return f"How many of {left} match {other} could not be found out in time."
+    share = format_percent(stats.matched_in_sample / stats.rows)
+    return f"At least {share} of {left} find a match in {other}: only a sample of {other} was compared."
+
+
+#: The differences that each fold ignores.
+_FOLDED = {"case": "capitals", "blanks": "blanks", "both": "capitals and blanks"}
+
+
+def _trial_findings(stats: JoinStats, left: str) -> Iterator[Finding]:
+    """Changes to keys of the same type that add matches."""
+    number, other, fold, cast = stats.number, stats.join.from_, stats.fold_trial, stats.cast_trial
+    matched = stats.matched or 0
+    if fold is not None and (fold.matched - matched) / stats.rows >= MIN_OTHER_CASE_SHARE:
+        more = " more" if matched else ""
+        share = f"{format_percent((fold.matched - matched) / stats.rows)}{more}"
+        text = f"{share} of {left} would match {other} if {_FOLDED[fold.value]} did not count."
+        yield Finding(Level.WARNING, text, number, Cure(number, fold.pair_index, "fold", fold.value))
+    if cast is not None:
+        key = stats.keys[cast.pair_index]
+        if _brackets(key.left_types).keys() == _brackets(key.other_types).keys():
+            cure, conversion = _cast_cure(stats, cast.pair_index)
+            local, foreign = f"{left}.{_local_name(stats, key.pair)}", f"{other}.{key.pair.foreign}"
+            text = f"{local} and {foreign} store UUIDs in different ways.{conversion}"
+            yield Finding(Level.WARNING, text, number, cure)
 
 
 def _rate_finding(stats: JoinStats, rate: float, left: str) -> Finding:
@@ -207,9 +250,6 @@ def _amount_findings(stats: JoinStats, left: str) -> Iterator[Finding]:
     if shape.takes_one and each > 1 + MIN_SHARE and not join.sort:
         text = f"Each match is one of {amount} on average, and no order says which is the first."
         yield Finding(Level.WARNING, text, number)
-    elif shape.repeats_rows and each > 1 + MIN_SHARE:
-        text = f"Each of {left} that matches is repeated {amount} times on average: their values count as often."
-        yield Finding(Level.NOTE, text, number)
     elif shape.holds_list and not join.kind_traits.keeps_other and each == 1 and stats.has_unique_key:
         text = f"Each of {left} matches one of {join.from_} at most: the match alone is handier than a list of one."
         yield Finding(Level.NOTE, text, number, Cure(number, 0, "shape", "first"))
@@ -246,7 +286,7 @@ def filter_findings(
     """Warnings about fields of a filter that no sampled document has."""
     existing = [field.path for field in sample.fields]
     for path in sorted(paths):
-        if sample.sampled and path not in existing and not any(name.startswith(f"{path}.") for name in existing):
+        if sample.sampled and sample.field(path) is None and not any(name.startswith(f"{path}.") for name in existing):
             suggestion = _did_you_mean(_most_similar(path, existing))
             text = f"The filter asks for {path}, which no sampled document of {collection} has.{suggestion}"
             yield Finding(Level.WARNING, text, number)
@@ -259,30 +299,17 @@ def name_findings(join: Join, number: int, left_fields: set[str]) -> Iterator[Fi
         yield Finding(Level.WARNING, text, number)
 
 
-def method_finding(join: Join, number: int, step: Step, served_by: str | None, *, can_be_indexed: bool) -> Finding:
-    """The method by which the join will run, and an index that would help.
+def repetition_finding(factor: float, left: str, number: int | None) -> Finding | None:
+    """A warning if flat rows repeat the documents of the left side.
 
     Args:
-        served_by: the index that serves the keys, for people; None if there is none.
+        factor: the number of rows in which a document appears, on average of those that appear at all.
+        number: the join whose matches repeat them; None if there is more than one cause.
     """
-    fields = ", ".join(f"{join.from_}.{pair.foreign}" for pair in join.on)
-    if step.method is JoinMethod.INDEX:
-        return Finding(Level.GOOD, f"The index {served_by} finds the matches.", number)
-    command = create_index(join) if can_be_indexed else None
-    if step.method is JoinMethod.HASH:
-        text = f"No index serves {fields}; {join.from_} is small enough to be held in memory."
-        return Finding(Level.GOOD, text, number)
-    if step.method is JoinMethod.COMPARE:
-        text = f"No index serves {fields}: every pair is compared, about {step.seconds:,.0f} s."
-        level = Level.WARNING if step.seconds > 1 else Level.NOTE
-        return Finding(level, text, number, command=command)
-    if step.method is JoinMethod.ONE_PASS and served_by is None:
-        duration = f"about {step.seconds:,.1f} s before the first row"
-        text = f"No index serves {fields}: both sides are read in one pass, {duration}."
-        return Finding(Level.NOTE, text, number, command=command)
-    one_pass = step.method is JoinMethod.ONE_PASS
-    description = "Both sides are read in one pass" if one_pass else "It is joined from the other side"
-    return Finding(Level.GOOD, f"{description}, which is the fastest here.", number)
+    if factor <= 1 + MIN_SHARE:
+        return None
+    text = f"Each document of {left} appears {format_amount(factor)} times on average; "
+    return Finding(Level.WARNING, f"{text}a sum of its own fields counts them that often.", number)
 
 
 def create_index(join: Join) -> str:

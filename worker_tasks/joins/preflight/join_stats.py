@@ -2,10 +2,9 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from worker_tasks.joins.preflight.sampling import CollectionSample
-from worker_tasks.joins.spec.casts import Cast
 from worker_tasks.joins.spec.spec import Join, KeyPair
 
 
@@ -14,7 +13,8 @@ class KeyStats:
     """The values of one pair of keys.
 
     ``left`` counts the BSON types of the left values in the sample, each element of a list by itself. ``empty`` is the
-    share of rows without a value. ``left_paths`` are the fields that the left key could name.
+    share of rows without a value, ``nan_rows`` the number of rows with no value other than NaN. ``left_paths`` are the
+    fields that the left key could name.
     """
 
     pair: KeyPair
@@ -22,6 +22,7 @@ class KeyStats:
     empty: float
     left_paths: frozenset[str]
     other: CollectionSample
+    nan_rows: int = 0
 
     @property
     def left_types(self) -> dict[str, float]:
@@ -35,11 +36,12 @@ class KeyStats:
         return {} if field is None else {name: share for name, share in field.types.items() if name != "array"}
 
 
-class CastTrial(NamedTuple):
-    """The number of rows that find a match after a conversion of the left key of the pair at this index."""
+class Trial(NamedTuple):
+    """The number of rows that find a match after a change to the pair at this index: to its cast or to its fold."""
 
     pair_index: int
-    cast: Cast
+    field: Literal["cast", "fold"]
+    value: str
     matched: int
 
 
@@ -50,8 +52,10 @@ class JoinStats:
     ``matched`` rows have a match. On average a row has ``mean_matches``, of which the join's limit leaves
     ``mean_kept``. ``max_matches`` is the largest number of matches of one key, ``max_key`` that key as a list of
     its parts. ``other_matched`` is the number of documents on the other side that match at least one row.
-    ``is_whole``: the sample holds the whole left side. ``matched_unfiltered`` rows would have a match without the
-    join's own filter, ``matched_in_other_case`` more rows if case and blanks did not count.
+    ``is_whole``: the sample holds the whole left side. ``matched_in_sample`` rows have a match in a sample of the other
+    side, if that is all that could be read. ``matched_unfiltered`` rows would have a match without the join's own
+    filter. The trials are changes to the join that would add matches. ``per_row`` is the number of elements in each
+    row, if the matches go into the elements of a list.
     """
 
     number: int
@@ -66,9 +70,11 @@ class JoinStats:
     max_matches: int = 0
     max_key: Any = None
     is_whole: bool = False
+    matched_in_sample: int | None = None
     matched_unfiltered: int | None = None
-    matched_in_other_case: int = 0
-    cast_trial: CastTrial | None = None
+    cast_trial: Trial | None = None
+    fold_trial: Trial | None = None
+    per_row: float = 1.0
 
     @property
     def rate(self) -> float | None:

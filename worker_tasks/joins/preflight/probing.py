@@ -5,283 +5,218 @@ The numbers of documents and seconds are bounded. A statistic is None if a query
 
 import time
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from itertools import product
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
-from pymongo.collation import Collation
-from pymongo.errors import OperationFailure
-
-from worker_tasks.infra.connections import Document, within
-from worker_tasks.infra.errors import TookTooLong
+from worker_tasks.infra.connections import Document
 from worker_tasks.infra.sources import find_collection
 from worker_tasks.joins.plan.catalog import Catalog
-from worker_tasks.joins.plan.keys import UNMATCHABLE, left_key
-from worker_tasks.joins.plan.pipeline import compile_pipeline
-from worker_tasks.joins.plan.stages import Stage, match_stages
-from worker_tasks.joins.plan.strategy import JoinMethod, Step, Strategy, is_native_lookup
-from worker_tasks.joins.preflight.join_stats import CastTrial, JoinStats, KeyStats
+from worker_tasks.joins.plan.layout import JoinLayout, layout_of
+from worker_tasks.joins.plan.stages import Stage, match_stages, project_stages
+from worker_tasks.joins.plan.strategy import allows_lookup
+from worker_tasks.joins.preflight.join_stats import JoinStats, KeyStats
+from worker_tasks.joins.preflight.key_counts import KeyGroups, KeyIndex
+from worker_tasks.joins.preflight.local_values import has_only_nan, local_values, types_of
+from worker_tasks.joins.preflight.lookups import LookupProbe
+from worker_tasks.joins.preflight.others import OtherReader, asked_filter
 from worker_tasks.joins.preflight.sampling import WHOLE_DOCUMENTS, CollectionSample, draw_documents, sample_collection
-from worker_tasks.joins.preflight.suggestions import equality_key
-from worker_tasks.joins.spec.bson_types import type_bracket
-from worker_tasks.joins.spec.casts import Cast, cast_to
-from worker_tasks.joins.spec.sides import Side
-from worker_tasks.joins.spec.spec import Join, JoinSpec, KeyPair
+from worker_tasks.joins.preflight.small_join import Others, RowKeys, SmallJoin, join_documents
+from worker_tasks.joins.preflight.trials import Trials
+from worker_tasks.joins.spec.spec import Join, JoinSpec
 
-#: The number of left documents taken through the join.
-SAMPLE_ROWS = 200
+#: The number of left documents taken through the join, and for the first rows.
+SAMPLE_ROWS, FIRST_DOCUMENTS = 200, 100
 #: The number of matches of one document taken on to the next join.
 SAMPLE_MATCHES = 5
-#: The largest number of keys to count on the other side.
-MAX_KEYS = 100_000
-#: Time limits in seconds: of one query, and of the preview.
-PROBE_SECONDS, PREVIEW_SECONDS = 1.0, 1.0
 #: Time limit in seconds of all queries about one join together.
 ALL_SECONDS = 5.0
 PREVIEW_ROWS = 5
-#: MongoDB's names for the types of an absent value.
-ABSENT_TYPES = frozenset({"missing", "null", "undefined"})
-CASE_INSENSITIVE = Collation("en", strength=2)
-
-#: A key on the other side, each of its parts as an ``equality_key``, and the number of documents that have it.
-KeyCounts = Counter[tuple[Any, ...]]
 
 
-@dataclass
 class Probe:
-    """Takes a sample of the left side through the joins of a spec."""
+    """Takes a sample of the left side through the joins of a spec.
 
-    spec: JoinSpec
-    catalog: Catalog
-    comment: str
-    sample: list[Document] = field(init=False)
+    Attributes:
+        sample: the documents of the left side.
+        left_rows: the rows that they become by their expanded lists.
+        is_whole: whether they are the whole left side.
+        expansion: the number of rows that a document becomes by its expanded lists, on average.
+        repetition: the same for the documents that become any.
+    """
 
-    def __post_init__(self) -> None:
-        self._deadline = time.monotonic() + ALL_SECONDS
-        left = find_collection(*self.spec.left)
-        self.is_whole = self.catalog.stats(self.spec.left).count <= WHOLE_DOCUMENTS
+    def __init__(self, spec: JoinSpec, catalog: Catalog, comment: str):
+        self._spec, self._catalog, self._comment = spec, catalog, comment
+        self.is_whole = catalog.stats(spec.left).count <= WHOLE_DOCUMENTS
         size = WHOLE_DOCUMENTS if self.is_whole else SAMPLE_ROWS
-        self.sample = draw_documents(left, self.spec.match, size, self.comment)
+        self.sample = draw_documents(find_collection(*spec.left), spec.match, size, comment)
+        self._reader = OtherReader(comment, time.monotonic() + ALL_SECONDS)
+        changes = {"joins": [one_sided(join) for join in spec.joins], "fields_": None, "sort": [], "limit": None}
+        self._sampled = spec.model_copy(update=changes)
+        self._layout = layout_of(self._sampled)
+        self._small = SmallJoin(self._layout, self.sample, SAMPLE_MATCHES)
+        self.left_rows = [row.left for row in self._small.rows]
+        self.expansion = len(self._small.rows) / max(1, len(self.sample))
+        lengths = [len(self._layout.rows.left.expanded([document])) for document in self.sample]
+        self.repetition = sum(lengths) / max(1, sum(1 for length in lengths if length))
 
-    def join_stats(self, number: int) -> JoinStats:
-        """Statistics of the join at this index.
+    @cached_property
+    def _lookups(self) -> LookupProbe | None:
+        """The probe by lookups, if the left collection has a collation: only MongoDB compares texts by it."""
+        has_collation = self._catalog.stats(self._spec.left).collation is not None
+        if not (has_collation and allows_lookup(self._spec)):
+            return None
+        return LookupProbe(self._sampled, self.sample, self._reader, SAMPLE_MATCHES)
+
+    def joins(self) -> list[JoinStats]:
+        """Statistics of every join.
 
         Raises:
             pymongo.errors.PyMongoError, redis.exceptions.RedisError: a server does not answer.
         """
-        join = self.spec.joins[number]
-        other = sample_collection(self.spec.side(join))
-        rows = self._left_keys(number, join.on)
-        keys = [self._key_stats(number, pair_index, rows or [], other) for pair_index in range(len(join.on))]
-        counts = None if rows is None else self._count_keys(join, join.on, _matchable_keys(rows))
-        if rows is None or counts is None:
-            return JoinStats(number, join, len(rows or []), keys, other)
-        matches = [_match_count(row["keys"], counts) for row in rows]
-        max_key, max_matches = max(counts.items(), key=lambda item: item[1], default=(None, 0))
+        return [self._join_stats(join) for join in self._layout.others]
+
+    def _join_stats(self, join: JoinLayout) -> JoinStats:
+        other = sample_collection(join.other.side)
+        if self._lookups is not None:
+            return self._looked_up(join, other, self._lookups)
+        rows, keys = self._small.rows_before(join), self._small.keys(join)
+        values = [[local_values(self._layout, join, row, pair) for row in rows] for pair in join.join.on]
         stats = JoinStats(
-            number=number,
-            join=join,
-            is_whole=self.is_whole,
+            number=join.number,
+            join=self._spec.joins[join.number],
             rows=len(rows),
-            matched=sum(1 for count in matches if count),
-            mean_matches=sum(matches) / max(1, len(rows)),
-            mean_kept=sum(min(count, join.limit or count) for count in matches) / max(1, len(rows)),
-            other_matched=counts.total(),
-            max_matches=max_matches,
-            max_key=None if max_key is None else [part[1] for part in max_key],
-            keys=keys,
+            keys=self._key_stats(join, values, other),
             other=other,
+            is_whole=self.is_whole,
+            per_row=1.0 if join.join.into is None else len(rows) / max(1, len(self._small.rows)),
         )
-        return replace(stats, **self._diagnosis(stats, rows, counts))
-
-    def _key_stats(self, number: int, pair_index: int, rows: list[Document], other: CollectionSample) -> KeyStats:
-        types = [row["types"][pair_index] for row in rows]
-        empty = sum(1 for names in types if not names) / max(1, len(rows))
-        spec = self.spec
-        paths = {field.path for field in sample_collection(spec.left).fields}
-        for join in spec.joins[:number]:
-            paths |= {f"{join.as_}.{field.path}" for field in sample_collection(spec.side(join)).fields if join.as_}
-        left = Counter(name for names in types for name in names)
-        return KeyStats(spec.joins[number].on[pair_index], left, empty, frozenset(paths), other)
-
-    def _diagnosis(self, stats: JoinStats, rows: list[Document], counts: KeyCounts) -> dict[str, Any]:
-        """The fields of JoinStats that explain missing matches: the matches that changes to the join would add."""
-        join, matched = stats.join, stats.matched or 0
-        diagnosis: dict[str, Any] = {}
-        if matched == 0 and join.match:
-            unfiltered = self._count_keys(join.model_copy(update={"match": {}}), join.on, _matchable_keys(rows))
-            diagnosis["matched_unfiltered"] = _matched_rows(rows, unfiltered)
-        if matched < len(rows) and len(join.on) == 1:
-            diagnosis["matched_in_other_case"] = self._matched_in_other_case(join, rows, counts)
-        for pair_index, key in enumerate(stats.keys):
-            cast = _suggested_cast(key)
-            if cast is None:
-                continue
-            on = list(join.on)
-            on[pair_index] = key.pair.model_copy(update={"cast": cast})
-            converted = self._left_keys(stats.number, on)
-            other_counts = None if converted is None else self._count_keys(join, on, _matchable_keys(converted))
-            would_match = _matched_rows(converted or [], other_counts)
-            if would_match > matched:
-                diagnosis["cast_trial"] = CastTrial(pair_index, cast, would_match)
-        return diagnosis
-
-    def _matched_in_other_case(self, join: Join, rows: list[Document], counts: KeyCounts) -> int:
-        """The number of rows without a match that would have one if case and surrounding blanks did not count."""
-        unmatched = [
-            row["keys"][0] for row in rows if isinstance(row["keys"][0], str) and not _match_count(row["keys"], counts)
-        ]
-        if not unmatched:
-            return 0
-        (pair,) = join.on
-        variants = list({each for text in unmatched for each in (text, text.strip())})
-        pipeline = [
-            {"$match": {pair.foreign: {"$in": variants}}},
-            *match_stages(join.match),
-            {"$group": {"_id": f"${pair.foreign}"}},
-        ]
-        groups = self._aggregate(self.spec.side(join), pipeline, collation=CASE_INSENSITIVE)
-        others = {_normalized(group["_id"]) for group in groups or [] if isinstance(group["_id"], str)}
-        return sum(1 for text in unmatched if _normalized(text) in others)
-
-    def _earlier_stages(self, number: int) -> list[Stage]:
-        """The stages that take the sample through the joins before this one."""
-        ids = [document["_id"] for document in self.sample if "_id" in document]
-        earlier = [limit_matches(join) for join in self.spec.joins[:number]]
-        stages: list[Stage] = [{"$match": {"_id": {"$in": ids}}}]
-        if not earlier:
-            return stages
-        spec = self.spec.model_copy(update={"match": {}, "joins": earlier, "fields_": None, "sort": [], "limit": None})
-        return stages + compile_pipeline(spec, self.lookups(spec)).pipeline
-
-    def lookups(self, spec: JoinSpec) -> Strategy:
-        """A strategy with a lookup for every join, which is correct and, for few rows, fast."""
-        return Strategy(tuple(_lookup_step(spec, join, self.catalog) for join in spec.joins))
-
-    def _left_keys(self, number: int, on: list[KeyPair]) -> list[Document] | None:
-        """The keys of the sampled rows, as ``{"keys": [...], "types": [[...], ...]}`` per row."""
-        single = len(on) == 1
-        fields = {
-            "_id": 0,
-            "keys": [left_key(pair, elementwise=single) for pair in on],
-            "types": [{"$map": {"input": _as_list(pair.local), "in": {"$type": "$$this"}}} for pair in on],
-        }
-        stages = [*self._earlier_stages(number), {"$project": fields}, {"$limit": WHOLE_DOCUMENTS * SAMPLE_MATCHES}]
-        rows = self._aggregate(self.spec.left, stages)
-        for row in rows or []:
-            row["types"] = [[name for name in names if name not in ABSENT_TYPES] for names in row["types"]]
-        return rows
-
-    def _count_keys(self, join: Join, on: list[KeyPair], keys: list[list[Any]]) -> KeyCounts | None:
-        """The number of documents on the other side for each of these keys."""
-        if not keys:
-            return Counter()
-        first_parts = list({equality_key(key[0]): key[0] for key in keys}.values())
-        pipeline = [
-            {"$match": {on[0].foreign: {"$in": first_parts}}},
-            *match_stages(join.match),
-            {"$group": {"_id": [f"${pair.foreign}" for pair in on], "count": {"$sum": 1}}},
-            {"$limit": MAX_KEYS},
-        ]
-        groups = self._aggregate(self.spec.side(join), pipeline)
+        groups = self._reader.groups(join.other, asked_filter(join, keys))
         if groups is None:
-            return None
-        counted = {tuple(map(equality_key, key)) for key in keys}
-        counts: KeyCounts = Counter()
-        for group in groups:
-            values = group["_id"]
-            for key in _element_keys(values) if len(on) == 1 else [tuple(map(equality_key, values))]:
-                if key in counted:
-                    counts[key] += group["count"]
-        return counts
+            documents, is_complete = self._reader.documents(join, keys)
+            groups = [(document, 1) for document in documents]
+            if not is_complete:
+                self._small.step(join, Others.of(join, documents))
+                in_sample = KeyIndex.of(join.other, groups).matched_rows(keys) if documents else None
+                return replace(stats, matched_in_sample=in_sample)
+        stats = _counted(stats, keys, KeyIndex.of(join.other, groups))
+        trials = Trials(self._sampled, join, rows, self._reader)
+        stats = replace(stats, **trials.diagnosis(stats, keys))
+        self._step(join, keys, groups)
+        return stats
+
+    def _step(self, join: JoinLayout, keys: list[RowKeys], groups: KeyGroups) -> None:
+        """Takes the sampled rows through a join; only later joins by its fields need whole documents."""
+        if join.other.onward_keys:
+            documents, _ = self._reader.documents(join, keys)
+        else:
+            documents = [document for document, number in groups for _ in range(min(number, SAMPLE_MATCHES))]
+        self._small.step(join, Others.of(join, documents))
+        del self._small.rows[WHOLE_DOCUMENTS * SAMPLE_MATCHES :]
+
+    def _key_stats(self, join: JoinLayout, values: list[list[list[Any]]], other: CollectionSample) -> list[KeyStats]:
+        """Statistics of each pair from the left values of each row."""
+        spec = self._spec
+        paths = {field.path for field in sample_collection(spec.left).fields}
+        for earlier in spec.joins[: join.number]:
+            if target := earlier.target:
+                paths |= {f"{target}.{field.path}" for field in sample_collection(spec.side(earlier)).fields}
+        return [
+            KeyStats(
+                pair=pair,
+                left=Counter(name for row in rows for name in types_of(row)),
+                empty=sum(1 for row in rows if not row) / max(1, len(rows)),
+                left_paths=frozenset(paths),
+                other=other,
+                nan_rows=sum(1 for row in rows if has_only_nan(row)),
+            )
+            for pair, rows in zip(join.join.on, values, strict=True)
+        ]
+
+    def _looked_up(self, join: JoinLayout, other: CollectionSample, probe: LookupProbe) -> JoinStats:
+        found = probe.matches(join.number)
+        rows, numbers = found if found is not None else ([], [])
+        values = [[probe.values(row, pair) for row in rows] for pair in join.join.on]
+        stats = JoinStats(
+            number=join.number,
+            join=self._spec.joins[join.number],
+            rows=len(rows),
+            keys=self._key_stats(join, values, other),
+            other=other,
+            is_whole=self.is_whole,
+        )
+        if found is None:
+            return stats
+        limit = join.join.limit
+        most = max(range(len(rows)), key=lambda place: numbers[place], default=None)
+        return replace(
+            stats,
+            matched=sum(1 for number in numbers if number),
+            mean_matches=sum(numbers) / max(1, len(rows)),
+            mean_kept=sum(min(number, limit or number) for number in numbers) / max(1, len(rows)),
+            other_matched=sum(numbers),
+            max_matches=0 if most is None else numbers[most],
+            max_key=None if most is None else [value for each in values for value in each[most][:1]],
+        )
 
     def preview(self) -> tuple[list[Document], bool]:
         """A few joined rows, and whether they come from a sample because finding the first ones would take too long."""
-        limit = min(self.spec.limit or PREVIEW_ROWS, PREVIEW_ROWS)
-        spec = self.spec.model_copy(update={"joins": [limit_matches(join) for join in self.spec.joins], "limit": limit})
-        for sort in [self.spec.sort, []] if self.spec.sort else [[]]:
-            aggregation = compile_pipeline(spec.model_copy(update={"sort": sort}), self.lookups(spec))
-            stages = match_stages(aggregation.filter) + aggregation.pipeline
-            if (rows := self._aggregate(spec.left, stages, PREVIEW_SECONDS)) is not None:
-                return rows, sort != self.spec.sort
-        few = [{"$match": {"_id": {"$in": [document.get("_id") for document in self.sample[: PREVIEW_ROWS * 4]]}}}]
-        return self._aggregate(spec.left, few + aggregation.pipeline, PREVIEW_SECONDS) or [], True
+        limit = min(self._spec.limit or PREVIEW_ROWS, PREVIEW_ROWS)
+        joins = [one_sided(join) for join in self._spec.joins]
+        spec = self._spec.model_copy(update={"joins": joins, "limit": limit})
+        if self._lookups is not None:
+            return self._lookups.preview(spec)
+        documents, is_first, is_all = self._first_documents(spec)
+        rows, is_complete = self._joined(spec, documents)
+        if len(rows) < limit and not is_all:
+            # The first documents match too little; the sample may match more.
+            more, is_complete = self._joined(spec, self.sample)
+            rows, is_first = (more, False) if len(more) > len(rows) else (rows, is_first)
+        return rows[:limit], not (is_first and is_complete)
 
-    def _aggregate(
-        self, side: Side, pipeline: list[Stage], seconds: float = PROBE_SECONDS, collation: Collation | None = None
-    ) -> list[Document] | None:
-        """The documents of an aggregation, or None if they cannot be found in time."""
-        remaining = self._deadline - time.monotonic()
-        if remaining <= 0:
-            return None
-        options: dict[str, Any] = {"comment": self.comment, "allowDiskUse": True}
-        if collation is not None:
-            options["collation"] = collation
-        try:
-            with within(min(seconds, remaining)):
-                return list(find_collection(*side).aggregate(pipeline, **options))
-        except TookTooLong:
-            return None
-        except OperationFailure:
-            # For example, a joined document may be too big even with few matches.
-            return None
+    def _first_documents(self, spec: JoinSpec) -> tuple[list[Document], bool, bool]:
+        """Left documents, whether the first rows come from them, and whether there are no others."""
+        added = {join.as_ for join in spec.joins}
+        by_left = not (spec.expand or any(path.partition(".")[0] in added for path, _ in spec.sort))
+        if spec.sort and (self.is_whole or not by_left):
+            return self.sample, self.is_whole, self.is_whole
+        layout = layout_of(spec).rows.left
+        stages: list[Stage] = match_stages(spec.match) + ([{"$sort": dict(spec.sort)}] if spec.sort else [])
+        stages += [{"$limit": FIRST_DOCUMENTS}]
+        stages += project_stages(None if layout.stored_paths is None else list(layout.stored_paths))
+        documents = self._reader.aggregate(spec.left, stages)
+        if documents is None:
+            return self.sample, False, False
+        return documents, True, len(documents) < FIRST_DOCUMENTS
 
+    def _joined(self, spec: JoinSpec, documents: list[Document]) -> tuple[list[Document], bool]:
+        """The rows of these left documents, and whether all documents of the other sides that matter were read."""
+        complete: list[bool] = []
 
-def _normalized(text: str) -> str:
-    return text.strip().casefold()
+        def fetch(join: JoinLayout, keys: list[RowKeys]) -> list[Document]:
+            found, is_complete = self._reader.documents(join, keys)
+            complete.append(is_complete)
+            return found
 
-
-def limit_matches(join: Join) -> Join:
-    """The same join with few matches per row, and without unmatched documents of the other side."""
-    if not (join.embeds and join.shape_traits.needs_all):
-        return join
-    limit = min(join.limit or SAMPLE_MATCHES, SAMPLE_MATCHES)
-    return join.model_copy(update={"kind": join.kind_traits.one_sided or join.kind, "limit": limit})
+        return join_documents(layout_of(spec), documents, fetch, SAMPLE_MATCHES), all(complete)
 
 
-def _lookup_step(spec: JoinSpec, join: Join, catalog: Catalog) -> Step:
-    return Step(JoinMethod.INDEX, 0, is_native_lookup(join, catalog.stats(spec.side(join))), null_safe=True)
+def one_sided(join: Join) -> Join:
+    """The same join without rows for unmatched documents of the other side."""
+    return join.model_copy(update={"kind": join.kind_traits.one_sided or join.kind})
 
 
-def _as_list(path: str) -> Any:
-    """The list at a path; any other value as a list of one."""
-    return {"$cond": [{"$isArray": f"${path}"}, f"${path}", [f"${path}"]]}
-
-
-def _matchable_keys(rows: Iterable[Document]) -> list[list[Any]]:
-    """The keys of rows that can match. With a single pair, each element of a list is a key."""
-    keys = []
-    for row in rows:
-        parts = [part if isinstance(part, list) and len(row["keys"]) == 1 else [part] for part in row["keys"]]
-        keys += [list(key) for key in product(*parts) if UNMATCHABLE not in key]
-    return keys
-
-
-def _matched_rows(rows: list[Document], counts: KeyCounts | None) -> int:
-    """The number of rows with a match; 0 if the counts are unknown."""
-    return sum(1 for row in rows if counts and _match_count(row["keys"], counts))
-
-
-def _match_count(keys: list[Any], counts: KeyCounts) -> int:
-    """The number of matches of a row with these keys."""
-    if len(keys) == 1:
-        (key,) = keys
-        elements = {equality_key(each) for each in (key if isinstance(key, list) else [key]) if each != UNMATCHABLE}
-        return sum(counts[(element,)] for element in elements)
-    return counts[tuple(map(equality_key, keys))]
-
-
-def _element_keys(values: list[Any]) -> set[tuple[Any, ...]]:
-    (value,) = values
-    return {(equality_key(each),) for each in (value if isinstance(value, list) else [value])}
-
-
-def _suggested_cast(key: KeyStats) -> Cast | None:
-    """The conversion that would let left values match if nothing but their type prevents a match."""
-    if key.pair.cast is not None or not key.left_types or not key.other_types:
-        return None
-    brackets = {type_bracket(name) for name in key.other_types}
-    unmatchable = [name for name in key.left_types if type_bracket(name) not in brackets]
-    main_type = max(key.other_types, key=lambda name: key.other_types[name])
-    return next((cast for name in unmatchable if (cast := cast_to(name, main_type)) is not None), None)
+def _counted(stats: JoinStats, keys: list[RowKeys], index: KeyIndex) -> JoinStats:
+    """The statistics with the matches of rows that have these keys."""
+    numbers = [index.matches(row) for row in keys]
+    limit = stats.join.limit
+    max_key, max_matches = index.most_frequent(keys)
+    return replace(
+        stats,
+        matched=sum(1 for number in numbers if number),
+        mean_matches=sum(numbers) / max(1, len(keys)),
+        mean_kept=sum(min(number, limit or number) for number in numbers) / max(1, len(keys)),
+        other_matched=index.matched_documents(keys),
+        max_matches=max_matches,
+        max_key=max_key,
+    )

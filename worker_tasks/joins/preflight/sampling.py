@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -17,6 +17,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 from worker_tasks.infra.connections import Document, connections, within
 from worker_tasks.infra.errors import InvalidInput, TookTooLong
 from worker_tasks.infra.sources import find_collection, find_source, open_databases
+from worker_tasks.joins.matching.paths import as_document
 from worker_tasks.joins.plan.catalog import COMMAND_NOT_SUPPORTED_ON_VIEW, TIME_SERIES, VIEW, require_readable
 from worker_tasks.joins.spec import filters
 from worker_tasks.joins.spec.bson_types import type_bracket, type_of
@@ -84,7 +85,9 @@ class CollectionSample:
     fields: tuple[Field, ...]
 
     def field(self, path: str) -> Field | None:
-        return next((field for field in self.fields if field.path == path), None)
+        """The field at a path; places in lists, such as that of ``items.0.sku``, do not count."""
+        plain = ".".join(part for part in path.split(".") if not part.isdecimal())
+        return next((field for name in (path, plain) for field in self.fields if field.path == name), None)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -294,11 +297,11 @@ def _fields(documents: list[Document]) -> list[Field]:
     return [
         Field(path, filled[path] / len(documents), {name: n / counts.total() for name, n in counts.most_common()})
         for path, counts in list(types.items())[:MAX_FIELDS]
-        if not path_error(path)
+        if not path_error(path) and not path.endswith((".$ref", ".$db"))
     ]
 
 
-def _walk(document: Document, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+def _walk(document: Mapping[str, Any], prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
     """Every path of a document with its value. Paths lead through lists, as MongoDB's dotted paths do."""
     for name, value in document.items():
         path = f"{prefix}{name}"
@@ -307,19 +310,6 @@ def _walk(document: Document, prefix: str, depth: int) -> Iterator[tuple[str, An
             yield from ((path, inner) for inner in value[:MAX_ELEMENTS] if not isinstance(inner, dict))
         if depth == 1:
             continue
-        for inner in value[:MAX_ELEMENTS] if isinstance(value, list) else [value]:
-            if isinstance(inner, dict):
+        for element in value[:MAX_ELEMENTS] if isinstance(value, list) else [value]:
+            if (inner := as_document(element)) is not None:
                 yield from _walk(inner, f"{path}.", depth - 1)
-
-
-def values_at(document: Any, path: str) -> list[Any]:
-    """The values at a path as ``localField`` looks them up: elements instead of lists, without null and missing."""
-    head, _, rest = path.partition(".")
-    if isinstance(document, list):
-        return [value for element in document if isinstance(element, dict) for value in values_at(element, path)]
-    if not isinstance(document, dict) or head not in document:
-        return []
-    if rest:
-        return values_at(document[head], rest)
-    value = document[head]
-    return [each for each in (value if isinstance(value, list) else [value]) if each is not None]

@@ -3,26 +3,30 @@
 import json
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, get_args
 
-from bson import ObjectId
+from bson import Binary, Code, DBRef, Regex
 from kombu.utils.encoding import ensure_bytes
+from pymongo.errors import OperationFailure
 
 from worker_tasks.infra.connections import Document, connections, within
 from worker_tasks.infra.errors import TookTooLong
 from worker_tasks.infra.sources import find_collection
+from worker_tasks.joins.matching.conversions import CASTS_OF_BOTH_SIDES, make_converter
+from worker_tasks.joins.matching.paths import distinct_keys, left_values
+from worker_tasks.joins.matching.raw_values import raw_value
 from worker_tasks.joins.preflight.sampling import (
     CACHE_SECONDS,
     CollectionSample,
     Field,
     draw_documents,
     sample_collection,
-    values_at,
 )
-from worker_tasks.joins.spec.bson_types import NUMBER, type_bracket, type_of
-from worker_tasks.joins.spec.casts import CASTS, Cast, cast_to
+from worker_tasks.joins.spec.casts import UUID_REPRESENTATIONS, Cast, casts_to
+from worker_tasks.joins.spec.folds import Fold
 from worker_tasks.joins.spec.sides import Side
 from worker_tasks.records import live
 
@@ -36,6 +40,8 @@ MAX_TRIED, MAX_SUGGESTED = 30, 4
 MAX_UNINDEXED = 50_000
 #: A pair is worth suggesting if a trial found this share of values, or if the names are this similar.
 MIN_RATE, MIN_SIMILARITY = 0.05, 3.0
+#: Texts are folded if at most this share of them is found as they are, and if that adds at least this much.
+MAX_UNFOLDED_RATE, MIN_GAIN = 0.9, 0.1
 #: From this share of found values, a unique key counts as the right one.
 GOOD_RATE = 0.3
 #: Score of several keys that are unique together.
@@ -44,11 +50,12 @@ COMPOUND_SCORE = 6.5
 
 @dataclass(frozen=True)
 class Pair:
-    """Two fields that should be equal, the left one after a conversion."""
+    """Two fields that should be equal after a conversion, except for differences between texts that do not count."""
 
     local: str
     foreign: str
     cast: Cast | None = None
+    fold: Fold | None = None
 
 
 @dataclass(frozen=True)
@@ -94,12 +101,11 @@ def _suggest(left: list[LeftField], side: Side) -> list[Suggestion]:
     trials = _Trials(side, other)
     scored = [(COMPOUND_SCORE, Suggestion(pairs, None)) for pairs in _compound_keys(left, other)]
     for similarity, local, foreign in islice(candidates, MAX_TRIED):
-        cast = _cast_between(local.field, foreign)
-        rate = trials.rate(local, foreign.path, cast)
-        best_rate = max(rate or 0.0, trials.reverse_rate(local, foreign.path, cast))
+        pair, rate = trials.best_pair(local, foreign, may_fold=similarity >= MIN_SIMILARITY)
+        best_rate = max(rate or 0.0, trials.reverse_rate(local, foreign.path, pair))
         if best_rate < MIN_RATE and similarity < MIN_SIMILARITY:
             continue
-        scored.append((similarity + 2 * best_rate, Suggestion((Pair(local.path, foreign.path, cast),), rate)))
+        scored.append((similarity + 2 * best_rate, Suggestion((pair,), rate)))
     scored.sort(key=lambda each: -each[0])
     suggestions = [suggestion for _, suggestion in scored]
     if any(_is_unique(suggestion, other) and (suggestion.rate or 0) >= GOOD_RATE for suggestion in suggestions):
@@ -169,14 +175,14 @@ NEVER_KEYS = frozenset({"object", "array", "bool", "null"})
 
 
 def _comparable(local: Field, foreign: Field) -> bool:
-    return bool((local.brackets & foreign.brackets) - NEVER_KEYS) or _cast_between(local, foreign) is not None
+    return bool((local.brackets & foreign.brackets) - NEVER_KEYS) or bool(_casts_between(local, foreign))
 
 
-def _cast_between(local: Field, foreign: Field) -> Cast | None:
-    """The conversion without which left values cannot match, or None."""
+def _casts_between(local: Field, foreign: Field) -> list[Cast]:
+    """The conversions of which one is needed for left values to match; empty if they can match as they are."""
     if (local.brackets & foreign.brackets) - NEVER_KEYS:
-        return None
-    return cast_to(local.main_type, foreign.main_type)
+        return []
+    return casts_to(local.main_type, foreign.main_type)
 
 
 class _Trials:
@@ -187,54 +193,68 @@ class _Trials:
         self._samples: dict[Side, list[Document]] = {}
         self._deadline = time.monotonic() + TRIALS_SECONDS
 
-    def rate(self, local: LeftField, foreign: str, cast: Cast | None) -> float | None:
-        """The share of left values that the other side has, or None if it was not tried."""
-        if cast is not None and CASTS[cast].estimate is None:
-            return None
-        values = _converted(self._documents(local.side), local.field.path, cast)
-        return self._rate(values, self._side, self._other, foreign)
+    def best_pair(self, local: LeftField, foreign: Field, *, may_fold: bool) -> tuple[Pair, float | None]:
+        """The pair of these fields whose conversion finds the most left values, and their share if it was tried."""
+        casts: list[Cast | None] = [*_casts_between(local.field, foreign)] or [None]
+        tried = [self._tried(local, Pair(local.path, foreign.path, cast)) for cast in casts]
+        best = max(tried, key=lambda each: each[1] or 0.0)
+        both_texts = local.field.main_type == foreign.main_type == "string"
+        if not (may_fold and both_texts) or best[1] is None or best[1] > MAX_UNFOLDED_RATE:
+            return best
+        folded = [self._tried(local, Pair(local.path, foreign.path, fold=fold)) for fold in get_args(Fold)]
+        better = max(folded, key=lambda each: each[1] or 0.0)
+        return better if (better[1] or 0.0) >= best[1] + MIN_GAIN else best
 
-    def reverse_rate(self, local: LeftField, foreign: str, cast: Cast | None) -> float:
+    def _tried(self, local: LeftField, pair: Pair) -> tuple[Pair, float | None]:
+        values = _values(self._documents(local.side), local.field.path)
+        return pair, self._rate(values, self._side, self._other, pair.foreign, pair)
+
+    def reverse_rate(self, local: LeftField, foreign: str, pair: Pair) -> float:
         """The share of the other side's values that the left side has. More telling if the left side is bigger."""
-        if cast is not None:
+        if pair.cast is not None or pair.fold is not None:
             return 0.0
-        values = _converted(self._documents(self._side), foreign, None)
-        return self._rate(values, local.side, sample_collection(local.side), local.field.path) or 0.0
+        values = _values(self._documents(self._side), foreign)
+        left = sample_collection(local.side)
+        return self._rate(values, local.side, left, local.field.path, pair) or 0.0
 
     def _documents(self, side: Side) -> list[Document]:
         if side not in self._samples:
             self._samples[side] = draw_documents(find_collection(*side), {}, TRIAL_VALUES)
         return self._samples[side]
 
-    def _rate(self, values: list[Any], side: Side, sample: CollectionSample, path: str) -> float | None:
+    def _rate(self, values: list[Any], side: Side, sample: CollectionSample, path: str, pair: Pair) -> float | None:
         is_small = (sample.count or 0) <= MAX_UNINDEXED
-        if time.monotonic() > self._deadline or not (path in sample.indexed or is_small):
+        if time.monotonic() > self._deadline or not (is_small or (path in sample.indexed and pair.fold is None)):
             return None
-        if not values:
+        tried = set(distinct_keys(values, make_converter(pair.cast, pair.fold))[:TRIAL_VALUES])
+        if not tried:
             return 0.0
+        # MongoDB cannot be asked for folded texts.
+        query = {} if pair.fold else {path: {"$in": _asked(tried, pair.cast)}}
         try:
             with within(TRIAL_SECONDS):
-                found = find_collection(*side).distinct(path, {path: {"$in": values}})
-        except TookTooLong:
+                found = find_collection(*side).distinct(path, query)
+        except (TookTooLong, OperationFailure):
+            # For example, the distinct values may be more than fit into one document.
             return None
-        tried = {equality_key(value) for value in values}
-        return len(tried & {equality_key(value) for value in found}) / len(tried)
+        of_both = make_converter(pair.cast if pair.cast in CASTS_OF_BOTH_SIDES else None, pair.fold)
+        return len(tried.intersection(distinct_keys(found, of_both))) / len(tried)
 
 
-def _converted(documents: list[Document], path: str, cast: Cast | None) -> list[Any]:
-    """The distinct values at a path after a conversion, without those that it cannot convert."""
-    values = [value for document in documents for value in values_at(document, path) if not isinstance(value, dict)]
-    unique = list({equality_key(value): value for value in values}.values())[:TRIAL_VALUES]
-    estimate = None if cast is None else CASTS[cast].estimate
-    if estimate is None:
-        return unique
-    return [converted for value in unique if (converted := estimate(value)) is not None]
+def _values(documents: list[Document], path: str) -> list[Any]:
+    """The values at a path, except documents and what no query can ask for."""
+    values = [value for document in documents for value in left_values(document, path)]
+    return [value for value in values if not isinstance(value, dict | DBRef | Regex | Code)]
 
 
-def equality_key(value: Any) -> tuple[str, Any]:
-    """A hashable form of a value. Two forms are equal exactly if MongoDB matches the values."""
-    bracket = type_bracket(type_of(value))
-    if bracket == NUMBER:
-        number = value.to_decimal() if hasattr(value, "to_decimal") else value
-        return bracket, number if number == number else "NaN"  # noqa: PLR0124 - only NaN differs from itself
-    return bracket, value if isinstance(value, str | ObjectId | bool) else repr(value)
+def _asked(keys: Iterable[str], cast: Cast | None) -> list[Any]:
+    """Values that are equal to those with these keys, or become equal by the conversion."""
+    values = [raw_value(key) for key in keys]
+    if cast not in UUID_REPRESENTATIONS:
+        return values
+    uuids = [value.as_uuid() for value in values]
+    stored = [
+        Binary.from_uuid(each, representation) for each in uuids for representation in UUID_REPRESENTATIONS.values()
+    ]
+    texts = [text for each in uuids for text in (str(each), str(each).upper(), each.hex)]
+    return stored + texts

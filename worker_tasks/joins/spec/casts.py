@@ -1,12 +1,9 @@
-"""The conversions of a left key, one row each: when to suggest it, and an estimate of its result. Pure."""
+"""The conversions of a left key, one row each, and when to suggest it. Pure."""
 
-import re
-import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from bson import Binary, ObjectId, UuidRepresentation
+from bson import UuidRepresentation
 
 from worker_tasks.joins.spec.bson_types import NUMBERS
 
@@ -33,33 +30,6 @@ UUID_REPRESENTATIONS: dict[str, int] = {
     "uuidPythonLegacy": UuidRepresentation.PYTHON_LEGACY,
 }
 
-_HEXADECIMAL_ID = re.compile(r"[0-9a-fA-F]{24}")
-_NUMBER = re.compile(r"-?\d+(\.\d+)?")
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-?)([0-9a-fA-F]{4}\1){3}[0-9a-fA-F]{12}")
-
-
-def _as_object_id(value: Any) -> ObjectId | None:
-    return ObjectId(value) if isinstance(value, str) and _HEXADECIMAL_ID.fullmatch(value) else None
-
-
-def _as_text(value: Any) -> str:
-    return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _as_number(value: Any) -> float | None:
-    text = str(value)
-    return float(text) if _NUMBER.fullmatch(text) else None
-
-
-def uuid_from_text(text: str, cast: str) -> Binary | None:
-    """The UUID that a text spells, in the binary form of this cast; None for any other text."""
-    representation = UUID_REPRESENTATIONS[cast]
-    return Binary.from_uuid(uuid.UUID(text), representation) if _UUID.fullmatch(text) else None
-
-
-def _as_uuid(cast: str) -> Callable[[Any], Binary | None]:
-    return lambda value: uuid_from_text(value, cast) if isinstance(value, str) else None
-
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
@@ -67,9 +37,7 @@ class Conversion:
 
     ``name`` is its alias in MongoDB's ``$convert``, unless it is a UUID; ``label`` its text in a list of choices,
     ``type_name`` the usual spelling of the type. It is suggested for a left key of a type in ``suggested_from`` if the
-    other key has a type in ``suggested_to``. ``estimate`` imitates ``$convert`` roughly, to try a conversion on a
-    sample. It returns None for
-    a value that cannot be converted, and is itself None if only MongoDB can tell.
+    other key has a type in ``suggested_to``.
     """
 
     name: Cast
@@ -77,7 +45,6 @@ class Conversion:
     type_name: str
     suggested_from: frozenset[str] = frozenset({"string"})
     suggested_to: frozenset[str] = frozenset()
-    estimate: Callable[[Any], Any] | None = None
 
 
 CASTS: dict[str, Conversion] = {
@@ -89,29 +56,25 @@ CASTS: dict[str, Conversion] = {
             type_name="string",
             suggested_from=NUMBERS | {"objectId", "bool"},
             suggested_to=frozenset({"string"}),
-            estimate=_as_text,
         ),
-        Conversion(name="int", label="int", type_name="int", estimate=_as_number),
+        Conversion(name="int", label="int", type_name="int"),
         Conversion(
             name="long",
             label="long",
             type_name="long",
             suggested_to=frozenset({"int", "long"}),
-            estimate=_as_number,
         ),
         Conversion(
             name="double",
             label="double",
             type_name="double",
             suggested_to=frozenset({"double", "decimal"}),
-            estimate=_as_number,
         ),
         Conversion(
             name="objectId",
             label="ObjectId",
             type_name="ObjectId",
             suggested_to=frozenset({"objectId"}),
-            estimate=_as_object_id,
         ),
         Conversion(name="date", label="date", type_name="date", suggested_to=frozenset({"date"})),
         Conversion(
@@ -119,31 +82,34 @@ CASTS: dict[str, Conversion] = {
             label="UUID",
             type_name="UUID",
             suggested_to=frozenset({"binData"}),
-            estimate=_as_uuid("uuid"),
         ),
         Conversion(
             name="uuidJavaLegacy",
             label="old UUID of Java",
             type_name="old UUID of Java",
-            estimate=_as_uuid("uuidJavaLegacy"),
+            suggested_to=frozenset({"binData"}),
         ),
         Conversion(
             name="uuidCsharpLegacy",
             label="old UUID of C#",
             type_name="old UUID of C#",
-            estimate=_as_uuid("uuidCsharpLegacy"),
+            suggested_to=frozenset({"binData"}),
         ),
         Conversion(
             name="uuidPythonLegacy",
             label="old UUID of Python",
             type_name="old UUID of Python",
-            estimate=_as_uuid("uuidPythonLegacy"),
+            suggested_to=frozenset({"binData"}),
         ),
     )
 }
 
 
-def cast_to(local: str, foreign: str) -> Cast | None:
-    """The conversion to suggest for keys of these two BSON types, or None."""
-    suggested = (each for each in CASTS.values() if local in each.suggested_from and foreign in each.suggested_to)
-    return next((each.name for each in suggested), None)
+def casts_to(local: str, foreign: str) -> list[Cast]:
+    """The conversions to try for keys of these two BSON types, the likeliest first.
+
+    A conversion to a UUID applies to both sides.
+    """
+    if (local, foreign) == ("binData", "string"):
+        local, foreign = foreign, local
+    return [each.name for each in CASTS.values() if local in each.suggested_from and foreign in each.suggested_to]

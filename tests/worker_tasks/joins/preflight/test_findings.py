@@ -10,34 +10,12 @@ import pytest
 from tests.worker_tasks.joins.preflight.check_support import join_with
 from worker_tasks.infra.connections import Document
 from worker_tasks.infra.settings import settings
-from worker_tasks.joins.plan.strategy import JoinMethod, Step
 from worker_tasks.joins.preflight import checks, findings
-from worker_tasks.joins.preflight.checks import Estimate
-from worker_tasks.joins.preflight.findings import Cure, Level
+from worker_tasks.joins.preflight.estimates import Estimate, repeated
+from worker_tasks.joins.preflight.findings import Cure, Finding, Level
 from worker_tasks.joins.preflight.join_stats import JoinStats, KeyStats
 from worker_tasks.joins.preflight.sampling import CollectionSample, Field
 from worker_tasks.joins.spec.spec import Join, KeyPair
-
-
-@pytest.mark.parametrize(
-    ("step", "served_by", "level", "text", "has_command"),
-    [
-        (Step(JoinMethod.INDEX, 0), "other(key)", Level.GOOD, "The index other(key) finds the matches.", False),
-        (Step(JoinMethod.HASH, 0), None, Level.GOOD, "other is small enough to be held in memory.", False),
-        (Step(JoinMethod.COMPARE, 0.4), None, Level.NOTE, "every pair is compared, about 0 s.", True),
-        (Step(JoinMethod.COMPARE, 120), None, Level.WARNING, "every pair is compared, about 120 s.", True),
-        (Step(JoinMethod.ONE_PASS, 2.5), None, Level.NOTE, "in one pass, about 2.5 s before the first row.", True),
-        (Step(JoinMethod.ONE_PASS, 2.5), "other(key)", Level.GOOD, "Both sides are read in one pass", False),
-        (Step(JoinMethod.SWAPPED, 1), None, Level.GOOD, "It is joined from the other side", False),
-    ],
-    ids=["index", "memory", "few compared", "many compared", "one pass", "one pass despite an index", "swapped"],
-)
-def test_each_method_is_described(
-    step: Step, served_by: str | None, level: Level, text: str, has_command: bool
-) -> None:
-    found = findings.method_finding(a_join(), 0, step, served_by, can_be_indexed=True)
-    assert (found.level, found.command is not None) == (level, has_command)
-    assert text in found.text
 
 
 def a_join(**more: Any) -> Join:
@@ -91,9 +69,44 @@ def test_taking_the_first_of_several_unsorted_matches_is_a_warning() -> None:
     assert (Level.WARNING, text) not in findings_of(a_join(shape="first", sort=[["at", -1]]))
 
 
-def test_repeated_rows_are_reported() -> None:
-    text = "Each of left that matches is repeated 2.0 times on average: their values count as often."
-    assert (Level.NOTE, text) in findings_of(a_join(shape="rows"))
+def test_repeated_rows_are_reported_with_the_factor() -> None:
+    found = findings.repetition_finding(2.16, "orders", 1)
+    assert found == Finding(
+        Level.WARNING,
+        "Each document of orders appears 2.2 times on average; a sum of its own fields counts them that often.",
+        1,
+    )
+    assert findings.repetition_finding(1.04, "orders", None) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "expansion", "factor", "number"),
+    [("inner", 1.0, 2.0, 0), ("left", 1.0, 1.5, 0), ("inner", 3.0, 6.0, None), ("semi", 3.0, 3.0, None)],
+)
+def test_the_factor_counts_the_documents_that_appear(
+    kind: str, expansion: float, factor: float, number: int | None
+) -> None:
+    join = a_join(kind=kind) if kind == "semi" else a_join(kind=kind, shape="rows")
+    assert repeated([stats_of(join, a_sample(), mean_kept=1.0)], expansion) == (factor, number)
+
+
+def test_matches_in_a_sample_of_the_other_side_are_the_least() -> None:
+    text = "At least 20 % of left find a match in other: only a sample of other was compared."
+    assert findings_of(a_join(), matched=None, mean_matches=None, matched_in_sample=20) == [(Level.NOTE, text)]
+
+
+@pytest.mark.parametrize(
+    ("is_whole", "rows", "text"),
+    [
+        (True, 1, "1 row has NaN as key in left.key; NaN matches nothing."),
+        (True, 3, "3 rows have NaN as key in left.key; NaN matches nothing."),
+        (False, 3, "3 of 100 sampled rows have NaN as key in left.key; NaN matches nothing."),
+    ],
+)
+def test_rows_with_nan_as_key_are_counted(is_whole: bool, rows: int, text: str) -> None:
+    other = a_sample()
+    keys = [KeyStats(KeyPair(local="key", foreign="key"), Counter(string=9), 0.0, frozenset({"key"}), other, rows)]
+    assert (Level.WARNING, text) in findings_of(a_join(), other, keys=keys, is_whole=is_whole)
 
 
 def test_mean_and_maximum_matches_are_reported() -> None:

@@ -12,6 +12,7 @@ from pymongo.database import Database
 
 from tests.mongodb import Client, restricted_mongod, uri_as, variables
 from worker_tasks.infra.connections import Document, connections
+from worker_tasks.joins.matching.paths import left_values
 from worker_tasks.joins.preflight.sampling import (
     MAX_DEPTH,
     SAMPLE_DOCUMENTS,
@@ -24,7 +25,6 @@ from worker_tasks.joins.preflight.sampling import (
     field_type,
     mean_size,
     sample_collection,
-    values_at,
 )
 from worker_tasks.joins.spec.bson_types import type_bracket, type_of
 from worker_tasks.joins.spec.sides import Side
@@ -260,4 +260,4 @@ def test_values_at_a_path_are_elements_of_lists_without_null(path: str, values: 
         "inner": {"key": 3, "keys": [4, 5]},
         "lines": [{"key": 6}, {"key": [7, 8]}, {"deep": {"key": 9}}, {"key": None}, 10],
     }
-    assert values_at(document, path) == values
+    assert left_values(document, path) == values

@@ -1,11 +1,10 @@
 """Keys are suggested by the names of fields, by unique indexes, and by trying values of a sample."""
 
+import uuid
 from collections.abc import Iterator
-from decimal import Decimal
-from typing import Any
 
 import pytest
-from bson import Decimal128, Int64, ObjectId
+from bson import Binary, Int64, ObjectId
 from pymongo.database import Database
 
 from tests.support import eventually
@@ -16,9 +15,10 @@ from worker_tasks.joins.preflight.suggestions import (
     LeftField,
     Pair,
     Suggestion,
-    equality_key,
     suggest_keys,
 )
+from worker_tasks.joins.spec.casts import Cast
+from worker_tasks.joins.spec.folds import Fold
 from worker_tasks.joins.spec.sides import Side
 
 NAME = "suggestions"
@@ -183,25 +183,22 @@ def test_suggestions_are_cached_for_a_while(database: Database[Document]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "equal"),
-    [
-        (1, 1.0, True),
-        (1, Int64(1), True),
-        (Decimal128("1.0"), 1, True),
-        (float("nan"), float("nan"), True),
-        (Decimal128("0.5"), 0.5, True),
-        (1, True, False),
-        (1, "1", False),
-        (oid(1), str(oid(1)), False),
-        ({"a": 1}, {"a": 1}, True),
-        ("a", "A", False),
-    ],
-    ids=str,
+    ("other", "fold"), [("BERLIN {}", "case"), (" berlin   {} ", "blanks"), (" Berlin {}", "both"), ("berlin {}", None)]
 )
-def test_equality_keys_are_equal_exactly_if_mongodb_matches_the_values(one: Any, other: Any, equal: bool) -> None:
-    assert (equality_key(one) == equality_key(other)) is equal
-    assert len({equality_key(one), equality_key(other)}) == (1 if equal else 2)
+def test_texts_are_folded_if_case_or_blanks_prevent_matches(
+    database: Database[Document], other: str, fold: Fold | None
+) -> None:
+    name = f"towns_{fold}"
+    database[f"left_{name}"].insert_many([{"_id": number, "town": f"berlin {number}"} for number in range(10)])
+    database[name].insert_many([{"_id": f"t{number}", "town": other.format(number)} for number in range(10)])
+    assert suggested(f"left_{name}", name)[0] == Suggestion((Pair("town", "town", None, fold),), 1.0)
 
 
-def test_a_decimal_is_compared_by_its_value() -> None:
-    assert equality_key(Decimal128("10")) == ("number", Decimal(10))
+@pytest.mark.parametrize(("cast", "form"), [("uuid", 4), ("uuidJavaLegacy", 5), ("uuidPythonLegacy", 3)])
+def test_texts_are_converted_to_the_stored_form_of_uuids(database: Database[Document], cast: Cast, form: int) -> None:
+    ids = [uuid.UUID(int=(number + 1) * 0x0123456789ABCDEF0123456789ABCDE) for number in range(10)]
+    database[f"{cast}s"].insert_many([{"_id": Binary.from_uuid(each, form)} for each in ids])
+    database[f"texts_of_{cast}"].insert_many(
+        [{"_id": number, f"{cast}Id": str(each)} for number, each in enumerate(ids)]
+    )
+    assert suggested(f"texts_of_{cast}", f"{cast}s")[0] == Suggestion((Pair(f"{cast}Id", "_id", cast),), 1.0)
