@@ -69,7 +69,7 @@ def test_a_large_join_runs_in_parts_and_its_rows_are_in_order(big: Database[Docu
         <= task["date_done"]
     )
     (step,) = task["plan"]["steps"]
-    assert (step["collection"], step["way"], step["index"]) == ("orders", "by index", "orders: userId")
+    assert (step["collection"], step["way"], step["index"]) == ("orders", "lookup", "orders: userId")
     assert task["metadata"] == METADATA
     assert [event["note"] for event in task["timeline"] if event["note"]][-1] == "4 parts put together"
 
@@ -186,7 +186,7 @@ def test_a_collection_with_ids_of_several_types_is_joined_in_one_part(worker: Pr
 
 def test_the_chosen_join_method_is_kept_with_the_task(worker: Process, big: Database[Document]) -> None:
     (step,) = wait_for_end(submit_join(unique_join(limit=5)))["plan"]["steps"]
-    assert step["way"] == "by index"
+    assert step["way"] == "lookup"
     assert step["estimated_seconds"] > 0
 
 
