@@ -1,7 +1,7 @@
 """bin/test runs the whole suite, or the tests that the arguments select.
 
 Several pytest workers run at once, each with its own servers. Arguments go to pytest, except for a leading `quick`,
-which leaves out slow tests.
+which leaves out slow tests, and `--mongodb-uri URI`, which runs the tests one at a time on an empty MongoDB of your own.
 """
 
 import os
@@ -25,6 +25,10 @@ WORKER_MEMORY = 3 * 1024**3 // 2
 def main() -> None:
     for name in SERVERS:
         os.environ.pop(name, None)
+    if sys.argv[1:2] == ["--mongodb-uri"]:
+        if len(sys.argv) == 2:  # noqa: PLR2004 - the option alone
+            sys.exit("--mongodb-uri needs the URI of an empty MongoDB server.")
+        os.environ["TEST_MONGODB_URI"] = sys.argv[2]
     try:
         browser = find_browser()
     except BrowserError as error:
@@ -39,6 +43,9 @@ def main() -> None:
 
 def pytest_arguments(arguments: Sequence[str]) -> list[str]:
     """Translates the arguments of bin/test into arguments of pytest."""
+    if arguments[:1] == ["--mongodb-uri"]:
+        # The workers would share its databases.
+        return ["--numprocesses=0", *arguments[2:]]
     if arguments[:1] == ["quick"]:
         return [*IN_PARALLEL, *QUICK, *arguments[1:]]
     names_files = any(Path(argument.partition("::")[0]).is_file() for argument in arguments)

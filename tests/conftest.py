@@ -9,6 +9,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from pydantic import AliasChoices
+from pymongo import MongoClient
 from pymongo.database import Database
 
 from development.samples.loading import load
@@ -40,9 +41,11 @@ MONGODB_PORT = free_port()
 # Celery task makes its application read and cache the settings.
 for name in environment_variables():
     os.environ.pop(name, None)
+#: The MongoDB of `bin/test --mongodb-uri`; None if the tests start their own.
+GIVEN_MONGODB_URI = os.environ.pop("TEST_MONGODB_URI", None)
 os.environ |= {
     "REDIS_URL": f"redis://127.0.0.1:{REDIS_PORT}",
-    "MONGODB_URI": f"mongodb://127.0.0.1:{MONGODB_PORT}/?replicaSet={REPLICA_SET}",
+    "MONGODB_URI": GIVEN_MONGODB_URI or f"mongodb://127.0.0.1:{MONGODB_PORT}/?replicaSet={REPLICA_SET}",
     "SECRET_KEY": "only for tests",
     "COOKIES_SECURE": "false",
     # Long enough that a page polling every second sees the task running.
@@ -80,16 +83,37 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def mongodb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A MongoDB that tests can stop and start."""
+    if GIVEN_MONGODB_URI is not None:
+        pytest.skip("needs a MongoDB that the tests may stop")
     with start_mongodb(tmp_path_factory.mktemp("mongodb"), MONGODB_PORT) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def servers(redis_server: Server, mongodb_server: Server) -> Iterator[None]:
+def servers(redis_server: Server, request: pytest.FixtureRequest) -> Iterator[None]:
     """Redis and MongoDB at the URLs in this process's settings, with all indexes."""
+    if GIVEN_MONGODB_URI is None:
+        request.getfixturevalue("mongodb_server")
+    else:
+        require_empty(GIVEN_MONGODB_URI)
     release.ensure_indexes()
     yield
+    if GIVEN_MONGODB_URI is not None:
+        for database in databases_of(GIVEN_MONGODB_URI):
+            connections().joins.drop_database(database)
     close_connections()
+
+
+def require_empty(uri: str) -> None:
+    """Refuses a server that holds data, because the tests drop all of its databases at the end."""
+    if found := databases_of(uri):
+        pytest.exit(f"--mongodb-uri needs an empty server; this one has {', '.join(found)}.", returncode=2)
+
+
+def databases_of(uri: str) -> list[str]:
+    with MongoClient[Document](uri, timeoutMS=5000) as client:
+        return [name for name in client.list_database_names() if name not in {"admin", "config", "local"}]
 
 
 @pytest.fixture(scope="session")
