@@ -1,7 +1,7 @@
 """bin/test runs the whole suite, or the tests that the arguments select.
 
 Several pytest workers run at once, each with its own servers. Arguments go to pytest, except for a leading `quick`,
-which leaves out slow tests, and `--mongodb-uri URI`, which runs the tests one at a time on an empty MongoDB of your own.
+which leaves out slow tests, and `--mongodb-uri URI`, which runs the tests one at a time on your own empty MongoDB.
 """
 
 import os
