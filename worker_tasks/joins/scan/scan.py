@@ -275,11 +275,14 @@ class Scan:
             is_paired = join.number in paired
             table = statements.keys_table(join) if is_paired else statements.matches_table(join)
             if table not in self._prepared:
-                self._create_from(table, [statements.keys(join)] if is_paired else self._match_statements(join))
+                selects = [statements.keys(join)] if is_paired else self._match_statements(join)
+                self._create_from(table, selects, is_view=not is_paired and statements.are_single_documents(join))
 
-    def _create_from(self, table: str, selects: Sequence[str]) -> None:
+    def _create_from(self, table: str, selects: Sequence[str], *, is_view: bool) -> None:
         first, *more = selects
-        self._execute(f"CREATE TEMP TABLE {table} AS {first}")
+        # A view does not copy the documents of a large side.
+        kind = "VIEW" if is_view else "TABLE"
+        self._execute(f"CREATE TEMP {kind} {table} AS {first}")
         for select in more:
             self._execute(f"INSERT INTO {table} {select}")
         self._prepared.add(table)

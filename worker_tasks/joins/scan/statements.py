@@ -47,6 +47,13 @@ def matches(join: JoinLayout, bucket: tuple[int, int] | None = None) -> str:
     return _grouped(join, source, keys)
 
 
+def are_single_documents(join: JoinLayout) -> bool:
+    """Whether the matches are the documents of the other side as they are, neither grouped nor counted."""
+    shape = join.join.shape_traits
+    ranked = shape.takes_one or join.join.limit is not None or join.other.match_sort
+    return join.join.embeds and shape.holds_documents and not shape.holds_list and not ranked
+
+
 def keys(join: JoinLayout) -> str:
     """Selects the keys of each document of the other side."""
     (key,) = (own_key_column(key) for key in join.other.own_keys)
