@@ -27,13 +27,13 @@ def raw_value(key: str) -> Any:
 
 
 def _number(text: str) -> Any:
-    as_float = float(text)
     if not text.lstrip("-").isdecimal():
-        return as_float
+        return float(text)
     number = Decimal(text)
-    if number == Decimal(as_float):
-        return as_float
-    return Int64(number) if abs(number) < _LONG_BOUND else Decimal128(_EXACT.normalize(number))
+    if -_LONG_BOUND <= number < _LONG_BOUND:
+        return Int64(number)
+    as_float = float(text)
+    return as_float if number == Decimal(as_float) else Decimal128(_EXACT.normalize(number))
 
 
 def _binary(text: str) -> Binary:

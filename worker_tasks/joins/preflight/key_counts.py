@@ -1,8 +1,11 @@
 """Counts the matches of rows from the keys of the other side. Pure."""
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+
+from bson import DatetimeMS
 
 from worker_tasks.infra.connections import Document
 from worker_tasks.joins.matching.raw_values import raw_value
@@ -55,6 +58,11 @@ class KeyIndex:
 
 def _readable(key: str) -> Any:
     try:
-        return raw_value(key)
+        value = raw_value(key)
     except ValueError:
         return key[1:]
+    if isinstance(value, DatetimeMS):
+        # Some dates of MongoDB are beyond the years of Python.
+        with suppress(OverflowError, ValueError):
+            return value.as_datetime().isoformat()
+    return value
