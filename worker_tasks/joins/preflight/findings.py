@@ -15,7 +15,7 @@ from worker_tasks.joins.spec.spec import Join, KeyPair
 #: Smaller shares are not worth a finding.
 MIN_SHARE = 0.05
 #: A finding is worthwhile if case or blanks keep this share of rows from matching.
-MIN_OTHER_CASE_SHARE = 0.1
+MIN_FOLDED_SHARE = 0.1
 #: The largest document that MongoDB stores, in bytes.
 MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
 
@@ -208,7 +208,7 @@ def _trial_findings(stats: JoinStats, left: str) -> Iterator[Finding]:
     """Changes to keys of the same type that add matches."""
     number, other, fold, cast = stats.number, stats.join.from_, stats.fold_trial, stats.cast_trial
     matched = stats.matched or 0
-    if fold is not None and (fold.matched - matched) / stats.rows >= MIN_OTHER_CASE_SHARE:
+    if fold is not None and (fold.matched - matched) / stats.rows >= MIN_FOLDED_SHARE:
         more = " more" if matched else ""
         share = f"{format_percent((fold.matched - matched) / stats.rows)}{more}"
         text = f"{share} of {left} would match {other} if {_FOLDED[fold.value]} did not count."
@@ -234,8 +234,10 @@ def _rate_finding(stats: JoinStats, rate: float, left: str) -> Finding:
         return Finding(level, text, number)
     level = Level.GOOD if rate >= MIN_SHARE else Level.WARNING
     leaves_none = rate == 1 and join.kind_traits.excludes_matches
-    about = "" if stats.is_whole or rate == 1 else "About "
-    text = f"{about}{format_percent(rate)} of {left} find a match in {join.from_} by {on}"
+    share = format_percent(rate)
+    is_exact = stats.is_whole or rate == 1 or not share[0].isdigit()
+    share = share.capitalize() if is_exact else f"About {share}"
+    text = f"{share} of {left} find a match in {join.from_} by {on}"
     text += ", so none is left over." if leaves_none else "."
     return Finding(Level.WARNING if leaves_none else level, text, number)
 

@@ -93,9 +93,9 @@ class Probe:
         )
         groups = self._reader.groups(join.other, asked_filter(join, keys))
         if groups is None:
-            documents, is_complete = self._reader.documents(join, keys)
+            documents, covered = self._reader.documents(join, keys)
             groups = [(document, 1) for document in documents]
-            if not is_complete:
+            if covered < len(keys):
                 self._small.step(join, Others.of(join, documents))
                 in_sample = KeyIndex.of(join.other, groups).matched_rows(keys) if documents else None
                 return replace(stats, matched_in_sample=in_sample)
@@ -108,7 +108,9 @@ class Probe:
     def _step(self, join: JoinLayout, keys: list[RowKeys], groups: KeyGroups) -> None:
         """Takes the sampled rows through a join; only later joins by its fields need whole documents."""
         if join.other.onward_keys:
-            documents, _ = self._reader.documents(join, keys)
+            documents, covered = self._reader.documents(join, keys, SAMPLE_MATCHES)
+            if join.join.into is None:
+                del self._small.rows[covered:]
         else:
             documents = [document for document, number in groups for _ in range(min(number, SAMPLE_MATCHES))]
         self._small.step(join, Others.of(join, documents))
@@ -194,8 +196,8 @@ class Probe:
         complete: list[bool] = []
 
         def fetch(join: JoinLayout, keys: list[RowKeys]) -> list[Document]:
-            found, is_complete = self._reader.documents(join, keys)
-            complete.append(is_complete)
+            found, covered = self._reader.documents(join, keys, SAMPLE_MATCHES)
+            complete.append(covered == len(keys))
             return found
 
         return join_documents(layout_of(spec), documents, fetch, SAMPLE_MATCHES), all(complete)

@@ -1,12 +1,12 @@
 """Tries changes to a join that would add matches, with the sampled rows and the keys of the other side."""
 
 from collections.abc import Iterator
-from functools import cached_property
 from typing import Any, Literal, get_args
 
 from worker_tasks.joins.plan.layout import JoinLayout, Layout, layout_of
+from worker_tasks.joins.preflight.findings import MIN_FOLDED_SHARE
 from worker_tasks.joins.preflight.join_stats import JoinStats, KeyStats, Trial
-from worker_tasks.joins.preflight.key_counts import KeyGroups, KeyIndex
+from worker_tasks.joins.preflight.key_counts import KeyIndex
 from worker_tasks.joins.preflight.others import OtherReader, asked_filter
 from worker_tasks.joins.preflight.small_join import Row, RowKeys, row_keys
 from worker_tasks.joins.spec.bson_types import type_bracket
@@ -30,10 +30,11 @@ class Trials:
             found["matched_unfiltered"] = 0 if groups is None else KeyIndex.of(without.other, groups).matched_rows(keys)
         if stats.matched == stats.rows:
             return found
+        may_fold = (stats.rows - (stats.matched or 0)) / stats.rows >= MIN_FOLDED_SHARE
         for place, key in enumerate(stats.keys):
             casts = (self._tried(place, "cast", cast) for cast in _candidates(key))
             found["cast_trial"] = _best(found.get("cast_trial"), casts, stats)
-            folds = (self._tried(place, "fold", fold) for fold in get_args(Fold) if _holds_texts(key))
+            folds = (self._tried(place, "fold", fold) for fold in get_args(Fold) if may_fold and _holds_texts(key))
             found["fold_trial"] = _best(found.get("fold_trial"), folds, stats)
         return found
 
@@ -45,14 +46,9 @@ class Trials:
         changed = layout.others[self._join.number]
         keys = row_keys(layout, changed, self._rows)
         asked = asked_filter(changed, keys)
-        groups = self._all_groups if asked is None else self._reader.groups(changed.other, asked)
+        groups = self._reader.groups(changed.other, asked)
         matched = 0 if groups is None else KeyIndex.of(changed.other, groups).matched_rows(keys)
         return Trial(place, field, value, matched)
-
-    @cached_property
-    def _all_groups(self) -> KeyGroups | None:
-        """The keys of the whole other side."""
-        return self._reader.groups(self._join.other)
 
     def _layout_with(self, change: dict[str, Any]) -> Layout:
         joins = list(self._spec.joins)

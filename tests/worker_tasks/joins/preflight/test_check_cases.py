@@ -228,6 +228,24 @@ def test_a_large_side_that_must_be_converted_is_sampled(
     assert bson.encode({"preview": found.preview})
 
 
+def test_rows_with_too_many_matches_show_the_first_ones(
+    database: Database[Document], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker_tasks.joins.preflight.others.MAX_DOCUMENTS", 50)
+    database.hubs.insert_many([{"_id": number} for number in range(3)])
+    database.spokes.insert_many([{"_id": number, "hub": [number % 3], "end": number % 2} for number in range(120)])
+    database.ends.insert_one({"_id": 0})
+    spokes = join_of("spokes", "_id", "hub", sort=[["_id", -1]])
+    found = checked("hubs", spokes, join_of("ends", "found.end", "_id") | {"as": "ends"})
+    assert found.expected.rates == [1.0, 1.0]
+    assert [[spoke["_id"] for spoke in row["found"]] for row in found.preview] == [
+        list(range(117 + number, 104 + number, -3)) for number in range(3)
+    ]
+    assert not found.is_sample
+    counted = checked("hubs", join_of("spokes", "_id", "hub", shape="count"))
+    assert [row["found"] for row in counted.preview] == [40, 40, 40]
+
+
 def test_matches_inside_matches_are_refused_by_name(servers: None) -> None:
     nested = join_of("orders", "found._id", "_id", into="found") | {"as": "again"}
     joins = [join_of("orders", "_id", "userId"), nested]
