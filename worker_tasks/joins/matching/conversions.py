@@ -16,15 +16,15 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 from bson import Binary, DatetimeMS, Decimal128, Int64, ObjectId, Timestamp
 from bson.binary import UuidRepresentation
 
 from worker_tasks.joins.matching.canonical_keys import milliseconds, plain_digits
+from worker_tasks.joins.spec.folds import FOLDS, Fold
 
-Fold = Literal["case", "blanks", "both"]
 Converter = Callable[[Any], Any]
 
 _WHOLE = re.compile(r"[+-]?[0-9]+")
@@ -71,7 +71,7 @@ def make_converter(cast: str | None, fold: Fold | None) -> Converter | None:
     """``convert`` for this cast and fold, or None if there is nothing to do."""
     if fold is None:
         return None if cast is None else _CASTS[cast]
-    fold_text = _FOLDS[fold]
+    fold_text = FOLDS[fold].apply
     to_type = _CASTS[cast] if cast is not None else _unchanged
 
     def converted(value: Any) -> Any:
@@ -83,21 +83,6 @@ def make_converter(cast: str | None, fold: Fold | None) -> Converter | None:
 
 def _unchanged(value: Any) -> Any:
     return value
-
-
-def _without_extra_blanks(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _case_and_blanks(text: str) -> str:
-    return _without_extra_blanks(text).casefold()
-
-
-_FOLDS: dict[str, Callable[[str], str]] = {
-    "case": str.casefold,
-    "blanks": _without_extra_blanks,
-    "both": _case_and_blanks,
-}
 
 
 def _as_text(value: Any) -> str | None:

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from bson import DBRef
 
 from worker_tasks.joins.matching.canonical_keys import canonical, list_element
-from worker_tasks.joins.matching.conversions import CASTS_OF_BOTH_SIDES, Converter, Fold, make_converter
+from worker_tasks.joins.matching.conversions import CASTS_OF_BOTH_SIDES, Converter, make_converter
+from worker_tasks.joins.spec.folds import Fold
 
 Side = Literal["left", "other"]
 KeyReader = Callable[[Mapping[str, Any]], list[str]]

@@ -253,9 +253,11 @@ def _onward_keys(spec: JoinSpec, number: int, join: Join, owner: int | None) -> 
             continue
         earlier = spec.joins[owner]
         in_list = not single and earlier.shape_traits.holds_list
-        if in_list:
+        if in_list and pair.cast is not None:
             # No cast converts a list.
-            read = element_reader(path) if pair.cast is None else _no_key
+            read, in_list = _no_key, False
+        elif in_list:
+            read = element_reader(path)
         yield SideKey(number, place, path.partition(".")[2], _in_field(earlier, read), in_list)
 
 

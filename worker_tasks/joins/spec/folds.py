@@ -9,9 +9,9 @@ Fold = Literal["case", "blanks", "both"]
 
 @dataclass(frozen=True, kw_only=True)
 class Folding:
-    """What does not count: the case of letters, blanks at either end, or both.
+    """A set of differences that do not count: ``case`` of letters, ``blanks`` at the ends and repeated ones inside.
 
-    ``label`` is its text in a list of choices. Values that are no text are compared as they are.
+    ``label`` is its text in a list of choices. Values other than texts are compared unchanged.
     """
 
     name: Fold
@@ -21,7 +21,7 @@ class Folding:
 
     def apply(self, text: str) -> str:
         """The text without the differences that do not count."""
-        stripped = text.strip() if self.blanks else text
+        stripped = " ".join(text.split()) if self.blanks else text
         return stripped.casefold() if self.case else stripped
 
 

@@ -16,7 +16,8 @@ from pymongo.database import Database
 from tests.worker_tasks.joins.matching.bson_strategies import CODEC, numbers, server_property, stored, values
 from worker_tasks.infra.connections import Document
 from worker_tasks.joins.matching.canonical_keys import canonical
-from worker_tasks.joins.matching.conversions import Fold, convert
+from worker_tasks.joins.matching.conversions import convert
+from worker_tasks.joins.spec.folds import Fold
 
 UUID_1 = UUID("12345678-1234-5678-1234-567812345678")
 YEARS = range(-62_167_219_200_000, 253_402_300_800_000)
