@@ -22,9 +22,10 @@ from worker_tasks.infra.connections import Document
 from worker_tasks.infra.errors import InvalidInput
 from worker_tasks.joins.preflight import checks
 from worker_tasks.joins.run import run_state
+from worker_tasks.joins.run.first_rows import find_first_rows
 from worker_tasks.joins.spec.spec import JoinSpec
 from worker_tasks.records import live, metadata
-from worker_tasks.results import result_store, result_writer, retention, summaries
+from worker_tasks.results import result_store, retention, summaries
 from worker_tasks.results.formats import FORMATS, Format, Ready
 from worker_tasks.results.result_store import ResultGone
 from worker_tasks.submission import cancel, read_join, submit_join
@@ -218,7 +219,7 @@ def _glimpse(task: Document, limit: int) -> Document:
     state = run_state.find_run(task.get("shares") or task["_id"])
     if state is None:
         raise Conflict(f"There are no rows yet: the task is {task_text.describe_state(task['status']).name}.")
-    rows = result_writer.glimpse(state.first_key, limit)
+    rows = find_first_rows(state, limit)
     columns = value_text.columns_of(rows)
     return {"count": state.rows, "offset": 0, "columns": columns, "complete": False, "expires_at": None, "rows": rows}
 

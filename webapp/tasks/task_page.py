@@ -15,9 +15,10 @@ from webapp.support.forms import MetadataForm
 from worker_tasks import submission
 from worker_tasks.infra.errors import InvalidInput, TaskNotFound
 from worker_tasks.joins.run import run_state
+from worker_tasks.joins.run.first_rows import find_first_rows
 from worker_tasks.queue import capacity
 from worker_tasks.records import live, states, task_search
-from worker_tasks.results import result_store, result_writer, retention, summaries
+from worker_tasks.results import result_store, retention, summaries
 
 blueprint = Blueprint("status", __name__, url_prefix="/tasks/<task_id>")
 
@@ -144,7 +145,7 @@ def _first_rows(task: dict[str, Any]) -> list[dict[str, Any]]:
     if task_text.is_final(task) or not task.get("join"):
         return []
     run = run_state.find_run(task.get("shares") or task["_id"])
-    return result_writer.glimpse(run.first_key, FIRST_ROWS) if run else []
+    return find_first_rows(run, FIRST_ROWS) if run else []
 
 
 def _tag(version: str, task: dict[str, Any]) -> str:

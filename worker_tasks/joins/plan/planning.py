@@ -20,7 +20,7 @@ from worker_tasks.joins.plan.layout import layout_of
 from worker_tasks.joins.plan.pipeline import compile_pipeline
 from worker_tasks.joins.plan.shell_commands import lookup_command, read_commands
 from worker_tasks.joins.plan.stages import Stage, match_stages
-from worker_tasks.joins.plan.strategy import JoinMethod, Strategy, choose_strategy
+from worker_tasks.joins.plan.strategy import STREAMED_BYTES, STREAMED_ROWS, JoinMethod, Strategy, choose_strategy
 from worker_tasks.joins.spec import filters
 from worker_tasks.joins.spec.sides import Side
 from worker_tasks.joins.spec.spec import Join, JoinSpec, parse
@@ -42,11 +42,17 @@ NO_SNAPSHOT = frozenset({123, 246, 72})
 class Plan:
     """How a join is run.
 
-    The result is stored under the Redis key ``key``. By lookup, ``pipeline`` runs on the collection ``left``; by scan,
-    the worker joins ``spec``. ``parts`` holds the filter on ``_id`` of each part, and ``snapshots`` the cluster time
-    that all reads of a source see, as pairs of source and time. ``total`` is the expected number of rows, None if
-    unknown. ``watched`` names the fields that joins leave empty in rows without a match. ``steps``, ``estimates`` and
-    ``note`` are for people.
+    Attributes:
+        key: the Redis key of the result.
+        left: the collection that the join starts from.
+        pipeline: the aggregation on ``left``, if MongoDB does all of the join.
+        spec: the join, if the worker scans its sides.
+        parts: the filter on ``_id`` of each part.
+        snapshots: the cluster time that all reads of a source see, as pairs of source and time.
+        total: the expected number of rows, None if unknown.
+        watched: the fields that joins leave empty in rows without a match.
+        steps, estimates, note: the plan in words and numbers, for people.
+        starts_late: whether a scan reads large sides before it writes the first row.
     """
 
     key: str
@@ -61,6 +67,7 @@ class Plan:
     steps: list[dict[str, Any]] = field(default_factory=list)
     estimates: dict[str, float | None] = field(default_factory=dict)
     note: str | None = None
+    starts_late: bool = False
 
     def to_bson(self) -> bytes:
         return bson.encode(vars(self) | {"method": str(self.method)})
@@ -140,7 +147,15 @@ def make_plan(spec: JoinSpec, key: str, comment: str, *, divided: bool = True) -
         steps=_steps(spec, strategy, catalog),
         estimates={"lookup": _rounded(strategy.lookup_seconds), "scan": _rounded(strategy.scan_seconds)},
         note=note,
+        starts_late=is_scan and _starts_late(spec, catalog),
     )
+
+
+def _starts_late(spec: JoinSpec, catalog: Catalog) -> bool:
+    """Whether the first rows are known long before a scan writes them; the first rows of an order are not."""
+    others = [catalog.stats(spec.side(join)) for join in spec.joins]
+    is_large = sum(each.count for each in others) > STREAMED_ROWS or sum(each.size for each in others) > STREAMED_BYTES
+    return is_large and not spec.sort
 
 
 def is_divisible(spec: JoinSpec) -> bool:

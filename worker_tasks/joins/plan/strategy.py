@@ -22,6 +22,8 @@ COMPARED = 0.4e-6
 READ, READ_BYTE, START = 4e-6, 12e-9, 0.1
 #: Up to this size, the whole other side fits into one document (of at most 16 MB).
 FITS_BYTES = 12 * 1024 * 1024
+#: Up to this many documents and bytes on the other sides together, a scan streams the left side through the join.
+STREAMED_ROWS, STREAMED_BYTES = 200_000, 32 * 2**20
 #: The casts that MongoDB's ``$convert`` and the worker do alike.
 COMMON_CASTS = frozenset({None, "objectId", "date", "double"})
 

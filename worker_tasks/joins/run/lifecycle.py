@@ -25,7 +25,7 @@ from worker_tasks.infra.settings import settings
 from worker_tasks.joins.plan.planning import Plan
 from worker_tasks.joins.reading.batches import ReadFailed, ReadQuery
 from worker_tasks.joins.reading.progress import Progress, Stopped
-from worker_tasks.joins.run import execution, mongodb_errors, run_state
+from worker_tasks.joins.run import execution, first_rows, mongodb_errors, run_state
 from worker_tasks.joins.run.run_state import Answer, PartStart
 from worker_tasks.joins.spec.spec import parse
 from worker_tasks.queue.retrying import RunInterrupted
@@ -233,8 +233,11 @@ def _write(plan: Plan, start: PartStart, rows: PartWriter) -> Part:
         # The web process imports this module, but never loads DuckDB.
         from worker_tasks.joins.scan import scan  # noqa: PLC0415
 
+        spec = parse(plan.spec)
+        if plan.starts_late and writer.number == 0:
+            first_rows.join_first_rows(writer.run, spec, comment)
         bounds, snapshots = plan.parts[writer.number], dict(plan.snapshots)
-        query = scan.ScanQuery(parse(plan.spec), comment, bounds, snapshots, tuple(plan.watched))
+        query = scan.ScanQuery(spec, comment, bounds, snapshots, tuple(plan.watched))
         return scan.write_scan(query, rows, progress)
     read = ReadQuery(
         side=plan.left,
@@ -326,6 +329,7 @@ def _finish(task_id: str, run: str, key: str) -> RunOutcome | None:
     except StagingLost:
         outcome = RunOutcome(None, LOST)
     run_state.forget_run(task_id, run, _plan_key(task_id))
+    first_rows.forget_first_rows(run)
     return outcome
 
 
@@ -359,6 +363,8 @@ def clear_run(task_id: str) -> None:
     sources.kill_operations(task_id)
     state = run_state.find_run(task_id)
     run_state.forget_run(task_id, state.run if state else "", _plan_key(task_id))
+    if state is not None:
+        first_rows.forget_first_rows(state.run)
 
 
 def clear_ended_runs() -> None:

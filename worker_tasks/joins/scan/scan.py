@@ -18,6 +18,7 @@ from worker_tasks.infra.errors import JoinFailed, LimitExceeded
 from worker_tasks.infra.scratch_database import is_disk_full, open_database
 from worker_tasks.infra.settings import settings
 from worker_tasks.joins.plan.layout import JoinLayout, Layout, SideLayout, layout_of
+from worker_tasks.joins.plan.strategy import STREAMED_BYTES, STREAMED_ROWS
 from worker_tasks.joins.reading.batches import ReadFailed, ReadQuery, read_batches, too_long
 from worker_tasks.joins.reading.encoding import decode_slices
 from worker_tasks.joins.reading.progress import REPORT_SECONDS, Progress
@@ -30,8 +31,6 @@ from worker_tasks.joins.spec.spec import JoinSpec
 from worker_tasks.results.result_writer import NARROW_HINT, Part, PartWriter
 from worker_tasks.results.summaries import Unmatched
 
-#: Up to this many documents and bytes on the other sides together, the left side streams.
-STREAMED_ROWS, STREAMED_BYTES = 200_000, 32 * 2**20
 #: Left rows that are joined at once while they stream.
 JOINED_ROWS = 5_000
 #: Rows fetched from DuckDB at once.
