@@ -32,7 +32,7 @@ def _items() -> list[Document]:
 
 
 def _tags() -> list[Document]:
-    # The key is in a list, because such a join runs by index, and a join by index can be split into parts.
+    # The key is in a list and has an index: by their sizes and shapes, some joins run as lookups, others as scans.
     return [{"_id": f"{key}.{count}", "key": [key], "count": count} for key in range(KEYS) for count in range(key % 4)]
 
 

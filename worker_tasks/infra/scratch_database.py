@@ -3,13 +3,14 @@
 import errno
 import os
 import shutil
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
+
+from worker_tasks.infra.scratch_folders import open_folder
 
 #: Seconds between two interruptions once the time limit has passed.
 INTERRUPT_SECONDS = 0.05
@@ -33,8 +34,7 @@ def open_database(memory_mib: int, seconds: float) -> Iterator[tuple[duckdb.Duck
         duckdb.InterruptException: a query passed the time limit.
         duckdb.OutOfMemoryException: a query needs more memory, or more disk space, than it may take.
     """
-    with tempfile.TemporaryDirectory(prefix="dovetail-") as name:
-        folder = Path(name)
+    with open_folder() as folder:
         database = duckdb.connect(
             folder / "work.duckdb",
             config={

@@ -21,6 +21,7 @@ from kombu.utils.encoding import bytes_to_str
 from pymongo.errors import PyMongoError
 from redis.exceptions import LockError
 
+from worker_tasks.infra import scratch_folders
 from worker_tasks.infra.connections import Document, connections
 from worker_tasks.infra.errors import MONGODB_FAILURES, REDIS_FAILURES, TaskLost, TaskNotFound
 from worker_tasks.infra.settings import settings
@@ -160,6 +161,9 @@ class Reconciler(bootsteps.StartStopStep):
         self._has_indexes = self._make_indexes()
         while not self._stopped.wait(interval):
             try:
+                # Not part of the pass, because each machine has its own.
+                if removed := scratch_folders.remove_abandoned():
+                    logger.warning("%d temporary folders of killed processes deleted", removed)
                 self._has_indexes = self._has_indexes or self._make_indexes()
                 self._pass(app, timedelta(seconds=interval))
             except (*MONGODB_FAILURES, *REDIS_FAILURES) as error:
