@@ -126,11 +126,13 @@ class Level:
     """Rows and the joins that add to them: the rows of the result, or the elements of a list inside them.
 
     ``name`` is the list's field; None for the rows of the result. The result shows no elements unless ``left`` is kept.
+    ``fields`` are the fields that it shows, those of joins included; None for all of them.
     """
 
     name: str | None
     left: SideLayout
     joins: tuple[JoinLayout, ...]
+    fields: Fields = None
 
 
 @dataclass(frozen=True)
@@ -151,13 +153,19 @@ def layout_of(spec: JoinSpec) -> Layout:
     """The layout of a join.
 
     Raises:
-        InvalidInput: matches would go into the matches of an earlier join.
+        InvalidInput: matches would go into the matches of an earlier join, or the order of the rows depends on matches
+            inside a list.
     """
     lists = list(dict.fromkeys(join.into for join in spec.joins if join.into is not None))
     for number, join in enumerate(spec.joins):
         if any(earlier.as_ == join.into and earlier.into is None for earlier in spec.joins[:number] if join.into):
             message = f"{join.into} holds the matches of an earlier join; only lists of {spec.from_} can take matches."
             raise InvalidInput({f"join.joins.{number}.into": message})
+    targets = [join.target for join in spec.joins if join.into is not None and join.target is not None]
+    for place, (path, _) in enumerate(spec.sort):
+        if any(path == target or path.startswith(f"{target}.") for target in targets):
+            message = f"{path} is inside the elements of a list: rows cannot be sorted by matches there."
+            raise InvalidInput({f"join.sort.{place}": message})
     return Layout(_level(spec, None, lists), tuple(_level(spec, name, []) for name in lists))
 
 
@@ -170,13 +178,13 @@ def _level(spec: JoinSpec, name: str | None, lists: list[str]) -> Level:
     joins = tuple(
         JoinLayout(number, join, _other_side(spec, number, join, _under(shown, join.as_))) for number, join in numbered
     )
-    own = None if shown is None else tuple(path for path in shown if _head(path) not in {*added, *lists})
+    own = None if shown is None else tuple(path for path in shown if _head(path) not in added)
     keys = tuple(key for number, join in numbered for key in _onward_keys(spec, number, join, None))
     sorts = () if name is not None else _row_sorts(spec, None)
     expands = tuple(spec.expand) if name is None else ()
     stored: Fields = None
     if own is not None and name is None:
-        needed = [*own, *(path for path in shown or () if _head(path) in lists), *(key.path for key in keys)]
+        needed = [*own, *(key.path for key in keys)]
         sorted_by = [path for path, _ in spec.sort if _head(path) not in added]
         into_keys = [pair.local for join in spec.joins if join.into is not None for pair in join.on]
         stored = _stored([*needed, *sorted_by, *into_keys, *lists, *(each.path for each in expands)])
@@ -191,7 +199,7 @@ def _level(spec: JoinSpec, name: str | None, lists: list[str]) -> Level:
         projections=() if own is None else (own,),
         replaced=frozenset(added),
     )
-    return Level(name, left, joins)
+    return Level(name, left, joins, shown)
 
 
 def _other_side(spec: JoinSpec, number: int, join: Join, shown: Fields) -> SideLayout:

@@ -205,7 +205,7 @@ class Scan:
                 for number, document in enumerate(documents)
                 if isinstance(held := document.get(name), list)
                 for element in held
-                if isinstance(element, dict) or not rows.layout.projections
+                if rows.keeps_element(element)
             ]
             if found:
                 batch = rows.rows([element for _, element in found], non_finite, [number for number, _ in found])

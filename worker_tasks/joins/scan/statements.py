@@ -178,7 +178,10 @@ class Statement:
         else:
             how = "LEFT JOIN" if kind.keeps_left else "JOIN"
             repeats = join.join.shape_traits.repeats_rows
-            columns = [f"{_with_field(join, match)} AS d", "m.place" if repeats else "c.place", *carried]
+            text = _with_field(join, match)
+            if level.name is not None:
+                text = f"CASE WHEN c.is_document = 1 THEN {text} ELSE c.d END"
+            columns = [f"{text} AS d", "m.place" if repeats else "c.place", *carried]
             columns += _brought(join)
             columns += [f"{match} IS NULL AS u{join.number}"] if join.number in self.watched else []
         return self._add(f"SELECT {', '.join(columns)} FROM {rows} c {how} {found} m ON {condition}")
