@@ -14,7 +14,8 @@ from bson import SON, Binary, Code, DatetimeMS, DBRef, Decimal128, Int64, MaxKey
 
 #: Separates the keys of several pairs; no canonical key contains it.
 SEPARATOR = "\x1f"
-_ESCAPE = "\x1e"
+#: Stands at the start of a key whose text contained a separator.
+ESCAPE = "\x1e"
 
 #: The key of a whole number consists of this tag and its digits.
 NUMBER_TAG = "n"
@@ -41,7 +42,7 @@ def canonical(value: Any) -> str | None:
     kind = type(value)
     key = (_ENCODERS.get(kind) or _inherited(kind))(value)
     if SEPARATOR in key:
-        return _ESCAPE + key.replace(_ESCAPE, f"{_ESCAPE}0").replace(SEPARATOR, f"{_ESCAPE}1")
+        return ESCAPE + key.replace(ESCAPE, f"{ESCAPE}0").replace(SEPARATOR, f"{ESCAPE}1")
     return None if key in _NOTHING else key
 
 

@@ -304,10 +304,11 @@ class Scan:
     def _write_sorted(self) -> None:
         if "result_rows" not in self._prepared:
             return
-        order = ", ".join(f"g{number}" for number in statements.sort_numbers(self._layout))
+        criteria = ", ".join(f"g{number}" for number in statements.sort_numbers(self._layout))
+        order = f" ORDER BY {criteria}" if criteria else ""
         columns = ", ".join(["d", *(f"u{number}" for number in sorted(self._watched))])
         limit = "" if self._spec.limit is None else f" LIMIT {self._spec.limit}"
-        self._write(f"SELECT {columns} FROM result_rows ORDER BY {order}{limit}")
+        self._write(f"SELECT {columns} FROM result_rows{order}{limit}")
 
     def _write(self, statement: str) -> None:
         result = self._execute(statement)
