@@ -1,146 +1,183 @@
-"""A reference implementation of joins in plain Python, against which property tests check the compiled pipelines.
+"""A reference implementation of joins in plain Python, against which property tests check both methods.
 
-Null and missing keys match nothing. With one pair of keys, a list stands for each of its elements, on both sides;
-several pairs compare whole values. The matches replace a field of the row with the same name.
+It takes whole rows through one join after the other. Keys, casts, projections and sort keys of single documents have
+property tests of their own, against MongoDB; here they count as right.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from bson import Decimal128, Int64, ObjectId
+from bson import DBRef, Decimal128, Int64
 
 from worker_tasks.infra.connections import Document
-from worker_tasks.joins.spec.spec import Join, JoinSpec, KeyPair
+from worker_tasks.joins.matching.paths import left_keys, other_keys, whole_key
+from worker_tasks.joins.matching.projection import project
+from worker_tasks.joins.matching.sort_keys import sort_key
+from worker_tasks.joins.spec.spec import Expand, Join, JoinSpec, KeyPair
 
 MISSING = object()
+UUID_CASTS = {"uuid", "uuidJavaLegacy", "uuidCsharpLegacy", "uuidPythonLegacy"}
 
 Data = Mapping[str, Sequence[Document]]
 
 
+@dataclass(frozen=True)
+class Row:
+    """A row: whole, as the result shows it, and the joins that found no match for it, by their fields."""
+
+    whole: Document
+    shown: Document
+    unmatched: frozenset[str]
+
+    def sort_key(self, spec: JoinSpec) -> bytes:
+        return b"".join(sort_key(self.whole, path, direction) for path, direction in spec.sort)
+
+
+@dataclass
+class _Partial:
+    """A row on its way. ``whole`` has the fields that joins do not keep, by which rows can still be sorted."""
+
+    fields: Document
+    whole: Document
+    unmatched: frozenset[str] = frozenset()
+
+
 def joined(spec: JoinSpec, data: Data) -> list[Document]:
-    """The rows, in no particular order."""
-    rows = [document for document in data[spec.from_] if keeps(document, spec.match)]
+    """The rows as the result shows them, in no particular order."""
+    return [row.shown for row in joined_rows(spec, data)]
+
+
+def joined_rows(spec: JoinSpec, data: Data) -> list[Row]:
+    """All rows, before any limit, in no particular order."""
+    documents = [document for document in data[spec.from_] if keeps(document, spec.match)]
+    for each in spec.expand:
+        documents = [row for document in documents for row in _expanded(document, each)]
+    rows = [_Partial(document, document) for document in documents]
     for join in spec.joins:
         others = [document for document in data[join.from_] if keeps(document, join.match)]
-        rows = _joined_with(rows, others, join)
-    return [_project(row, spec.fields_) for row in rows]
+        rows = _into(rows, others, join) if join.into is not None else _joined_with(rows, others, join)
+    return [Row(row.whole, _project(row.fields, spec.fields_), row.unmatched) for row in rows]
 
 
-def _joined_with(rows: Sequence[Document], others: Sequence[Document], join: Join) -> list[Document]:
-    result = []
-    used: set[Any] = set()
+def _expanded(document: Document, each: Expand) -> Iterator[Document]:
+    value: Any = document
+    for name in each.path.split("."):
+        value = value.get(name, MISSING) if isinstance(value, dict) else MISSING
+    position = {} if each.position is None else {each.position: None}
+    if value is MISSING or value is None or value == []:
+        if each.keep_empty:
+            yield {**(_with(document, each.path, MISSING) if value == [] else document), **position}
+    elif isinstance(value, list):
+        for number, element in enumerate(value, start=1):
+            yield {**_with(document, each.path, element), **dict.fromkeys(position, number)}
+    else:
+        yield {**document, **position}
+
+
+def _with(document: Document, path: str, value: Any) -> Document:
+    """A copy of the document with another value at the path."""
+    head, _, rest = path.partition(".")
+    inner = _with(document[head], rest, value) if rest else value
+    changed = {**document, head: inner}
+    return {name: each for name, each in changed.items() if each is not MISSING}
+
+
+def _joined_with(rows: Sequence[_Partial], others: Sequence[Document], join: Join) -> list[_Partial]:
+    result: list[_Partial] = []
+    used: set[int] = set()
     for row in rows:
-        matches = [other for other in others if _match(row, other, join.on)]
-        used |= {other["_id"] for other in matches}
-        result += _rows_of(row, matches, join)
+        numbers = [number for number, other in enumerate(others) if _match(row.fields, other, join.on)]
+        used.update(numbers)
+        result += _rows_of(row, [others[number] for number in numbers], join)
     if join.kind == "outer":
-        unmatched = [_project(other, join.fields_) for other in others if other["_id"] not in used]
-        result += [{join.as_ or "": [other] if join.shape == "array" else other} for other in unmatched]
+        unmatched = [other for number, other in enumerate(others) if number not in used]
+        name, is_list = join.as_ or "", join.shape == "array"
+        for other in unmatched:
+            kept = _project(other, join.fields_)
+            result.append(_Partial({name: [kept] if is_list else kept}, {name: [other] if is_list else other}))
     return result
 
 
-def _rows_of(row: Document, matches: list[Document], join: Join) -> list[Document]:
+def _rows_of(row: _Partial, matches: list[Document], join: Join) -> list[_Partial]:
     if join.kind in {"semi", "anti"}:
         return [row] if bool(matches) == (join.kind == "semi") else []
     if join.kind == "inner" and not matches:
         return []
     name = join.as_ or ""
-    for path, direction in reversed(join.sort):
-        matches = sorted(matches, key=lambda match: match[path], reverse=direction == -1)
-    matches = [_project(match, join.fields_) for match in matches[: join.limit]]
-    cleared = {field: value for field, value in row.items() if field != name}
-    if join.shape == "array":
-        return [{**row, name: matches}]
+    unmatched = row.unmatched | ({name} if join.kind in {"left", "outer"} and not matches else set())
+    if join.shape != "rows":
+        fields = _with_matches(row.fields, name, matches, join, join.fields_)
+        return [_Partial(fields, _with_matches(row.whole, name, matches, join, None), unmatched)]
+    return [
+        _Partial({**row.fields, name: _project(match, join.fields_)}, {**row.whole, name: match}, unmatched)
+        for match in _first(matches, join)
+    ] or [_Partial(_without(row.fields, name), _without(row.whole, name), unmatched)]
+
+
+def _with_matches(row: Document, name: str, matches: list[Document], join: Join, fields: list[str] | None) -> Document:
     if join.shape == "count":
-        return [{**row, name: len(matches)}]
-    if join.shape == "first":
-        return [{**cleared, name: matches[0]} if matches else cleared]
-    return [{**cleared, name: match} for match in matches] or [cleared]
+        return {**row, name: len(_first(matches, join))}
+    kept = [_project(match, fields) for match in _first(matches, join)]
+    if join.shape == "array":
+        return {**row, name: kept}
+    return {**row, name: kept[0]} if kept else _without(row, name)
+
+
+def _first(matches: list[Document], join: Join) -> list[Document]:
+    for path, direction in reversed(join.sort):
+        matches = sorted(matches, key=lambda match: sort_key(match, path, direction))
+    return matches[: join.limit]
+
+
+def _into(rows: Sequence[_Partial], others: Sequence[Document], join: Join) -> list[_Partial]:
+    """The rows with the matches in the elements of a list."""
+    name = join.into or ""
+    on = [pair.model_copy(update={"local": pair.local.removeprefix(f"{name}.")}) for pair in join.on]
+
+    def element(value: Any) -> Any:
+        document = value.as_doc() if isinstance(value, DBRef) else value
+        if not isinstance(document, dict):
+            return value
+        matches = [other for other in others if _match(document, other, on)]
+        return _with_matches(dict(document), join.as_ or "", matches, join, join.fields_)
+
+    result = []
+    for row in rows:
+        fields = dict(row.fields)
+        if isinstance(fields.get(name), list):
+            fields[name] = [element(value) for value in fields[name]]
+        result.append(_Partial(fields, row.whole, row.unmatched))
+    return result
+
+
+def _without(row: Document, name: str) -> Document:
+    return {field: value for field, value in row.items() if field != name}
 
 
 def _project(document: Document, fields: list[str] | None) -> Document:
-    return document if fields is None else {name: value for name, value in document.items() if name in fields}
+    return document if fields is None else project(document, fields)
 
 
 def _match(row: Document, other: Document, on: Sequence[KeyPair]) -> bool:
-    if len(on) == 1:
-        keys = [converted(key, on[0].cast) for key in _elements(row, on[0].local)]
-        other_keys = {canonical(value) for value in _leaves(other, on[0].foreign)}
-        return any(canonical(key) in other_keys for key in keys if not is_nothing(key))
-    return all(_equal(converted(at(row, pair.local), pair.cast), at(other, pair.foreign)) for pair in on)
-
-
-def _equal(left: Any, right: Any) -> bool:
-    return not is_nothing(left) and not is_nothing(right) and canonical(left) == canonical(right)
-
-
-def is_nothing(value: Any) -> bool:
-    return value is MISSING or value is None
-
-
-def converted(value: Any, cast: str | None) -> Any:
-    """Converts a value like ``$convert``; None if it cannot be converted. Supports the casts to int and string."""
-    if cast is None or is_nothing(value):
-        return value
-    if cast == "string":
-        return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else _text(value)
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float | Decimal128):
-        number = value.to_decimal() if isinstance(value, Decimal128) else value
-        return int(number) if number == int(number) else None
-    return int(value) if isinstance(value, str) and value.lstrip("-").isdecimal() else None
-
-
-def _text(value: Any) -> str | None:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() else str(value)
-    if isinstance(value, datetime):
-        return f"{value:%Y-%m-%dT%H:%M:%S.000Z}"
-    return str(value) if isinstance(value, Decimal128 | ObjectId) else None
-
-
-def at(document: Any, path: str) -> Any:
-    """The value of ``$path`` in an aggregation. A path through a list gives the list of its elements' values."""
-    head, _, rest = path.partition(".")
-    if isinstance(document, list):
-        values = [at(element, path) for element in document if isinstance(element, dict | list)]
-        return [value for value in values if value is not MISSING]
-    if not isinstance(document, dict) or head not in document:
-        return MISSING
-    return at(document[head], rest) if rest else document[head]
-
-
-def _elements(document: Any, path: str) -> list[Any]:
-    """The values that ``localField`` looks up. For a list, these are its elements."""
-    values = _reached(document, path)
-    return [element for value in values for element in (value if isinstance(value, list) else [value])]
-
-
-def _leaves(document: Any, path: str) -> list[Any]:
-    """The values that a ``foreignField`` can match. For a list, these are the list as a whole and its elements."""
-    values = _reached(document, path)
-    return values + [element for value in values if isinstance(value, list) for element in value]
-
-
-def _reached(document: Any, path: str) -> list[Any]:
-    head, _, rest = path.partition(".")
-    if not isinstance(document, dict) or head not in document:
-        return []
-    value = document[head]
-    if not rest:
-        return [value]
-    return [inner for element in (value if isinstance(value, list) else [value]) for inner in _reached(element, rest)]
+    for pair in on:
+        other_cast = pair.cast if pair.cast in UUID_CASTS else None
+        if len(on) == 1:
+            keys = left_keys(row, pair.local, pair.cast, pair.fold)
+            return not {*keys}.isdisjoint(other_keys(other, pair.foreign, pair.cast, pair.fold))
+        key = whole_key(row, pair.local, pair.cast, pair.fold)
+        if key is None or key != whole_key(other, pair.foreign, other_cast, pair.fold):
+            return False
+    return True
 
 
 def keeps(document: Document, stored: Mapping[str, Any]) -> bool:
     """Whether the document passes a filter of equalities and of ``$gt`` on numbers."""
     for path, condition in stored.items():
-        values = _leaves(document, path)
+        value = document.get(path)
+        values = [value, *value] if isinstance(value, list) else [value]
         if isinstance(condition, dict):
             if not any(_is_number(value) and canonical(value)[1] > condition["$gt"] for value in values):
                 return False
@@ -150,7 +187,7 @@ def keeps(document: Document, stored: Mapping[str, Any]) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | Decimal128) and not isinstance(value, bool)
+    return isinstance(value, int | float | Decimal128) and not (isinstance(value, bool) or canonical(value)[1].is_nan())
 
 
 def canonical(value: Any) -> tuple[Any, ...]:
@@ -166,6 +203,8 @@ def canonical(value: Any) -> tuple[Any, ...]:
         return ("number", value.to_decimal())
     if isinstance(value, list):
         return ("list", *map(canonical, value))
+    if isinstance(value, DBRef):
+        return canonical(value.as_doc())
     if isinstance(value, dict):
         return ("document", *((name, canonical(inner)) for name, inner in value.items()))
     if isinstance(value, datetime):

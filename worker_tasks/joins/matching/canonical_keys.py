@@ -14,6 +14,7 @@ from bson import SON, Binary, Code, DatetimeMS, DBRef, Decimal128, Int64, MaxKey
 
 #: Separates the keys of several pairs; no canonical key contains it.
 SEPARATOR = "\x1f"
+#: Stands at the start of a key whose text contained a separator.
 ESCAPE = "\x1e"
 
 #: The key of a whole number consists of this tag and its digits.

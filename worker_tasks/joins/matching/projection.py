@@ -22,6 +22,14 @@ def projector(fields: list[str]) -> Callable[[Mapping[str, Any]], dict[str, Any]
     return lambda document: {name: value for name, value in document.items() if name in tree}
 
 
+def value_projector(fields: list[str] | None) -> Callable[[Any], Any]:
+    """``project`` for values inside a list: returns MISSING for those that it drops. None keeps everything."""
+    if fields is None:
+        return lambda value: value
+    tree = _tree(fields)
+    return lambda value: _kept_inside(value, tree)
+
+
 def _tree(fields: list[str]) -> Tree:
     tree: Tree = {}
     for field in fields:

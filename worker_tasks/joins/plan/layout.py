@@ -7,20 +7,23 @@ the same rows.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from worker_tasks.infra.connections import Document
 from worker_tasks.infra.errors import InvalidInput
-from worker_tasks.joins.matching.paths import KeyReader, element_reader, key_reader
+from worker_tasks.joins.matching.canonical_keys import canonical
+from worker_tasks.joins.matching.conversions import convert
+from worker_tasks.joins.matching.paths import element_reader, key_reader, path_parts
 from worker_tasks.joins.matching.projection import projector
 from worker_tasks.joins.matching.sort_keys import sort_key, sort_key_reader
 from worker_tasks.joins.plan.expansion import expand
-from worker_tasks.joins.plan.stages import Stage, match_stages, project_stages
+from worker_tasks.joins.plan.stages import Stage, match_stages, project_stages, stored_paths
 from worker_tasks.joins.spec import filters
 from worker_tasks.joins.spec.sides import Side
 from worker_tasks.joins.spec.spec import Expand, Join, JoinSpec, KeyPair
 
 Fields = tuple[str, ...] | None
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,8 @@ class SideKey:
 
     ``join`` and ``pair`` are indexes. ``path`` is the field that MongoDB stores the key in. ``read`` returns the
     canonical keys of a document; with several pairs at most one. With ``in_list``, the key is the list of the values in
-    all matches, and ``read`` returns the text of one of them.
+    all matches, and ``read`` returns the text of one of them. With ``place``, only the match at this place of a list
+    counts. ``count_tag`` precedes the digits of a number of matches in its key; without one, it matches nothing.
     """
 
     join: int
@@ -37,19 +41,23 @@ class SideKey:
     path: str
     read: Callable[[Document], list[str]]
     in_list: bool = False
+    place: int | None = None
+    count_tag: str | None = None
 
 
 @dataclass(frozen=True)
 class SortKey:
     """One criterion of an order. ``read`` returns bytes whose ascending order is the wanted one.
 
-    ``number`` is the index of the criterion, and ``absent`` its value in rows without a document of this side.
+    ``number`` is the index of the criterion, and ``absent`` its value in rows without a document of this side. With
+    ``place``, only the match at this place of a list counts.
     """
 
     number: int
     read: Callable[[Document], bytes]
     absent: bytes
     descending: bool = False
+    place: int | None = None
 
 
 @dataclass(frozen=True)
@@ -126,11 +134,13 @@ class Level:
     """Rows and the joins that add to them: the rows of the result, or the elements of a list inside them.
 
     ``name`` is the list's field; None for the rows of the result. The result shows no elements unless ``left`` is kept.
+    ``fields`` are the fields that it shows, those of joins included; None for all of them.
     """
 
     name: str | None
     left: SideLayout
     joins: tuple[JoinLayout, ...]
+    fields: Fields = None
 
 
 @dataclass(frozen=True)
@@ -151,13 +161,19 @@ def layout_of(spec: JoinSpec) -> Layout:
     """The layout of a join.
 
     Raises:
-        InvalidInput: matches would go into the matches of an earlier join.
+        InvalidInput: matches would go into the matches of an earlier join, or the order of the rows depends on matches
+            inside a list.
     """
     lists = list(dict.fromkeys(join.into for join in spec.joins if join.into is not None))
     for number, join in enumerate(spec.joins):
         if any(earlier.as_ == join.into and earlier.into is None for earlier in spec.joins[:number] if join.into):
             message = f"{join.into} holds the matches of an earlier join; only lists of {spec.from_} can take matches."
             raise InvalidInput({f"join.joins.{number}.into": message})
+    targets = [join.target for join in spec.joins if join.into is not None and join.target is not None]
+    for place, (path, _) in enumerate(spec.sort):
+        if any(path == target or path.startswith(f"{target}.") for target in targets):
+            message = f"{path} is inside the elements of a list: rows cannot be sorted by matches there."
+            raise InvalidInput({f"join.sort.{place}": message})
     return Layout(_level(spec, None, lists), tuple(_level(spec, name, []) for name in lists))
 
 
@@ -170,16 +186,16 @@ def _level(spec: JoinSpec, name: str | None, lists: list[str]) -> Level:
     joins = tuple(
         JoinLayout(number, join, _other_side(spec, number, join, _under(shown, join.as_))) for number, join in numbered
     )
-    own = None if shown is None else tuple(path for path in shown if _head(path) not in {*added, *lists})
+    own = None if shown is None else tuple(path for path in shown if _head(path) not in added)
     keys = tuple(key for number, join in numbered for key in _onward_keys(spec, number, join, None))
     sorts = () if name is not None else _row_sorts(spec, None)
     expands = tuple(spec.expand) if name is None else ()
     stored: Fields = None
     if own is not None and name is None:
-        needed = [*own, *(path for path in shown or () if _head(path) in lists), *(key.path for key in keys)]
+        needed = [*own, *(key.path for key in keys)]
         sorted_by = [path for path, _ in spec.sort if _head(path) not in added]
         into_keys = [pair.local for join in spec.joins if join.into is not None for pair in join.on]
-        stored = readable_paths([*needed, *sorted_by, *into_keys, *lists, *(each.path for each in expands)])
+        stored = stored_paths([*needed, *sorted_by, *into_keys, *lists, *(each.path for each in expands)])
     left = SideLayout(
         side=spec.left,
         match=spec.match if name is None else {},
@@ -191,7 +207,7 @@ def _level(spec: JoinSpec, name: str | None, lists: list[str]) -> Level:
         projections=() if own is None else (own,),
         replaced=frozenset(added),
     )
-    return Level(name, left, joins)
+    return Level(name, left, joins, shown)
 
 
 def _other_side(spec: JoinSpec, number: int, join: Join, shown: Fields) -> SideLayout:
@@ -218,15 +234,16 @@ def _other_side(spec: JoinSpec, number: int, join: Join, shown: Fields) -> SideL
     projections = tuple(fields for fields in (_tuple(join.fields_), shown) if fields is not None)
     stored: Fields = None
     if not holds:
-        stored = readable_paths([key.path for key in own])
+        stored = stored_paths([key.path for key in own])
     elif projections and not (shown is None and join.fields_ is None):
         kept = projections[0]
         sorted_by = [path for path, _ in join.sort]
-        rows_sorted_by = [path.partition(".")[2] for path, _ in spec.sort if join.as_ and _head(path) == join.as_]
+        sorts = [_split_place(join, path)[1] for path, _ in spec.sort if join.as_ and _head(path) == join.as_]
+        rows_sorted_by = [path.partition(".")[2] for path in sorts]
         onward_paths = [key.path for key in onward]
         if "" not in {*rows_sorted_by, *onward_paths} or join.fields_ is not None:
             paths = [*kept, *(key.path for key in own), *sorted_by, *rows_sorted_by, *onward_paths]
-            stored = readable_paths([path for path in paths if path])
+            stored = stored_paths([path for path in paths if path])
     return SideLayout(
         side=spec.side(join),
         match=join.match,
@@ -252,25 +269,41 @@ def _onward_keys(spec: JoinSpec, number: int, join: Join, owner: int | None) -> 
             yield SideKey(number, place, path, read)
             continue
         earlier = spec.joins[owner]
-        in_list = not single and earlier.shape_traits.holds_list
-        if in_list and pair.cast is not None:
+        at, path = _split_place(earlier, path)
+        in_list = not single and earlier.shape_traits.holds_list and at is None
+        if in_list:
             # No cast converts a list.
-            read, in_list = _no_key, False
-        elif in_list:
-            read = element_reader(path)
-        yield SideKey(number, place, path.partition(".")[2], _in_field(earlier, read), in_list)
+            read = element_reader(path) if pair.cast is None else _no_key
+        elif at is not None:
+            read = key_reader(path, side="left", single=single, cast=pair.cast, fold=pair.fold)
+        stored = path.partition(".")[2]
+        in_list = in_list and pair.cast is None
+        yield SideKey(number, place, stored, _in_field(earlier, read), in_list, at, _count_tag(pair))
 
 
 def _no_key(_: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def _in_field(join: Join, read: KeyReader) -> Callable[[Document], list[str]]:
+def _count_tag(pair: KeyPair) -> str | None:
+    key = canonical(convert(1, pair.cast, pair.fold))
+    return key[:-1] if key is not None and key.endswith("1") else None
+
+
+def _split_place(join: Join, path: str) -> tuple[int | None, str]:
+    """The place in the list of matches that a path names, and the path without it."""
+    name, place, *rest = path_parts(path) if "." in path else (*path_parts(path), None)
+    if not join.shape_traits.holds_list or place is None or place.place is None:
+        return None, path
+    return place.place, ".".join(part.name for part in (name, *rest) if part is not None)
+
+
+def _in_field(join: Join, read: Callable[[Mapping[str, Any]], Value]) -> Callable[[Document], Value]:
     """Reads a document of the other side as the field that the join adds to the rows."""
     name = join.as_ or ""
     keep = None if join.fields_ is None else projector(join.fields_)
 
-    def read_in_field(document: Document) -> list[str]:
+    def read_in_field(document: Document) -> Value:
         return read({name: document if keep is None else keep(document)})
 
     return read_in_field
@@ -295,15 +328,20 @@ def _row_sorts(spec: JoinSpec, owner: int | None) -> tuple[SortKey, ...]:
             criteria.append(_sort_key(place, path, direction))
             continue
         join = spec.joins[owner]
+        if not join.shape_traits.holds_documents and path != join.as_:
+            continue  # a count has no fields
         empty: Document = {join.as_ or "": []} if join.shape_traits.holds_list else {}
-        read = _whole_field(join, path, direction)
-        criteria.append(SortKey(place, read, sort_key(empty, path, direction), direction < 0))
+        at, inner = _split_place(join, path)
+        read = _whole_field(join, inner, direction)
+        criteria.append(SortKey(place, read, sort_key(empty, path, direction), direction < 0, at))
     return tuple(criteria)
 
 
 def _whole_field(join: Join, path: str, direction: int) -> Callable[[Document], bytes]:
-    """Sorts by fields that the join does not keep, too."""
+    """Sorts by fields that the join does not keep, too; by all of them as the join keeps them."""
     name, read = join.as_ or "", sort_key_reader(path, direction)
+    if path == name:
+        return _in_field(join, read)
     return lambda document: read({name: document})
 
 
@@ -321,16 +359,6 @@ def _under(fields: Fields, name: str | None) -> Fields:
     if fields is None or name is None or name in fields:
         return None
     return tuple(path[len(name) + 1 :] for path in fields if path.startswith(f"{name}."))
-
-
-def readable_paths(paths: list[str]) -> tuple[str, ...]:
-    """The fields to read so that all of these paths are there. ``$project`` knows no places in lists and no DBRefs."""
-    stored = []
-    for path in paths:
-        parts = path.split(".")
-        length = next((place for place, part in enumerate(parts) if place and (part.isdigit() or part[0] == "$")), None)
-        stored.append(".".join(parts[:length]))
-    return tuple(dict.fromkeys(stored)) or ("_id",)
 
 
 def _tuple(fields: list[str] | None) -> Fields:

@@ -5,7 +5,7 @@ pairs compare whole values. Null and missing match nothing, as in SQL.
 """
 
 from worker_tasks.joins.plan.keys import left_key
-from worker_tasks.joins.plan.stages import Stage, match_stages, project_stages, sort_and_limit_stages
+from worker_tasks.joins.plan.stages import Stage, match_stages, project_stages, sort_and_limit_stages, stored_paths
 from worker_tasks.joins.plan.strategy import Step, Strategy
 from worker_tasks.joins.spec.names import OWN_PREFIX
 from worker_tasks.joins.spec.spec import Join, JoinSpec, KeyPair
@@ -32,7 +32,7 @@ def _left_fields(spec: JoinSpec) -> list[Stage]:
     for number, join in enumerate(spec.joins):
         earlier = {each.as_ for each in spec.joins[:number]}
         used += [pair.local for pair in join.on if pair.local.partition(".")[0] not in earlier]
-    return project_stages(["_id", *used])
+    return project_stages(["_id", *stored_paths(used)])
 
 
 def _lookup_stages(join: Join, step: Step) -> list[Stage]:

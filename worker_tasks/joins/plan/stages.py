@@ -24,6 +24,16 @@ def project_stages(fields: list[str] | None) -> list[Stage]:
     return [{"$project": projection(fields)}]
 
 
+def stored_paths(paths: list[str]) -> tuple[str, ...]:
+    """The fields to read so that all of these paths are there. ``$project`` knows no places in lists and no DBRefs."""
+    stored = []
+    for path in paths:
+        parts = path.split(".")
+        length = next((place for place, part in enumerate(parts) if place and (part.isdigit() or part[0] == "$")), None)
+        stored.append(".".join(parts[:length]))
+    return tuple(dict.fromkeys(stored)) or ("_id",)
+
+
 def projection(fields: list[str]) -> dict[str, int]:
     kept = dict.fromkeys(_outermost(fields), 1)
     # Fields inside _id exclude the rest of it by themselves.

@@ -16,8 +16,8 @@ from worker_tasks.infra.connections import Document, within
 from worker_tasks.infra.errors import TookTooLong
 from worker_tasks.infra.sources import find_collection
 from worker_tasks.joins.matching.raw_values import raw_value
-from worker_tasks.joins.plan.layout import JoinLayout, SideLayout, readable_paths
-from worker_tasks.joins.plan.stages import Stage, match_stages, project_stages
+from worker_tasks.joins.plan.layout import JoinLayout, SideLayout
+from worker_tasks.joins.plan.stages import Stage, match_stages, project_stages, stored_paths
 from worker_tasks.joins.preflight.key_counts import KeyGroups
 from worker_tasks.joins.preflight.small_join import RowKeys, key_tuples
 from worker_tasks.joins.spec import filters
@@ -104,7 +104,7 @@ class OtherReader:
 
     def _groups(self, other: SideLayout, stages: list[Stage], seconds: float) -> KeyGroups | None:
         stages += match_stages(other.match)
-        stages += project_stages(list(readable_paths([key.path for key in other.own_keys])))
+        stages += project_stages(list(stored_paths([key.path for key in other.own_keys])))
         stages += [{"$group": {"_id": "$$ROOT", "n": {"$sum": 1}}}, {"$limit": MAX_KEYS}]
         groups = self.aggregate(other.side, stages, seconds)
         if groups is None or len(groups) == MAX_KEYS:

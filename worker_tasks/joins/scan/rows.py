@@ -1,11 +1,14 @@
 """Turns documents of one side into the rows of a table that DuckDB joins."""
 
 import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from worker_tasks.infra.connections import Document
+from worker_tasks.joins.matching.paths import MISSING, as_document
+from worker_tasks.joins.matching.projection import value_projector
 from worker_tasks.joins.plan.layout import Level, SideKey, SideLayout
 from worker_tasks.joins.reading.encoding import encode_documents, note_fields
 from worker_tasks.joins.scan.columns import BYTES, NUMBER, TEXT, Batch, Column
@@ -80,8 +83,9 @@ class SideRows:
         columns: dict[str, Column] = {"n": array.array("q", range(self.count, self.count + length))}
         if self.is_element:
             columns["row"] = array.array("q", holders)
-            columns["is_document"] = array.array("q", [isinstance(document, dict) for document in documents])
-            documents = [document if isinstance(document, dict) else {} for document in documents]
+            read = [as_document(element) for element in documents]
+            columns["is_document"] = array.array("q", [document is not None for document in read])
+            documents = [document or {} for document in read]
         for place, name in enumerate(self.lists):
             held = [isinstance(document.get(name), list) for document in documents]
             columns[f"list{place}"] = array.array("q", map(int, held))
@@ -107,19 +111,33 @@ class SideRows:
         if self.level is None and not layout.is_kept:
             return [b""] * len(documents)
         if layout.projections or layout.replaced or self.lists:
-            documents = [self._shown(document) for document in documents]
+            show = self._shown_element if self.is_element else self._shown
+            documents = [show(document) for document in documents]
         lines = encode_documents(documents, non_finite=non_finite)
         if self.level is not None:
-            if not self.is_element:
+            if self.is_element:
+                pairs = zip(documents, lines, strict=True)
+                lines = [line if as_document(element) is None else _after_comma(line) for element, line in pairs]
+            else:
                 note_fields(documents, self.fields)
-            pairs = zip(documents, lines, strict=True)
-            lines = [_after_comma(line) if isinstance(document, dict) else line for document, line in pairs]
+                lines = [_after_comma(line) for line in lines]
         self.size += sum(map(len, lines))
         return lines
 
-    def _shown(self, document: Any) -> Any:
-        if not isinstance(document, dict):
-            return document
+    def keeps_element(self, element: Any) -> bool:
+        """Whether the result shows this element of a list."""
+        return as_document(element) is not None or self._shown_element(element) is not MISSING
+
+    def _shown_element(self, element: Any) -> Any:
+        document = as_document(element)
+        return self._show_value(element) if document is None else self.layout.shown(document)
+
+    @cached_property
+    def _show_value(self) -> Callable[[Any], Any]:
+        fields = None if self.level is None else self.level.fields
+        return value_projector(None if fields is None else list(fields))
+
+    def _shown(self, document: Document) -> Document:
         if any(isinstance(document.get(name), list) for name in self.lists):
             document = {
                 name: value for name, value in document.items() if name not in self.lists or not isinstance(value, list)

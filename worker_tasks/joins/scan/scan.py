@@ -208,7 +208,7 @@ class Scan:
                 for number, document in enumerate(documents)
                 if isinstance(held := document.get(name), list)
                 for element in held
-                if isinstance(element, dict) or not rows.layout.projections
+                if rows.keeps_element(element)
             ]
             if found:
                 batch = rows.rows([element for _, element in found], non_finite, [number for number, _ in found])
@@ -310,10 +310,11 @@ class Scan:
     def _write_sorted(self) -> None:
         if "result_rows" not in self._prepared:
             return
-        order = ", ".join(f"g{number}" for number in statements.sort_numbers(self._layout))
+        criteria = ", ".join(f"g{number}" for number in statements.sort_numbers(self._layout))
+        order = f" ORDER BY {criteria}" if criteria else ""
         columns = ", ".join(["d", *(f"u{number}" for number in sorted(self._watched))])
         limit = "" if self._spec.limit is None else f" LIMIT {self._spec.limit}"
-        self._write(f"SELECT {columns} FROM result_rows ORDER BY {order}{limit}")
+        self._write(f"SELECT {columns} FROM result_rows{order}{limit}")
 
     def _write(self, statement: str) -> None:
         result = self._execute(statement)

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 import orjson
 
 from worker_tasks.infra.scratch_database import literal
-from worker_tasks.joins.matching.canonical_keys import LIST_TAG, NUMBER_TAG
-from worker_tasks.joins.plan.layout import JoinLayout, Layout, Level, SideKey
+from worker_tasks.joins.matching.canonical_keys import ESCAPE, LIST_TAG, SEPARATOR
+from worker_tasks.joins.plan.layout import JoinLayout, Layout, Level, SideKey, SortKey
 from worker_tasks.joins.scan.rows import KEY_SEPARATOR, key_column, own_key_column
 
 #: The rows of the left side, the elements of a list, and the documents of an outer join that matched nothing.
@@ -80,7 +80,7 @@ def _grouped(join: JoinLayout, source: str, groups: Sequence[str]) -> str:
     if not shape.holds_list:
         return placed
     several = [_keys_of_all(key) for key in join.other.onward_keys]
-    sorts = [f"min(g{sort.number}) AS g{sort.number}" for sort in join.other.row_sort]
+    sorts = [f"{_sort_of_all(sort)} AS g{sort.number}" for sort in join.other.row_sort]
     values = ", ".join([columns, "string_agg(d, ',' ORDER BY place) AS d", *several, *sorts])
     return f"SELECT {values} FROM ({placed}) GROUP BY {columns}"
 
@@ -88,8 +88,21 @@ def _grouped(join: JoinLayout, source: str, groups: Sequence[str]) -> str:
 def _keys_of_all(key: SideKey) -> str:
     """Selects the keys of all matches of a group, or the one key of their list."""
     name = key_column(key)
+    if key.place is not None:
+        return f"{_at_place(name, key.place)} AS {name}"
     separator = "''" if key.in_list else literal(KEY_SEPARATOR)
     return f"string_agg(nullif({name}, ''), {separator} ORDER BY place) AS {name}"
+
+
+def _sort_of_all(sort: SortKey) -> str:
+    """Selects the sort key of the list of all matches of a group."""
+    name = f"g{sort.number}"
+    return f"min({name})" if sort.place is None else _at_place(name, sort.place)
+
+
+def _at_place(column: str, place: int) -> str:
+    """Selects the value of one match of a group; null if there are fewer."""
+    return f"list_extract(array_agg({column} ORDER BY place), {place + 1})"
 
 
 @dataclass
@@ -127,9 +140,10 @@ class Statement:
         brackets = ("[", "]") if first.join.shape_traits.holds_list else ("", "")
         text = f"{literal(_label(first) + brackets[0])} || d || {literal(brackets[1])}" if first.shows_field else "''"
         columns = ["n", "0::BIGINT AS place", f"{text} AS d"]
-        columns += [f"{_onward(key, key_column(key))}" for key in first.other.onward_keys]
+        columns += [_onward(key, "''" if key.place else key_column(key)) for key in first.other.onward_keys]
         columns += [f"'' AS {key_column(key)}" for key in left.onward_keys if key.join != first.number]
-        columns += [f"g{sort.number}" for sort in first.other.row_sort]
+        columns += [f"{_blob(sort.absent)} AS g{sort.number}" for sort in first.other.row_sort if sort.place]
+        columns += [f"g{sort.number}" for sort in first.other.row_sort if not sort.place]
         columns += [f"{_blob(sort.absent)} AS g{sort.number}" for sort in left.row_sort]
         columns += [f"0 AS list{place}" for place in range(len(self.layout.lists))]
         columns += [f"false AS u{first.number}"] if first.number in self.watched else []
@@ -185,7 +199,10 @@ class Statement:
         else:
             how = "LEFT JOIN" if kind.keeps_left else "JOIN"
             repeats = join.join.shape_traits.repeats_rows
-            columns = [f"{_with_field(join, match)} AS d", "m.place" if repeats else "c.place", *carried]
+            text = _with_field(join, match)
+            if level.name is not None:
+                text = f"CASE WHEN c.is_document = 1 THEN {text} ELSE c.d END"
+            columns = [f"{text} AS d", "m.place" if repeats else "c.place", *carried]
             columns += _brought(join)
             columns += [f"{match} IS NULL AS u{join.number}"] if join.number in self.watched else []
         return self._add(f"SELECT {', '.join(columns)} FROM {rows} c {how} {found} m ON {condition}")
@@ -236,7 +253,7 @@ def _brought(join: JoinLayout) -> list[str]:
     """The keys and sort keys that the matches bring in."""
     if not join.join.shape_traits.holds_documents:
         count = "coalesce(m.found, 0)"
-        columns = [f"{literal(NUMBER_TAG)} || {count} AS {key_column(key)}" for key in join.other.onward_keys]
+        columns = [f"{_key_of_count(key, count)} AS {key_column(key)}" for key in join.other.onward_keys]
         sorts = join.other.row_sort
         return columns + [f"{'-' if sort.descending else ''}{count} AS g{sort.number}" for sort in sorts]
     columns = [_onward(key, f"coalesce(m.{key_column(key)}, '')") for key in join.other.onward_keys]
@@ -245,8 +262,16 @@ def _brought(join: JoinLayout) -> list[str]:
     ]
 
 
+def _key_of_count(key: SideKey, count: str) -> str:
+    return "''" if key.count_tag is None else f"{literal(key.count_tag)} || {count}"
+
+
 def _onward(key: SideKey, value: str) -> str:
-    return f"{literal(LIST_TAG)} || {value} AS {key_column(key)}" if key.in_list else f"{value} AS {key_column(key)}"
+    if not key.in_list:
+        return f"{value} AS {key_column(key)}"
+    text, separator, escape = f"{literal(LIST_TAG)} || {value}", literal(SEPARATOR), literal(ESCAPE)
+    escaped = f"replace(replace({text}, {escape}, {literal(ESCAPE + '0')}), {separator}, {literal(ESCAPE + '1')})"
+    return f"CASE WHEN contains({value}, {separator}) THEN {escape} || {escaped} ELSE {text} END AS {key_column(key)}"
 
 
 def _label(join: JoinLayout) -> str:
