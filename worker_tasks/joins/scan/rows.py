@@ -130,7 +130,7 @@ class SideRows:
 
     def _shown_element(self, element: Any) -> Any:
         document = as_document(element)
-        return self._show_value(element) if document is None else self.layout.shown(document)
+        return self._show_value(element) if document is None else self.layout.shown(dict(document))
 
     @cached_property
     def _show_value(self) -> Callable[[Any], Any]:
