@@ -34,8 +34,9 @@ class Row:
     unmatched: frozenset[str]
 
     def sort_key(self, spec: JoinSpec) -> bytes:
+        added = {join.as_ for join in spec.joins if join.into is None}
         return b"".join(
-            sort_key(self.whole if "." in path else self.kept, path, direction) for path, direction in spec.sort
+            sort_key(self.kept if path in added else self.whole, path, direction) for path, direction in spec.sort
         )
 
 
