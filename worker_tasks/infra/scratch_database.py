@@ -20,6 +20,10 @@ _NO_ROOM = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, 
 _NO_ROOM_TO_SPILL = "max_temp_directory_size"
 #: The share of the free disk space that temporary files may take.
 SPILLED_SHARE = 0.8
+#: The share of that limit from which on there is no room for one more block.
+NEARLY_ALL = 0.8
+#: The folder of the temporary files.
+SPILLED = "spilled"
 
 
 @contextmanager
@@ -41,7 +45,7 @@ def open_database(memory_mib: int, seconds: float) -> Iterator[tuple[duckdb.Duck
                 "memory_limit": f"{memory_mib}MiB",
                 # One thread, like the worker's other child processes.
                 "threads": 1,
-                "temp_directory": str(folder / "spilled"),
+                "temp_directory": str(folder / SPILLED),
                 "max_temp_directory_size": f"{int(shutil.disk_usage(folder).free * SPILLED_SHARE)}B",
                 # The package contains all extensions in use. DuckDB downloads nothing.
                 "autoinstall_known_extensions": False,
@@ -65,6 +69,15 @@ def is_disk_full(error: Exception) -> bool:
     if isinstance(error, duckdb.Error) and not isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException):
         return False
     return any(text in str(error) for text in (*_NO_ROOM, _NO_ROOM_TO_SPILL))
+
+
+def has_spilled_all(folder: Path) -> bool:
+    """Whether the temporary files in a database's folder have reached their limit.
+
+    DuckDB then runs out of memory, and its message does not always name the limit.
+    """
+    spilled = sum(file.stat().st_size for file in (folder / SPILLED).glob("*"))
+    return spilled > NEARLY_ALL * SPILLED_SHARE * (shutil.disk_usage(folder).free + spilled)
 
 
 def literal(text: str) -> str:

@@ -26,14 +26,18 @@ Data = Mapping[str, Sequence[Document]]
 
 @dataclass(frozen=True)
 class Row:
-    """A row: whole, as the result shows it, and the joins that found no match for it, by their fields."""
+    """A row: whole, as the joins keep it, as the result shows it, and the fields of joins without a match for it."""
 
     whole: Document
+    kept: Document
     shown: Document
     unmatched: frozenset[str]
 
     def sort_key(self, spec: JoinSpec) -> bytes:
-        return b"".join(sort_key(self.whole, path, direction) for path, direction in spec.sort)
+        added = {join.as_ for join in spec.joins if join.into is None}
+        return b"".join(
+            sort_key(self.kept if path in added else self.whole, path, direction) for path, direction in spec.sort
+        )
 
 
 @dataclass
@@ -59,7 +63,7 @@ def joined_rows(spec: JoinSpec, data: Data) -> list[Row]:
     for join in spec.joins:
         others = [document for document in data[join.from_] if keeps(document, join.match)]
         rows = _into(rows, others, join) if join.into is not None else _joined_with(rows, others, join)
-    return [Row(row.whole, _project(row.fields, spec.fields_), row.unmatched) for row in rows]
+    return [Row(row.whole, row.fields, _project(row.fields, spec.fields_), row.unmatched) for row in rows]
 
 
 def _expanded(document: Document, each: Expand) -> Iterator[Document]:

@@ -193,7 +193,8 @@ def _level(spec: JoinSpec, name: str | None, lists: list[str]) -> Level:
     stored: Fields = None
     if own is not None and name is None:
         needed = [*own, *(key.path for key in keys)]
-        sorted_by = [path for path, _ in spec.sort if _head(path) not in added]
+        # Fields inside a list do not tell which elements lack them, and those sort first.
+        sorted_by = [_head(path) for path, _ in spec.sort if _head(path) not in added]
         into_keys = [pair.local for join in spec.joins if join.into is not None for pair in join.on]
         stored = stored_paths([*needed, *sorted_by, *into_keys, *lists, *(each.path for each in expands)])
     left = SideLayout(
@@ -237,9 +238,9 @@ def _other_side(spec: JoinSpec, number: int, join: Join, shown: Fields) -> SideL
         stored = stored_paths([key.path for key in own])
     elif projections and not (shown is None and join.fields_ is None):
         kept = projections[0]
-        sorted_by = [path for path, _ in join.sort]
+        sorted_by = [_head(path) for path, _ in join.sort]
         sorts = [_split_place(join, path)[1] for path, _ in spec.sort if join.as_ and _head(path) == join.as_]
-        rows_sorted_by = [path.partition(".")[2] for path in sorts]
+        rows_sorted_by = [_head(path.partition(".")[2]) for path in sorts]
         onward_paths = [key.path for key in onward]
         if "" not in {*rows_sorted_by, *onward_paths} or join.fields_ is not None:
             paths = [*kept, *(key.path for key in own), *sorted_by, *rows_sorted_by, *onward_paths]

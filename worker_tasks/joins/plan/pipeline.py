@@ -27,7 +27,9 @@ def _left_fields(spec: JoinSpec) -> list[Stage]:
     if spec.fields_ is None:
         return []
     added = {join.as_ for join in spec.joins}
-    used = [path for path in [*spec.fields_, *(path for path, _ in spec.sort)] if path.partition(".")[0] not in added]
+    # An order by fields inside a list depends on the elements that lack them.
+    sorted_by = [path.partition(".")[0] for path, _ in spec.sort]
+    used = [path for path in [*spec.fields_, *sorted_by] if path.partition(".")[0] not in added]
     # A join may replace a field that its own key, or the key of an earlier join, is read from.
     for number, join in enumerate(spec.joins):
         earlier = {each.as_ for each in spec.joins[:number]}

@@ -280,7 +280,8 @@ def _ranges(borders: list[Any]) -> list[filters.Filter]:
         bounds = {} if number == 0 else {"$gte": border}
         if number + 1 < len(borders):
             bounds["$lt"] = borders[number + 1]
-        ranges.append({"_id": bounds})
+        # A single part has no bounds; an empty document would be a value to find.
+        ranges.append({"_id": bounds} if bounds else {})
     return ranges
 
 

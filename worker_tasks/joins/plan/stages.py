@@ -13,7 +13,10 @@ def match_stages(stored: filters.Filter) -> list[Stage]:
 
 
 def sort_and_limit_stages(sort: Sort, limit: int | None) -> list[Stage]:
-    stages: list[Stage] = [{"$sort": dict(sort)}] if sort else []
+    # A field that is named again cannot change the order.
+    directions = dict(reversed(sort))
+    order = {path: directions[path] for path, _ in sort}
+    stages: list[Stage] = [{"$sort": order}] if sort else []
     return [*stages, {"$limit": limit}] if limit is not None else stages
 
 

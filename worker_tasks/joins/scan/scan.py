@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import duckdb
 from bson import Timestamp
 
 from worker_tasks.infra.errors import JoinFailed, LimitExceeded
-from worker_tasks.infra.scratch_database import is_disk_full, open_database
+from worker_tasks.infra.scratch_database import has_spilled_all, is_disk_full, open_database
 from worker_tasks.infra.settings import settings
 from worker_tasks.joins.plan.layout import JoinLayout, Layout, SideLayout, layout_of
 from worker_tasks.joins.plan.strategy import STREAMED_BYTES, STREAMED_ROWS
@@ -70,11 +71,11 @@ def write_scan(query: ScanQuery, writer: PartWriter, progress: Progress) -> Part
         StagingLost, redis.exceptions.RedisError: Redis is away, refuses, or has lost written rows.
     """
     with (
-        open_database(settings().reading_memory_mib, settings().join_seconds) as (database, _),
+        open_database(settings().reading_memory_mib, settings().join_seconds) as (database, folder),
         ThreadPoolExecutor(1, "scan") as thread,
     ):
         scan = Scan(query, writer, progress, database, thread)
-        with _named_duckdb_errors():
+        with _named_duckdb_errors(folder):
             try:
                 scan.run()
             except ReadFailed:
@@ -85,15 +86,16 @@ def write_scan(query: ScanQuery, writer: PartWriter, progress: Progress) -> Part
 
 
 @contextmanager
-def _named_duckdb_errors() -> Iterator[None]:
+def _named_duckdb_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except duckdb.InterruptException as error:
         raise too_long() from error
     except duckdb.Error as error:
-        if is_disk_full(error):
+        is_out_of_memory = isinstance(error, duckdb.OutOfMemoryException)
+        if is_disk_full(error) or (is_out_of_memory and has_spilled_all(folder)):
             raise JoinFailed(DISK_FULL) from error
-        if isinstance(error, duckdb.OutOfMemoryException):
+        if is_out_of_memory:
             mib = settings().reading_memory_mib
             raise LimitExceeded(f"It needs more than {mib} MiB of memory, which is the limit. {NARROW_HINT}") from error
         raise

@@ -17,6 +17,7 @@ from worker_tasks.joins.spec.spec import Expand, Join, JoinSpec, KeyPair
 NAMES = "lfgvh"
 DATABASE, OTHER_DATABASE = "property", "property_too"
 PATHS = ["k", "k", "m", "m", "n.k", "_id", "n", "p.k", "p.0.k", "p.1", "ref.$id", "ref", "k.0"]
+PLAIN_PATHS = ["k", "k", "m", "n.k", "_id", "p.k"]
 ELEMENT_PATHS = ["k", "k", "n.k", "ref.$id"]
 LISTS = ["p", "q"]
 CASTS: list[Any] = ["int", "string", "long", "double", "objectId", "date", "uuid", "uuidJavaLegacy"]
@@ -76,7 +77,7 @@ def _present(value: Any) -> Any:
     return value
 
 
-def _pairs(rng: random.Random, paths: list[str], earlier: list[Join]) -> list[KeyPair]:
+def _pairs(rng: random.Random, paths: list[str], earlier: list[Join], *, plain: bool) -> list[KeyPair]:
     pairs = []
     for _ in range(rng.choice([1, 1, 1, 1, 2, 3])):
         local = rng.choice(paths)
@@ -84,10 +85,10 @@ def _pairs(rng: random.Random, paths: list[str], earlier: list[Join]) -> list[Ke
             before = rng.choice(earlier)
             local = before.as_ or local
             if before.shape != "count":
-                local = f"{local}.{rng.choice([*PATHS, '0.k', '1.m'])}"
-        cast = rng.choice(CASTS) if rng.random() < 0.25 else None
-        fold: Any = rng.choice(["case", "blanks", "both"]) if rng.random() < 0.15 else None
-        pairs.append(KeyPair(local=local, foreign=rng.choice(PATHS), cast=cast, fold=fold))
+                local = f"{local}.{rng.choice(PLAIN_PATHS if plain else [*PATHS, '0.k', '1.m'])}"
+        cast = rng.choice(["double", "objectId"] if plain else CASTS) if rng.random() < 0.2 else None
+        fold: Any = rng.choice(["case", "blanks", "both"]) if rng.random() < 0.15 and not plain else None
+        pairs.append(KeyPair(local=local, foreign=rng.choice(PLAIN_PATHS if plain else PATHS), cast=cast, fold=fold))
     return pairs
 
 
@@ -95,14 +96,15 @@ def _sort(rng: random.Random, paths: list[str]) -> Any:
     return [(rng.choice(paths), rng.choice([1, -1])) for _ in range(rng.choice([1, 1, 2]))]
 
 
-def _random_join(rng: random.Random, number: int, earlier: list[Join]) -> Join:
-    into = rng.choice(LISTS) if rng.random() < 0.25 else None
+def _random_join(rng: random.Random, number: int, earlier: list[Join], *, plain: bool) -> Join:
+    into = rng.choice(LISTS) if rng.random() < 0.25 and not plain else None
     kind: Any = "left" if into else rng.choice(["left", "left", "inner", "semi", "anti"] + ["outer"] * (number == 0))
     before = [join for join in earlier if join.into == into and join.as_]
-    pairs = _pairs(rng, ELEMENT_PATHS if into else PATHS, before)
+    paths = PLAIN_PATHS if plain else ELEMENT_PATHS if into else PATHS
+    pairs = _pairs(rng, paths, before, plain=plain)
     if into:
         pairs = [pair.model_copy(update={"local": f"{into}.{pair.local}"}) for pair in pairs]
-    fields: dict[str, Any] = {"from_": rng.choice(NAMES), "into": into, "kind": kind, "on": pairs}
+    fields: dict[str, Any] = {"from_": rng.choice("lfgv" if plain else NAMES), "into": into, "kind": kind, "on": pairs}
     if fields["from_"] == "h":
         fields["database"] = OTHER_DATABASE
     if rng.random() < 0.2:
@@ -114,6 +116,8 @@ def _random_join(rng: random.Random, number: int, earlier: list[Join]) -> Join:
     fields |= {"as_": name, "shape": rng.choice(shapes)}
     if rng.random() < 0.4:
         fields["sort"] = _sort(rng, ["_id", *PATHS])
+    if plain and fields["shape"] != "count":
+        fields["sort"] = [*fields.get("sort", [])[:1], ("_id", rng.choice([1, -1]))]
     if kind != "outer" and rng.random() < 0.3:
         fields["limit"] = rng.choice([1, 2])
     if rng.random() < 0.3 and fields["shape"] != "count":
@@ -122,9 +126,11 @@ def _random_join(rng: random.Random, number: int, earlier: list[Join]) -> Join:
 
 
 def _random_spec(rng: random.Random) -> JoinSpec:
+    # Plain joins are those that a lookup can do as well.
+    plain = rng.random() < 0.4
     joins: list[Join] = []
     for number in range(rng.choice([0, 1, 1, 1, 2, 2, 3, 4])):
-        joins.append(_random_join(rng, number, joins))
+        joins.append(_random_join(rng, number, joins, plain=plain))
     added = [join.as_ for join in joins if join.as_ and join.into is None]
     paths = [
         "_id",
@@ -136,7 +142,7 @@ def _random_spec(rng: random.Random) -> JoinSpec:
     fields: dict[str, Any] = {}
     if rng.random() < 0.2:
         fields["match"] = rng.choice([{"k": 1}, {"m": {"$gt": 1}}])
-    if rng.random() < 0.25:
+    if rng.random() < 0.25 and not plain:
         expand = rng.sample(["p", "q", "k", "n", "p.n", "n.k"], rng.choice([1, 1, 2]))
         fields["expand"] = [
             Expand(path=path, position=rng.choice([None, f"at{number}", "m"]), keep_empty=rng.random() < 0.5)

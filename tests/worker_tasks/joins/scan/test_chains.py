@@ -75,3 +75,11 @@ def test_a_list_of_texts_with_a_separator(scans: Database[Document], scan_rows: 
     pairs = [{"local": "lines.sku", "foreign": "skus"}, {"local": "_id", "foreign": "order"}]
     rows = scan_rows("orders", LINES, {"from": "lists", "as": "found", "on": pairs})
     assert found(rows) == {1: [], 2: [], 3: [1]}
+
+
+def test_elements_without_a_field_count_in_the_order_by_it(scans: Database[Document], scan_rows: Rows) -> None:
+    scans.lists.insert_many([{"_id": 1, "p": [{"k": 1}]}, {"_id": 2, "p": [{"k": 2}, 5]}])
+    assert scan_rows("lists", fields=["p.k", "_id"], sort=[["p.k", 1]]) == [
+        {"_id": 2, "p": [{"k": 2}]},
+        {"_id": 1, "p": [{"k": 1}]},
+    ]
