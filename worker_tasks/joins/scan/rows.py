@@ -7,7 +7,7 @@ from typing import Any
 
 from worker_tasks.infra.connections import Document
 from worker_tasks.joins.plan.layout import Level, SideKey, SideLayout
-from worker_tasks.joins.reading.encoding import encode_documents, note_fields
+from worker_tasks.joins.reading.encoding import encode_documents, encode_fields, note_fields
 from worker_tasks.joins.scan.columns import BYTES, NUMBER, TEXT, Batch, Column
 
 #: Separates the keys of one document in a text. Canonical keys do not contain it.
@@ -106,16 +106,25 @@ class SideRows:
         layout = self.layout
         if self.level is None and not layout.is_kept:
             return [b""] * len(documents)
-        if layout.projections or layout.replaced or self.lists:
+        if layout.projections or self.lists or self._has_replaced(documents):
             documents = [self._shown(document) for document in documents]
-        lines = encode_documents(documents, non_finite=non_finite)
-        if self.level is not None:
-            if not self.is_element:
-                note_fields(documents, self.fields)
-            pairs = zip(documents, lines, strict=True)
+        if self.level is None:
+            lines = encode_documents(documents, non_finite=non_finite)
+        elif not self.is_element:
+            note_fields(documents, self.fields)
+            lines = [b"," + line if line else line for line in encode_fields(documents, non_finite=non_finite)]
+        else:
+            pairs = zip(documents, encode_documents(documents, non_finite=non_finite), strict=True)
             lines = [_after_comma(line) if isinstance(document, dict) else line for document, line in pairs]
         self.size += sum(map(len, lines))
         return lines
+
+    def _has_replaced(self, documents: list[Any]) -> bool:
+        """Whether some document may hold a field that a join replaces."""
+        replaced = self.layout.replaced
+        return bool(replaced) and (
+            self.is_element or any(name in document for name in replaced for document in documents)
+        )
 
     def _shown(self, document: Any) -> Any:
         if not isinstance(document, dict):
