@@ -1,4 +1,4 @@
-"""Runs the named benchmarks, or all of them: bulk, small, web, list, sharing, methods, crossover, large, reading."""
+"""Runs the named benchmarks, or all: bulk, small, web, list, sharing, methods, crossover, growth, large, reading."""
 
 import argparse
 import json
@@ -21,7 +21,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Servers(options.data or Path(folder)) as servers:
         # These imports are not at the top, because the settings read the environment once, and Servers has just set it.
-        from benchmarks import bulk, crossover, large, lists, methods, reading, sharing, small, web  # noqa: PLC0415
+        from benchmarks import bulk, crossover, growth, large, lists, methods, reading, sharing, small, web  # noqa: PLC0415
 
         modules = {
             "bulk": bulk,
@@ -31,6 +31,7 @@ def main() -> None:
             "sharing": sharing,
             "methods": methods,
             "crossover": crossover,
+            "growth": growth,
             "large": large,
             "reading": reading,
         }

@@ -51,7 +51,7 @@ def measure(servers: Servers, repeats: int) -> Iterator[Row]:
 
 
 def _joined() -> None:
-    count = runs.run(JOIN, SECONDS)["result"]["count"]
+    count = runs.run(JOIN, SECONDS)
     if count != MATCHED:
         raise RuntimeError(f"{count:,} rows instead of {MATCHED:,}")
 

@@ -1,5 +1,6 @@
 """Runs joins through a real worker, and measures the time until their results are published."""
 
+import json
 import threading
 import time
 from pathlib import Path
@@ -16,8 +17,8 @@ WITHIN = 300.0
 PAUSE = 0.02
 
 
-def run(join: Join, within: float = WITHIN) -> dict[str, Any]:
-    """Submits a join and waits until its result is published; returns the task document.
+def run(join: Join, within: float = WITHIN) -> int:
+    """Submits a join and waits until its result is published; returns the number of its rows.
 
     Raises:
         RuntimeError: the join failed.
@@ -26,11 +27,11 @@ def run(join: Join, within: float = WITHIN) -> dict[str, Any]:
     task: dict[str, Any] = wait_until(lambda: _ended(task_id), within, PAUSE)
     if task["status"] != "SUCCESS":
         raise RuntimeError(task["result"])
-    return task
+    return int(json.loads(task["result"])["count"])
 
 
-def first_rows(join: Join) -> float:
-    """Submits a join and waits until it ends; returns the seconds until people could see its first rows."""
+def run_watched(join: Join) -> tuple[float, float]:
+    """Runs a join; returns the seconds until people could see its first rows, and until its result was published."""
     began = time.perf_counter()
     task_id = submit_join(read_join(join), fresh=True)
 
@@ -38,10 +39,10 @@ def first_rows(join: Join) -> float:
         state = run_state.find_run(task_id)
         return (state and result_writer.glimpse(state.first_key, 10)) or _ended(task_id)
 
-    wait_until(rows, WITHIN)
-    took = time.perf_counter() - began
+    wait_until(rows, WITHIN, PAUSE)
+    first = time.perf_counter() - began
     wait_until(lambda: _ended(task_id), WITHIN, PAUSE)
-    return took
+    return first, time.perf_counter() - began
 
 
 def _ended(task_id: str) -> dict[str, Any] | None:

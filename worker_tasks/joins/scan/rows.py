@@ -12,7 +12,8 @@ from worker_tasks.joins.scan.columns import BYTES, NUMBER, TEXT, Batch, Column
 
 #: Separates the keys of one document in a text. Canonical keys do not contain it.
 KEY_SEPARATOR = "\x1f"
-KEY_SEPARATOR_BYTE = KEY_SEPARATOR.encode()
+#: Up to this many different values of a column, their keys are kept.
+KNOWN_KEYS = 20_000
 
 
 def key_column(key: SideKey) -> str:
@@ -47,6 +48,8 @@ class SideRows:
     size: int = 0
     with_lists: set[str] = field(default_factory=set)
     fields: dict[str, None] = field(default_factory=dict)
+    #: The keys of the texts and whole numbers that occurred in each column; None if they are too many to repeat often.
+    _known_keys: dict[str, dict[Any, bytes] | None] = field(default_factory=dict)
 
     @property
     def is_element(self) -> bool:
@@ -97,10 +100,28 @@ class SideRows:
         return Batch(self.types, columns)
 
     def _keys(self, column: str, key: SideKey, documents: list[Document]) -> list[bytes]:
-        keys = [KEY_SEPARATOR.join(key.read(document)).encode() for document in documents]
-        if column not in self.with_lists and any(KEY_SEPARATOR_BYTE in each for each in keys):
-            self.with_lists.add(column)
+        known = self._known_keys.setdefault(column, {})
+        # The key depends on one value alone, unless the path leads into it.
+        if known is None or not key.path or "." in key.path:
+            return [self._read_keys(column, key, document) for document in documents]
+        keys = []
+        for document in documents:
+            value = document.get(key.path)
+            if type(value) is not str and type(value) is not int:
+                keys.append(self._read_keys(column, key, document))
+                continue
+            if (found := known.get(value)) is None:
+                found = known[value] = self._read_keys(column, key, document)
+            keys.append(found)
+        if len(known) > KNOWN_KEYS:
+            self._known_keys[column] = None
         return keys
+
+    def _read_keys(self, column: str, key: SideKey, document: Document) -> bytes:
+        keys = key.read(document)
+        if len(keys) > 1:
+            self.with_lists.add(column)
+        return KEY_SEPARATOR.join(keys).encode()
 
     def _lines(self, documents: list[Any], non_finite: bool) -> list[bytes]:
         layout = self.layout
