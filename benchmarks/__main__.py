@@ -1,4 +1,4 @@
-"""Runs the named benchmarks, or all of them: bulk, small, web, list, sharing, methods, reading."""
+"""Runs the named benchmarks, or all: bulk, small, web, list, sharing, methods, crossover, growth, large, reading."""
 
 import argparse
 import json
@@ -17,10 +17,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--data", type=Path, help="a folder that keeps the servers' data for the next run")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, Servers(Path(folder)) as servers:
+    with tempfile.TemporaryDirectory() as folder, Servers(options.data or Path(folder)) as servers:
         # These imports are not at the top, because the settings read the environment once, and Servers has just set it.
-        from benchmarks import bulk, lists, reading, sharing, small, strategies, web  # noqa: PLC0415
+        from benchmarks import bulk, crossover, growth, large, lists, methods, reading, sharing, small, web  # noqa: PLC0415
 
         modules = {
             "bulk": bulk,
@@ -28,7 +29,10 @@ def main() -> None:
             "web": web,
             "list": lists,
             "sharing": sharing,
-            "methods": strategies,
+            "methods": methods,
+            "crossover": crossover,
+            "growth": growth,
+            "large": large,
             "reading": reading,
         }
         measured = json.loads(RESULTS.read_text())["measured"] if RESULTS.exists() else {}

@@ -59,17 +59,17 @@ class Servers:
     """Runs Redis and MongoDB with their data in a folder, and sets the environment variables that name them."""
 
     def __init__(self, folder: Path):
-        self._folder = folder
+        self.folder = folder
 
     def __enter__(self) -> Self:
-        self.redis = start_redis(self._folder / "redis", free_port())
-        self.mongodb = start_mongodb(self._folder / "mongodb", free_port())
+        self.redis = start_redis(self.folder / "redis", free_port())
+        self.mongodb = start_mongodb(self.folder / "mongodb", free_port())
         os.environ |= {
             "REDIS_URL": self.redis.url,
             "MONGODB_URI": self.mongodb.url,
             "SECRET_KEY": "only for measurements",
             "COOKIES_SECURE": "false",
-            "JOIN_DATABASES": "bench",
+            "JOIN_DATABASES": "bench,flights",
             "JOIN_DATABASE": "bench",
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }
@@ -84,7 +84,7 @@ class Servers:
     @contextmanager
     def process(self, command: str, ready: str, **environment: str) -> Iterator[int]:
         """Runs a process for the duration of the block; yields its id once its log contains ``ready``."""
-        log = self._folder / "process.log"
+        log = self.folder / "process.log"
         with log.open("wb") as output:
             process = subprocess.Popen(  # noqa: S602 - the commands are the repository's own
                 command,
@@ -104,11 +104,11 @@ class Servers:
             process.terminate()
             process.wait(READY_SECONDS)
 
-    def worker(self, concurrency: int, include: str = "") -> Any:
+    def worker(self, concurrency: int, include: str = "", **environment: str) -> Any:
         """Runs our worker, as in the Procfile."""
         line = read_procfile(ROOT / "Procfile")["worker"].replace("INFO", "INFO" if not include else "WARNING")
         more = f" --include {include}" if include else ""
-        return self.process(f"{line} --concurrency {concurrency}{more} --loglevel INFO", "ready.")
+        return self.process(f"{line} --concurrency {concurrency}{more} --loglevel INFO", "ready.", **environment)
 
     def original_worker(self, concurrency: int) -> Any:
         """Runs the worker of the two originals."""

@@ -94,7 +94,12 @@ def choose_strategy(spec: JoinSpec, catalog: PlannerStats, max_seconds: float) -
         raise TooExpensive(_too_expensive_message(spec, catalog, strategy))
     if not use_lookup:
         return strategy
-    return Strategy(JoinMethod.LOOKUP, lookup, scan, tuple(_step(spec, join, catalog) for join in spec.joins))
+    return Strategy(JoinMethod.LOOKUP, lookup, scan, lookup_steps(spec, catalog))
+
+
+def lookup_steps(spec: JoinSpec, catalog: PlannerStats) -> tuple[Step, ...]:
+    """The steps of a lookup, one for each join."""
+    return tuple(_step(spec, join, catalog) for join in spec.joins)
 
 
 def allows_lookup(spec: JoinSpec) -> bool:

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import bson
@@ -25,8 +26,14 @@ _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
     datetime_conversion=DatetimeConversion.DATETIME_AUTO, unicode_decode_error_handler="replace"
 )
 _ORJSON = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
+#: A value between two documents that are encoded together. JSON has no line breaks inside texts.
+_BREAK = orjson.Fragment(b"\n")
+#: Dates whose JSON is kept, because many documents share them.
+_KEPT_DATES = 4096
 # BSON's bytes of Infinity, -Infinity, NaN and -NaN, which plain JSON, and therefore orjson, cannot express.
 _NON_FINITE = tuple(struct.pack("<Q", bits << 48) for bits in (0x7FF0, 0xFFF0, 0x7FF8, 0xFFF8))
+#: The last bytes of these are rarer than the zeros before them, so that searching for them first is faster.
+_NON_FINITE_ENDS = tuple((pattern[-2:], pattern) for pattern in _NON_FINITE)
 
 
 class LineEncoder:
@@ -72,15 +79,29 @@ def decode_slices(batch: bytes) -> Iterator[tuple[list[dict[str, Any]], bool]]:
     for piece in _slices(batch):
         with _collector_paused():
             documents = bson.decode_all(piece, _CODEC)
-        yield documents, any(pattern in piece for pattern in _NON_FINITE)
+        yield documents, any(end in piece and pattern in piece for end, pattern in _NON_FINITE_ENDS)
 
 
 def encode_documents(documents: list[Any], *, non_finite: bool) -> list[bytes]:
     """Each document as one line of JSON. With ``non_finite``, takes longer and writes infinite numbers and NaN."""
+    if non_finite or not documents:
+        return [_encode_slowly(document) for document in documents]
+    return _encode_together(documents)[1:-1].split(b",\n,")
+
+
+def encode_fields(documents: list[dict[str, Any]], *, non_finite: bool) -> list[bytes]:
+    """The fields of each document as JSON, without the braces around them; as :func:`encode_documents`."""
+    if non_finite or not documents:
+        return [_encode_slowly(document)[1:-1] for document in documents]
+    return _encode_together(documents)[2:-2].split(b"},\n,{")
+
+
+def _encode_together(documents: list[Any]) -> bytes:
+    """A list of the documents with breaks between them. This is several times faster than a call for each document."""
+    parts: list[Any] = [_BREAK] * (2 * len(documents) - 1)
+    parts[::2] = documents
     with _collector_paused():
-        if non_finite:
-            return [_encode_slowly(document) for document in documents]
-        return [orjson.dumps(document, _extended, _ORJSON) for document in documents]
+        return orjson.dumps(parts, _extended, _ORJSON)
 
 
 def note_fields(documents: list[dict[str, Any]], fields: dict[str, None]) -> None:
@@ -116,11 +137,17 @@ def _extended(value: Any) -> Any:
     """Returns a value of a BSON type as relaxed Extended JSON."""
     # The most frequent types first: json_util takes five times as long.
     if isinstance(value, ObjectId):
-        return {"$oid": str(value)}
+        return {"$oid": value.binary.hex()}
     if isinstance(value, datetime) and value.year >= 1970:  # noqa: PLR2004 - earlier dates are not written as text
-        # Five times faster than json_util. Datetimes are in UTC here, with whole milliseconds and a year up to 9999.
-        return {"$date": f"{value.isoformat(timespec='milliseconds' if value.microsecond else 'seconds')}Z"}
+        return _date(value)
     return json_util.default(value, json_util.RELAXED_JSON_OPTIONS)
+
+
+@lru_cache(_KEPT_DATES)
+def _date(value: datetime) -> orjson.Fragment:
+    # Five times faster than json_util. Datetimes are in UTC here, with whole milliseconds and a year up to 9999.
+    text = value.isoformat(timespec="milliseconds" if value.microsecond else "seconds")
+    return orjson.Fragment(f'{{"$date":"{text}Z"}}')
 
 
 def _encode_slowly(document: Any) -> bytes:

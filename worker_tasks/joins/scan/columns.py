@@ -37,7 +37,7 @@ _SCHEMAS = {TEXT: nanoarrow.string, BYTES: nanoarrow.binary, NUMBER: nanoarrow.i
 
 
 def _array(type_: str, values: Column) -> Any:
-    if type_ == NUMBER:
+    if isinstance(values, array.array):
         return nanoarrow.c_array_from_buffers(nanoarrow.int64(), len(values), [None, values])
     offsets = array.array("i", [0])
     texts = cast("Sequence[bytes]", values)

@@ -10,12 +10,13 @@ from worker_tasks.infra.connections import Document
 from worker_tasks.joins.matching.paths import MISSING, as_document
 from worker_tasks.joins.matching.projection import value_projector
 from worker_tasks.joins.plan.layout import Level, SideKey, SideLayout
-from worker_tasks.joins.reading.encoding import encode_documents, note_fields
+from worker_tasks.joins.reading.encoding import encode_documents, encode_fields, note_fields
 from worker_tasks.joins.scan.columns import BYTES, NUMBER, TEXT, Batch, Column
 
 #: Separates the keys of one document in a text. Canonical keys do not contain it.
 KEY_SEPARATOR = "\x1f"
-KEY_SEPARATOR_BYTE = KEY_SEPARATOR.encode()
+#: Up to this many different values of a column, their keys are kept.
+KNOWN_KEYS = 20_000
 
 
 def key_column(key: SideKey) -> str:
@@ -50,6 +51,8 @@ class SideRows:
     size: int = 0
     with_lists: set[str] = field(default_factory=set)
     fields: dict[str, None] = field(default_factory=dict)
+    #: The keys of the texts and whole numbers that occurred in each column; None if they are too many to repeat often.
+    _known_keys: dict[str, dict[Any, bytes] | None] = field(default_factory=dict)
 
     @property
     def is_element(self) -> bool:
@@ -101,28 +104,53 @@ class SideRows:
         return Batch(self.types, columns)
 
     def _keys(self, column: str, key: SideKey, documents: list[Document]) -> list[bytes]:
-        keys = [KEY_SEPARATOR.join(key.read(document)).encode() for document in documents]
-        if column not in self.with_lists and any(KEY_SEPARATOR_BYTE in each for each in keys):
-            self.with_lists.add(column)
+        known = self._known_keys.setdefault(column, {})
+        # The key depends on one value alone, unless the path leads into it.
+        if known is None or not key.path or "." in key.path:
+            return [self._read_keys(column, key, document) for document in documents]
+        keys = []
+        for document in documents:
+            value = document.get(key.path)
+            if type(value) is not str and type(value) is not int:
+                keys.append(self._read_keys(column, key, document))
+                continue
+            if (found := known.get(value)) is None:
+                found = known[value] = self._read_keys(column, key, document)
+            keys.append(found)
+        if len(known) > KNOWN_KEYS:
+            self._known_keys[column] = None
         return keys
+
+    def _read_keys(self, column: str, key: SideKey, document: Document) -> bytes:
+        keys = key.read(document)
+        if len(keys) > 1:
+            self.with_lists.add(column)
+        return KEY_SEPARATOR.join(keys).encode()
 
     def _lines(self, documents: list[Any], non_finite: bool) -> list[bytes]:
         layout = self.layout
         if self.level is None and not layout.is_kept:
             return [b""] * len(documents)
-        if layout.projections or layout.replaced or self.lists:
-            show = self._shown_element if self.is_element else self._shown
+        show = self._shown_element if self.is_element else self._shown
+        if layout.projections or self.lists or self._has_replaced(documents):
             documents = [show(document) for document in documents]
-        lines = encode_documents(documents, non_finite=non_finite)
-        if self.level is not None:
-            if self.is_element:
-                pairs = zip(documents, lines, strict=True)
-                lines = [line if as_document(element) is None else _after_comma(line) for element, line in pairs]
-            else:
-                note_fields(documents, self.fields)
-                lines = [_after_comma(line) for line in lines]
+        if self.level is None:
+            lines = encode_documents(documents, non_finite=non_finite)
+        elif not self.is_element:
+            note_fields(documents, self.fields)
+            lines = [b"," + line if line else line for line in encode_fields(documents, non_finite=non_finite)]
+        else:
+            pairs = zip(documents, encode_documents(documents, non_finite=non_finite), strict=True)
+            lines = [line if as_document(element) is None else _after_comma(line) for element, line in pairs]
         self.size += sum(map(len, lines))
         return lines
+
+    def _has_replaced(self, documents: list[Any]) -> bool:
+        """Whether some document may hold a field that a join replaces."""
+        replaced = self.layout.replaced
+        return bool(replaced) and (
+            self.is_element or any(name in document for name in replaced for document in documents)
+        )
 
     def keeps_element(self, element: Any) -> bool:
         """Whether the result shows this element of a list."""

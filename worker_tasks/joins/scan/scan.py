@@ -5,7 +5,7 @@ is read as well before DuckDB joins, and everything that exceeds the memory limi
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -22,8 +22,9 @@ from worker_tasks.joins.plan.layout import JoinLayout, Layout, SideLayout, layou
 from worker_tasks.joins.plan.strategy import STREAMED_BYTES, STREAMED_ROWS
 from worker_tasks.joins.reading.batches import ReadFailed, ReadQuery, read_batches, too_long
 from worker_tasks.joins.reading.encoding import decode_slices
-from worker_tasks.joins.reading.progress import REPORT_SECONDS, Progress
+from worker_tasks.joins.reading.progress import Progress
 from worker_tasks.joins.scan import statements
+from worker_tasks.joins.scan.background import Background
 from worker_tasks.joins.scan.columns import Batch
 from worker_tasks.joins.scan.rows import SideRows, key_column, own_key_column
 from worker_tasks.joins.scan.statements import Statement
@@ -114,7 +115,8 @@ class Scan:
     ):
         self._query, self._spec = query, query.spec
         self._writer, self._progress = writer, progress
-        self._database, self._thread = database, thread
+        self._database, self._duckdb = database, Background(database, thread, progress)
+        self._has_joined_rows = False
         self._deadline = time.monotonic() + settings().join_seconds
         self._layout: Layout = layout_of(query.spec)
         rows, lists = self._layout.rows, self._layout.lists
@@ -129,6 +131,13 @@ class Scan:
 
     def run(self) -> None:
         """Reads all sides, joins them and writes the rows."""
+        try:
+            self._run()
+        except BaseException:
+            self._duckdb.interrupt()
+            raise
+
+    def _run(self) -> None:
         for join in self._layout.others:
             self._read_other(join)
         self._create("left_rows", self._left)
@@ -147,6 +156,7 @@ class Scan:
             self._emit(Statement(self._layout, frozenset(self._watched), later).unmatched_other())
         if self._spec.sort:
             self._write_sorted()
+        self._duckdb.settle()
         self._note_columns()
 
     # Reading
@@ -173,6 +183,8 @@ class Scan:
             # The first rows appear early; after that, larger batches need fewer statements.
             if streams and self._left.count - joined >= min(joined, JOINED_ROWS):
                 self._join_inserted(streams=True)
+                if not joined:
+                    self._duckdb.settle()
                 joined = self._left.count
                 if self._is_finished():
                     return
@@ -202,7 +214,9 @@ class Scan:
         if not documents:
             return
         first = self._left.count
-        self._insert(statements.LEFT, self._left.rows(documents, non_finite))
+        batch = self._left.rows(documents, non_finite)
+        self._drop_joined_rows()
+        self._insert(statements.LEFT, batch)
         for place, rows in enumerate(self._elements):
             name = rows.level.name if rows.level is not None else None
             found = [
@@ -221,9 +235,14 @@ class Scan:
         self._execute(f"CREATE TEMP TABLE {table} ({columns})")
 
     def _insert(self, table: str, batch: Batch) -> None:
-        self._database.register("batch", batch)
-        self._execute(f"INSERT INTO {table} SELECT * FROM batch")
-        self._database.unregister("batch")
+        """Inserts rows while the next ones are read."""
+
+        def insert() -> None:
+            self._database.register("batch", batch)
+            self._database.execute(f"INSERT INTO {table} SELECT * FROM batch")
+            self._database.unregister("batch")
+
+        self._duckdb.start(insert)
 
     # Joining
 
@@ -241,6 +260,12 @@ class Scan:
             if self._is_finished():
                 break
             self._emit(Statement(self._layout, frozenset(self._watched), paired).result(numbers, ordered=ordered))
+        self._has_joined_rows = True
+
+    def _drop_joined_rows(self) -> None:
+        if not self._has_joined_rows:
+            return
+        self._has_joined_rows = False
         self._execute(f"TRUNCATE {statements.LEFT}")
         for place in range(len(self._elements)):
             self._execute(f"TRUNCATE {statements.ELEMENTS.format(place)}")
@@ -319,9 +344,18 @@ class Scan:
         self._write(f"SELECT {columns} FROM result_rows{order}{limit}")
 
     def _write(self, statement: str) -> None:
-        result = self._execute(statement)
+        """Writes the rows of a statement. DuckDB prepares the first ones while the next left rows are read."""
+
+        def start() -> tuple[duckdb.DuckDBPyConnection, list[Any]]:
+            result = self._database.execute(statement)
+            return result, result.fetchmany(FETCHED)
+
+        self._duckdb.start(start, self._write_rows)
+
+    def _write_rows(self, started: tuple[duckdb.DuckDBPyConnection, list[Any]]) -> None:
+        result, rows = started
         watched = [self._watched[number] for number in sorted(self._watched)]
-        while rows := self._wait(lambda: result.fetchmany(FETCHED)):
+        while rows:
             if self._spec.limit is not None:
                 rows = rows[: self._spec.limit - self._writer.rows]
             first = self._writer.rows
@@ -335,9 +369,13 @@ class Scan:
             self._progress.tick()
             if self._is_finished():
                 return
+            rows = self._duckdb.wait(lambda: result.fetchmany(FETCHED))
 
     def _is_finished(self) -> bool:
-        return self._spec.limit is not None and not self._spec.sort and self._writer.rows >= self._spec.limit
+        if self._spec.limit is None or self._spec.sort:
+            return False
+        self._duckdb.settle()
+        return self._writer.rows >= self._spec.limit
 
     def _note_columns(self) -> None:
         columns = self._writer.columns
@@ -351,22 +389,5 @@ class Scan:
 
     # DuckDB
 
-    def _execute(self, statement: str) -> duckdb.DuckDBPyConnection:
-        return self._wait(lambda: self._database.execute(statement))
-
-    def _wait(self, call: Callable[[], Any]) -> Any:
-        """Calls DuckDB in another thread, so that reports go on and a stop interrupts it."""
-        future = self._thread.submit(call)
-        while True:
-            try:
-                return future.result(timeout=REPORT_SECONDS)
-            except TimeoutError:
-                if future.done():
-                    continue
-            try:
-                self._progress.now()
-            except BaseException:
-                while not future.done():
-                    self._database.interrupt()
-                    time.sleep(0.01)
-                raise
+    def _execute(self, statement: str) -> None:
+        self._duckdb.wait(lambda: self._database.execute(statement))
