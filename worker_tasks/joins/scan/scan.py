@@ -188,7 +188,8 @@ class Scan:
                 joined = self._left.count
                 if self._is_finished():
                     return
-        self._join_inserted(streams=streams)
+        if not streams or self._left.count > joined:
+            self._join_inserted(streams=streams)
 
     def _streams(self) -> bool:
         others = self._others.values()
