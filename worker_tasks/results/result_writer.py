@@ -28,6 +28,8 @@ STAGING_SECONDS = 6 * 3600
 NARROW_HINT = "Filter either side, keep fewer fields, or set a limit."
 #: Bytes to read for a glimpse of the first rows of an unfinished part.
 GLIMPSE_BYTES = 64 * 1024
+#: Seconds for which rows found beside a part are shown until the part has rows of its own.
+FIRST_ROWS_SECONDS = 600
 
 _APPEND = lua_scripts.load("result_writer/append")
 
@@ -114,6 +116,11 @@ class PartWriter:
         self._sent = 0
         self._checksum = 0
         self._redis = connections().results
+
+    @property
+    def key(self) -> str:
+        """The staging key."""
+        return self._key
 
     @property
     def rows(self) -> int:
@@ -222,11 +229,39 @@ def part_key(run: str, number: int | str, writer: str) -> str:
 def glimpse(key: str | None, limit: int) -> list[dict[str, Any]]:
     """Up to ``limit`` of the first rows of an unfinished run, read from the key of its first part.
 
+    Until the part has rows, they are those of :func:`show_first_rows`, if any.
+
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
     if key is None:
         return []
+    return _read_lines(key, limit) or _read_lines(_first_rows_key(key), limit)
+
+
+def show_first_rows(key: str, lines: Sequence[bytes]) -> None:
+    """Lets glimpses show these rows until the part with this staging key has rows of its own.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    connections().results.set(_first_rows_key(key), SEPARATOR.join(lines), ex=FIRST_ROWS_SECONDS)
+
+
+def forget_first_rows(key: str) -> None:
+    """Ends :func:`show_first_rows`.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    connections().results.unlink(_first_rows_key(key))
+
+
+def _first_rows_key(key: str) -> str:
+    return f"first_rows:{key}"
+
+
+def _read_lines(key: str, limit: int) -> list[dict[str, Any]]:
     text = ensure_bytes(connections().results.getrange(key, 0, GLIMPSE_BYTES - 1)).removeprefix(b"[")
     lines = text.split(SEPARATOR)
     if len(text) >= GLIMPSE_BYTES - 1:

@@ -231,11 +231,14 @@ def _write(plan: Plan, start: PartStart, rows: PartWriter) -> Part:
     comment = f"{_comment_prefix(writer)}{writer.name}"
     if plan.spec is not None:
         # The web process imports this module, but never loads DuckDB.
-        from worker_tasks.joins.scan import scan  # noqa: PLC0415
+        from worker_tasks.joins.scan import first_rows, scan  # noqa: PLC0415
 
         bounds, snapshots = plan.parts[writer.number], dict(plan.snapshots)
         query = scan.ScanQuery(parse(plan.spec), comment, bounds, snapshots, tuple(plan.watched))
-        return scan.write_scan(query, rows, progress)
+        if writer.number:
+            return scan.write_scan(query, rows, progress)
+        with first_rows.shown(query.spec, rows.key, comment):
+            return scan.write_scan(query, rows, progress)
     read = ReadQuery(
         side=plan.left,
         pipeline=plan.pipeline_of(writer.number),

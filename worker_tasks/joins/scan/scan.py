@@ -246,7 +246,8 @@ class Scan:
     # Joining
 
     def _join_inserted(self, *, streams: bool) -> None:
-        """Joins the left rows inserted so far and writes the result."""
+        """Joins the left rows inserted since the last call and writes the result."""
+        self._drop_joined_rows()
         paired = self._paired()
         self._prepare(self._layout.others, paired)
         if self._outer is not None:
