@@ -186,6 +186,20 @@ def test_the_first_rows_can_be_glimpsed_during_writing() -> None:
     assert 30 < len(rows) < 40  # the complete rows within GLIMPSE_BYTES
 
 
+def test_rows_found_beside_a_part_are_glimpsed_until_it_has_its_own() -> None:
+    run = f"{new_id()}.1"
+    writer = PartWriter(run, 0, 10_000, 2**28, "writer")
+    result_writer.show_first_rows(writer.key, [b'{"_id":7}', b'{"_id":8}'])
+    assert result_writer.glimpse(writer.key, 1) == [{"_id": 7}]
+    assert result_writer.glimpse(writer.key, 10) == [{"_id": 7}, {"_id": 8}]
+    writer.append([b'{"_id":1}'])
+    writer.flush()
+    assert result_writer.glimpse(writer.key, 10) == [{"_id": 1}]
+    writer.discard()
+    result_writer.forget_first_rows(writer.key)
+    assert result_writer.glimpse(writer.key, 10) == []
+
+
 def test_the_first_row_over_the_limit_is_refused() -> None:
     run = f"{new_id()}.1"
     writer = part_writer(run, max_rows=3)
