@@ -25,7 +25,8 @@ from worker_tasks.results.result_writer import PartWriter
 
 SECONDS = 300.0
 RUN = "crossover"
-SHARES = (0.01, 0.1, 0.3, 1.0)
+SHARES = (0.03, 0.3)
+USERS, ORDER_COUNT = 20_000, 200_000
 PLANE = {"from": "planes", "as": "plane", "on": [{"local": "tailnum", "foreign": "tailnum"}]}
 ORDERS = {"from": "orders", "as": "orders", "on": [{"local": "_id", "foreign": "userId"}]}
 WEATHER = {
@@ -49,7 +50,7 @@ def measure(servers: Servers, repeats: int) -> Iterator[Row]:
     release.ensure_indexes()
     load(os.environ["MONGODB_URI"], ["flights"])
     bench = baselines.mongodb().bench
-    fill(bench)
+    fill(bench, USERS, ORDER_COUNT)
     bench.users.update_many({}, [{"$set": {"number": {"$toInt": {"$substrBytes": ["$_id", 1, 6]}}}}])
     for name, (database, field, join) in JOINS.items():
         values = sorted(row[field] for row in baselines.mongodb()[database][LEFT[database]].find({}, {field: 1}))

@@ -25,12 +25,10 @@ def run(join: Join, within: float = WITHIN) -> int:
     """
     task_id = submit_join(read_join(join), fresh=True)
     task: dict[str, Any] = wait_until(lambda: _ended(task_id), within, PAUSE)
-    if task["status"] != "SUCCESS":
-        raise RuntimeError(task["result"])
-    return int(json.loads(task["result"])["count"])
+    return _count(task)
 
 
-def run_watched(join: Join) -> tuple[float, float]:
+def run_watched(join: Join, rows_expected: int | None = None) -> tuple[float, float]:
     """Runs a join; returns the seconds until people could see its first rows, and until its result was published."""
     began = time.perf_counter()
     task_id = submit_join(read_join(join), fresh=True)
@@ -41,8 +39,18 @@ def run_watched(join: Join) -> tuple[float, float]:
 
     wait_until(rows, WITHIN, PAUSE)
     first = time.perf_counter() - began
-    wait_until(lambda: _ended(task_id), WITHIN, PAUSE)
-    return first, time.perf_counter() - began
+    task = wait_until(lambda: _ended(task_id), WITHIN, PAUSE)
+    took = time.perf_counter() - began
+    count = _count(task)
+    if rows_expected not in {None, count}:
+        raise RuntimeError(f"{count:,} rows instead of {rows_expected:,}")
+    return first, took
+
+
+def _count(task: dict[str, Any]) -> int:
+    if task["status"] != "SUCCESS":
+        raise RuntimeError(task["result"])
+    return int(json.loads(task["result"])["count"])
 
 
 def _ended(task_id: str) -> dict[str, Any] | None:
