@@ -29,8 +29,10 @@ from worker_tasks.queue import capacity
 #: The largest number of parts of a join.
 MAX_PARTS = 32
 #: A scan is not divided if the other sides are larger than this share of the left side, because each part reads them
-#: again; up to the smaller share, the number of parts does not matter.
+#: again; up to the smaller share, there may be several parts for each slot, so that all slots end together.
 MAX_OTHER_SHARE, SMALL_OTHER_SHARE = 1.0, 0.02
+#: The largest number of parts of a scan per slot. Each part opens a database and reads the other sides.
+PARTS_PER_SLOT = 3
 #: Seconds that finding the borders of the parts may take; after that, the join runs in one part.
 CUT_SECONDS = 5.0
 CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO)
@@ -178,7 +180,7 @@ def _number_of_parts(spec: JoinSpec, catalog: Catalog, strategy: Strategy) -> in
     share = others / max(1, catalog.left_size)
     if share > MAX_OTHER_SHARE:
         return 1
-    return number if share < SMALL_OTHER_SHARE else min(number, slots)
+    return min(number, slots * PARTS_PER_SLOT if share < SMALL_OTHER_SHARE else slots)
 
 
 def is_by_id(spec: JoinSpec) -> bool:
