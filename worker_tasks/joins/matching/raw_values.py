@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from decimal import Context, Decimal
 from typing import Any
 
-from bson import Binary, DatetimeMS, Decimal128, Int64, MaxKey, MinKey, ObjectId, Timestamp
+from bson import Binary, DatetimeMS, Decimal128, MaxKey, MinKey, ObjectId, Timestamp
 
 from worker_tasks.joins.matching.canonical_keys import ESCAPE, SEPARATOR
 
@@ -31,9 +31,10 @@ def _number(text: str) -> Any:
     if not text.lstrip("-").isdecimal():
         return as_float
     number = Decimal(text)
-    if number == Decimal(as_float):
-        return as_float
-    return Int64(number) if abs(number) < _LONG_BOUND else Decimal128(_EXACT.normalize(number))
+    # Messages show whole numbers, which have no decimal point as integers.
+    if abs(number) < _LONG_BOUND:
+        return int(number)
+    return as_float if number == Decimal(as_float) else Decimal128(_EXACT.normalize(number))
 
 
 def _binary(text: str) -> Binary:
