@@ -94,10 +94,11 @@ def test_keys_of_different_types_are_detected_and_converted(page: Page) -> None:
     expect(checks(page)).to_contain_text(re.compile(r"9\d % of reviews find a match in products"))
 
 
-def test_a_missing_index_is_named_with_its_cost(page: Page, shop: Database[Document]) -> None:
+def test_a_scan_is_announced_with_the_cost_of_a_missing_index(page: Page, shop: Database[Document]) -> None:
     begin(page, "flights", "planes", "weather")
     write(page.get_by_label("Field of planes"), "year")
     write(page.get_by_label("Field of weather"), "year")
+    expect(checks(page)).to_contain_text("A worker reads planes and weather once and joins them")
     expect(checks(page)).to_contain_text(re.compile(r"No index serves weather\.year; .* about \d"))
 
 

@@ -85,6 +85,11 @@ class Draft(TaskForm):
         return parse_side(form.source.data, self.place)
 
     @property
+    def joins_named_sources(self) -> bool:
+        """Whether a join brings in a collection of another deployment than the default one."""
+        return any(form.source.data and self.side(form).source for form in self.join_forms)
+
+    @property
     def expanded(self) -> list[ExpandRow]:
         """The rows that expand a list."""
         return [entry.form for entry in self.expand.entries if entry.form.path.data][:MAX_EXPANDS]

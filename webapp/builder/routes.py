@@ -136,10 +136,16 @@ def _refused(draft: Draft, error: DraftIncomplete) -> ResponseReturnValue:
 def _outcome(draft: Draft) -> OpenJoin | DraftIncomplete:
     """The draft as a join, or the error, which is also added to the form."""
     try:
-        return _read_open(draft)
+        with named_driver_errors():
+            return _read_open(draft)
     except DraftIncomplete as error:
         field_errors.add_errors(draft, error.errors)
         return error
+    except ServiceUnavailable as error:
+        if not draft.joins_named_sources:
+            raise
+        # The rest of the form works without them.
+        return DraftIncomplete(str(error))
 
 
 def _read_spec(draft: Draft) -> JoinSpec:

@@ -18,10 +18,12 @@ def name_of(path: Path) -> str:
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=name_of)
 def test_a_script_documents_its_keys_and_arguments(path: Path) -> None:
-    head = re.match(r"(--.*\n)+", path.read_text())
+    text = path.read_text()
+    head = re.match(r"(--.*\n)+", text)
     assert head
-    assert "-- KEYS: " in head[0]
-    assert "-- ARGV: " in head[0]
+    arguments = r"(?:KEYS|ARGV)(?:\[\d+\])?"
+    documented = {"KEYS", *re.findall(rf"^-- ({arguments})", head[0], re.MULTILINE)}
+    assert set(re.findall(rf"\b{arguments}", text[head.end() :])) <= documented
 
 
 def test_a_module_loads_every_script() -> None:

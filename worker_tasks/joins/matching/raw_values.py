@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from decimal import Context, Decimal
 from typing import Any
 
-from bson import Binary, DatetimeMS, Decimal128, Int64, MaxKey, MinKey, ObjectId, Timestamp
+from bson import Binary, DatetimeMS, Decimal128, MaxKey, MinKey, ObjectId, Timestamp
 
 from worker_tasks.joins.matching.canonical_keys import ESCAPE, SEPARATOR
 
@@ -30,8 +30,9 @@ def _number(text: str) -> Any:
     if not text.lstrip("-").isdecimal():
         return float(text)
     number = Decimal(text)
+    # Messages show whole numbers, which have no decimal point as integers.
     if -_LONG_BOUND <= number < _LONG_BOUND:
-        return Int64(number)
+        return int(number)
     as_float = float(text)
     return as_float if number == Decimal(as_float) else Decimal128(_EXACT.normalize(number))
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import bson
 import pytest
-from bson import Code, Regex
+from bson import Code, Decimal128, Int64, Regex
 from hypothesis import given, settings
 
 from tests.worker_tasks.joins.matching.bson_strategies import CODEC, values
@@ -41,3 +41,10 @@ def test_patterns_and_code_are_never_made(value: Any) -> None:
     assert key is not None
     with pytest.raises(ValueError, match="no value"):
         raw_value(key)
+
+
+@pytest.mark.parametrize("value", [7, 7.0, Int64(7), Decimal128("7.0")])
+def test_a_whole_number_is_shown_without_a_decimal_point(value: Any) -> None:
+    key = canonical(value)
+    assert key is not None
+    assert str(raw_value(key)) == "7"
