@@ -41,6 +41,7 @@ class Operator(StrEnum):
 WITHOUT_VALUE = frozenset({Operator.THERE, Operator.NULL, Operator.MISSING, Operator.EMPTY, Operator.UNMATCHED})
 #: Operators that compare text.
 TEXT_OPERATORS = frozenset({Operator.CONTAINS, Operator.STARTS})
+EQUALITY = frozenset({Operator.EQ, Operator.NE})
 
 
 @dataclass(frozen=True)
@@ -156,4 +157,7 @@ def parse_operand(condition: Condition, kind: ColumnKind) -> Operand:
         if not text:
             raise ValueError("give the text to look for.")
         return text, None
-    return COLUMN_TYPES[kind].parse(text)
+    operand = COLUMN_TYPES[kind].parse(text)
+    if kind is ColumnKind.LIST and isinstance(operand[0], str) and condition.operator not in EQUALITY:
+        raise ValueError("give a number of values: a list is less or more than another by its length.")
+    return operand
