@@ -74,7 +74,7 @@ def _searchable(column: str, type_: ColumnType) -> str:
 
 
 def _sort_terms(profile: Profile, query: RowQuery) -> Iterator[str]:
-    for name, descending in query.sort:
+    for name, descending in query.sort_columns(profile.names):
         number = profile.index_of(name)
         # Missing values come last in both directions.
         direction = "DESC NULLS LAST" if descending else "ASC NULLS LAST"
