@@ -132,7 +132,11 @@ def _query(name: str, description: str) -> dict[str, Any]:
 
 #: Parameters that select and sort the rows of a result.
 ROW_QUERY_PARAMETERS = [
-    _query("sort", "A column to sort by, - before it for downwards; may come again."),
+    _query(
+        "sort",
+        "A column to sort by, - before it for downwards; may come again. If a column is named -a, then -a means that "
+        "column; “desc a” means a downwards in any case, and --a means -a downwards.",
+    ),
     _query("q", "Text that occurs in any column, whatever the case of its letters."),
     _query("where", "A column that a condition is about; comes as often as is and value."),
     _query("is", f"Its operator: {', '.join(Operator)}."),

@@ -7,6 +7,7 @@ from typing import Any
 from worker_tasks.joins.spec import filters, parameters
 from worker_tasks.joins.spec.operators import BY_MONGODB, FilterOperator, Operand, operator_of
 from worker_tasks.joins.spec.sides import Side
+from worker_tasks.joins.spec.typed_numbers import whole_number
 from worker_tasks.joins.spec.value_types import BY_WRAPPER, TEXT, TypeOf, value_type
 
 #: A value in braces is the name of a parameter.
@@ -79,13 +80,14 @@ class FilterFormParser:
         return [[row.field.data, -1 if row.direction.data == "-1" else 1] for row in rows if row.field.data]
 
     def limit(self, form: Any) -> int | None:
-        text = (form.limit.data or "").strip().replace(",", "")
+        text = (form.limit.data or "").strip()
         if not text:
             return None
-        if not (text.isascii() and text.isdecimal()):
+        try:
+            return whole_number(text)
+        except ValueError:
             self._add_error(form.limit, "Must be a whole number, 1 or more, such as 100.")
             return None
-        return int(text)
 
     def _add_error(self, field: Any, message: str) -> None:
         self.errors.setdefault(field.name, []).append(message)

@@ -16,7 +16,7 @@ from webapp.support.paging import number_or_last, page_count
 from worker_tasks.analysis.export_selection import Selection
 from worker_tasks.analysis.profiles import Column
 from worker_tasks.analysis.reader import Row
-from worker_tasks.analysis.row_query import MAX_CONDITIONS, Condition, Operator, RowQuery
+from worker_tasks.analysis.row_query import MAX_CONDITIONS, Condition, Operator, RowQuery, descending_text
 from worker_tasks.infra.connections import Document
 from worker_tasks.results import result_store, retention
 from worker_tasks.results.result_store import ResultGone
@@ -113,9 +113,8 @@ def _table_controls(result: result_request.ResultPage, columns: list[str]) -> di
         "shown": list(selected) or columns[:SHOWN_COLUMNS],
         "profiles": profiles,
         "parameters": result_request.selection_parameters(result.selection),
-        "sorted_by": lambda column: result_request.selection_parameters(
-            result_request.with_next_sort(result.selection, column)
-        ),
+        "sorted_by": lambda column: result_request.selection_parameters(result_request.with_next_sort(result, column)),
+        "downwards": lambda column: descending_text(column, result.names),
         "operators": _operators(result.query),
         "conditions": [*result.query.conditions, *blank],
     }

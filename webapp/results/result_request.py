@@ -60,11 +60,12 @@ def selection_parameters(selection: Selection) -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if value}
 
 
-def with_next_sort(selection: Selection, column: str) -> Selection:
+def with_next_sort(result: "ResultPage", column: str) -> Selection:
     """The selection after a click on a column. Clicks sort in ascending, then descending, then joined order."""
-    current = dict(selection.query.sort).get(column)
-    sort: tuple[tuple[str, bool], ...] = {None: ((column, False),), False: ((column, True),), True: ()}[current]
-    return replace(selection, query=replace(selection.query, sort=sort))
+    current = result.sort.get(column)
+    text = {None: column, False: row_query.descending_text(column, result.names), True: ""}[current]
+    sort = row_query.parse_sort([text])
+    return replace(result.selection, query=replace(result.query, sort=sort))
 
 
 def with_condition(selection: Selection, column: str, value: str) -> Selection:
@@ -94,6 +95,16 @@ class ResultPage:
     @property
     def query(self) -> RowQuery:
         return self.selection.query
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the columns; empty until the table is done."""
+        return [] if self.profile is None else self.profile.names
+
+    @property
+    def sort(self) -> dict[str, bool]:
+        """The columns that sort the rows, and whether each order is descending."""
+        return dict(self.query.sort_columns(self.names))
 
     @property
     def is_under_way(self) -> bool:

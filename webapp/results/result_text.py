@@ -49,7 +49,7 @@ SORTING = {
 
 
 def sorting_of(result: ResultPage, column: str) -> Sorting:
-    return SORTING[dict(result.query.sort).get(column)]
+    return SORTING[result.sort.get(column)]
 
 
 def describe_rows(result: ResultPage) -> str:
@@ -67,7 +67,7 @@ def describe_rows(result: ResultPage) -> str:
         return f"A worker is {'looking through' if _is_searched(result.query) else 'sorting'} all {total} rows."
     if result.query.is_everything:
         return f"All {total} rows, as they were joined."
-    sort = ", then ".join(f"{column}{' downwards' if descending else ''}" for column, descending in result.query.sort)
+    sort = ", then ".join(f"{column}{' downwards' if descending else ''}" for column, descending in result.sort.items())
     return f"{_share_of_rows(result)}{f', sorted by {sort}' if sort else ''}."
 
 
@@ -139,7 +139,7 @@ def describe_selection(result: ResultPage) -> str:
     parts += [f"{each.column} {OPERATOR_LABELS[each.operator]} {each.value}" for each in query.conditions]
     if query.text:
         parts.append(f"with the text “{query.text}”")
-    sort = [f"{column}{', highest first' if descending else ''}" for column, descending in query.sort]
+    sort = [f"{column}{', highest first' if descending else ''}" for column, descending in result.sort.items()]
     if sort:
         parts.append(f"by {', then '.join(sort)}")
     return f"{'; '.join(parts)}."

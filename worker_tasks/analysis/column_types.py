@@ -4,13 +4,17 @@ SQL expressions are templates. They are filled with the name of a column, or wit
 module does no I/O and does not import DuckDB.
 """
 
+import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from enum import Enum, StrEnum, auto
 from typing import Any
+
+from worker_tasks.analysis import extended_sql as sql
+from worker_tasks.joins.spec.typed_numbers import numeric_text
 
 #: Makes an SQL expression from the name of a column.
 Expression = Callable[[str], str]
@@ -18,11 +22,11 @@ Expression = Callable[[str], str]
 #: the second item is the first value after the range; otherwise, it is None.
 Operand = tuple[Any, Any]
 
-#: The range of DuckDB's timestamps, in milliseconds before and after 1970.
-MAX_INSTANT = 9_000_000_000_000_000
-OID_DIGITS = 24
+OID_DIGITS, OLD_UUID_DIGITS = 24, 32
 #: The number of significant digits in the borders of histogram bars.
 DIGITS = 4
+#: The JSON type of documents, and of values in Extended JSON.
+OBJECT = "OBJECT"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -53,6 +57,8 @@ class Cell(Enum):
     BOOLEAN = auto()
     INSTANT = auto()
     TEXT = auto()
+    #: The type of each value decides.
+    ANY = auto()
 
 
 def _text(text: str) -> Operand:
@@ -60,13 +66,17 @@ def _text(text: str) -> Operand:
 
 
 def _number(text: str) -> Operand:
+    return Decimal(numeric_text(text)), None
+
+
+def _length(text: str) -> Operand:
+    """Parses a number of values, or a whole list as JSON."""
+    if not text.lstrip().startswith("["):
+        return _number(text)
     try:
-        number = Decimal(text.strip().replace(",", ""))
-    except InvalidOperation:
-        raise ValueError(f"“{text}” is not a number.") from None
-    if not number.is_finite():
-        raise ValueError(f"“{text}” is not a number.")
-    return number, None
+        return json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":")), None
+    except (ValueError, RecursionError):
+        raise ValueError(f"“{text}” is neither a number of values nor a list as JSON.") from None
 
 
 def _boolean(text: str) -> Operand:
@@ -129,9 +139,9 @@ class ColumnType:
 
     Attributes:
         json_types: the names of the type in DuckDB's ``json_type()``.
-        wrappers: the keys of the type in Extended JSON.
-        stored: converts JSON to the value in the table.
-        fits: an aggregate over all values. If the result is false, the column becomes a mixed one.
+        wrappers: the keys of the type in Extended JSON, each with a condition on the object that has only this key.
+            Other content is data that only looks like the type.
+        stored: converts JSON of the type to the value in the table.
         spreads: whether the fields of the values become separate columns.
         rank: the order of the number types. A type can hold the numbers of all types below it. Other types have rank 0.
         is_json: whether the table holds the values as JSON.
@@ -142,6 +152,7 @@ class ColumnType:
         statistics: the statistics of the type's columns; None if they have none.
         parse: parses a value that a person typed.
         in_mixed: converts a value to its form in a mixed column, to compare it with one from another result.
+        compared: converts a value for the comparison with a column of the same type; None if ``text`` does.
         names_rows: whether a column of the type can identify rows.
         cell: the type of cells in a workbook.
         parquet: converts a value for a Parquet file.
@@ -151,9 +162,8 @@ class ColumnType:
 
     kind: ColumnKind
     json_types: tuple[str, ...] = ()
-    wrappers: tuple[str, ...] = ()
+    wrappers: Mapping[str, Expression] = field(default_factory=dict)
     stored: Expression = "{0}::VARCHAR".format
-    fits: Expression | None = None
     spreads: bool = False
     rank: int = 0
     is_json: bool = False
@@ -164,6 +174,7 @@ class ColumnType:
     statistics: Statistics | None = None
     parse: Callable[[str], Operand] = _text
     in_mixed: Expression = "{0}::VARCHAR".format
+    compared: Expression | None = None
     names_rows: bool = False
     cell: Cell = Cell.TEXT
     parquet: Expression = "{0}".format
@@ -175,19 +186,79 @@ class ColumnType:
         return self.rank > 0
 
     @property
+    def of_lengths(self) -> bool:
+        """Whether values are compared by their lengths."""
+        return self.statistics is not None and self.statistics.of_lengths
+
+    @property
     def is_floating(self) -> bool:
         """Whether the values are floating-point numbers."""
         return self.is_digits and not self.is_exact
 
 
 _FLOATING = "TRY_CAST({0} AS DOUBLE)".format
-_LENGTH = "json_array_length({0})".format
+_ARRAY_LENGTH = "json_array_length({0})".format
 _JSON = "{0}::JSON".format
 _ISO = (
     "CASE WHEN microsecond({0}) % 1000000 = 0 THEN strftime({0}, '%Y-%m-%dT%H:%M:%SZ') "
     "ELSE strftime({0}, '%Y-%m-%dT%H:%M:%S.%gZ') END"
 )
-_MILLISECONDS = '({0}->>\'$."$date"."$numberLong"\')::BIGINT'
+
+
+def shape_of(json: str) -> str:
+    """SQL for the shape of a JSON value: its JSON type, or the first key of an object that may stand for a value."""
+    keys = f"json_keys({json})"
+    # Code with its scope is one value. Other objects of several keys are documents.
+    return (
+        f"CASE WHEN json_type({json}) = '{OBJECT}' AND starts_with({keys}[1], '$') "
+        f"AND (len({keys}) = 1 OR {keys} = ['$code', '$scope']) THEN {keys}[1] ELSE json_type({json}) END"
+    )
+
+
+def kind_of(json: str, shapes: Collection[str] | None = None) -> str:
+    """SQL for the kind of a JSON value: that of a column of such values. NULL for null and for a missing value.
+
+    Args:
+        shapes: the shapes that occur, to make the expression shorter; by default, any.
+    """
+    kinds = " ".join(
+        f"WHEN '{wrapper}' THEN CASE WHEN {condition(json)} THEN '{each.kind}' ELSE '{ColumnKind.MIXED}' END"
+        for each in COLUMN_TYPES.values()
+        for wrapper, condition in each.wrappers.items()
+        if shapes is None or wrapper in shapes
+    )
+    plain = " ".join(
+        f"WHEN '{name}' THEN '{each.kind}'"
+        for each in COLUMN_TYPES.values()
+        for name in each.json_types
+        if shapes is None or name in shapes
+    )
+    return f"CASE {shape_of(json)} {plain} {kinds} WHEN 'NULL' THEN NULL ELSE {_IF_ODD.format(json)} END"
+
+
+#: The kind of a value whose shape belongs to no kind.
+_IF_ODD = f"CASE WHEN {{0}} IS NOT NULL THEN '{ColumnKind.MIXED}' END"
+
+
+def mixed_text(column: str) -> str:
+    """SQL for the text of a value in a mixed column, as a column of its own type has it."""
+    json = f"{column}::JSON"
+    texts = " ".join(
+        f"WHEN '{each.kind}' THEN {each.text(each.stored(json))}"
+        for each in COLUMN_TYPES.values()
+        if each.wrappers or "VARCHAR" in each.json_types
+    )
+    return f"CASE {kind_of(json)} {texts} ELSE {column} END"
+
+
+def _in_mixed(column: str) -> str:
+    json = f"{column}::JSON"
+    forms = " ".join(
+        f"WHEN '{kind}' THEN {COLUMN_TYPES[kind].in_mixed(COLUMN_TYPES[kind].stored(json))}"
+        for kind in (ColumnKind.INTEGER, ColumnKind.NUMBER, ColumnKind.DECIMAL, ColumnKind.ID, ColumnKind.DATE)
+    )
+    return f"CASE {kind_of(json)} {forms} ELSE {column} END"
+
 
 COLUMN_TYPES: Mapping[ColumnKind, ColumnType] = {
     each.kind: each
@@ -204,7 +275,7 @@ COLUMN_TYPES: Mapping[ColumnKind, ColumnType] = {
         ColumnType(
             ColumnKind.INTEGER,
             json_types=("UBIGINT", "BIGINT"),
-            wrappers=("$numberLong",),
+            wrappers={"$numberLong": sql.IS_LONG.format},
             stored="coalesce({0}->>'$.\"$numberLong\"', {0}::VARCHAR)::BIGINT".format,
             rank=1,
             statistics=Statistics(has_median=True, is_integral=True),
@@ -215,7 +286,7 @@ COLUMN_TYPES: Mapping[ColumnKind, ColumnType] = {
         ColumnType(
             ColumnKind.NUMBER,
             json_types=("HUGEINT", "DOUBLE"),
-            wrappers=("$numberDouble",),
+            wrappers={"$numberDouble": sql.IS_DOUBLE.format},
             stored="coalesce({0}->>'$.\"$numberDouble\"', {0}->>'$.\"$numberLong\"', {0}::VARCHAR)".format,
             rank=2,
             is_digits=True,
@@ -227,7 +298,7 @@ COLUMN_TYPES: Mapping[ColumnKind, ColumnType] = {
         ),
         ColumnType(
             ColumnKind.DECIMAL,
-            wrappers=("$numberDecimal",),
+            wrappers={"$numberDecimal": sql.IS_DECIMAL.format},
             stored=(
                 "coalesce({0}->>'$.\"$numberDecimal\"', {0}->>'$.\"$numberDouble\"', "
                 "{0}->>'$.\"$numberLong\"', {0}::VARCHAR)"
@@ -242,15 +313,8 @@ COLUMN_TYPES: Mapping[ColumnKind, ColumnType] = {
         ),
         ColumnType(
             ColumnKind.DATE,
-            wrappers=("$date",),
-            stored=(
-                f"coalesce(epoch_ms({_MILLISECONDS}), "
-                "CASE WHEN json_type({0}, '$.\"$date\"') = 'VARCHAR' "
-                "THEN rtrim({0}->>'$.\"$date\"', 'Z')::TIMESTAMP END)"
-            ).format,
-            fits=(
-                f"coalesce(min({_MILLISECONDS}) > {-MAX_INSTANT} AND max({_MILLISECONDS}) < {MAX_INSTANT}, true)"
-            ).format,
+            wrappers={"$date": sql.IS_INSTANT.format},
+            stored=sql.INSTANT.format,
             text=_ISO.format,
             statistics=Statistics(
                 has_median=True, scale="epoch_ms({0})".format, is_integral=True, border=_instant_border
@@ -266,18 +330,24 @@ COLUMN_TYPES: Mapping[ColumnKind, ColumnType] = {
         ),
         ColumnType(
             ColumnKind.ID,
-            wrappers=("$oid", "$uuid"),
-            stored="coalesce({0}->>'$.\"$oid\"', {0}->>'$.\"$uuid\"')".format,
+            wrappers={
+                "$oid": sql.IS_OID.format,
+                "$uuid": sql.IS_UUID.format,
+                # Results of older versions contain UUIDs in this form.
+                "$binary": sql.IS_BINARY_UUID.format,
+            },
+            stored=sql.ID.format,
             statistics=Statistics(),
             in_mixed=(
-                f"json_object(CASE WHEN length({{0}}) = {OID_DIGITS} THEN '$oid' ELSE '$uuid' END, {{0}})::VARCHAR"
+                f"CASE length({{0}}) WHEN {OLD_UUID_DIGITS} THEN {sql.OLD_UUID} WHEN {OID_DIGITS} "
+                "THEN json_object('$oid', {0}) ELSE json_object('$uuid', {0}) END::VARCHAR"
             ).format,
             names_rows=True,
         ),
         ColumnType(
             ColumnKind.TEXT,
             json_types=("VARCHAR",),
-            wrappers=("$symbol",),
+            wrappers={"$symbol": sql.IS_SYMBOL.format},
             stored="CASE WHEN json_type({0}) = 'VARCHAR' THEN {0}->>'$' ELSE {0}->>'$.\"$symbol\"' END".format,
             empty="{0} = ''".format,
             statistics=Statistics(),
@@ -289,17 +359,21 @@ COLUMN_TYPES: Mapping[ColumnKind, ColumnType] = {
             ColumnKind.LIST,
             json_types=("ARRAY",),
             is_json=True,
-            comparable=_LENGTH,
+            comparable=_ARRAY_LENGTH,
             empty="json_array_length({0}) = 0".format,
             statistics=Statistics(has_median=True, of_lengths=True, is_integral=True),
+            parse=_length,
             parquet=_JSON,
         ),
-        ColumnType(ColumnKind.DOCUMENT, json_types=("OBJECT",), spreads=True, is_json=True, parquet=_JSON),
+        ColumnType(ColumnKind.DOCUMENT, json_types=(OBJECT,), spreads=True, is_json=True, parquet=_JSON),
         ColumnType(
             ColumnKind.MIXED,
             is_json=True,
+            text=mixed_text,
             statistics=Statistics(has_range=False),
-            in_mixed=("coalesce({0}::JSON->>'$.\"$numberDecimal\"', {0}::JSON->>'$.\"$numberDouble\"', {0})").format,
+            in_mixed=_in_mixed,
+            compared="{0}".format,
+            cell=Cell.ANY,
             names_rows=True,
             parquet=_JSON,
             may_be_formula=True,
@@ -308,9 +382,8 @@ COLUMN_TYPES: Mapping[ColumnKind, ColumnType] = {
     )
 }
 
-#: The kinds of columns, keyed by the JSON type of their values and by their key in Extended JSON.
+#: The kinds of values whose shape is enough to tell.
 BY_JSON_TYPE = {name: each.kind for each in COLUMN_TYPES.values() for name in each.json_types}
-BY_WRAPPER = {name: each.kind for each in COLUMN_TYPES.values() for name in each.wrappers}
 
 
 def common_kind(kinds: set[ColumnKind]) -> ColumnKind:

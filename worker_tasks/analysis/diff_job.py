@@ -76,7 +76,7 @@ def _value(profile: Profile, other: Profile, name: str) -> str:
     number = profile.index_of(name)
     column = profile.columns[number]
     is_same_kind = column.kind is other.columns[other.index_of(name)].kind
-    text = (column.type.text if is_same_kind else column.type.in_mixed)(f"c{number}")
+    text = ((column.type.compared or column.type.text) if is_same_kind else column.type.in_mixed)(f"c{number}")
     absent = f"CASE WHEN n{number} THEN {NULL} ELSE {MISSING} END" if column.nulls else MISSING
     return f"coalesce({VALUE} || {text}, {absent})"
 

@@ -1,5 +1,6 @@
 """Exports a result, or a selection of it, as an Excel workbook: sheets of rows, and one with the provenance."""
 
+import json
 import math
 from collections.abc import Callable
 from datetime import datetime
@@ -13,6 +14,7 @@ import xlsxwriter
 from worker_tasks.analysis.column_types import Cell, ColumnType
 from worker_tasks.analysis.export_files import ExportContext
 from worker_tasks.analysis.export_selection import provenance_lines
+from worker_tasks.analysis.extended_values import is_typed, plain_value
 from worker_tasks.analysis.profiles import Column
 
 #: https://support.microsoft.com/en-us/office/excel-specifications-and-limits-1672b34d-7043-467e-8e27-269d656771c3
@@ -26,6 +28,8 @@ DATE_WIDTH, MIN_WIDTH, MAX_WIDTH = 20, 8, 48
 #: The number of rows to fetch at once.
 FETCHED = 2_000
 NOTE = "Instants are in UTC. Numbers with more digits than Excel keeps, and whatever is nested, are text."
+#: The keys of Extended JSON whose values become numbers or dates.
+NUMBERS, FLOATING, DATE = {"$numberLong", "$numberDouble", "$numberDecimal"}, "$numberDouble", "$date"
 CUT = "cells were cut: Excel keeps {limit:,} characters of each."
 
 
@@ -94,6 +98,7 @@ class _Sheets:
             Cell.BOOLEAN: self._write_boolean,
             Cell.INSTANT: self._write_instant,
             Cell.TEXT: self._write_text,
+            Cell.ANY: self._write_any,
         }
         return writers[type_.cell]
 
@@ -112,6 +117,28 @@ class _Sheets:
             self._sheet.write_datetime(self._row, place, value, self._instant)
         else:
             self._write_text(place, value.isoformat() if isinstance(value, datetime) else value)
+
+    def _write_any(self, place: int, value: str) -> None:
+        """Writes the JSON of a value as a cell of the value's own type."""
+        parsed = json.loads(value, parse_int=Decimal, parse_float=Decimal)
+        if isinstance(parsed, bool):
+            self._write_boolean(place, parsed)
+        elif isinstance(parsed, Decimal):
+            self._write_number(not value.lstrip("-").isdecimal(), place, value)
+        elif isinstance(parsed, str):
+            self._write_text(place, parsed)
+        elif isinstance(parsed, dict) and is_typed(typed := json.loads(value)):
+            self._write_typed(place, next(iter(typed)), plain_value(typed))
+        else:
+            self._write_text(place, value)
+
+    def _write_typed(self, place: int, wrapper: str, text: str) -> None:
+        if wrapper in NUMBERS:
+            self._write_number(wrapper == FLOATING, place, text)
+        elif wrapper == DATE:
+            self._write_instant(place, datetime.fromisoformat(text).replace(tzinfo=None))
+        else:
+            self._write_text(place, text)
 
     def _write_text(self, place: int, value: Any) -> None:
         text = str(value)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import duckdb
 import orjson
@@ -25,6 +25,8 @@ FORMULA = r"^[=+\-@\t\r]"
 NUMBER = r"^-?\d+(\.\d+)?([eE][+-]?\d+)?$"
 #: The number of digits in DuckDB's widest decimal.
 MAX_DIGITS = 38
+#: DuckDB writes CSV fast, but holds buffers for each column.
+MAX_COPIED_COLUMNS = 200
 #: The number of rows to read at once, and between two progress reports.
 BATCH_ROWS = 500
 
@@ -98,14 +100,36 @@ def write_csv(context: ExportContext, file: Path) -> None:
             return
         header = ",".join(_quoted(_escaped(column.name)) for column in context.columns)
         output.write(f"{header}\n".encode())
-        lines = file.with_suffix(".lines")
         rows = context.row_count
         query = context.build_query(_cell if len(context.columns) > 1 else _only_cell)
-        context.database.execute(f"COPY ({query}) TO {literal(str(lines))} (FORMAT csv, HEADER false, NULLSTR '')")
-        with lines.open("rb") as body:
-            shutil.copyfileobj(body, output, result_store.CHUNK_BYTES)
-        lines.unlink()
+        if len(context.columns) > MAX_COPIED_COLUMNS:
+            _write_lines(context, query, output)
+        else:
+            _copy_lines(context, query, file.with_suffix(".lines"), output)
         context.report(rows, rows)
+
+
+def _copy_lines(context: ExportContext, query: str, lines: Path, output: BinaryIO) -> None:
+    context.database.execute(f"COPY ({query}) TO {literal(str(lines))} (FORMAT csv, HEADER false, NULLSTR '')")
+    with lines.open("rb") as body:
+        shutil.copyfileobj(body, output, result_store.CHUNK_BYTES)
+    lines.unlink()
+
+
+def _write_lines(context: ExportContext, query: str, output: BinaryIO) -> None:
+    """Writes the same lines as :func:`_copy_lines`, in memory that grows with one batch of rows alone."""
+    cursor = context.database.execute(query)
+    done = 0
+    while rows := cursor.fetchmany(BATCH_ROWS):
+        for row in rows:
+            line = ",".join("" if value is None else _quoted(_as_text(value)) or '""' for value in row)
+            output.write(f"{line}\n".encode())
+        done += len(rows)
+        context.report(done, context.row_count)
+
+
+def _as_text(value: str | bool | int) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _cell(number: int, column: Column) -> str:

@@ -96,6 +96,10 @@ class Profile:
     sha256: str
     unmatched: list[str] = field(default_factory=list)
 
+    @property
+    def names(self) -> list[str]:
+        return [column.name for column in self.columns]
+
     def to_document(self) -> Document:
         """The document that is stored in Redis and returned by the API."""
         columns = [

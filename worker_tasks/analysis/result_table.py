@@ -22,11 +22,12 @@ import duckdb
 from worker_tasks.analysis import artifacts, reader
 from worker_tasks.analysis.column_types import (
     BY_JSON_TYPE,
-    BY_WRAPPER,
     COLUMN_TYPES,
     ColumnKind,
     ColumnType,
     common_kind,
+    kind_of,
+    shape_of,
 )
 from worker_tasks.analysis.engine import MAX_ROW_BYTES
 from worker_tasks.analysis.profiles import Profile
@@ -42,6 +43,10 @@ MAX_FIELDS = 100
 MAX_COLUMNS = 1_000
 #: Nested documents are spread over columns down to this level.
 MAX_DEPTH = 8
+#: The number of columns that one query extracts, and whose shapes one query counts. More would take too much memory.
+EXTRACTED_COLUMNS, COUNTED_COLUMNS = 100, 50
+#: The shapes of nulls and of missing fields.
+NULL, MISSING = "NULL", "missing"
 
 
 @dataclass(frozen=True)
@@ -121,8 +126,9 @@ def _fetch(summary: Summary, file: Path) -> tuple[str, bytes]:
 
 def _spread(database: duckdb.DuckDBPyConnection, names: list[str]) -> list[_Source]:
     """Expands documents into their fields. Returns all columns, and creates the view ``spread`` with them."""
-    level = _extract(database, "level0", "rows", "json", [], names)
-    tables = ["level0"]
+    root = _Source([], "rows", "json")
+    level = _extract(database, "level0", root, names)
+    tables = list(dict.fromkeys(source.table for source in level))
     spread = level
     for depth in range(1, MAX_DEPTH + 1):
         deeper: dict[int, list[_Source]] = {}
@@ -135,9 +141,9 @@ def _spread(database: duckdb.DuckDBPyConnection, names: list[str]) -> list[_Sour
                 continue
             columns += len(fields) - 1
             table = f"level{depth}_{len(deeper)}"
-            deeper[id(source)] = _extract(database, table, source.table, source.column, source.path, fields)
+            deeper[id(source)] = _extract(database, table, source, fields)
             taken |= set(names)
-            tables.append(table)
+            tables += dict.fromkeys(each.table for each in deeper[id(source)])
         if not deeper:
             break
         spread = [each for source in spread for each in deeper.get(id(source), [source])]
@@ -181,48 +187,55 @@ def _pointer(name: str) -> str:
     return literal("/" + name.replace("~", "~0").replace("/", "~1"))
 
 
-def _extract(  # noqa: PLR0913, PLR0917 - a source and a target
-    database: duckdb.DuckDBPyConnection, table: str, parent: str, column: str, path: list[str], names: list[str]
-) -> list[_Source]:
-    """Creates a table with the given fields of a JSON column of ``parent``, and determines their types."""
-    pointers = ", ".join(map(_pointer, names))
-    # The fields of null are null, not missing.
-    columns = ", ".join(
-        f"CASE WHEN is_null THEN 'null'::JSON ELSE extracted[{number + 1}] END AS {table}_{number}"
-        for number in range(len(names))
-    )
-    database.execute(
-        f"CREATE TABLE {table} AS SELECT {columns} FROM (SELECT json_extract({column}, [{pointers}]) AS extracted, "
-        f"coalesce(json_type({column}) = 'NULL', false) AS is_null FROM {parent})"
-    )
-    sources = [_Source([*path, name], table, f"{table}_{number}") for number, name in enumerate(names)]
-    for source in sources:
-        _determine_type(database, source)
+def _extract(database: duckdb.DuckDBPyConnection, table: str, parent: _Source, names: list[str]) -> list[_Source]:
+    """Creates tables with the given fields of a JSON column, and determines their types."""
+    sources = []
+    for first in range(0, len(names), EXTRACTED_COLUMNS):
+        some = names[first : first + EXTRACTED_COLUMNS]
+        part = f"{table}_from{first}" if first else table
+        pointers = ", ".join(map(_pointer, some))
+        # The fields of null are null, not missing.
+        columns = ", ".join(
+            f"CASE WHEN is_null THEN 'null'::JSON ELSE extracted[{number + 1}] END AS {part}_{number}"
+            for number in range(len(some))
+        )
+        database.execute(
+            f"CREATE TABLE {part} AS SELECT {columns} FROM "
+            f"(SELECT json_extract({parent.column}, [{pointers}]) AS extracted, "
+            f"coalesce(json_type({parent.column}) = 'NULL', false) AS is_null FROM {parent.table})"
+        )
+        found = [_Source([*parent.path, name], part, f"{part}_{number}") for number, name in enumerate(some)]
+        _determine_types(database, part, found)
+        sources += found
     return sources
 
 
-def _determine_type(database: duckdb.DuckDBPyConnection, source: _Source) -> None:
-    """Sets the kind of a column, and counts its values, nulls and missing fields."""
-    table, column = source.table, source.column
-    groups = database.execute(
-        f"SELECT json_type({column}) AS type, "
-        f"CASE WHEN json_type({column}) = 'OBJECT' AND len(json_keys({column})) = 1 "
-        f"AND starts_with(json_keys({column})[1], '$') THEN json_keys({column})[1] END AS wrapper, count(*) "
-        f"FROM {table} GROUP BY ALL"
-    ).fetchall()
-    kinds: set[ColumnKind] = set()
-    for json_type, wrapper, count in groups:
-        if json_type is None or json_type == "NULL":
-            name = "missing" if json_type is None else "nulls"
-            source.counts[name] = count
-            continue
-        source.counts["filled"] = source.counts.get("filled", 0) + count
-        kinds.add(BY_JSON_TYPE[json_type] if wrapper is None else BY_WRAPPER.get(wrapper, ColumnKind.MIXED))
-    source.kind = common_kind(kinds)
-    if (fits := source.type.fits) is not None:
-        row = database.execute(f"SELECT {fits(column)} FROM {table}").fetchone()
-        if row is not None and not row[0]:
-            source.kind = ColumnKind.MIXED
+def _determine_types(database: duckdb.DuckDBPyConnection, table: str, sources: list[_Source]) -> None:
+    """Sets the kinds of the columns of one table, and counts their values, nulls and missing fields."""
+    for first in range(0, len(sources), COUNTED_COLUMNS):
+        some = sources[first : first + COUNTED_COLUMNS]
+        values = f"unnest(range({len(some)})) AS place, unnest([{', '.join(each.column for each in some)}]) AS value"
+        counted = database.execute(
+            f"SELECT place, coalesce({shape_of('value')}, '{MISSING}') AS shape, count(*) "
+            f"FROM (SELECT {values} FROM {table}) GROUP BY ALL"
+        ).fetchall()
+        for place, source in enumerate(some):
+            _set_type(database, source, {shape: count for at, shape, count in counted if at == place})
+
+
+def _set_type(database: duckdb.DuckDBPyConnection, source: _Source, counts: dict[str, int]) -> None:
+    """Sets the kind and the counts of a column with these shapes."""
+    names = {NULL: "nulls", MISSING: "missing"}
+    source.counts = {names[shape]: count for shape, count in counts.items() if shape in names}
+    shapes = counts.keys() - names.keys()
+    if shapes:
+        source.counts["filled"] = sum(counts[shape] for shape in shapes)
+    if shapes <= BY_JSON_TYPE.keys():
+        source.kind = common_kind({BY_JSON_TYPE[shape] for shape in shapes})
+        return
+    # Objects may only look like values of a type.
+    kinds = database.execute(f"SELECT DISTINCT {kind_of(source.column, shapes)} FROM {source.table}").fetchall()
+    source.kind = common_kind({ColumnKind(kind) for (kind,) in kinds if kind is not None})
 
 
 def _fields_of(database: duckdb.DuckDBPyConnection, source: _Source) -> list[str]:

@@ -2,17 +2,17 @@
 
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import duckdb
 
-from worker_tasks.analysis import engine
-from worker_tasks.analysis.column_types import ColumnType
+from worker_tasks.analysis import engine, mixed_values
+from worker_tasks.analysis.column_types import COLUMN_TYPES, ColumnKind, ColumnType
+from worker_tasks.analysis.mixed_values import EXACT
 from worker_tasks.analysis.profiles import Column, Profile
 from worker_tasks.analysis.row_query import Condition, Operator, RowQuery, parse_operand
 
-#: The type for comparing exact numbers: DuckDB's widest decimal, with 12 digits after the decimal point.
-EXACT = "DECIMAL(38, 12)"
 #: The SQL literal of an empty string.
 EMPTY_TEXT = "''"
 #: A regular expression for a JSON string.
@@ -74,15 +74,22 @@ def _searchable(column: str, type_: ColumnType) -> str:
 
 
 def _sort_terms(profile: Profile, query: RowQuery) -> Iterator[str]:
-    for name, descending in query.sort:
+    for name, descending in query.sort_columns(profile.names):
         number = profile.index_of(name)
-        type_ = profile.columns[number].type
         # Missing values come last in both directions.
         direction = "DESC NULLS LAST" if descending else "ASC NULLS LAST"
-        yield f"{type_.comparable(f'c{number}')} {direction}"
-        if type_.is_digits:
-            # Sorts exact numbers that are equal as floating-point numbers.
-            yield f"TRY_CAST(c{number} AS {EXACT}) {direction}"
+        for term in _sort_values(f"c{number}", profile.columns[number].type):
+            yield f"{term} {direction}"
+
+
+def _sort_values(column: str, type_: ColumnType) -> list[str]:
+    """SQL for the values that sort a column, each among rows with equal values before."""
+    if type_.kind is ColumnKind.MIXED:
+        return mixed_values.sort_values(column)
+    if type_.is_digits:
+        # The second one sorts exact numbers that are equal as floating-point numbers.
+        return [type_.comparable(column), f"TRY_CAST({column} AS {EXACT})"]
+    return [type_.comparable(column)]
 
 
 def _condition(number: int, described: Column, condition: Condition) -> tuple[str, list[Any]]:
@@ -102,11 +109,40 @@ def _condition(number: int, described: Column, condition: Condition) -> tuple[st
         return f"contains(lower({type_.text(column)}), lower(?))", [value]
     if operator is Operator.STARTS:
         return f"starts_with(lower({type_.text(column)}), lower(?))", [value]
-    if type_.is_number:
-        return _number_condition(column, type_, operator), [str(value)] * 3
+    if type_.kind is ColumnKind.MIXED:
+        return _mixed_condition(column, operator, value)
+    if isinstance(value, Decimal):
+        return _number_condition(type_.comparable(column) if type_.of_lengths else column, type_, operator), [
+            str(value)
+        ] * 3
     if after is not None:
         return _day_condition(column, operator), _day_parameters(operator, value, after)
     return _or_missing(f"coalesce({column} {SIGNS[operator]} ?, false)", column, operator), [value]
+
+
+def _mixed_condition(column: str, operator: Operator, text: str) -> tuple[str, list[Any]]:
+    """Compares with the values of the types that the text can be read as. A type is neither less nor more than another.
+
+    A text such as “5” equals the number and the text. It is less or more than numbers alone.
+    """
+    if operator is Operator.NE:
+        equal, parameters = _mixed_condition(column, Operator.EQ, text)
+        return f"NOT {equal}", parameters
+    terms, parameters = [], []
+    for reading in mixed_values.readings(text):
+        value, after = reading.operand
+        compared = reading.value(column)
+        if isinstance(value, Decimal):
+            sql, values = _number_condition(compared, COLUMN_TYPES[ColumnKind.DECIMAL], operator), [str(value)] * 3
+        elif after is not None:
+            sql, values = _day_condition(compared, operator), _day_parameters(operator, value, after)
+        else:
+            sql, values = f"coalesce({compared} {SIGNS[operator]} ?, false)", [value]
+        terms.append(sql)
+        parameters += values
+        if operator is not Operator.EQ:
+            break
+    return f"({' OR '.join(terms)})", parameters
 
 
 def _or_missing(sql: str, column: str, operator: Operator) -> str:

@@ -3,7 +3,7 @@
 The web application validates a query before a worker runs it, so that errors appear next to the form field.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
@@ -41,6 +41,9 @@ class Operator(StrEnum):
 WITHOUT_VALUE = frozenset({Operator.THERE, Operator.NULL, Operator.MISSING, Operator.EMPTY, Operator.UNMATCHED})
 #: Operators that compare text.
 TEXT_OPERATORS = frozenset({Operator.CONTAINS, Operator.STARTS})
+#: Before the name of a column, in an order downwards that cannot be meant as another column.
+DOWNWARDS = "desc "
+EQUALITY = frozenset({Operator.EQ, Operator.NE})
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ class Condition:
 class RowQuery:
     """Selects the rows that meet all conditions and contain the search text.
 
-    Each entry of ``sort`` names a column and says whether its order is descending.
+    Each entry of ``sort`` names a column and says whether its order is descending. See :meth:`sort_columns` for names
+    that begin like a direction.
     """
 
     sort: tuple[tuple[str, bool], ...] = ()
@@ -67,6 +71,14 @@ class RowQuery:
     def is_everything(self) -> bool:
         """Whether the query selects all rows in their original order."""
         return not (self.sort or self.text or self.conditions)
+
+    def sort_columns(self, names: Collection[str]) -> list[tuple[str, bool]]:
+        """The columns to sort by, and whether each order is descending, in a result with columns of these names.
+
+        A name that a column has is that column: ``-a`` is column ``-a`` if there is one, and ``a`` downwards otherwise.
+        ``desc a`` is ``a`` downwards in any case.
+        """
+        return [_sort_column(name, names, descending=descending) for name, descending in self.sort]
 
     def to_document(self) -> dict[str, Any]:
         return {
@@ -90,7 +102,7 @@ class RowQuery:
             InvalidInput: the query does not fit; the error names the parameter ``sort``, ``where`` or ``value``.
         """
         kinds = {column.name: column.kind for column in profile.columns}
-        for column, _ in self.sort:
+        for column, _ in self.sort_columns(kinds):
             if column not in kinds:
                 raise InvalidInput({"sort": f"names “{column}”, which is no column of this result."})
         for condition in self.conditions:
@@ -107,13 +119,26 @@ class RowQuery:
                 raise InvalidInput({"value": f"of {condition.column}: {error}"}) from None
 
 
+def _sort_column(name: str, names: Collection[str], *, descending: bool) -> tuple[str, bool]:
+    if descending and f"-{name}" in names:
+        return f"-{name}", False
+    if not descending and name not in names and name.startswith(DOWNWARDS):
+        return name.removeprefix(DOWNWARDS), True
+    return name, descending
+
+
+def descending_text(column: str, names: Collection[str]) -> str:
+    """The parameter ``sort`` for a column downwards, in a result with columns of these names."""
+    return f"{DOWNWARDS}{column}" if f"-{column}" in names else f"-{column}"
+
+
 def parse_row_query(
     sort: Sequence[str], text: str, columns: Sequence[str], operators: Sequence[str], values: Sequence[str]
 ) -> RowQuery:
     """Parses the parameters of a URL.
 
     Args:
-        sort: names of columns, with a leading ``-`` for descending order.
+        sort: names of columns, with a leading ``-`` or ``desc`` for descending order.
         text: the text to search for.
         columns: the column of each condition; conditions without a column are ignored.
         operators: the operator of each condition.
@@ -139,8 +164,12 @@ def parse_row_query(
         conditions.append(Condition(column, Operator(operator), "" if Operator(operator) in WITHOUT_VALUE else value))
     if len(conditions) > MAX_CONDITIONS:
         raise InvalidInput({"where": f"may name at most {MAX_CONDITIONS} columns."})
-    ordered = {each.removeprefix("-"): each.startswith("-") for each in sort if each}
-    return RowQuery(tuple(ordered.items()), text.strip(), tuple(conditions))
+    return RowQuery(parse_sort(sort), text.strip(), tuple(conditions))
+
+
+def parse_sort(sort: Sequence[str]) -> tuple[tuple[str, bool], ...]:
+    """Parses the parameters ``sort``. A column that is named twice has the last direction."""
+    return tuple({each.removeprefix("-"): each.startswith("-") for each in sort if each}.items())
 
 
 def parse_operand(condition: Condition, kind: ColumnKind) -> Operand:
@@ -156,4 +185,7 @@ def parse_operand(condition: Condition, kind: ColumnKind) -> Operand:
         if not text:
             raise ValueError("give the text to look for.")
         return text, None
-    return COLUMN_TYPES[kind].parse(text)
+    operand = COLUMN_TYPES[kind].parse(text)
+    if kind is ColumnKind.LIST and isinstance(operand[0], str) and condition.operator not in EQUALITY:
+        raise ValueError("give a number of values: a list is less or more than another by its length.")
+    return operand

@@ -10,6 +10,8 @@ import duckdb
 from worker_tasks.analysis.column_types import COLUMN_TYPES, ColumnKind, Statistics
 from worker_tasks.analysis.profiles import Bin, Column
 
+#: Tables with more columns are measured in narrower pieces.
+NARROW_COLUMNS = 50
 #: The number of bars in a histogram.
 BINS = 12
 #: The number of frequent values to list. A column with at most this many distinct values needs no histogram.
@@ -31,7 +33,17 @@ class TableColumn:
 
 def column_statistics(database: duckdb.DuckDBPyConnection, columns: Sequence[TableColumn], table: str) -> list[Column]:
     """Computes the statistics of a table's columns. The n-th column is called ``c<n>`` in the table."""
-    return [_measure(database, table, f"c{number}", column) for number, column in enumerate(columns)]
+    if len(columns) <= NARROW_COLUMNS:
+        return [_measure(database, table, f"c{number}", column) for number, column in enumerate(columns)]
+    measured = []
+    for first in range(0, len(columns), NARROW_COLUMNS):
+        some = dict(enumerate(columns[first : first + NARROW_COLUMNS], start=first))
+        # Each query on a table takes longer the more columns the table has.
+        selected = ", ".join(f"c{number}" for number in some)
+        database.execute(f"CREATE OR REPLACE TEMP TABLE narrow AS SELECT {selected} FROM {table}")
+        measured += [_measure(database, "narrow", f"c{number}", column) for number, column in some.items()]
+    database.execute("DROP TABLE narrow")
+    return measured
 
 
 def _measure(database: duckdb.DuckDBPyConnection, table: str, name: str, described: TableColumn) -> Column:
@@ -45,14 +57,16 @@ def _measure(database: duckdb.DuckDBPyConnection, table: str, name: str, describ
     measured, text, identity = type_.comparable(name), f"left({type_.text(name)}, {MAX_VALUE_CHARACTERS})", name
     if statistics.of_lengths:
         text, identity = f"{measured}::VARCHAR", measured
-    distinct = _scalar(database, f"SELECT count(DISTINCT {identity}) {source}")
-    minimum = median = maximum = None
-    if statistics.has_range:
-        minimum = _scalar(database, f"SELECT arg_min({text}, {measured}) {source}")
-        maximum = _scalar(database, f"SELECT arg_max({text}, {measured}) {source}")
+    distinct, minimum, maximum, half, empty = _row(
+        database,
+        f"SELECT count(DISTINCT {identity}), "
+        f"{f'arg_min({text}, {measured}), arg_max({text}, {measured})' if statistics.has_range else 'NULL, NULL'}, "
+        f"{f'quantile_disc({measured}, 0.5)' if statistics.has_median else 'NULL'}, "
+        f"count(*) FILTER (WHERE {type_.empty(name)}) {source}",
+    )
+    median = None
     if statistics.has_median:
-        half = _scalar(database, f"SELECT quantile_disc({measured}, 0.5) {source}")
-        median = _scalar(database, f"SELECT {text} {source} AND {measured} = ? LIMIT 1", [half])
+        (median,) = _row(database, f"SELECT {text} {source} AND {measured} = ? LIMIT 1", [half])
     top: list[tuple[str, int]] = []
     if distinct < column.filled or statistics.all_named:
         top = database.execute(
@@ -68,13 +82,12 @@ def _measure(database: duckdb.DuckDBPyConnection, table: str, name: str, describ
         max=maximum,
         top=top,
         bins=_bins(database, statistics, measured, source) if median is not None and distinct > TOP else [],
-        empty=_scalar(database, f"SELECT count(*) {source} AND {type_.empty(name)}"),
+        empty=empty,
     )
 
 
-def _scalar(database: duckdb.DuckDBPyConnection, query: str, parameters: Sequence[object] = ()) -> Any:
-    row = database.execute(query, parameters).fetchone()
-    return row[0] if row else None
+def _row(database: duckdb.DuckDBPyConnection, query: str, parameters: Sequence[object] = ()) -> tuple[Any, ...]:
+    return database.execute(query, parameters).fetchone() or (None,)
 
 
 def _bins(database: duckdb.DuckDBPyConnection, statistics: Statistics, measured: str, source: str) -> list[Bin]:

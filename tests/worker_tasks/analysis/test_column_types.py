@@ -22,7 +22,7 @@ def test_the_flags_and_expressions_of_a_type_are_consistent(kind: ColumnKind) ->
     # A type with a median also has a minimum and a maximum.
     assert row.statistics is None or row.statistics.has_range or not row.statistics.has_median
     for expression in (row.stored, row.comparable, row.text, row.in_mixed, row.parquet):
-        assert "{" not in expression("c0")
+        assert "{0}" not in expression("c0")
         assert "c0" in expression("c0")
 
 

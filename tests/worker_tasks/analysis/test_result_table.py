@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from bson import Binary, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
+from bson.binary import UUID_SUBTYPE
 from bson.datetime_ms import DatetimeMS
 
 from tests.worker_tasks.analysis.support import NAMES, TEXTS, built, random_documents, result, value
@@ -61,7 +62,7 @@ NESTED: list[list[Any]] = [
     [[1], {"a": 1}],
     [ObjectId("0" * 24), "0" * 24],
     [DatetimeMS(0), "1970-01-01"],
-    *([each] for each in ODD),
+    *([each] for each in ODD if not isinstance(each, Binary) or each.subtype != UUID_SUBTYPE),
     ODD,
 ]
 

@@ -21,7 +21,7 @@ from tests.worker_tasks.analysis.support import (
     random_documents,
     with_table,
 )
-from worker_tasks.analysis import artifacts, reader
+from worker_tasks.analysis import artifacts, reader, row_query
 from worker_tasks.analysis.artifacts import ArtifactState
 from worker_tasks.analysis.row_query import Condition, Operator, RowQuery
 from worker_tasks.infra.connections import Document
@@ -300,6 +300,30 @@ def test_columns_of_any_name_can_be_sorted_and_compared() -> None:
             expected = sorted(range(3), key=lambda row, place=place: (row + place) % 3)  # type: ignore[misc]
             assert table.numbers(RowQuery(sort=((name, False),))) == expected
             assert matching(table, Operator.GTE, "2", name) == expected[2:]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("-a", [1, 0, 2]),
+        ("--a", [2, 0, 1]),
+        ("desc -a", [2, 0, 1]),
+        ("a", [2, 1, 0]),
+        ("desc a", [0, 1, 2]),
+        ("-b", [0, 1, 2]),
+        ("desc b", [0, 1, 2]),
+        ("desc c", [1, 0, 2]),
+        ("-desc c", [2, 0, 1]),
+    ],
+)
+def test_a_column_whose_name_begins_like_a_direction_can_be_sorted_both_ways(text: str, expected: list[int]) -> None:
+    names = {"-a": (2, 1, 3), "a": (5, 4, 3), "b": (3, 2, 1), "desc c": (2, 1, 3), "c": (1, 2, 3)}
+    with built([{name: values[row] for name, values in names.items()} for row in range(3)]) as table:
+        assert table.numbers(row_query.parse_row_query([text], "", (), (), ())) == expected
+        for column in names:
+            downwards = row_query.descending_text(column, list(names))
+            query = row_query.parse_row_query([downwards], "", (), (), ())
+            assert query.sort_columns(list(names)) == [(column, True)]
 
 
 def test_values_are_never_interpreted_as_sql() -> None:

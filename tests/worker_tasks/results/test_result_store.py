@@ -106,7 +106,7 @@ def test_the_value_is_a_json_array_with_one_document_per_line() -> None:
         (datetime(2024, 2, 29, 12, 30, 0, 250_000, tzinfo=UTC), {"$date": "2024-02-29T12:30:00.250Z"}),
         (datetime(1950, 1, 1, tzinfo=UTC), {"$date": {"$numberLong": "-631152000000"}}),
         (Binary(b"\xff"), {"$binary": {"base64": "/w==", "subType": "00"}}),
-        (Binary.from_uuid(UUID(int=1)), {"$binary": {"base64": "AAAAAAAAAAAAAAAAAAAAAQ==", "subType": "04"}}),
+        (Binary.from_uuid(UUID(int=1)), {"$uuid": str(UUID(int=1))}),
         (Regex("^a", "i"), {"$regularExpression": {"pattern": "^a", "options": "i"}}),
         ({"list": [[{"deep": OID}]]}, {"list": [[{"deep": {"$oid": str(OID)}}]]}),
     ],

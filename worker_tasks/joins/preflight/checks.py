@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bson import json_util
 from kombu.utils.encoding import ensure_bytes
 
 from worker_tasks.infra.connections import Document, connections, within
@@ -27,6 +26,7 @@ from worker_tasks.joins.preflight.method_findings import method_finding, server_
 from worker_tasks.joins.preflight.probing import Probe
 from worker_tasks.joins.preflight.sampling import sample_collection
 from worker_tasks.joins.spec import filters
+from worker_tasks.joins.spec.extended_json import finite, to_line
 from worker_tasks.joins.spec.sides import Side
 from worker_tasks.joins.spec.spec import Join, JoinSpec
 from worker_tasks.records import live
@@ -79,7 +79,7 @@ def check_join(spec: JoinSpec) -> Checks:
     checks = Checks(
         findings=sorted(found, key=lambda finding: -list(Level).index(finding.level)),
         expected=expected,
-        preview=[json.loads(json_util.dumps(row, json_options=json_util.RELAXED_JSON_OPTIONS)) for row in preview],
+        preview=[json.loads(to_line(finite(row))) for row in preview],
         is_sample=is_sample,
         pipeline=_shell_commands(spec, strategy),
         seconds=round(time.monotonic() - started, 3),

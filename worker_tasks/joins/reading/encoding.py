@@ -7,15 +7,12 @@ import gc
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
 import bson
-import orjson
-from bson import ObjectId, json_util
 from bson.codec_options import CodecOptions, DatetimeConversion
 
+from worker_tasks.joins.spec.extended_json import finite, to_fields, to_lines
 from worker_tasks.results.summaries import Unmatched
 
 #: BSON bytes decoded at once. The decoded documents take about ten times as much memory.
@@ -25,15 +22,17 @@ _LENGTH = struct.Struct("<i")
 _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
     datetime_conversion=DatetimeConversion.DATETIME_AUTO, unicode_decode_error_handler="replace"
 )
-_ORJSON = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
-#: A value between two documents that are encoded together. JSON has no line breaks inside texts.
-_BREAK = orjson.Fragment(b"\n")
-#: Dates whose JSON is kept, because many documents share them.
-_KEPT_DATES = 4096
-# BSON's bytes of Infinity, -Infinity, NaN and -NaN, which plain JSON, and therefore orjson, cannot express.
-_NON_FINITE = tuple(struct.pack("<Q", bits << 48) for bits in (0x7FF0, 0xFFF0, 0x7FF8, 0xFFF8))
-#: The last bytes of these are rarer than the zeros before them, so that searching for them first is faster.
-_NON_FINITE_ENDS = tuple((pattern[-2:], pattern) for pattern in _NON_FINITE)
+# Infinity and every NaN have an exponent whose bits are all ones: the seventh byte of the double is 0xF0 or more, and
+# the eighth is 0x7F or 0xFF. The translation of a byte says in which of these places it can stand.
+_PLACES = bytes(
+    ord("c") if byte == 0xFF else ord("b") if byte == 0x7F else ord("a") if byte >= 0xF0 else 0  # noqa: PLR2004
+    for byte in range(256)
+)
+_EXPONENTS = (b"ab", b"ac", b"cb", b"cc")
+_BYTES_BEFORE_EXPONENT = 6
+_DOUBLE = b"\x01"
+#: The number of exponents to look at. A slice with more may hold such a number: it is only encoded more slowly.
+MAX_EXPONENTS = 100_000
 
 
 class LineEncoder:
@@ -79,29 +78,42 @@ def decode_slices(batch: bytes) -> Iterator[tuple[list[dict[str, Any]], bool]]:
     for piece in _slices(batch):
         with _collector_paused():
             documents = bson.decode_all(piece, _CODEC)
-        yield documents, any(end in piece and pattern in piece for end, pattern in _NON_FINITE_ENDS)
+        yield documents, may_hold_non_finite(piece)
+
+
+def may_hold_non_finite(piece: bytes) -> bool:
+    """Whether BSON may contain an infinite number or NaN. False only if it contains none."""
+    places = piece.translate(_PLACES)
+    seen = 0
+    for exponent in _EXPONENTS:
+        found = places.find(exponent)
+        while found >= 0:
+            seen += 1
+            if seen > MAX_EXPONENTS or _follows_name_of_double(piece, found - _BYTES_BEFORE_EXPONENT):
+                return True
+            found = places.find(exponent, found + 1)
+    return False
+
+
+def _follows_name_of_double(piece: bytes, start: int) -> bool:
+    """Whether the bytes from ``start`` on may be the value of a double: its type and its name come before."""
+    end_of_name = start - 1
+    if end_of_name < 0 or piece[end_of_name]:
+        return False
+    # Neither the type nor the name contains a zero byte.
+    return _DOUBLE in piece[piece.rfind(b"\0", 0, end_of_name) + 1 : end_of_name]
 
 
 def encode_documents(documents: list[Any], *, non_finite: bool) -> list[bytes]:
     """Each document as one line of JSON. With ``non_finite``, takes longer and writes infinite numbers and NaN."""
-    if non_finite or not documents:
-        return [_encode_slowly(document) for document in documents]
-    return _encode_together(documents)[1:-1].split(b",\n,")
+    with _collector_paused():
+        return to_lines([finite(document) for document in documents] if non_finite else documents)
 
 
 def encode_fields(documents: list[dict[str, Any]], *, non_finite: bool) -> list[bytes]:
     """The fields of each document as JSON, without the braces around them; as :func:`encode_documents`."""
-    if non_finite or not documents:
-        return [_encode_slowly(document)[1:-1] for document in documents]
-    return _encode_together(documents)[2:-2].split(b"},\n,{")
-
-
-def _encode_together(documents: list[Any]) -> bytes:
-    """A list of the documents with breaks between them. This is several times faster than a call for each document."""
-    parts: list[Any] = [_BREAK] * (2 * len(documents) - 1)
-    parts[::2] = documents
     with _collector_paused():
-        return orjson.dumps(parts, _extended, _ORJSON)
+        return to_fields([finite(document) for document in documents] if non_finite else documents)
 
 
 def note_fields(documents: list[dict[str, Any]], fields: dict[str, None]) -> None:
@@ -131,25 +143,3 @@ def _collector_paused() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-def _extended(value: Any) -> Any:
-    """Returns a value of a BSON type as relaxed Extended JSON."""
-    # The most frequent types first: json_util takes five times as long.
-    if isinstance(value, ObjectId):
-        return {"$oid": value.binary.hex()}
-    if isinstance(value, datetime) and value.year >= 1970:  # noqa: PLR2004 - earlier dates are not written as text
-        return _date(value)
-    return json_util.default(value, json_util.RELAXED_JSON_OPTIONS)
-
-
-@lru_cache(_KEPT_DATES)
-def _date(value: datetime) -> orjson.Fragment:
-    # Five times faster than json_util. Datetimes are in UTC here, with whole milliseconds and a year up to 9999.
-    text = value.isoformat(timespec="milliseconds" if value.microsecond else "seconds")
-    return orjson.Fragment(f'{{"$date":"{text}Z"}}')
-
-
-def _encode_slowly(document: Any) -> bytes:
-    options = json_util.RELAXED_JSON_OPTIONS
-    return json_util.dumps(document, json_options=options, ensure_ascii=False, separators=(",", ":")).encode()

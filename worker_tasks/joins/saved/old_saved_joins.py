@@ -13,6 +13,7 @@ from worker_tasks.infra.errors import InvalidInput
 from worker_tasks.joins.spec import filters
 from worker_tasks.joins.spec.parameters import AUTO, KEY
 from worker_tasks.joins.spec.sides import Side
+from worker_tasks.joins.spec.typed_numbers import whole_number
 from worker_tasks.joins.spec.value_types import TEXT, TypeOf, value_type
 
 MAX_JOINS = 6
@@ -119,10 +120,11 @@ def _sort(form: _Form) -> list[list[Any]]:
 
 
 def _limit(form: _Form) -> int | None:
-    text = form.text("limit").strip().replace(",", "")
-    if text and not (text.isascii() and text.isdecimal()):
-        raise InvalidInput({"join.limit": "must be a whole number, 1 or more, such as 100."})
-    return int(text) if text else None
+    text = form.text("limit").strip()
+    try:
+        return whole_number(text) if text else None
+    except ValueError:
+        raise InvalidInput({"join.limit": "must be a whole number, 1 or more, such as 100."}) from None
 
 
 def _match(form: _Form, type_of: _TypeIn) -> Document:

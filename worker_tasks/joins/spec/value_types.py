@@ -7,26 +7,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 from worker_tasks.joins.spec.sides import Side
+from worker_tasks.joins.spec.typed_numbers import numeric_text
 
 #: Looks up the most frequent BSON type of a field: takes a collection and a path, returns None if unknown.
 TypeOf = Callable[[Side, str], str | None]
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-
 
 def _number(text: str) -> int | float:
-    number = _numeric_text(text)
+    number = numeric_text(text)
     return int(number) if re.fullmatch(r"[+-]?\d+", number) else float(number)
 
 
 def _decimal(text: str) -> dict[str, str]:
-    return {"$numberDecimal": _numeric_text(text)}
-
-
-def _numeric_text(text: str) -> str:
-    if not _NUMBER.fullmatch(text.strip()):
-        raise ValueError(f"“{text}” is not a number.")
-    return text.strip()
+    return {"$numberDecimal": numeric_text(text)}
 
 
 def _date(text: str) -> dict[str, str]:
