@@ -45,7 +45,8 @@ class Plan:
     The result is stored under the Redis key ``key``. By lookup, ``pipeline`` runs on the collection ``left``; by scan,
     the worker joins ``spec``. ``parts`` holds the filter on ``_id`` of each part, and ``snapshots`` the cluster time
     that all reads of a source see, as pairs of source and time. ``total`` is the expected number of rows, None if
-    unknown. ``watched`` names the fields that joins leave empty in rows without a match. ``steps``, ``estimates`` and
+    unknown. ``watched`` names the fields that joins leave empty in rows without a match, and
+    ``columns`` those that a result without rows has. ``steps``, ``estimates`` and
     ``note`` are for people.
     """
 
@@ -58,6 +59,7 @@ class Plan:
     snapshots: list[tuple[str | None, Timestamp]] = field(default_factory=list)
     total: int | None = None
     watched: list[str] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
     estimates: dict[str, float | None] = field(default_factory=dict)
     note: str | None = None
@@ -137,6 +139,7 @@ def make_plan(spec: JoinSpec, key: str, comment: str, *, divided: bool = True) -
         snapshots=snapshots,
         total=_total(spec, catalog),
         watched=_watched(spec),
+        columns=spec.known_columns,
         steps=_steps(spec, strategy, catalog),
         estimates={"lookup": _rounded(strategy.lookup_seconds), "scan": _rounded(strategy.scan_seconds)},
         note=note,
