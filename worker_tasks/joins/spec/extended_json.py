@@ -30,7 +30,8 @@ def extended(value: Any) -> Any:
         return {"$oid": str(value)}
     if isinstance(value, datetime) and value.year >= 1970:  # noqa: PLR2004 - earlier dates are not written as text
         # Five times faster than json_util. Datetimes are in UTC here, with whole milliseconds and a year up to 9999.
-        return {"$date": f"{value.isoformat(timespec='milliseconds' if value.microsecond else 'seconds')}Z"}
+        text = value.isoformat(timespec="milliseconds" if value.microsecond else "seconds")
+        return {"$date": f"{text.removesuffix('+00:00')}Z"}
     if isinstance(value, int):
         return int(value)
     if isinstance(value, Binary) and value.subtype == UUID_SUBTYPE and len(value) == UUID_BYTES:
