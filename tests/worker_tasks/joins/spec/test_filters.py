@@ -10,9 +10,9 @@ import pytest
 from bson import Binary, Decimal128, Int64, ObjectId, json_util
 from bson.datetime_ms import DatetimeMS
 from pymongo.collection import Collection
-from worker_tasks.joins.run.encoding import LineEncoder
 
 from worker_tasks.infra.connections import Document, connections
+from worker_tasks.joins.reading.encoding import LineEncoder
 from worker_tasks.joins.spec import filters
 
 SOME_ID = ObjectId("0123456789abcdef01234567")
