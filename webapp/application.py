@@ -73,6 +73,7 @@ FILTERS: tuple[Callable[..., Any], ...] = (
     value_text.are_documents,
     value_text.bson_value,
     value_text.columns_of,
+    value_text.compact_json,
     value_text.format_ago,
     value_text.format_count,
     value_text.format_duration,

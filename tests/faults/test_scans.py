@@ -150,7 +150,7 @@ def test_a_scan_whose_child_is_killed_runs_again(
     task_id = submit_to(join, queue)
     child = child_that_runs(task_id, "first@test")
     eventually(lambda: is_reached(task_id))
-    (folder,) = folders_in(temporary)
+    (folder,) = eventually(lambda: folders_in(temporary))
     os.kill(child, signal.SIGKILL)
     task = wait_for_state(task_id, *ledger.FINAL_STATES, within=END_SECONDS)
     assert_right(task, join)

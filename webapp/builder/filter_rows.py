@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from worker_tasks.joins.spec import filters, parameters
-from worker_tasks.joins.spec.operators import BY_MONGODB, FilterOperator, Operand, operator_of
+from worker_tasks.joins.spec.operators import BY_MONGODB, FilterOperator, Operand, operator_of, search
 from worker_tasks.joins.spec.sides import Side
 from worker_tasks.joins.spec.typed_numbers import whole_number
 from worker_tasks.joins.spec.value_types import BY_WRAPPER, TEXT, TypeOf, value_type
@@ -99,7 +99,7 @@ def _parameter_condition(operator: FilterOperator, name: str, type_: str | None)
     if operator.operand is not Operand.TEXT:
         return operator.condition(parameter)
     prefix = {"prefix": operator.prefix} if operator.prefix else {}
-    return {"$regex": parameter | {"type": TEXT.name} | prefix}
+    return search(parameter | {"type": TEXT.name} | prefix, operator.options)
 
 
 def filter_rows(match: dict[str, Any]) -> tuple[list[dict[str, str]], dict[str, Any]]:
@@ -118,8 +118,8 @@ def filter_rows(match: dict[str, Any]) -> tuple[list[dict[str, str]], dict[str, 
 
 def _row(field: str, operator: str, value: Any) -> dict[str, str] | None:
     """A comparison as a form row; None if a row cannot express it."""
-    if operator == "$eq" and isinstance(value, dict) and value.keys() == {"$regex"}:
-        return _search_row(field, value["$regex"])
+    if operator == "$eq" and isinstance(value, dict) and "$regex" in value:
+        return _search_row(field, value)
     name = BY_MONGODB.get(operator, "eq")
     if isinstance(value, dict) and parameters.KEY in value:
         type_ = value["type"].removeprefix(parameters.AUTO)
@@ -145,14 +145,18 @@ def _row(field: str, operator: str, value: Any) -> dict[str, str] | None:
     }
 
 
-def _search_row(field: str, text: Any) -> dict[str, str] | None:
-    if isinstance(text, dict):
-        operator = "starts" if text.get("prefix") else "contains"
-        return {"field": field, "operator": operator, "value": _in_braces(text)}
-    if PARAMETER.fullmatch(text.removeprefix("^").strip()):
+def _search_row(field: str, condition: dict[str, Any]) -> dict[str, str] | None:
+    text = condition["$regex"]
+    is_parameter = isinstance(text, dict)
+    prefix = text.get("prefix", "") if is_parameter else "^" * text.startswith("^")
+    operator = "starts" if prefix else "contains"
+    # Searches that older versions wrote may mind capitals where the operator does not.
+    if condition != search(text, operator_of(operator).options):
         return None
-    operator = "starts" if text.startswith("^") else "contains"
-    return {"field": field, "operator": operator, "value": text.removeprefix("^")}
+    if not is_parameter and PARAMETER.fullmatch(text.removeprefix("^").strip()):
+        return None
+    value = _in_braces(text) if is_parameter else text.removeprefix("^")
+    return {"field": field, "operator": operator, "value": value}
 
 
 def _in_braces(parameter: dict[str, str]) -> str:

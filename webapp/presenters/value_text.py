@@ -1,11 +1,13 @@
 """Times, sizes, shares and MongoDB's values in readable form. Pure: no I/O."""
 
+import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import humanize
 
+from worker_tasks.analysis.extended_values import is_one_value, is_typed, plain_value
 from worker_tasks.analysis.profiles import joined_first
 from worker_tasks.joins.preflight import findings
 
@@ -34,14 +36,16 @@ FORMAT_TEXTS = {
 
 
 def bson_value(value: Any) -> Any:
-    """A value of relaxed Extended JSON in readable form: the text of ``{"$date": …}``, ``{"$oid": …}`` and so on."""
-    if isinstance(value, dict) and len(value) == 1:
-        (kind, inner), *_ = value.items()
-        if kind == "$date" and isinstance(inner, str):
-            return format_iso_instant(inner)
-        if kind in {"$oid", "$numberDecimal", "$numberDouble", "$numberLong"}:
-            return inner
-    return value
+    """A value of relaxed Extended JSON in readable form: the text of ``{"$date": …}``, ``{"$oid": …}`` and so on.
+
+    A document that only looks like such a value is returned as it is.
+    """
+    instant = instant_of(value)
+    return plain_value(value) if instant is None else format_iso_instant(instant)
+
+
+def compact_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def columns_of(documents: list[Document]) -> list[str]:
@@ -60,7 +64,7 @@ def joined_columns(documents: list[Document], join: Document | None, columns: li
 
 def _flatten(documents: list[Document], column: str) -> list[str]:
     values = [document[column] for document in documents if document.get(column) is not None]
-    nested = [value for value in values if isinstance(value, dict) and bson_value(value) is value and value]
+    nested = [value for value in values if isinstance(value, dict) and value and not is_one_value(value)]
     if not nested or len(nested) < len(values):
         return [column]
     return [f"{column}.{name}" for name in columns_of(nested)]
@@ -100,9 +104,7 @@ def format_iso_instant(text: str) -> str:
 
 def instant_of(value: Any) -> str | None:
     """The ISO 8601 text of ``{"$date": …}``; None for any other value of relaxed Extended JSON."""
-    if isinstance(value, dict) and value.keys() == {"$date"} and isinstance(value["$date"], str):
-        return value["$date"]
-    return None
+    return plain_value(value) if isinstance(value, dict) and value.keys() == {"$date"} and is_typed(value) else None
 
 
 def format_instant(instant: datetime) -> str:

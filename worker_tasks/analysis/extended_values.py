@@ -52,6 +52,13 @@ def is_typed(value: Any) -> bool:
     return plain_value(value) is not value
 
 
+def is_one_value(document: dict[str, Any]) -> bool:
+    """Whether an object has the shape of Extended JSON, so that its keys are not fields to show one by one."""
+    if document.keys() == {"$code", "$scope"}:
+        return True
+    return len(document) == 1 and next(iter(document)).startswith("$")
+
+
 def _matching(pattern: str) -> Callable[[Any], str | None]:
     return lambda content: content if isinstance(content, str) and re.fullmatch(pattern, content) else None
 

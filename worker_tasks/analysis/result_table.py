@@ -161,7 +161,7 @@ def _unmatched(database: duckdb.DuckDBPyConnection, summary: Summary) -> list[st
     """
     names = [name for name, recorded in summary.unmatched.items() if recorded.count]
     columns = ", ".join(
-        f"coalesce(json_extract(json, {_pointer(name)})::VARCHAR IN ('[]', '0', 'null'), true) AS unmatched{number}"
+        f"coalesce(json_extract(json, {pointer(name)})::VARCHAR IN ('[]', '0', 'null'), true) AS unmatched{number}"
         for number, name in enumerate(names)
     )
     if not names:
@@ -182,7 +182,7 @@ def _agrees(database: duckdb.DuckDBPyConnection, number: int, recorded: Unmatche
     return count == (recorded.count,) and [row for (row,) in first] == recorded.rows
 
 
-def _pointer(name: str) -> str:
+def pointer(name: str) -> str:
     """A field's JSON pointer as an SQL literal."""
     return literal("/" + name.replace("~", "~0").replace("/", "~1"))
 
@@ -193,7 +193,7 @@ def _extract(database: duckdb.DuckDBPyConnection, table: str, parent: _Source, n
     for first in range(0, len(names), EXTRACTED_COLUMNS):
         some = names[first : first + EXTRACTED_COLUMNS]
         part = f"{table}_from{first}" if first else table
-        pointers = ", ".join(map(_pointer, some))
+        pointers = ", ".join(map(pointer, some))
         # The fields of null are null, not missing.
         columns = ", ".join(
             f"CASE WHEN is_null THEN 'null'::JSON ELSE extracted[{number + 1}] END AS {part}_{number}"

@@ -4,6 +4,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -211,7 +212,14 @@ def _build_comparison(job: ArtifactJob) -> Built:
     with engine.open_database() as (database, folder):
         before = result_table.open_table(older, database, folder, "older")
         after = result_table.open_table(job.summary, database, folder, "newer")
-        diff = diff_job.compare_results(database, before, after, options["key"])
+        diff = diff_job.compare_results(
+            database,
+            before,
+            after,
+            options["key"],
+            (partial(result_store.read_lines, older), partial(result_store.read_lines, job.summary)),
+            folder,
+        )
         for name in diff_job.LISTS:
             job.write(name, diff_job.diff_row_numbers(database, name))
         return diff.to_document(), older.expires_at

@@ -83,7 +83,7 @@ def _publish(  # noqa: PLR0913 - as its caller
         run=run,
         count=sum(part.rows for part in parts),
         bytes=size + len(b"]"),
-        columns=list(dict.fromkeys(column for part in parts for column in part.columns)),
+        columns=_merge_columns(parts),
         segments=[part.rows for part in parts],
         complete=complete,
         published_at=published_at,
@@ -178,6 +178,12 @@ class _PartVerifier:
         rows = self._line_breaks + (1 if self._part.starts_the_array and self._part.rows else 0)
         if (self._size, self._checksum, rows) != (self._part.size, self._part.checksum, self._part.rows):
             raise StagingLost(self._key)
+
+
+def _merge_columns(parts: Sequence[Part]) -> list[str]:
+    """The columns of all rows. Those of parts without rows count only if there are no rows at all."""
+    filled = [part for part in parts if part.rows] or parts
+    return list(dict.fromkeys(column for part in filled for column in part.columns))
 
 
 def _merge_unmatched(parts: Sequence[Part]) -> dict[str, Unmatched]:

@@ -82,6 +82,7 @@ class PartWriter:
 
     Attributes:
         columns: the names of the columns, in the order of their first appearance. The encoder fills them in.
+        columns_without_rows: the names of the columns if no row is written.
         unmatched: the rows in which a join found no match, keyed by the field that the join embeds. The encoder fills
             them in.
 
@@ -100,6 +101,7 @@ class PartWriter:
         run_key: str | None = None,
     ):
         self.columns: dict[str, None] = {}
+        self.columns_without_rows: Sequence[str] = ()
         self.unmatched: dict[str, Unmatched] = {}
         self._max_rows, self._max_size = max_rows, max_size
         self._other_rows = self._other_size = 0
@@ -206,7 +208,7 @@ class PartWriter:
         return Part(
             self._rows,
             self._sent,
-            list(self.columns),
+            list(self.columns if self._rows else self.columns_without_rows or self.columns),
             self._offsets,
             self.unmatched,
             self._writer,

@@ -67,7 +67,7 @@ def test_a_join_that_embeds_nothing_has_no_shape_and_no_name() -> None:
         ({"field": "name", "operator": "ne", "value": "Ann"}, {"name": {"$ne": "Ann"}}),
         ({"field": "stars", "operator": "gte", "value": "4"}, {"stars": {"$gte": 4}}),
         ({"field": "stars", "operator": "in", "value": "4, 5,"}, {"stars": {"$in": [4, 5]}}),
-        ({"field": "name", "operator": "contains", "value": "a.b"}, {"name": {"$regex": "a.b"}}),
+        ({"field": "name", "operator": "contains", "value": "a.b"}, {"name": {"$regex": "a.b", "$options": "i"}}),
         ({"field": "name", "operator": "starts", "value": "Al"}, {"name": {"$regex": "^Al"}}),
         ({"field": "name", "operator": "there"}, {"name": {"$ne": None}}),
         ({"field": "name", "operator": "missing"}, {"name": None}),
@@ -91,7 +91,9 @@ def test_two_conditions_on_one_field_are_merged() -> None:
 def test_conditions_that_cannot_be_merged_are_combined_by_and() -> None:
     rows = {"filters__0__field": "name", "filters__0__operator": "contains", "filters__0__value": "a"}
     rows |= {"filters__1__field": "name", "filters__1__operator": "contains", "filters__1__value": "b"}
-    assert asked(**rows)["match"] == {"$and": [{"name": {"$regex": "a"}}, {"name": {"$regex": "b"}}]}
+    assert asked(**rows)["match"] == {
+        "$and": [{"name": {"$regex": "a", "$options": "i"}}, {"name": {"$regex": "b", "$options": "i"}}]
+    }
 
 
 def test_a_raw_filter_is_added_to_the_conditions() -> None:
@@ -242,6 +244,7 @@ def test_an_incomplete_draft_names_the_next_step(missing: str, step: str) -> Non
 
 JOINS: list[dict[str, Any]] = [
     {"match": {"name": "Ann", "stars": {"$gte": 2, "$lt": 5}, "at": {"$gt": {"$date": "2013-01-01T05:00:00Z"}}}},
+    {"match": {"name": {"$regex": "osl", "$options": "i"}, "city": {"$regex": "Osl"}}},
     {"match": {"tags": {"$all": ["a", "b"]}, "name": {"$regex": "^Al"}, "city": None, "zip": {"$ne": None}}},
     {"match": {"$or": [{"a": 1}, {"b": 2}], "paid": True, "price": {"$in": [1, 2.5]}, "n": {"$in": ["a,b", "c"]}}},
     {"fields": ["name", "orders"], "sort": [["name", 1], ["city", -1]], "limit": 5},
@@ -252,14 +255,14 @@ PARAMETERS_IN_ROWS: list[dict[str, Any]] = [
     {"stars": {"$parameter": "stars", "type": "auto"}},
     {"stars": {"$gte": {"$parameter": "least", "type": "number"}, "$lt": {"$parameter": "below", "type": "auto"}}},
     {"name": {"$in": {"$parameter": "names", "type": "string"}}, "at": {"$ne": {"$parameter": "at", "type": "date"}}},
-    {"name": {"$regex": {"$parameter": "part", "type": "string"}}},
+    {"name": {"$regex": {"$parameter": "part", "type": "string"}, "$options": "i"}},
     {"name": {"$regex": {"$parameter": "part", "type": "string", "prefix": "^"}}},
 ]
 #: Filters with a parameter that only JSON can express.
 PARAMETERS_IN_JSON: list[dict[str, Any]] = [
     {"name": {"$in": ["Ann", {"$parameter": "name", "type": "string"}]}},
     {"name": {"$in": [{"$parameter": "name", "type": "string"}]}},
-    {"name": {"$regex": {"$parameter": "part", "type": "string"}, "$options": "i"}},
+    {"name": {"$regex": {"$parameter": "part", "type": "string"}}},
     {"$or": [{"name": {"$parameter": "name", "type": "auto"}}, {"stars": 5}]},
 ]
 

@@ -1,14 +1,17 @@
 """The pages of a result, and the page for a result that is gone."""
 
+import json
 import re
 from datetime import timedelta
 from html import unescape
+from typing import Any
 
 import pytest
 from celery import states
 from flask.testing import FlaskClient
 
 from tests.support import Process, eventually, publish, submit_join, wait_for_state
+from tests.worker_tasks.support import new_id
 from worker_tasks.infra.connections import connections
 from worker_tasks.infra.settings import settings
 from worker_tasks.joins.plan.user_orders import result_key
@@ -49,6 +52,20 @@ def test_the_page_shows_rows_with_their_nested_documents(client: FlaskClient, wo
     page = client.get(f"/tasks/{joined('u1')}/result").text
     for seen in ("Alice", "alice@example.com", "1 document", "o101", "1200", "PAID", "user_order_result:u1"):
         assert seen in page
+
+
+@pytest.mark.parametrize("in_lists", [False, True])
+def test_a_document_that_is_nested_100_deep_is_shown(client: FlaskClient, servers: None, in_lists: bool) -> None:
+    deep: Any = "the bottom"
+    for _ in range(98):
+        deep = [deep, 1] if in_lists else {"a": deep}
+    task_id = new_id()
+    summary = publish([{"_id": 1, "deep": deep}], f"deep {task_id}", task_id, 60)
+    done = {"status": states.SUCCESS, "result": json.dumps(summary.outcome)}
+    connections().tasks.insert_one(ledger.new_document(task_id, join_users_orders.name, ["u1"], metadata={}) | done)
+    answer = client.get(f"/tasks/{task_id}/result")
+    assert answer.status_code == 200
+    assert "the bottom" in answer.text
 
 
 def test_mongodb_values_are_shown_in_readable_form(client: FlaskClient, worker: Process) -> None:

@@ -186,11 +186,14 @@ def test_among_rows_with_the_same_key_equal_ones_are_paired_first() -> None:
         assert (diff.gone, diff.added) == (12 - paired, 12 - paired)
 
 
-def test_columns_of_one_side_only_are_listed_and_change_no_row() -> None:
+def test_columns_of_one_side_only_change_the_rows_with_a_value() -> None:
     diff, _ = compare(
-        [{"_id": 1, "gone": 1, "in": {"a": 1, "b": 2}}], [{"_id": 1, "in": {"a": 1, "c": 3}, "new": 2}], ["_id"]
+        [{"_id": 1, "gone": 1, "in": {"a": 1, "b": 2}}, {"_id": 2}],
+        [{"_id": 1, "in": {"a": 1, "c": 3}, "new": 2}, {"_id": 2}],
+        ["_id"],
     )
-    assert (diff.same, diff.changed) == (1, 0)
+    assert (diff.same, diff.changed) == (1, 1)
+    assert diff.changes == {"gone": 1, "in.b": 1, "in.c": 1, "new": 1}
     assert (diff.only_older, diff.only_newer) == (["gone", "in.b"], ["in.c", "new"])
 
 
@@ -211,6 +214,40 @@ def test_the_default_key_identifies_rows(documents: list[Document], key: list[st
     diff, _ = compare(documents, documents)
     assert diff.key == (["_id", "orders._id"] if key is None else key)
     assert diff.same == len(documents)
+
+
+@pytest.mark.parametrize(
+    ("was", "is_now", "field"),
+    [
+        ({"city": "Rome"}, "Rome, unknown", "ad"),
+        ({"city": "Rome"}, [{"city": "Rome"}], "ad"),
+        ({"city": "Rome"}, {f"k{number}": number for number in range(101)}, "ad"),
+        ({"geo": {"x": 1}}, {"geo": "1"}, "ad"),
+        ({"city": "Rome"}, 5, "ad"),
+    ],
+)
+def test_a_document_that_became_another_value_has_changed(was: Any, is_now: Any, field: str) -> None:
+    same: list[Document] = [
+        {"_id": 1, "ad": {"city": "Oslo"}},
+        {"_id": 3},
+        {"_id": 4, "ad": None},
+        {"_id": 5, "ad": {}},
+    ]
+    older, newer = [*same, {"_id": 2, "ad": was}], [*same, {"_id": 2, "ad": is_now}]
+    for sides in ((older, newer), (newer, older)):
+        diff, lists = compare(*sides, ["_id"])
+        assert (diff.same, diff.changed, diff.changes) == (4, 1, {field: 1})
+        assert lists["changed_to"] == [4]
+    diff, _ = compare(older, newer)
+    assert diff.key == ["_id"]
+
+
+def test_a_number_that_became_the_same_text_has_changed() -> None:
+    diff, _ = compare([{"_id": 1, "v": 1}, {"_id": 2, "v": "x"}], [{"_id": 1, "v": "1"}, {"_id": 2, "v": 2}], ["_id"])
+    assert (diff.same, diff.changes) == (0, {"v": 2})
+    mixed: list[Document] = [{"_id": 1, "v": 1}, {"_id": 2, "v": "x"}, {"_id": 3, "v": "2"}]
+    diff, _ = compare(mixed, [{"_id": 1, "v": "1"}, *mixed[1:2], {"_id": 3, "v": 2}], ["_id"])
+    assert (diff.same, diff.changes) == (1, {"v": 2})
 
 
 def test_without_a_key_entire_rows_are_compared() -> None:

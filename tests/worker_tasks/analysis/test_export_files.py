@@ -30,7 +30,7 @@ from tests.worker_tasks.analysis.support import (
     value,
     with_table,
 )
-from worker_tasks.analysis import export_selection
+from worker_tasks.analysis import export_files, export_selection
 from worker_tasks.analysis.artifacts import TABLE, ArtifactState
 from worker_tasks.analysis.export_selection import Selection
 from worker_tasks.analysis.row_query import Condition, Operator, RowQuery
@@ -207,6 +207,24 @@ def test_mongodb_types_are_plain_text_in_csv() -> None:
 def test_csv_keeps_rows_whose_only_column_is_empty() -> None:
     summary = with_table([{"x": "a"}, {}, {"x": None}, {"x": ""}, {"x": "b"}])
     assert cells(file(summary, "csv")) == [["x"], ["a"], [""], [""], [""], ["b"]]
+
+
+def test_csv_of_1500_columns_fits_into_memory(tmp_path: Path) -> None:
+    documents = [{"_id": row, **{f"q{row * 50 + place}": place for place in range(50)}} for row in range(30)]
+    summary = with_table(documents)
+    header, *lines = cells(file(summary, "csv"))
+    assert header == ["_id", *(f"q{number}" for number in range(1500))]
+    for row, line in enumerate(lines):
+        assert line == [str(row), *(str(n - row * 50) if row * 50 <= n < row * 50 + 50 else "" for n in range(1500))]
+    assert len(parquet(file(summary, "parquet"), tmp_path)[1]) == len(lines) == 30
+
+
+def test_wide_and_narrow_csv_files_have_the_same_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    summary = with_table([{"mixed": 1, "flag": True}, *random_documents(7, 100)])
+    narrow = file(summary, "csv", embed_provenance=False)
+    monkeypatch.setattr(export_files, "MAX_COPIED_COLUMNS", 0)
+    again = with_table([{"mixed": 1, "flag": True}, *random_documents(7, 100)])
+    assert file(again, "csv", embed_provenance=False) == narrow
 
 
 def test_parquet_has_typed_values_without_loss(tmp_path: Path) -> None:

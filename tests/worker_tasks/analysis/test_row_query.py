@@ -137,7 +137,21 @@ def test_a_value_is_parsed_by_the_type_of_its_column(kind: ColumnKind, text: str
         *(
             (kind, text)
             for kind in ("integer", "number", "decimal")
-            for text in ("", "one", "NaN", "inf", "1.2.3", "--1")
+            for text in (
+                "",
+                "one",
+                "NaN",
+                "inf",
+                "1.2.3",
+                "--1",
+                "1,5",
+                "3,14",
+                "1,23,456",
+                "1,5000",
+                ",500",
+                "1_0",
+                "²",
+            )
         ),
         *(("boolean", text) for text in ("", "yes", "1")),
         *(("date", text) for text in ("", "yesterday", "2026-02-30", "2026-13-01", "0000-01-01", "12026-01-01")),

@@ -53,6 +53,7 @@ class Plan:
         snapshots: the cluster time that all reads of a source see, as pairs of source and time.
         total: the expected number of rows, None if unknown.
         watched: the fields that joins leave empty in rows without a match.
+        columns: the fields that a result without rows has.
         steps, estimates, note: the plan in words and numbers, for people.
         starts_late: whether a scan reads large sides before it writes the first row.
     """
@@ -66,6 +67,7 @@ class Plan:
     snapshots: list[tuple[str | None, Timestamp]] = field(default_factory=list)
     total: int | None = None
     watched: list[str] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
     estimates: dict[str, float | None] = field(default_factory=dict)
     note: str | None = None
@@ -146,6 +148,7 @@ def make_plan(spec: JoinSpec, key: str, comment: str, *, divided: bool = True) -
         snapshots=snapshots,
         total=_total(spec, catalog),
         watched=_watched(spec),
+        columns=spec.known_columns,
         steps=_steps(spec, strategy, catalog),
         estimates={"lookup": _rounded(strategy.lookup_seconds), "scan": _rounded(strategy.scan_seconds)},
         note=note,

@@ -159,6 +159,7 @@ def _try_part(job: PartJob, plan: Plan) -> RunOutcome | None:
         start.writer.name,
         run_state.key_of(task_id),
     )
+    rows.columns_without_rows = plan.columns
     try:
         part = _write_or_stop(plan, start, rows)
     except (ReadFailed, StagingLost, PyMongoError, RedisError) as error:

@@ -64,7 +64,8 @@ def extended(value: Any) -> Any:
 @lru_cache(_KEPT_DATES)
 def _date(value: datetime) -> dict[str, str]:
     # Five times faster than json_util. Datetimes are in UTC here, with whole milliseconds and a year up to 9999.
-    return {"$date": f"{value.isoformat(timespec='milliseconds' if value.microsecond else 'seconds')}Z"}
+    text = value.isoformat(timespec="milliseconds" if value.microsecond else "seconds")
+    return {"$date": f"{text.removesuffix('+00:00')}Z"}
 
 
 def finite(value: Any) -> Any:

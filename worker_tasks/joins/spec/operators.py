@@ -20,7 +20,8 @@ class FilterOperator:
     """An operator in the list of choices.
 
     ``condition`` builds MongoDB's condition on the field from the operand. ``mongodb`` is MongoDB's name for the
-    operator, if the condition is just that operator and the value. ``prefix`` precedes the search text.
+    operator, if the condition is just that operator and the value. ``prefix`` precedes the search text, and ``options``
+    are those of the search.
     """
 
     name: str
@@ -29,6 +30,7 @@ class FilterOperator:
     condition: Callable[[Any], Any]
     mongodb: str | None = None
     prefix: str = ""
+    options: str = ""
 
 
 def _plain(name: str, label: str, operand: Operand = Operand.VALUE) -> FilterOperator:
@@ -36,9 +38,16 @@ def _plain(name: str, label: str, operand: Operand = Operand.VALUE) -> FilterOpe
     return FilterOperator(name, label, operand, lambda value: {f"${name}": value}, f"${name}")
 
 
-def _search(name: str, label: str, prefix: str = "") -> FilterOperator:
+def _search(name: str, label: str, prefix: str = "", options: str = "") -> FilterOperator:
     """An operator that searches for a text."""
-    return FilterOperator(name, label, Operand.TEXT, lambda text: {"$regex": f"{prefix}{text}"}, prefix=prefix)
+    return FilterOperator(
+        name, label, Operand.TEXT, lambda text: search(f"{prefix}{text}", options), prefix=prefix, options=options
+    )
+
+
+def search(text: Any, options: str) -> dict[str, Any]:
+    """MongoDB's condition for a search."""
+    return {"$regex": text} | ({"$options": options} if options else {})
 
 
 OPERATORS: dict[str, FilterOperator] = {
@@ -52,7 +61,8 @@ OPERATORS: dict[str, FilterOperator] = {
         _plain("lte", "at most"),
         _plain("in", "one of", Operand.VALUES),
         _plain("nin", "none of", Operand.VALUES),
-        _search("contains", "contains"),
+        # Capitals do not matter, as over a result. With a prefix they do, so that MongoDB can use an index.
+        _search("contains", "contains", options="i"),
         _search("starts", "begins with", prefix="^"),
         FilterOperator("there", "is there", Operand.NOTHING, lambda _: {"$ne": None}),
         FilterOperator("missing", "is missing", Operand.NOTHING, lambda _: None),

@@ -202,6 +202,14 @@ class JoinSpec(SpecModel):
         return Side(source, join.database or self.database, join.from_)
 
     @property
+    def known_columns(self) -> list[str]:
+        """The columns that its rows have for certain: the chosen fields, or else the fields that it adds."""
+        if self.fields_ is not None:
+            return list(self.fields_)
+        positions = [expand.position for expand in self.expand if expand.position]
+        return [*positions, *(join.as_ for join in self.joins if join.embeds and join.as_ and join.into is None)]
+
+    @property
     def sides(self) -> list[Side]:
         """The collections that it reads, the left side first."""
         return [self.left, *map(self.side, self.joins)]

@@ -85,7 +85,7 @@ def test_matches_go_into_the_elements_of_a_list(database: Database[Document]) ->
         },
         {"items": []},
         {},
-        {},
+        {"items": {"sku": "a"}},
     ]
 
 
