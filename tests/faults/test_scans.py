@@ -218,7 +218,7 @@ def test_another_worker_scans_the_parts_of_a_killed_worker(
     environment = {"TMPDIR": str(temporary), "PART_DOCUMENTS": "10000"}
     first = start_worker("first", **environment)
     task_id = submit_to(rows_of_events(), queue)
-    eventually(lambda: writes_rows(task_id))
+    eventually(lambda: mongodb_operations(task_id))
     first.kill()
     start_worker("second", **environment)
     task = wait_for_state(task_id, *ledger.FINAL_STATES, within=END_SECONDS)
